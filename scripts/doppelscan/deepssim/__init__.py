@@ -1,0 +1,27 @@
+"""DeepSSIM (arXiv 2509.16582): encoder, SSIM target, training pairs and loss."""
+
+from doppelscan.deepssim.augment import ViewStrength, augment, foreground_views, quarter_turn_poses, zscore
+from doppelscan.deepssim.encoder import DeepSSIMEncoder
+from doppelscan.deepssim.inferer import AutocastInferer
+from doppelscan.deepssim.loss import DeepSSIMLoss
+from doppelscan.deepssim.metrics import CopyRetrieval, SSIMError
+from doppelscan.deepssim.pairs import CohortBatchSampler, CohortDataset, MakeViews
+from doppelscan.deepssim.ssim import pairwise_ssim, ssim
+
+__all__ = [
+    "AutocastInferer",
+    "CopyRetrieval",
+    "SSIMError",
+    "CohortBatchSampler",
+    "CohortDataset",
+    "DeepSSIMEncoder",
+    "DeepSSIMLoss",
+    "MakeViews",
+    "ViewStrength",
+    "augment",
+    "foreground_views",
+    "pairwise_ssim",
+    "quarter_turn_poses",
+    "ssim",
+    "zscore",
+]

@@ -1,0 +1,146 @@
+"""Structure-preserving augmentation of a batch, on the device: the two views of an image that training compares.
+
+A view is what a generator might give back of a training image: the same anatomy, moved, rescaled, with other contrast,
+field, noise and sharpness. Geometry is applied before the foreground is found, so training sees the errors that finding it
+makes at test time.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from doppelscan.images import foreground_square, gaussian_blur, smooth_fields, warp
+
+__all__ = ["ViewStrength", "augment", "foreground_views", "quarter_turn_poses", "zscore"]
+
+
+@dataclass(frozen=True)
+class ViewStrength:
+    """How far a view may go; each effect is drawn with ``probability``.
+
+    Attributes:
+        rotation: degrees to either side.
+        scale: largest zoom, and its inverse.
+        shift: share of the field of view.
+        gamma: largest exponent, and its inverse (METHODS: 0.5 to 1.5).
+        bias: standard deviation of the log bias field.
+        noise: largest standard deviation, of a [0, 1] image.
+        blur: largest sigma in pixels.
+        reduction: largest factor of down- and up-sampling.
+        elastic: largest standard deviation of the displacement in pixels.
+        occlusion: largest side of a blanked rectangle, share of the field.
+    """
+
+    probability: float = 0.5
+    rotation: float = 18.0
+    scale: float = 1.25
+    shift: float = 0.12
+    gamma: float = 1.8
+    bias: float = 0.3
+    noise: float = 0.06
+    blur: float = 1.5
+    reduction: float = 2.5
+    elastic: float = 2.0
+    occlusion: float = 0.25
+
+
+def zscore(images: torch.Tensor) -> torch.Tensor:
+    """Subtract each image's mean and divide by its standard deviation; [B, C, H, W], a flat image gives zeros."""
+    mean = images.mean((1, 2, 3), keepdim=True)
+    return (images - mean) / images.std((1, 2, 3), keepdim=True, unbiased=False).clamp_min(1e-6)
+
+
+def quarter_turn_poses(images: torch.Tensor) -> torch.Tensor:
+    """The 8 flip and quarter-turn poses of square ``images`` [B, C, S, S] -> [8, B, C, S, S].
+
+    Pose ``4 * f + q`` is flipped left to right if f, then turned by q quarter turns counter-clockwise.
+    """
+    return torch.stack([torch.rot90(torch.flip(images, (-1,)) if f else images, q, (-2, -1)) for f in (0, 1) for q in range(4)])
+
+
+def foreground_views(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Cut and resample the foreground square of square ``images`` [B, 1, S, S] -> z-scored [B, 1, size, size]."""
+    squares = foreground_square(images)
+    axis = (torch.arange(size, device=images.device, dtype=images.dtype) + 0.5) / size * 2 - 1
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    half = squares[:, 2].view(-1, 1, 1) / 2
+    grid = torch.stack([x * half + squares[:, 0].view(-1, 1, 1), y * half + squares[:, 1].view(-1, 1, 1)], -1)
+    return zscore(F.grid_sample(images, grid, align_corners=False))
+
+
+def augment(images: torch.Tensor, strength: ViewStrength, generator: torch.Generator) -> torch.Tensor:
+    """Augment ``images`` float [B, 1, S, S] in [0, 1]; the random numbers come from ``generator`` (on the CPU)."""
+    count, device = len(images), images.device
+
+    def chosen() -> torch.Tensor:
+        return (torch.rand(count, generator=generator) < strength.probability).float()
+
+    def symmetric() -> torch.Tensor:
+        return (torch.rand(count, generator=generator) * 2 - 1) * chosen()
+
+    def per_image(values: torch.Tensor) -> torch.Tensor:
+        return values.to(device).view(-1, 1, 1, 1)
+
+    images = _elastic(images, strength, chosen(), generator)
+    images = _move(images, strength, symmetric(), symmetric(), torch.stack([symmetric(), symmetric()], 1))
+    images = images.clamp(0, 1) ** per_image(torch.exp(math.log(strength.gamma) * symmetric()))
+    field = smooth_fields(count, images.shape[-1], images.shape[-1] / 4, generator)[:, None].to(device)
+    images = images * torch.exp(strength.bias * per_image(chosen() * torch.rand(count, generator=generator)) * field)
+    images = _soften(images, strength, generator)
+    noise = per_image(strength.noise * chosen() * torch.rand(count, generator=generator))
+    images = images + noise * torch.randn(images.shape, generator=generator).to(device)
+    return _occlude(images, strength, chosen() * chosen(), generator)
+
+
+def _elastic(images, strength, chosen, generator):
+    size = images.shape[-1]
+    active = chosen.nonzero().flatten()
+    if not len(active) or strength.elastic <= 0:
+        return images
+    fields = smooth_fields(2 * len(active), size, size / 12, generator).view(len(active), 2, size, size)
+    fields = fields * (strength.elastic * torch.rand(len(active), 1, 1, 1, generator=generator))
+    result = images.clone()
+    result[active] = warp(images[active], fields.to(images.device))
+    return result
+
+
+def _move(images, strength, turn, zoom, shift):
+    angle = turn * math.radians(strength.rotation)
+    scale = torch.exp(zoom * math.log(strength.scale))
+    cosine, sine = torch.cos(angle) / scale, torch.sin(angle) / scale
+    offset = shift * 2 * strength.shift
+    theta = torch.stack([torch.stack([cosine, -sine, offset[:, 0]], 1), torch.stack([sine, cosine, offset[:, 1]], 1)], 1)
+    grid = F.affine_grid(theta.to(images), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
+
+
+def _soften(images, strength, generator):
+    """Blur, or sample down and up, a random part of the batch; each with one strength for its part of the batch."""
+    size = images.shape[-1]
+    draw = torch.rand(len(images), generator=generator)
+    level = torch.rand(2, generator=generator)
+    result = images.clone()
+    blurred = (draw < strength.probability / 2).nonzero().flatten()
+    reduced = (draw > 1 - strength.probability / 2).nonzero().flatten()
+    if len(blurred) and strength.blur > 0:
+        result[blurred] = gaussian_blur(images[blurred], 0.3 + float(level[0]) * strength.blur)
+    if len(reduced) and strength.reduction > 1:
+        small = max(16, round(size / (1 + float(level[1]) * (strength.reduction - 1))))
+        low = F.interpolate(images[reduced], (small, small), mode="bilinear", antialias=True)
+        result[reduced] = F.interpolate(low, (size, size), mode="bilinear")
+    return result
+
+
+def _occlude(images, strength, chosen, generator):
+    size = images.shape[-1]
+    result = images.clone()
+    for index in chosen.nonzero().flatten().tolist():
+        height, width = ((torch.rand(2, generator=generator) * strength.occlusion * size).long() + 1).tolist()
+        top = int(torch.randint(0, size - height + 1, (), generator=generator))
+        left = int(torch.randint(0, size - width + 1, (), generator=generator))
+        result[index, :, top : top + height, left : left + width] = float(torch.rand((), generator=generator)) * 0.5
+    return result

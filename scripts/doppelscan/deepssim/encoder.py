@@ -1,0 +1,99 @@
+"""The DeepSSIM encoder: one backbone, two heads, and the layer features that the Memorization Index is taken on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from monai.networks.nets import ResNet
+from torch import nn
+
+__all__ = ["DeepSSIMEncoder"]
+
+HEADS = ("deepssim", "embedding")
+
+
+class DeepSSIMEncoder(nn.Module):
+    """Image -> L2-normalised embeddings whose inner products are similarities.
+
+    The ``deepssim`` head is the paper's: its cosine is trained to be the SSIM of the two images after registration
+    (arXiv 2509.16582, section 3). The ``embedding`` head is trained to tell images apart; retrieval uses it. ``layer1`` to
+    ``layer4`` are the stages' features pooled on a ``feature_grid`` x ``feature_grid`` grid, for the Memorization Index.
+
+    Args:
+        in_channels: channels of the input image.
+        channels: channels of the four stages of the residual backbone.
+        blocks: residual blocks of the four stages.
+        embedding_size: size of each head's output.
+        reduced_channels: channels that keep their place (4 x 4 for a 128 px image) on the way to the heads.
+        dropout: in the heads, in training only.
+        outputs: which of deepssim, embedding, layer1 .. layer4 are concatenated, in this order.
+        feature_grid: layer features are averaged over this many cells a side.
+
+    Shape:
+        image float32 [B, in_channels, H, W], z-scored -> float32 [B, D], D the sum of the outputs' sizes
+        (:attr:`output_slices`).
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        channels: Sequence[int] = (32, 64, 128, 256),
+        blocks: Sequence[int] = (2, 2, 2, 2),
+        embedding_size: int = 256,
+        reduced_channels: int = 32,
+        dropout: float = 0.1,
+        outputs: Sequence[str] = HEADS,
+        feature_grid: int = 2,
+    ) -> None:
+        super().__init__()
+        self.outputs = tuple(outputs)
+        self.feature_grid = feature_grid
+        self.embedding_size = embedding_size
+        backbone = ResNet("basic", list(blocks), list(channels), 2, in_channels, conv1_t_stride=2, feed_forward=False)
+        self.stem = nn.Sequential(backbone.conv1, backbone.bn1, nn.ReLU(inplace=True), backbone.maxpool)
+        self.stages = nn.ModuleList([backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4])
+        self.reduce = nn.Conv2d(channels[-1], reduced_channels, 1)
+        width = channels[-1] + reduced_channels * 16
+        self.neck = nn.BatchNorm1d(width)
+        self.heads = nn.ModuleDict(
+            {
+                name: nn.Sequential(
+                    nn.Linear(width, embedding_size), nn.GELU(), nn.Dropout(dropout), nn.Linear(embedding_size, embedding_size)
+                )
+                for name in HEADS
+            }
+        )
+        sizes = {name: embedding_size for name in HEADS}
+        sizes |= {f"layer{i + 1}": c * feature_grid**2 for i, c in enumerate(channels)}
+        unknown = [name for name in self.outputs if name not in sizes]
+        if unknown:
+            raise ValueError(f"The 'outputs' parameter must name some of {', '.join(sizes)}. Got {', '.join(unknown)} instead.")
+        self.output_sizes = {name: sizes[name] for name in self.outputs}
+
+    @property
+    def output_slices(self) -> dict[str, slice]:
+        """Where each output lies in the vector that :meth:`forward` returns."""
+        slices, start = {}, 0
+        for name, size in self.output_sizes.items():
+            slices[name] = slice(start, start + size)
+            start += size
+        return slices
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        maps = []
+        hidden = self.stem(image)
+        for stage in self.stages:
+            hidden = stage(hidden)
+            maps.append(hidden)
+        placed = F.adaptive_avg_pool2d(self.reduce(hidden), (4, 4)).flatten(1)
+        pooled = self.neck(torch.cat([hidden.mean((2, 3)), placed], 1))
+        parts = []
+        for name in self.outputs:
+            if name in self.heads:
+                parts.append(F.normalize(self.heads[name](pooled), dim=1))
+            else:
+                grid = (self.feature_grid, self.feature_grid)
+                parts.append(F.adaptive_avg_pool2d(maps[int(name[-1]) - 1], grid).flatten(1))
+        return torch.cat(parts, 1)

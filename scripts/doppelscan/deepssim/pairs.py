@@ -1,0 +1,223 @@
+"""Training images in cohorts, batches of look-alikes, and the views and targets that are made of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from monai.data import Dataset
+from torch.utils.data import Sampler
+
+from doppelscan.deepssim.augment import ViewStrength, augment, foreground_views, quarter_turn_poses
+from doppelscan.deepssim.ssim import pairwise_ssim
+from doppelscan.images import ImageError, InputError, SliceChoice, find_images, generate_cohort, warp
+from doppelscan.images.generated import smooth_fields
+
+__all__ = ["CohortBatchSampler", "CohortDataset", "MakeViews"]
+
+
+class CohortDataset(Dataset):
+    """Images of several cohorts (one folder or table each, and generated ones), held as thumbnails in memory.
+
+    Args:
+        sources: folders, .csv or .json files, one cohort each; see :func:`doppelscan.images.find_images`.
+        generated_cohorts: number of generated cohorts to add.
+        generated_patients: patients a generated cohort; each has two neighbouring slices.
+        preprocessing: MONAI transform of an item {"image": path, ...} that leaves a ``thumbnail`` uint8 [1, S, S].
+        spatial_size: S.
+        patient_pattern: see :func:`~doppelscan.images.find_images`.
+        seed: of the generated cohorts.
+
+    Items are {"image": uint8 [1, S, S], "patient": int, "cohort": int}.
+
+    Raises:
+        InputError: fewer than two images, one patient only, or all images the same.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[str] = (),
+        generated_cohorts: int = 0,
+        generated_patients: int = 8,
+        preprocessing: Any = None,
+        spatial_size: int = 160,
+        patient_pattern: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        images: list[torch.Tensor] = []
+        patients: list[int] = []
+        cohorts: list[int] = []
+        names: dict[tuple[int, str], int] = {}
+        self.skipped: list = []
+        for cohort, source in enumerate(sources):
+            found = find_images(source, name="dataset_dir", patient_pattern=patient_pattern, slices=SliceChoice())
+            self.skipped += found.skipped
+            for record in found.records:
+                item = {"image": list(record.paths), "slice": record.slice, "axis": record.axis, "channel": record.channel}
+                try:
+                    images.append(torch.as_tensor(preprocessing(item)["thumbnail"]))
+                except (ImageError, OSError, RuntimeError):
+                    continue
+                patients.append(names.setdefault((cohort, record.patient), len(names)))
+                cohorts.append(cohort)
+        self.real_cohorts = len(sources)
+        next_patient = len(names)
+        for index in range(generated_cohorts):
+            made, who = generate_cohort(generated_patients, 2, spatial_size, seed * 100_003 + index)
+            images.extend(made)
+            patients.extend((who + next_patient).tolist())
+            cohorts.extend([self.real_cohorts + index] * len(made))
+            next_patient += generated_patients
+        if len(images) < 2:
+            raise InputError(f"Training needs at least 2 images. Got {len(images)}; name a folder with more, or generated cohorts.")
+        if len(set(patients)) < 2:
+            raise InputError("Training needs at least 2 patients: copies are told apart from other patients. Got 1; pass --patient_pattern.")
+        self.images = torch.stack(images)
+        if bool((self.images == self.images[0]).all()):
+            raise InputError(f"Training needs different images. Got {len(images)} that are all the same.")
+        self.patients = torch.tensor(patients)
+        self.cohorts = torch.tensor(cohorts)
+        super().__init__(data=list(range(len(images))))
+
+    def _transform(self, index: int) -> dict[str, Any]:
+        return {"image": self.images[index], "patient": self.patients[index], "cohort": self.cohorts[index]}
+
+
+class CohortBatchSampler(Sampler[list[int]]):
+    """Batches made of groups; a group holds images of one cohort, half of them the nearest look-alikes of its first.
+
+    Args:
+        dataset: the cohorts.
+        groups: groups a batch.
+        group_size: images a group.
+        batches: batches an epoch.
+        real_share: share of the groups that come from real cohorts, when there are any.
+        seed: with the epoch and the rank, decides the batches.
+        rank: of this process; each rank draws its own batches.
+    """
+
+    def __init__(
+        self,
+        dataset: CohortDataset,
+        groups: int = 3,
+        group_size: int = 16,
+        batches: int = 100,
+        real_share: float = 0.5,
+        seed: int = 0,
+        rank: int = 0,
+    ) -> None:
+        self.dataset, self.groups, self.group_size, self.batches = dataset, groups, group_size, batches
+        self.real_share, self.seed, self.rank = real_share, seed, rank
+        self.epoch = 0
+        small = F.interpolate(dataset.images.float() / 255, (16, 16), mode="area").flatten(1)
+        self.tiny = F.normalize(small - small.mean(1, keepdim=True), dim=1)
+        self.members = [(dataset.cohorts == c).nonzero().flatten() for c in range(int(dataset.cohorts.max()) + 1)]
+        self.members = [m for m in self.members if len(m) >= 2]
+        self.real = [m for m in self.members if int(dataset.cohorts[m[0]]) < dataset.real_cohorts]
+        self.generated = [m for m in self.members if int(dataset.cohorts[m[0]]) >= dataset.real_cohorts]
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch * 1009 + self.rank)
+        self.epoch += 1
+        for _ in range(self.batches):
+            batch: list[int] = []
+            for _ in range(self.groups):
+                batch += self._group(generator)
+            yield batch
+
+    def _group(self, generator: torch.Generator) -> list[int]:
+        use_real = bool(self.real) and (not self.generated or float(torch.rand((), generator=generator)) < self.real_share)
+        pools = self.real if use_real else self.generated
+        if use_real:  # by the root of the size: a large cohort is seen more, a small one is not lost
+            weights = torch.tensor([len(m) ** 0.5 for m in pools])
+            members = pools[int(torch.multinomial(weights, 1, generator=generator))]
+        else:
+            members = pools[int(torch.randint(len(pools), (), generator=generator))]
+        anchor = int(members[torch.randint(len(members), (), generator=generator)])
+        order = members[(self.tiny[members] @ self.tiny[anchor]).argsort(descending=True)]
+        order = order[order != anchor]
+        near = order[: 2 * self.group_size]
+        near = near[torch.randperm(len(near), generator=generator)][: self.group_size // 2]
+        rest = members[torch.randperm(len(members), generator=generator)]
+        group = [anchor, *near.tolist()]
+        group += [i for i in rest.tolist() if i not in set(group)]
+        while len(group) < self.group_size:  # a cohort smaller than a group repeats; repeats are no negatives of each other
+            group += group
+        return group[: self.group_size]
+
+
+class MakeViews:
+    """``prepare_batch`` of the trainer: two augmented views of each image, and the targets of all pairs of a group.
+
+    The second view is made of a *variant* of the image: mostly the image itself, else a near-duplicate (elastic, or a blend
+    with another of its group), so that the SSIM targets reach from unrelated to identical. Variants that are still a copy
+    are positives of the identity head, the others take no part in it.
+
+    Args:
+        group_size: images a group, as in the sampler.
+        spatial_size: side of the network's input.
+        seed: of the augmentation.
+        strength: of the augmentation.
+        mild: of the first view, which stands for the training image as it is.
+
+    Returns of a call (batch, device, ...):
+        image float32 [2B, 1, size, size] and the targets of :class:`~doppelscan.deepssim.DeepSSIMLoss`.
+    """
+
+    def __init__(self, group_size: int = 16, spatial_size: int = 128, seed: int = 0, strength: dict | None = None, mild: dict | None = None):
+        self.group_size, self.spatial_size = group_size, spatial_size
+        self.generator = torch.Generator().manual_seed(seed)
+        self.strength = ViewStrength(**(strength or {}))
+        self.mild = ViewStrength(**(mild or {"probability": 0.25, "rotation": 6.0, "shift": 0.04, "scale": 1.08, "occlusion": 0.0}))
+
+    def __call__(self, batchdata, device=None, non_blocking=False, **kwargs):
+        clean = batchdata["image"].to(device, non_blocking=non_blocking).float() / 255
+        clean = self._turn(clean)
+        variant, is_copy = self._variants(clean)
+        targets = {
+            "ssim": self._targets(clean, variant),
+            "is_copy": is_copy.to(device),
+            "patient": batchdata["patient"].to(device),
+        }
+        views = torch.cat([augment(clean, self.mild, self.generator), augment(variant, self.strength, self.generator)])
+        return foreground_views(views, self.spatial_size), targets
+
+    def _turn(self, images: torch.Tensor) -> torch.Tensor:
+        """One random quarter-turn pose for each image: both views share it, since the audit looks at all 8 anyway."""
+        poses = quarter_turn_poses(images)
+        chosen = torch.randint(8, (len(images),), generator=self.generator).to(images.device)
+        # A group keeps one pose, or its members would be told apart by their pose.
+        chosen = chosen[torch.arange(len(images), device=images.device) // self.group_size * self.group_size]
+        return poses[chosen, torch.arange(len(images), device=images.device)]
+
+    def _variants(self, clean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        count, size = len(clean), clean.shape[-1]
+        draw = torch.rand(count, generator=self.generator)
+        amount = torch.rand(count, generator=self.generator)
+        is_copy = torch.ones(count, dtype=torch.bool)
+        variant = clean.clone()
+        partner = torch.arange(count).view(-1, self.group_size).roll(1, 1).flatten()
+        blended = (draw < 0.30).nonzero().flatten()
+        share = 0.25 + 0.7 * amount[blended].view(-1, 1, 1, 1).to(clean.device)
+        variant[blended] = share * clean[blended] + (1 - share) * clean[partner[blended]]
+        is_copy[blended] = share.cpu().flatten() >= 0.6
+        bent = ((draw >= 0.30) & (draw < 0.50)).nonzero().flatten()
+        if len(bent):
+            sigma = size / 14
+            fields = smooth_fields(2 * len(bent), size, sigma, self.generator).view(len(bent), 2, size, size)
+            fields = fields * (amount[bent] * 7).view(-1, 1, 1, 1)
+            variant[bent] = warp(clean[bent], fields.to(clean.device))
+            is_copy[bent] = amount[bent] < 0.5
+        return variant, is_copy
+
+    def _targets(self, clean: torch.Tensor, variant: torch.Tensor) -> torch.Tensor:
+        """SSIM [G, g, g] of the clean pair, registered on each other by centre and size of the foreground."""
+        with torch.no_grad():
+            a, b = foreground_views(clean, self.spatial_size), foreground_views(variant, self.spatial_size)
+            groups = range(0, len(clean), self.group_size)
+            return torch.stack([pairwise_ssim(a[i : i + self.group_size], b[i : i + self.group_size], stride=2) for i in groups])

@@ -1,0 +1,28 @@
+"""Images: files to records, pixels and the one preprocessing; generated patients."""
+
+from doppelscan.images.foreground import foreground_square, gaussian_blur
+from doppelscan.images.generated import generate_cohort, smooth_fields, warp
+from doppelscan.images.readers import ImageError, read_pixels
+from doppelscan.images.records import ImageRecord, ImageSet, InputError, SkippedImage, SliceChoice, content_hash, find_images
+from doppelscan.images.transforms import ForegroundSquared, LoadSliced, SquareThumbnaild, Windowd
+
+__all__ = [
+    "ForegroundSquared",
+    "ImageError",
+    "ImageRecord",
+    "ImageSet",
+    "InputError",
+    "LoadSliced",
+    "SkippedImage",
+    "SliceChoice",
+    "SquareThumbnaild",
+    "Windowd",
+    "content_hash",
+    "find_images",
+    "foreground_square",
+    "gaussian_blur",
+    "generate_cohort",
+    "read_pixels",
+    "smooth_fields",
+    "warp",
+]

@@ -1,0 +1,328 @@
+"""From a folder, a CSV or a MONAI data list to image records: what will be scored, of which patient, and what was skipped."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from doppelscan.images.readers import FileHeader, ImageError, image_format, read_header
+
+__all__ = ["ImageRecord", "ImageSet", "SkippedImage", "SliceChoice", "content_hash", "find_images"]
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".nii", ".nii.gz", ".dcm", ".dicom", ".ima")
+AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
+
+
+class InputError(ValueError):
+    """A mistake in what the user passed; the text is one line that says what to do."""
+
+
+@dataclass(frozen=True)
+class SliceChoice:
+    """Which slices of a volume are scored.
+
+    Args:
+        axis: 0, 1 or 2 of the RAS+ array, or sagittal, coronal, axial.
+        start: first slice as a share of the axis, 0 to 1.
+        stop: last slice as a share of the axis, 0 to 1.
+        step: every n-th slice; None takes at most 16 slices a volume, evenly.
+        channel: which volume of a 4D file; None refuses 4D files.
+    """
+
+    axis: int | str = 2
+    start: float = 0.25
+    stop: float = 0.75
+    step: int | None = None
+    channel: int | None = None
+
+    def __post_init__(self) -> None:
+        axis = AXES.get(self.axis, self.axis) if isinstance(self.axis, str) else self.axis
+        if axis not in (0, 1, 2):
+            raise InputError(
+                f"The 'slice_axis' parameter must be 0, 1, 2, sagittal, coronal or axial. Got {self.axis!r} instead."
+            )
+        object.__setattr__(self, "axis", axis)
+        if not 0 <= self.start < self.stop <= 1:
+            raise InputError(
+                f"The 'slice_range' parameter must be two shares with 0 <= start < stop <= 1. Got {self.start}, {self.stop} instead."
+            )
+        if self.step is not None and self.step < 1:
+            raise InputError(f"The 'slice_step' parameter must be an integer >= 1. Got {self.step!r} instead.")
+
+    def indices(self, length: int) -> list[int]:
+        """Slice numbers along an axis of ``length`` slices; never empty."""
+        first, last = math.floor(length * self.start), max(math.ceil(length * self.stop), 1)
+        step = self.step or max(1, math.ceil((last - first) / 16))
+        return list(range(first, last, step)) or [length // 2]
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image that is scored: a 2D file or one slice of a volume.
+
+    Attributes:
+        id: the path as given, with ``#slice=N`` for a slice of a volume; unique within its set.
+        paths: files on disk; more than one for a DICOM series.
+        volume: the path of the volume (the file, or the folder and series).
+        patient: the patient's identifier, or the volume's when none is known.
+        slice: slice number along ``axis``, or None for a 2D image.
+        axis: 0, 1 or 2 of the RAS+ array, or None.
+        channel: volume of a 4D file, or None.
+    """
+
+    id: str
+    paths: tuple[str, ...]
+    volume: str
+    patient: str
+    slice: int | None = None
+    axis: int | None = None
+    channel: int | None = None
+
+
+@dataclass(frozen=True)
+class SkippedImage:
+    """An image that is not scored, with the reason."""
+
+    path: str
+    reason: str
+
+
+@dataclass
+class ImageSet:
+    """The records of one set and what was left out.
+
+    Attributes:
+        name: training, synthetic or holdout.
+        records: what will be scored.
+        skipped: files that cannot be read, with reasons.
+        patient_source: where the patient comes from: column, DICOM, pattern or volume.
+        ignored: number of files that are no images (text, tables).
+    """
+
+    name: str
+    records: list[ImageRecord]
+    skipped: list[SkippedImage] = field(default_factory=list)
+    patient_source: str = "volume"
+    ignored: int = 0
+
+    @property
+    def patients(self) -> list[str]:
+        return [record.patient for record in self.records]
+
+
+def content_hash(record: ImageRecord) -> str:
+    """sha256 of the record's bytes and of which slice it is: the key under which its embedding is stored."""
+    digest = hashlib.sha256()
+    for path in record.paths:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    digest.update(f"|{record.slice}|{record.axis}|{record.channel}".encode())
+    return digest.hexdigest()
+
+
+def find_images(
+    source: str | os.PathLike,
+    *,
+    name: str = "training",
+    patient_pattern: str | None = None,
+    slices: SliceChoice | None = None,
+) -> ImageSet:
+    """List the images of a set.
+
+    Args:
+        source: a folder (searched recursively), a .csv with a column ``path`` (and ``patient`` if known), or a MONAI data list
+            .json (``[{"image": ...}]`` or ``{"training": [...]}``, with ``patient`` or ``subject`` if known). Relative paths
+            are taken from the file's folder.
+        name: name of the parameter in messages.
+        patient_pattern: regular expression searched in the file name; group 1 is the patient.
+        slices: which slices of volumes; default: the middle half of the axial axis, at most 16.
+
+    Raises:
+        InputError: ``source`` is missing, empty, or holds no readable image.
+    """
+    slices = slices or SliceChoice()
+    pattern = _compile(patient_pattern)
+    source = Path(source)
+    if not source.exists():
+        raise InputError(f"The '{name}' parameter must be an existing folder, .csv or .json. Got {str(source)!r}, which does not exist.")
+    result = ImageSet(name, [])
+    if source.is_dir():
+        rows = _from_folder(source, result)
+    elif source.suffix.lower() == ".csv":
+        rows = _from_csv(source, name)
+    elif source.suffix.lower() == ".json":
+        rows = _from_data_list(source, name)
+    else:
+        rows = [(str(source), None)]
+    if not rows:
+        raise InputError(f"The '{name}' parameter must name at least one image. Got {str(source)!r}, which holds none.")
+    origins = set()
+    for group, patient, header in _read_headers(rows, result):
+        origins.add(_add(result, group, patient, header, pattern, slices))
+    origins.discard("")
+    result.patient_source = " and ".join(sorted(origins)) or "volume"
+    if not result.records:
+        first = result.skipped[0] if result.skipped else None
+        why = f"; the first, {first.path!r}: {first.reason}" if first else ""
+        raise InputError(
+            f"The '{name}' parameter must name at least one readable image. Got {str(source)!r} with {len(result.skipped)} unreadable{why}."
+        )
+    return result
+
+
+def _compile(pattern: str | None) -> re.Pattern | None:
+    if pattern is None:
+        return None
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"The 'patient_pattern' parameter must be a regular expression. Got {pattern!r}: {error}.") from error
+    if compiled.groups < 1:
+        raise InputError(f"The 'patient_pattern' parameter must have a group for the patient, such as '(sub-\\d+)'. Got {pattern!r}.")
+    return compiled
+
+
+def _from_folder(folder: Path, result: ImageSet) -> list[tuple[str, str | None]]:
+    rows: list[tuple[str, str | None]] = []
+    for root, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        for file in sorted(files):
+            if file.startswith("."):
+                continue
+            path = os.path.join(root, file)
+            if file.lower().endswith(EXTENSIONS):
+                rows.append((path, None))
+            elif _is_image(path):
+                rows.append((path, None))
+            else:
+                result.ignored += 1
+    return rows
+
+
+def _is_image(path: str) -> bool:
+    try:
+        return image_format(path) is not None
+    except OSError:
+        return False
+
+
+def _from_csv(source: Path, name: str) -> list[tuple[str, str | None]]:
+    with open(source, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        columns = {c.strip().lower(): c for c in reader.fieldnames or []}
+        path_column = next((columns[c] for c in ("path", "image", "file") if c in columns), None)
+        if path_column is None:
+            raise InputError(f"The '{name}' table must have a column 'path'. Got the columns {', '.join(columns) or 'none'} in {str(source)!r}.")
+        patient_column = next((columns[c] for c in ("patient", "subject", "patient_id", "subject_id") if c in columns), None)
+        return [
+            (str(_resolve(row[path_column], source)), (row.get(patient_column) or "").strip() or None if patient_column else None)
+            for row in reader
+            if (row[path_column] or "").strip()
+        ]
+
+
+def _from_data_list(source: Path, name: str) -> list[tuple[str, str | None]]:
+    try:
+        data = json.loads(source.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"The '{name}' data list must be JSON. Got {str(source)!r}: {error}.") from error
+    if isinstance(data, dict):
+        data = data.get(name) or data.get("training") or next((v for v in data.values() if isinstance(v, list)), [])
+    rows = []
+    for item in data:
+        item = {"image": item} if isinstance(item, str) else item
+        image = item.get("image") or item.get("path")
+        if image is None:
+            raise InputError(f"Every item of the '{name}' data list must have the key 'image'. Got the keys {sorted(item)} in {str(source)!r}.")
+        for path in image if isinstance(image, list) else [image]:
+            patient = item.get("patient", item.get("subject"))
+            rows.append((str(_resolve(path, source)), None if patient is None else str(patient)))
+    return rows
+
+
+def _resolve(path: str, source: Path) -> Path:
+    path = path.strip()
+    return Path(path) if os.path.isabs(path) else source.parent / path
+
+
+def _read_headers(rows: list[tuple[str, str | None]], result: ImageSet) -> Iterable[tuple[list[str], str | None, FileHeader]]:
+    """Headers of all files; DICOM files of one series in one folder come as one group, in the order of their position."""
+    series: dict[tuple[str, str], list[tuple[str, str | None, FileHeader]]] = {}
+    for path, patient in dict.fromkeys(rows):
+        try:
+            header = read_header(path)
+        except (ImageError, OSError) as error:
+            result.skipped.append(SkippedImage(path, str(error) if isinstance(error, ImageError) else f"cannot be opened: {error.strerror}"))
+            continue
+        if header.format == "dicom" and header.series and len(header.shape) == 2:
+            series.setdefault((os.path.dirname(path), header.series), []).append((path, patient, header))
+        else:
+            yield [path], patient, header
+    for members in series.values():
+        members.sort(key=lambda m: (m[2].position or 0.0, m[0]))
+        rows_columns = members[0][2].shape
+        shape = rows_columns if len(members) == 1 else (rows_columns[1], rows_columns[0], len(members))
+        first = members[0][2]
+        yield [m[0] for m in members], members[0][1], FileHeader("dicom", shape, first.patient, first.series, first.position)
+
+
+def _add(
+    result: ImageSet, paths: list[str], patient: str | None, header: FileHeader, pattern: re.Pattern | None, slices: SliceChoice
+) -> str:
+    """Add the records of one file or series to ``result``; returns where the patient came from."""
+    volume = paths[0] if len(paths) == 1 else f"{os.path.dirname(paths[0])}#series={header.series}"
+    origin = "column"
+    if patient is None and header.patient:
+        patient, origin = header.patient, "DICOM"
+    if patient is None and pattern is not None:
+        found = pattern.search(os.path.basename(paths[0]))
+        if found is None or not found.group(1):
+            result.skipped.append(SkippedImage(volume, f"the patient pattern {pattern.pattern!r} does not match the file name"))
+            return ""
+        patient, origin = found.group(1), "pattern"
+    if patient is None:
+        patient, origin = volume, "volume"
+    shape = header.shape
+    if len(shape) == 2:
+        result.records.append(ImageRecord(volume, tuple(paths), volume, patient))
+        return origin
+    if len(shape) == 4 and slices.channel is None:
+        result.skipped.append(SkippedImage(volume, f"4D of shape {shape} without a choice: pass --channel 0 to {shape[3] - 1}"))
+        return ""
+    if len(shape) > 4:
+        result.skipped.append(SkippedImage(volume, f"{len(shape)} dimensions of shape {shape}; 2 to 4 are read"))
+        return ""
+    axis = int(slices.axis)
+    length = _axis_length(paths, header, axis, slices.channel)
+    result.records.extend(
+        ImageRecord(f"{volume}#slice={index}", tuple(paths), volume, patient, index, axis, slices.channel)
+        for index in slices.indices(length)
+    )
+    return origin
+
+
+def _axis_length(paths: list[str], header: FileHeader, axis: int, channel: int | None) -> int:
+    """Length of ``axis`` after reorientation to RAS+, without reading pixels where the header tells it."""
+    if header.format == "nifti":
+        import nibabel as nib
+
+        from doppelscan.images.readers import _load_nifti
+
+        orientation = nib.io_orientation(_load_nifti(paths[0]).affine)[:, 0]
+        return header.shape[list(orientation).index(axis)]
+    if header.format == "dicom":
+        from doppelscan.images.readers import read_pixels
+
+        try:
+            return read_pixels(paths, channel).shape[axis]
+        except ImageError:
+            return header.shape[axis]
+    return header.shape[axis]

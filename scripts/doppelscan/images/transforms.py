@@ -1,0 +1,154 @@
+"""The one preprocessing, as MONAI dictionary transforms that the bundles' configs declare in this order.
+
+``LoadSliced`` -> ``Windowd`` -> ``SquareThumbnaild`` (for verification and the report) -> ``ForegroundSquared`` -> MONAI's
+``NormalizeIntensityd`` (z-score).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+from PIL import Image
+
+from doppelscan.images.foreground import foreground_square
+from doppelscan.images.readers import SMALLEST_SIDE, ImageError, read_pixels
+
+__all__ = ["ForegroundSquared", "LoadSliced", "SquareThumbnaild", "Windowd", "resample_square", "take_slice", "window"]
+
+
+@lru_cache(maxsize=2)
+def _read_cached(paths: tuple[str, ...], channel: int | None) -> np.ndarray:
+    """Neighbouring records are slices of one volume: keep it between them."""
+    return read_pixels(list(paths), channel)
+
+
+def take_slice(volume: np.ndarray, axis: int, index: int) -> np.ndarray:
+    """Slice of a RAS+ volume [X, Y, Z] as it is looked at: float32 [H, W], the second remaining axis points up."""
+    return np.ascontiguousarray(np.rot90(np.take(volume, index, axis)))
+
+
+def window(pixels: np.ndarray, lower: float = 0.5, upper: float = 99.5) -> np.ndarray:
+    """Scale ``pixels`` linearly so that the percentiles ``lower`` and ``upper`` come to 0 and 1, and clip.
+
+    Raises:
+        ImageError: NaN or Inf, or no contrast at all.
+    """
+    bad = int((~np.isfinite(pixels)).sum())
+    if bad:
+        raise ImageError(f"{bad} of {pixels.size} pixels are NaN or Inf")
+    low, high = np.percentile(pixels, (lower, upper))
+    if high <= low:  # a few bright pixels on a flat ground are still an image
+        low, high = float(pixels.min()), float(pixels.max())
+    if high <= low:
+        raise ImageError(f"a constant image (every pixel is {float(pixels.flat[0]):g})")
+    return np.clip((pixels - low) / (high - low), 0, 1).astype(np.float32)
+
+
+def resample_square(pixels: np.ndarray, centre: tuple[float, float], side: float, size: int, fill: float) -> np.ndarray:
+    """Cut the square of ``side`` pixels round ``centre`` (x, y in pixels) and resample it to [size, size], anti-aliased.
+
+    What lies outside the image is ``fill``.
+    """
+    x0, y0 = centre[0] - side / 2, centre[1] - side / 2
+    height, width = pixels.shape
+    # Two spare pixels keep the interpolation from reaching beyond the padded array.
+    left, top = max(0, int(np.ceil(-x0)) + 2), max(0, int(np.ceil(-y0)) + 2)
+    right, bottom = max(0, int(np.ceil(x0 + side - width)) + 2), max(0, int(np.ceil(y0 + side - height)) + 2)
+    if left or top or right or bottom:
+        pixels = np.pad(pixels, ((top, bottom), (left, right)), constant_values=fill)
+    box = (x0 + left, y0 + top, x0 + left + side, y0 + top + side)
+    image = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.float32), mode="F")
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+class LoadSliced(MapTransform):
+    """Read the pixels of a record: float32 [1, H, W].
+
+    Each key holds a path, a list of paths (a DICOM series) or an :class:`~doppelscan.images.ImageRecord`; the keys ``slice``,
+    ``axis`` and ``channel`` of the item, when there, choose the slice of a volume. A volume without a choice gives its middle
+    axial slice.
+
+    Raises:
+        ImageError: the file cannot be read, or a side is below 8 pixels.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        for key in self.key_iterator(item):
+            source = item[key]
+            paths = (source,) if isinstance(source, str) else tuple(source) if isinstance(source, (list, tuple)) else (str(source),)
+            pixels = _read_cached(tuple(str(p) for p in paths), item.get("channel"))
+            if pixels.ndim == 3:
+                axis = item.get("axis")
+                axis = 2 if axis is None else axis
+                index = item.get("slice")
+                pixels = take_slice(pixels, axis, pixels.shape[axis] // 2 if index is None else index)
+            if min(pixels.shape) < SMALLEST_SIDE:
+                raise ImageError(f"{pixels.shape[0]} x {pixels.shape[1]} pixels; at least {SMALLEST_SIDE} a side are needed")
+            item[key] = pixels[None]
+        return item
+
+
+class Windowd(MapTransform):
+    """Scale to [0, 1] between two percentiles of the image (default 0.5 and 99.5) and clip; refuses NaN and flat images."""
+
+    def __init__(self, keys: KeysCollection, lower: float = 0.5, upper: float = 99.5, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.lower, self.upper = lower, upper
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        for key in self.key_iterator(item):
+            item[key] = window(np.asarray(item[key])[0], self.lower, self.upper)[None]
+        return item
+
+
+class SquareThumbnaild(MapTransform):
+    """Copy of the whole image, padded to a square and resampled: uint8 [1, S, S] under ``thumbnail_key``.
+
+    The native height and width go to ``native_shape``. Verification registers these, so that a pose is one of the whole image.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, spatial_size: int = 128, thumbnail_key: str = "thumbnail", allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.spatial_size, self.thumbnail_key = spatial_size, thumbnail_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        for key in self.key_iterator(item):
+            pixels = np.asarray(item[key])[0]
+            height, width = pixels.shape
+            square = resample_square(pixels, (width / 2, height / 2), max(height, width), self.spatial_size, 0.0)
+            item[self.thumbnail_key] = np.round(np.clip(square, 0, 1) * 255).astype(np.uint8)[None]
+            item["native_shape"] = np.array([height, width], np.int32)
+        return item
+
+
+class ForegroundSquared(MapTransform):
+    """Cut the square that holds the anatomy and resample it, keeping the aspect: float32 [1, S, S].
+
+    See :func:`doppelscan.images.foreground_square`. Outside of the image is 0.
+    """
+
+    def __init__(self, keys: KeysCollection, spatial_size: int = 128, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.spatial_size = spatial_size
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        for key in self.key_iterator(item):
+            pixels = np.asarray(item[key], dtype=np.float32)[0]
+            height, width = pixels.shape
+            x, y, side = foreground_square(torch.from_numpy(pixels)[None, None])[0].tolist()
+            half = max(height, width) / 2
+            centre = (width / 2 + x * half, height / 2 + y * half)
+            item[key] = resample_square(pixels, centre, side * half, self.spatial_size, 0.0)[None].astype(np.float32)
+        return item

@@ -1,0 +1,17 @@
+"""Doppelscan: find memorized training patients among the synthetic images of a generative MRI model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "audit"]
+
+
+def __getattr__(name: str) -> Any:
+    """``doppelscan.audit`` is loaded when it is first used: importing the package alone does not load torch."""
+    if name == "audit":
+        from doppelscan.workflows.run import audit
+
+        return audit
+    raise AttributeError(f"module 'doppelscan' has no attribute {name!r}")

@@ -6,6 +6,7 @@ from doppelscan.deepssim.inferer import AutocastInferer
 from doppelscan.deepssim.loss import DeepSSIMLoss
 from doppelscan.deepssim.metrics import CopyRetrieval, SSIMError
 from doppelscan.deepssim.pairs import CohortBatchSampler, CohortDataset, MakeViews
+from doppelscan.deepssim.weights import WeightsError, file_sha256, load_weights
 from doppelscan.deepssim.ssim import pairwise_ssim, ssim
 
 __all__ = [
@@ -18,8 +19,11 @@ __all__ = [
     "DeepSSIMLoss",
     "MakeViews",
     "ViewStrength",
+    "WeightsError",
     "augment",
+    "file_sha256",
     "foreground_views",
+    "load_weights",
     "pairwise_ssim",
     "quarter_turn_poses",
     "ssim",

@@ -1,5 +1,6 @@
 """Images: files to records, pixels and the one preprocessing; generated patients."""
 
+from doppelscan.images.copies import COPY_TRANSFORMS, plant_copy
 from doppelscan.images.foreground import foreground_square, gaussian_blur
 from doppelscan.images.generated import generate_cohort, smooth_fields, warp
 from doppelscan.images.readers import ImageError, read_pixels
@@ -7,6 +8,7 @@ from doppelscan.images.records import ImageRecord, ImageSet, InputError, Skipped
 from doppelscan.images.transforms import ForegroundSquared, LoadSliced, SquareThumbnaild, Windowd
 
 __all__ = [
+    "COPY_TRANSFORMS",
     "ForegroundSquared",
     "ImageError",
     "ImageRecord",
@@ -22,6 +24,7 @@ __all__ = [
     "foreground_square",
     "gaussian_blur",
     "generate_cohort",
+    "plant_copy",
     "read_pixels",
     "smooth_fields",
     "warp",

@@ -1,0 +1,83 @@
+"""The command ``doppelscan``: a user's mistake is one line and exit status 2, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+
+import fire
+
+__all__ = ["main"]
+
+
+class Commands:
+    """Find memorized training patients among the synthetic images of a generative MRI model."""
+
+    def audit(self, *, training: str, synthetic: str, output: str, holdout: str | None = None, **settings) -> None:
+        """Audit a synthetic set against its training set.
+
+        Args:
+            training: folder, .csv or MONAI data list of the training images.
+            synthetic: the images that the model made.
+            output: folder for scores.csv, summary.json and report.html.
+            holdout: real images of other patients, the control.
+            settings: keys of configs/audit.json: --patient-pattern REGEX, --fdr 0.05, --store DIR, --redact, --gate,
+                --slice-axis axial, --slice-range 0.25,0.75, --slice-step N, --channel N, --device cuda, --seed N.
+        """
+        from doppelscan.workflows.run import audit
+
+        renamed = {"store": "store_dir", "encoder": "ckpt_path"}
+        settings = {renamed.get(key, key): value for key, value in settings.items()}
+        result = audit(
+            training=str(training), synthetic=str(synthetic), output=str(output), holdout=None if holdout is None else str(holdout), **settings
+        )
+        print(f"{result.conclusion.verdict.value}: {result.conclusion.reason}.")
+        print(f"Report: {os.path.abspath(result.output / 'report.html')}")
+        sys.exit(result.exit_status)
+
+    def sample(self, *, output: str, seed: int = 0) -> None:
+        """Write the sample cohort: training, synthetic and holdout folders with planted copies, and truth.csv.
+
+        Args:
+            output: folder, made when missing.
+            seed: the same seed writes the same files.
+        """
+        from doppelscan.images.sample import write_sample
+
+        print(write_sample(str(output), seed=seed))
+
+    def checksums(self, *, weights: str) -> None:
+        """List the sha256 of a weights file in the checksums.json beside it, so that it is accepted and bound.
+
+        Args:
+            weights: path of the file, such as models/model.pt.
+        """
+        from doppelscan.publish import list_checksum
+
+        print(list_checksum(str(weights)))
+
+    def version(self) -> None:
+        """Print the version."""
+        from doppelscan import __version__
+
+        print(__version__)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    warnings.filterwarnings("ignore")
+    try:
+        fire.Fire(Commands, name="doppelscan")
+    except Exception as error:
+        from doppelscan.workflows.errors import user_mistake
+
+        line = user_mistake(error)
+        if line is None:
+            raise
+        print(f"doppelscan: {line}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Weights from disk: sha256 first, then a strict load without pickled code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+from pathlib import Path
+
+import torch
+from torch import nn
+
+__all__ = ["WeightsError", "file_sha256", "load_weights"]
+
+CHECKSUMS = "checksums.json"
+
+
+class WeightsError(RuntimeError):
+    """Weights that must not be used; the text is one line that says what to do."""
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """sha256 of a file, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
+    """Load ``path`` into ``network``, which is returned in evaluation mode.
+
+    The file's sha256 must be the one that ``checksums.json`` beside it lists, where that lists one. ``.safetensors`` and
+    PyTorch checkpoints (``weights_only=True``, bare or under the key ``model``) are read.
+
+    Raises:
+        WeightsError: no such file, another sha256, or keys and shapes that are not the network's; they are listed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"The 'ckpt_path' parameter must be a weights file. Got {str(path)!r}, which does not exist; reinstall or train.")
+    listed = path.parent / CHECKSUMS
+    expected = json.loads(listed.read_text()).get(path.name) if listed.is_file() else None
+    found = file_sha256(path)
+    if expected is not None and found != expected:
+        raise WeightsError(
+            f"The weights {str(path)!r} must have the sha256 {expected[:16]}... that {CHECKSUMS} lists. Got {found[:16]}...; "
+            "the file was changed or damaged: restore it, or list your own weights there."
+        )
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        first = (str(error).splitlines() or ["unknown"])[0]
+        raise WeightsError(f"The weights {str(path)!r} must be a plain state dict. Got a file that cannot be read as one: {first[:120]}") from error
+    state = state.get("model", state)
+    missing = sorted(set(network.state_dict()) - set(state))
+    unexpected = sorted(set(state) - set(network.state_dict()))
+    shapes = [f"{k} {tuple(state[k].shape)}" for k, v in network.state_dict().items() if k in state and state[k].shape != v.shape]
+    if missing or unexpected or shapes:
+        raise WeightsError(
+            f"The weights {str(path)!r} must fit the network. Got {len(missing)} missing keys {missing[:3]}, {len(unexpected)} unexpected "
+            f"{unexpected[:3]}, {len(shapes)} of another shape {shapes[:3]}; they are of another architecture."
+        )
+    network.load_state_dict(state, strict=True)
+    return network.eval()

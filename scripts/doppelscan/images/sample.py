@@ -1,0 +1,143 @@
+"""The sample cohort: patients made from the MNI152 template that nilearn ships, with planted copies and the truth.
+
+Tissue maps of the template are bent by a smooth random deformation, given a random contrast per tissue, a bias field and
+noise; every patient has three axial slices. No download, no patient.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from doppelscan.images.copies import plant_copy
+from doppelscan.images.readers import encode_png
+from doppelscan.images.records import InputError
+
+__all__ = ["template_patient", "write_sample"]
+
+SIZE = 160
+SLICES = (68, 80, 92)  # of the 1 mm template, in the middle of the brain
+COPIES = ("exact", "flip-x", "rotation 10", "crop 15 %", "noise", "quarter turn", "shift 6 %", "flip, rotation, noise")
+
+
+def _template() -> dict[str, np.ndarray]:
+    try:
+        from nilearn.datasets import load_mni152_gm_template, load_mni152_template, load_mni152_wm_template
+    except ImportError as error:
+        raise InputError("The sample cohort needs nilearn, which ships the MNI152 template; pip install 'doppelscan[sample]'.") from error
+    maps = {
+        "t1": load_mni152_template(resolution=1),
+        "grey": load_mni152_gm_template(resolution=1),
+        "white": load_mni152_wm_template(resolution=1),
+    }
+    arrays = {name: np.asarray(nib.as_closest_canonical(image).dataobj, dtype=np.float32) for name, image in maps.items()}
+    arrays["head"] = (arrays["t1"] > 0.05 * arrays["t1"].max()).astype(np.float32)
+    arrays["fluid"] = np.clip(arrays["head"] - arrays["grey"] - arrays["white"], 0, 1)
+    return arrays
+
+
+def _smooth(points: list[np.ndarray], sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """Smooth noise of about unit variance at ``points`` (x, y, z in voxels): random values on a grid of ``sigma``, splined."""
+    values = rng.standard_normal([int(p.max() / sigma) + 6 for p in points]).astype(np.float32)
+    return 1.6 * ndimage.map_coordinates(values, [p / sigma + 2 for p in points], order=2)
+
+
+def template_patient(maps: dict[str, np.ndarray], rng: np.random.Generator, slices: tuple[int, ...] = SLICES) -> np.ndarray:
+    """One made-up patient: float32 [len(slices), 160, 160] in [0, 1], shown with the front of the head up."""
+    shape = maps["t1"].shape
+    axes = [np.arange(shape[0]), np.arange(shape[1]), np.array(slices)]
+    grid = [g.astype(np.float32) for g in np.meshgrid(*axes, indexing="ij")]
+    centre = [(n - 1) / 2 for n in shape]
+    scale = 1 + 0.05 * rng.standard_normal(3)
+    moved = [(g - c) / s + c for g, c, s in zip(grid, centre, scale, strict=True)]
+    moved = [m + 4.0 * _smooth(grid, 25, rng) + 1.6 * _smooth(grid, 9, rng) for m in moved]
+    moved[2] = moved[2] + 3 * rng.standard_normal()
+    white, grey, fluid = 0.85 + 0.05 * rng.standard_normal(), 0.55 + 0.05 * rng.standard_normal(), 0.18 + 0.03 * rng.standard_normal()
+    levels = {"white": white, "grey": grey, "fluid": fluid}
+    volume = sum(level * ndimage.map_coordinates(maps[name], moved, order=1) for name, level in levels.items())
+    volume = volume * np.exp(0.12 * _smooth(grid, 60, rng))
+    images = []
+    for index in range(len(slices)):
+        plane = np.rot90(volume[:, :, index])
+        plane = plane + 0.015 * rng.standard_normal(plane.shape)
+        images.append(np.asarray(Image.fromarray(_square(np.clip(plane, 0, 1))).resize((SIZE, SIZE), Image.Resampling.BILINEAR)))
+    return np.stack(images).astype(np.float32)
+
+
+def _square(plane: np.ndarray) -> np.ndarray:
+    height, width = plane.shape
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    return np.pad(plane, ((top, side - height - top), (left, side - width - left))).astype(np.float32)
+
+
+def write_sample(
+    output: str | os.PathLike, *, training: int = 30, holdout: int = 40, novel: int = 14, copies: int = 24, seed: int = 0
+) -> str:
+    """Write ``training/``, ``synthetic/``, ``holdout/`` (PNG), ``volumes/`` (NIfTI) and ``truth.csv`` to ``output``.
+
+    Args:
+        output: folder, made when missing.
+        training: patients in training, three slices each.
+        holdout: other patients, three slices each.
+        novel: patients who are in neither, whose slices are the synthetic images that are no copies.
+        copies: planted copies of training images, by turns exact, flipped, rotated, cropped, noisy, turned, shifted, combined.
+        seed: the same seed writes the same files.
+
+    Returns:
+        a sentence that says what was written.
+
+    Raises:
+        InputError: nilearn is not installed, or ``output`` cannot be written.
+    """
+    output = Path(output)
+    folders = {name: output / name for name in ("training", "synthetic", "holdout", "volumes")}
+    try:
+        for folder in folders.values():
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"The 'output' parameter must be a folder that can be written. Got {str(output)!r}: {error.strerror}.") from error
+    maps = _template()
+    children = np.random.SeedSequence(seed).spawn(training + holdout + novel + 1)
+    patients = [template_patient(maps, np.random.default_rng(child)) for child in children[:-1]]
+    rng = np.random.default_rng(children[-1])
+    sources: list[tuple[str, np.ndarray]] = []
+    for number, images in enumerate(patients[: training + holdout]):
+        part, index = ("training", number) if number < training else ("holdout", number - training)
+        for slice_number, image in enumerate(images):
+            name = f"{'train' if part == 'training' else 'other'}{index:03d}_slice{slice_number}.png"
+            _write(folders[part] / name, image)
+            if part == "training":
+                sources.append((name, image))
+        if index < 4:
+            affine = np.diag([1.0, 1.0, 4.0, 1.0])
+            volume = np.round(np.rot90(images, -1, (1, 2)).transpose(1, 2, 0) * 1000).astype(np.int16)
+            nib.save(nib.Nifti1Image(volume, affine), folders["volumes"] / f"{part}{index:03d}.nii.gz")
+    truth = []
+    chosen = rng.choice(len(sources), size=min(copies, len(sources)), replace=False)
+    planted = [(COPIES[i % len(COPIES)], *sources[j]) for i, j in enumerate(chosen.tolist())]
+    made = [(name, plant_copy(image, name, rng), source) for name, source, image in planted]
+    made += [("novel", image, "") for images in patients[training + holdout :] for image in images]
+    for number, place in enumerate(rng.permutation(len(made)).tolist()):
+        transform, image, source = made[place]
+        name = f"synthetic{number:04d}.png"
+        _write(folders["synthetic"] / name, image)
+        truth.append((f"synthetic/{name}", f"training/{source}" if source else "", transform))
+    with open(output / "truth.csv", "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["image", "source", "transform"])
+        writer.writerows(truth)
+    return (
+        f"{len(sources)} training, {len(made)} synthetic ({len(planted)} of them copies) and {3 * holdout} holdout images "
+        f"in {output}; the truth is in {output / 'truth.csv'}"
+    )
+
+
+def _write(path: Path, image: np.ndarray) -> None:
+    path.write_bytes(encode_png(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)))

@@ -1,0 +1,58 @@
+"""Write the files of an audit, whole or redacted."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+from doppelscan.report.page import render_page
+from doppelscan.report.tables import SCORE_COLUMNS, AuditTables, pseudonym, to_csv, write_atomic
+
+__all__ = ["ReportError", "write_report"]
+
+IDENTIFYING = ("image", "patient", "match", "match_patient", "volume")
+VOLUME_COLUMNS = ("volume", "patient", "images", "flagged_images", "match_patient", "match", "score", "p_value", "verdict")
+EXPOSURE_COLUMNS = ("patient", "flagged_images", "training_images", "highest_score", "smallest_p_value")
+
+
+class ReportError(RuntimeError):
+    """A report that cannot be written; the text is one line that says what to do."""
+
+
+def write_report(output: Path, tables: AuditTables, summary: dict[str, Any], redact: bool) -> list[dict[str, Any]]:
+    """Write scores.csv, control.csv, volumes.csv, exposure.csv, summary.json and report.html to ``output``.
+
+    With ``redact`` every path and patient is replaced by a pseudonym that is new in each report, and the page has no pictures.
+
+    Returns:
+        the rows of scores.csv as they were written.
+
+    Raises:
+        ReportError: a file cannot be written, as when the disk is full; what was written before is whole.
+    """
+    rows, control = tables.score_rows(), tables.control_rows()
+    volumes, exposure = tables.volume_rows(rows), tables.exposure_rows(rows)
+    if redact:
+        salt = secrets.token_bytes(16)
+        rows, control, volumes, exposure = ([_redacted(row, salt) for row in part] for part in (rows, control, volumes, exposure))
+        summary = {**summary, "skipped": [{**item, "path": pseudonym(item["path"], salt)} for item in summary["skipped"]]}
+    files = {
+        "scores.csv": to_csv(SCORE_COLUMNS, rows),
+        "control.csv": to_csv(SCORE_COLUMNS, control),
+        "volumes.csv": to_csv(VOLUME_COLUMNS, volumes),
+        "exposure.csv": to_csv(EXPOSURE_COLUMNS, exposure),
+        "summary.json": json.dumps(summary, indent=2, default=float),
+        "report.html": render_page(tables, summary, rows, exposure, redact),
+    }
+    for name, content in files.items():
+        try:
+            write_atomic(output / name, content)
+        except OSError as error:
+            raise ReportError(f"{name} cannot be written to {str(output)!r}: {error.strerror}; free space or pass another --output.") from error
+    return rows
+
+
+def _redacted(row: dict[str, Any], salt: bytes) -> dict[str, Any]:
+    return {key: pseudonym(value, salt) if key in IDENTIFYING else value for key, value in row.items()}

@@ -1,0 +1,7 @@
+"""Search: the embedding store on disk and exact top-k."""
+
+from doppelscan.search.proposals import CandidateSearch, Proposals
+from doppelscan.search.store import EmbeddingStore, StoreError, fingerprint
+from doppelscan.search.topk import best_of_poses, top_k
+
+__all__ = ["CandidateSearch", "EmbeddingStore", "Proposals", "StoreError", "best_of_poses", "fingerprint", "top_k"]

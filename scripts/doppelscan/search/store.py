@@ -1,0 +1,140 @@
+"""Embeddings on disk: Parquet shards written as they come, keyed by content, bound to the weights that made them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+__all__ = ["EmbeddingStore", "StoreError", "fingerprint"]
+
+KEY = "key"
+META = b"doppelscan.fingerprint"
+
+
+class StoreError(RuntimeError):
+    """A store that must not be used or cannot be written; the text is one line that says what to do."""
+
+
+def fingerprint(*parts: Any) -> str:
+    """sha256 over JSON of ``parts`` (weights' sha256, preprocessing, poses): what makes two embeddings comparable."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+class EmbeddingStore:
+    """Rows of named arrays under a content key, in Parquet shards that pandas, DuckDB, Spark or Ray read.
+
+    A shard is written to a temporary file and renamed when it is whole, so a killed run loses at most the shard that was being
+    filled, and a full disk leaves nothing that could be taken for whole. Shards of another fingerprint are refused.
+
+    Args:
+        directory: of the shards; made when missing.
+        fingerprint: of weights and preprocessing, see :func:`fingerprint`.
+        shard_size: rows a shard.
+
+    Raises:
+        StoreError: the directory holds another fingerprint, or cannot be written.
+    """
+
+    def __init__(self, directory: str | os.PathLike, fingerprint: str, shard_size: int = 256) -> None:
+        self.directory, self.fingerprint, self.shard_size = Path(directory), fingerprint, shard_size
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"The store {str(directory)!r} cannot be made: {error.strerror}; pass another output folder.") from error
+        self._pending: list[dict[str, Any]] = []
+        self._where: dict[str, tuple[Path, int]] = {}
+        self.unreadable: list[str] = []
+        for left in self.directory.glob("*.tmp"):
+            left.unlink(missing_ok=True)
+        for path in sorted(self.directory.glob("*.parquet")):
+            self._index(path)
+
+    def _index(self, path: Path) -> None:
+        try:
+            file = pq.ParquetFile(path)
+            found = (file.schema_arrow.metadata or {}).get(META, b"").decode()
+            keys = file.read([KEY])[KEY].to_pylist()
+        except (pa.ArrowInvalid, OSError, KeyError):
+            # Not ours to guess at: its images are embedded again, into a new shard.
+            self.unreadable.append(path.name)
+            return
+        if found != self.fingerprint:
+            raise StoreError(
+                f"The store {str(self.directory)!r} was made by other weights or preprocessing ({found[:12] or 'none'}, not "
+                f"{self.fingerprint[:12]}); remove it or pass another --store."
+            )
+        self._where.update({key: (path, row) for row, key in enumerate(keys)})
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._where
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def add(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Add a row; arrays of one name must have one shape and dtype throughout the store."""
+        self._pending.append({KEY: key, **arrays})
+        if len(self._pending) >= self.shard_size:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending as one shard."""
+        if not self._pending:
+            return
+        rows, self._pending = self._pending, []
+        columns: dict[str, pa.Array] = {KEY: pa.array([row[KEY] for row in rows])}
+        shapes: dict[str, tuple[list[int], str]] = {}
+        for name in rows[0]:
+            if name == KEY:
+                continue
+            block = np.stack([np.asarray(row[name]) for row in rows])
+            shapes[name] = (list(block.shape[1:]), str(block.dtype))
+            flat = pa.array(np.ascontiguousarray(block).reshape(-1))
+            columns[name] = pa.FixedSizeListArray.from_arrays(flat, int(np.prod(block.shape[1:])))
+        metadata = {META: self.fingerprint, b"doppelscan.shapes": json.dumps(shapes)}
+        table = pa.table(columns).replace_schema_metadata(metadata)
+        number = len(list(self.directory.glob("*.parquet")))
+        path = self.directory / f"shard-{number:06d}-{hashlib.sha256(rows[0][KEY].encode()).hexdigest()[:8]}.parquet"
+        temporary = path.with_suffix(".tmp")
+        try:
+            pq.write_table(table, temporary, compression="zstd", compression_level=1)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            reason = error.strerror or str(error)
+            raise StoreError(f"The store {str(self.directory)!r} cannot be written: {reason}; free space or pass another --store.") from error
+        self._where.update({row[KEY]: (path, i) for i, row in enumerate(rows)})
+
+    def read(self, keys: Sequence[str], names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Arrays of ``keys`` in their order: name -> [len(keys), ...]; each shard is read once, one column at a time."""
+        result: dict[str, np.ndarray] = {}
+        wanted: dict[Path, list[tuple[int, int]]] = {}
+        for position, key in enumerate(keys):
+            path, row = self._where[key]
+            wanted.setdefault(path, []).append((position, row))
+        for path, pairs in wanted.items():
+            positions, rows = map(np.array, zip(*pairs, strict=True))
+            for name, block in self._blocks(path, names):
+                if name not in result:
+                    result[name] = np.empty((len(keys), *block.shape[1:]), block.dtype)
+                result[name][positions] = block[rows]
+        return result
+
+    def _blocks(self, path: Path, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+        file = pq.ParquetFile(path)
+        shapes = json.loads(file.schema_arrow.metadata[b"doppelscan.shapes"])
+        for name in names:
+            shape, dtype = shapes[name]
+            column = file.read([name])[name].combine_chunks()
+            flat = column.flatten().to_numpy(zero_copy_only=False)
+            yield name, flat.reshape(-1, *shape).astype(dtype, copy=False)

@@ -1,0 +1,330 @@
+"""The audit: which synthetic images are copies, of whom, in which pose, how sure, and may the set be released."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from doppelscan.calibrate import Conclusion, Evidence, conclude, conformal_p_values, q_values, residual_risk, wilson
+from doppelscan.deepssim import file_sha256
+from doppelscan.images import ImageSet, InputError, SkippedImage
+from doppelscan.memorization import patient_folds
+from doppelscan.report import AuditTables, write_report
+from doppelscan.search import CandidateSearch, EmbeddingStore, fingerprint
+from doppelscan.verify import Registration, verdict
+from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
+from doppelscan.workflows.scoring import EmbeddedSet, ScoredImage, score_images
+
+__all__ = ["Audit", "AuditResult"]
+
+FOLDS = 5
+GATE_STATUS = {"memorization found": 3, "cannot conclude": 4, "no memorization found": 0}
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """What an audit returns.
+
+    Attributes:
+        conclusion: the words and the reason.
+        summary: what summary.json holds.
+        scores: one dictionary a synthetic image, the rows of scores.csv.
+        output: the folder of the files.
+        exit_status: 0; with ``gate`` 3 when memorization was found, 4 when it cannot conclude.
+    """
+
+    conclusion: Conclusion
+    summary: dict[str, Any]
+    scores: list[dict[str, Any]]
+    output: Path
+    exit_status: int
+
+
+class Audit:
+    """One audit of a synthetic set against its training set.
+
+    Args:
+        training: folder, .csv or .json of the training images.
+        synthetic: the synthetic set, as the dataset that the evaluator embeds; its transform and choices serve all sets.
+        evaluator: embeds a set into a store.
+        registration: verifies candidates.
+        output: folder of the report; made when missing.
+        holdout: real images of other patients, the control; None takes it from the training set, patient-wise.
+        store: folder of the embeddings, shared between audits; None is ``store`` in the output folder.
+        weights: path of the encoder's weights, whose sha256 goes into the summary.
+        fdr: false discovery rate of the flags, in (0, 1).
+        candidates: training images that are verified for each image.
+        control_size: most images taken from the training set as control.
+        redact: leave pictures, paths and patients out of everything that is written.
+        gate: let :attr:`AuditResult.exit_status` tell the conclusion.
+        seed: of folds and draws.
+    """
+
+    def __init__(
+        self,
+        *,
+        training: str | os.PathLike | None,
+        synthetic: RecordDataset,
+        evaluator: EmbeddingEvaluator,
+        registration: Registration,
+        output: str | os.PathLike,
+        holdout: str | os.PathLike | None = None,
+        store: str | os.PathLike | None = None,
+        weights: str | os.PathLike | None = None,
+        fdr: float = 0.05,
+        candidates: int = 20,
+        control_size: int = 300,
+        redact: bool = False,
+        gate: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if not 0 < fdr < 1:
+            raise InputError(f"The 'fdr' parameter must lie between 0 and 1. Got {fdr!r} instead.")
+        if candidates < 1:
+            raise InputError(f"The 'candidates' parameter must be at least 1. Got {candidates!r} instead.")
+        if training is None:
+            raise InputError("The 'training' parameter must be a folder, .csv or .json. Got nothing; pass --training DIR.")
+        self.synthetic, self.evaluator, self.registration = synthetic, evaluator, registration
+        self.training = self._like_synthetic(training, "training")
+        self.holdout = None if holdout is None else self._like_synthetic(holdout, "holdout")
+        self.output = Path(output)
+        self.weights_sha256 = file_sha256(weights) if weights else "none"
+        self.fdr, self.candidates, self.control_size = fdr, candidates, control_size
+        self.redact, self.gate, self.seed = redact, gate, seed
+        self.seconds: dict[str, float] = {}
+        self.notes: list[str] = []
+        self.store = Path(store) if store else self.output / "store"
+        self._make_output()
+
+    def _like_synthetic(self, source: str | os.PathLike, name: str) -> RecordDataset:
+        """The other sets are read with the choices of the synthetic one, so that all three are prepared alike."""
+        return self.synthetic.with_source(source, name)
+
+    def _make_output(self) -> None:
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+            probe = self.output / ".doppelscan-write-test"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise InputError(f"The 'output' parameter must be a folder that can be written. Got {str(self.output)!r}: {error.strerror}.") from error
+
+    @contextmanager
+    def _timed(self, stage: str):
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - start, 2)
+
+    def run(self) -> AuditResult:
+        """Run every stage and write the report."""
+        self._refuse_same_set()
+        with self._timed("embed training"):
+            training = self._embed(self.training, 1, "training")
+        with self._timed("embed synthetic"):
+            synthetic = self._embed(self.synthetic, 8, "synthetic")
+        self._require_images(training, "training")
+        self._require_images(synthetic, "synthetic")
+        control_set, ratio = self._control_set(training)
+        with self._timed("fit"):
+            null_rows = self._spread(training)
+            null = self._posed_training(training, null_rows)
+            search = CandidateSearch(self.candidates, self.seed)
+            search.fit(training.single_pose(), training.patients, null.features(), np.array(null_rows))
+            if search.index is None:
+                self.notes.append(f"No Memorization Index: {search.index_reason}")
+        verified = EmbeddingStore(self.store / "verified", fingerprint("verified", self.weights_sha256, self.registration.settings()), 512)
+        with self._timed("score synthetic"):
+            scored = score_images(synthetic, training, search, self.registration, verified, "synthetic")
+        with self._timed("score control"):
+            control = self._score_control(control_set, training, search, verified)
+        return self._conclude(training, synthetic, scored, control_set, control, ratio)
+
+    def _refuse_same_set(self) -> None:
+        sets = [d.image_set for d in (self.training, self.synthetic, self.holdout) if d is not None]
+        for i, first in enumerate(sets):
+            paths = {os.path.realpath(p) for r in first.records for p in r.paths}
+            for second in sets[i + 1 :]:
+                if paths == {os.path.realpath(p) for r in second.records for p in r.paths}:
+                    raise InputError(
+                        f"The '{first.name}' and '{second.name}' parameters must be different sets. Got the same {len(paths)} files twice."
+                    )
+
+    def _fingerprint(self, poses: int) -> str:
+        outputs = {name: [part.start, part.stop] for name, part in self.evaluator.network.output_slices.items()}
+        return fingerprint(self.weights_sha256, outputs, self.synthetic.transform_settings(), poses)
+
+    def _embed(self, dataset: RecordDataset, poses: int, label: str) -> EmbeddedSet:
+        store = EmbeddingStore(self.store / ("poses-8" if poses == 8 else "poses-1"), self._fingerprint(poses))
+        records, keys = self.evaluator.embed(dataset, store, poses, label)
+        return EmbeddedSet(records, keys, store, self.evaluator.network.output_slices)
+
+    def _require_images(self, embedded: EmbeddedSet, name: str) -> None:
+        if len(embedded):
+            return
+        skipped = getattr(self, name).image_set.skipped
+        first = f"; the first, {skipped[0].path!r}: {skipped[0].reason}" if skipped else ""
+        raise InputError(f"The '{name}' parameter must name at least one readable image. Got {len(skipped)} unreadable{first}.")
+
+    def _posed_training(self, training: EmbeddedSet, rows: Sequence[int]) -> EmbeddedSet:
+        """Some training images in all poses: the null of the index, and the control when there is no holdout."""
+        chosen = training.subset(rows)
+        image_set = ImageSet("training", chosen.records)
+        posed = self._embed(self.training.with_source(image_set, "training"), 8, "training poses")
+        return posed
+
+    def _spread(self, training: EmbeddedSet) -> list[int]:
+        """At most ``control_size`` training rows, spread over patients: one of each patient first, then a second, ..."""
+        rng = np.random.default_rng(self.seed)
+        order = rng.permutation(len(training))
+        seen: dict[str, int] = {}
+        ranked = []
+        for row in order.tolist():
+            patient = training.patients[row]
+            seen[patient] = seen.get(patient, 0) + 1
+            ranked.append((seen[patient], len(ranked), row))
+        return sorted(row for _, _, row in sorted(ranked)[: self.control_size])
+
+    def _control_set(self, training: EmbeddedSet) -> tuple[EmbeddedSet, float]:
+        if self.holdout is None:
+            with self._timed("embed control"):
+                rows = self._spread(training)
+                control = self._posed_training(training, rows)
+            self.notes.append(
+                f"The control is {len(control)} training images, each scored against the training patients of the other {FOLDS - 1} of {FOLDS} folds; "
+                "p-values are corrected for the smaller reference. A holdout folder of other patients is the better control."
+            )
+            folds = min(FOLDS, len(set(training.patients)))
+            return control, folds / max(1, folds - 1)
+        with self._timed("embed control"):
+            control = self._embed(self.holdout, 8, "holdout")
+        self._require_images(control, "holdout")
+        return self._without_leaks(control, training), 1.0
+
+    def _without_leaks(self, control: EmbeddedSet, training: EmbeddedSet) -> EmbeddedSet:
+        """Holdout images that are training images, or of training patients, are no control: left out and counted."""
+        same_bytes = set(training.keys)
+        known = set(training.patients) if self.training.image_set.patient_source != "volume" else set()
+        kept = [i for i, key in enumerate(control.keys) if key not in same_bytes and control.patients[i] not in known]
+        if len(kept) < len(control):
+            left = set(range(len(control))) - set(kept)
+            self.notes.append(f"{len(left)} holdout images are training images or of training patients; they were left out of the control.")
+            for i in sorted(left):
+                self.holdout.image_set.skipped.append(SkippedImage(control.records[i].id, "in the training set too, or of a training patient"))
+        if not kept:
+            raise InputError("The 'holdout' parameter must name images of other patients than training. Got none; every one is in the training set.")
+        return control.subset(kept)
+
+    def _score_control(self, control, training, search, verified) -> list[ScoredImage]:
+        if self.holdout is not None:
+            return score_images(control, training, search, self.registration, verified, "control")
+        if len(set(training.patients)) < 2:
+            return []
+        folds = min(FOLDS, len(set(training.patients)))
+        fold_of = dict(zip(training.patients, patient_folds(training.patients, folds, self.seed), strict=True))
+        results: list[ScoredImage] = []
+        for number in range(folds):
+            outside = [i for i, p in enumerate(training.patients) if fold_of[p] != number]
+            inside = [i for i, p in enumerate(control.patients) if fold_of[p] == number]
+            if not inside:
+                continue
+            reference = training.subset(outside)
+            fold_search = CandidateSearch(self.candidates, self.seed).fit(reference.single_pose(), reference.patients, null_of=search.index)
+            part = score_images(control.subset(inside), reference, fold_search, self.registration, verified, f"control {number + 1}/{folds}")
+            results += [replace(s, row=inside[s.row], match=outside[s.match]) for s in part]
+        return sorted(results, key=lambda s: s.row)
+
+    def _conclude(self, training, synthetic, scored, control_set, control, ratio) -> AuditResult:
+        with self._timed("calibrate"):
+            values = np.array([s.score for s in scored])
+            control_values = np.array([s.score for s in control])
+            p = conformal_p_values(values, control_values, ratio)
+            q = q_values(p)
+            duplicate = np.array([verdict(s.ssim) == "duplicate" for s in scored])
+            # Rare is not enough: a flag also needs a verified pair that is at least similar.
+            flagged = (q <= self.fdr) & np.array([verdict(s.ssim) != "different" for s in scored])
+            control_duplicate = np.array([verdict(s.ssim) == "duplicate" for s in control], dtype=bool)
+            evidence = Evidence(
+                p, flagged, duplicate, control_duplicate, len(set(training.patients)), len({control_set.patients[s.row] for s in control}), self.fdr, ratio
+            )
+            conclusion = conclude(evidence)
+            cut = values[flagged].min() if flagged.any() else np.inf
+            shares = wilson(int(flagged.sum()), len(flagged)), wilson(int((control_values >= cut).sum()), len(control_values))
+        tables = AuditTables(
+            training, synthetic, scored, p, q, flagged, control_set, control,
+            conformal_p_values(control_values, control_values, ratio) if len(control) else np.zeros(0),
+        )  # fmt: skip
+        summary = self._summary(conclusion, tables, shares, ratio)
+        with self._timed("report"):
+            rows = write_report(self.output, tables, summary, self.redact)
+        status = GATE_STATUS[conclusion.verdict.value] if self.gate else 0
+        return AuditResult(conclusion, summary, rows, self.output, status)
+
+    def _summary(self, conclusion: Conclusion, tables: AuditTables, shares, ratio: float) -> dict[str, Any]:
+        synthetic, control = shares
+        mi = np.array([s.mi for s in tables.scored])
+        sets = [self.training, self.synthetic] + ([self.holdout] if self.holdout else [])
+        skipped = [(d.image_set.name, s) for d in sets for s in d.image_set.skipped]
+        verdicts = [verdict(s.ssim) for s in tables.scored]
+        return {
+            "conclusion": conclusion.verdict.value,
+            "reason": conclusion.reason,
+            "images": {
+                "training": len(tables.training),
+                "synthetic": len(tables.synthetic),
+                "control": len(tables.control),
+                "training_patients": len(set(tables.training.patients)),
+                "control_patients": len({tables.control_set.patients[s.row] for s in tables.control}),
+                "skipped": len(skipped),
+            },
+            "flagged": synthetic.__dict__,
+            "flagged_control": control.__dict__,
+            "residual_risk": residual_risk(synthetic, control),
+            "verdicts": {name: verdicts.count(name) for name in ("duplicate", "similar", "different")},
+            "set_mi": None if np.isnan(mi).all() else {"mean": float(mi.mean()), "median": float(np.median(mi)), "max": float(mi.max())},
+            "fdr": self.fdr,
+            "smallest_p_value": ratio / (len(tables.control) + 1),
+            "control": "holdout" if self.holdout else "training patients, patient-wise folds",
+            "patient_source": self.training.image_set.patient_source,
+            "notes": self.notes + self._patient_note(),
+            "skipped": [{"set": name, "path": s.path, "reason": s.reason} for name, s in skipped],
+            "settings": {
+                "candidates": self.candidates,
+                "control_size": self.control_size,
+                "seed": self.seed,
+                "redact": self.redact,
+                "preprocessing": self.synthetic.transform_settings(),
+                "device": str(self.evaluator.state.device),
+            },
+            "weights_sha256": self.weights_sha256,
+            "versions": _versions(),
+            "seconds": self.seconds,
+        }
+
+    def _patient_note(self) -> list[str]:
+        if self.training.image_set.patient_source == "volume":
+            return [
+                "No patient is known: every file counts as a patient of its own. If several files are of one person, p-values are too small; "
+                "pass --patient_pattern or a table with a column 'patient'."
+            ]
+        return []
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("doppelscan", "monai", "torch", "pytorch-ignite", "numpy", "faiss-cpu", "pyarrow", "nibabel", "pydicom"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    found["torch"] = torch.__version__
+    return found

@@ -1,0 +1,262 @@
+"""Embedding a set: MONAI dataset, evaluator and handler that fill an embedding store, skipping what is already there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.data import Dataset
+from monai.engines import SupervisedEvaluator
+from monai.inferers import Inferer
+from torch.utils.data import DataLoader, default_collate
+
+from doppelscan.deepssim import quarter_turn_poses
+from doppelscan.images import ImageError, ImageRecord, ImageSet, InputError, SkippedImage, SliceChoice, content_hash, find_images
+from doppelscan.search import EmbeddingStore
+from doppelscan.workflows.progress import progress
+
+__all__ = ["EmbeddingEvaluator", "EmbeddingWriter", "PoseInferer", "RecordDataset", "collate_readable"]
+
+
+class RecordDataset(Dataset):
+    """The images of a set as MONAI items; an image that cannot be read becomes an item with its reason.
+
+    Args:
+        source: folder, .csv or .json (see :func:`doppelscan.images.find_images`), or an :class:`~doppelscan.images.ImageSet`.
+        transform: the preprocessing; what it raises of kind ``ImageError`` or ``OSError`` is kept as the item's ``error``.
+        name: name of the set in messages.
+        patient_pattern: see :func:`~doppelscan.images.find_images`.
+        slice_axis: axis of volumes; 0, 1, 2, sagittal, coronal or axial.
+        slice_range: first and last share of the axis.
+        slice_step: every n-th slice; None for at most 16 a volume.
+        channel: which volume of 4D files.
+
+    Items hold the transform's keys and ``index``, or ``index`` and ``error``.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike | ImageSet,
+        transform: Callable,
+        name: str = "dataset_dir",
+        patient_pattern: str | None = None,
+        slice_axis: int | str = 2,
+        slice_range: Sequence[float] = (0.25, 0.75),
+        slice_step: int | None = None,
+        channel: int | None = None,
+    ) -> None:
+        self.patient_pattern = patient_pattern
+        self.slices = SliceChoice(slice_axis, float(slice_range[0]), float(slice_range[1]), slice_step, channel)
+        if source is None:
+            raise InputError(f"The '{name}' parameter must be a folder, .csv or .json. Got nothing; pass --{name} DIR.")
+        if not isinstance(source, ImageSet):
+            source = find_images(source, name=name, patient_pattern=patient_pattern, slices=self.slices)
+        self.image_set = source
+        super().__init__(data=source.records, transform=transform)
+
+    def with_source(self, source: str | os.PathLike | ImageSet, name: str) -> RecordDataset:
+        """The same transform and choices on another set."""
+        choice = self.slices
+        return RecordDataset(
+            source, self.transform, name, self.patient_pattern, choice.axis, (choice.start, choice.stop), choice.step, choice.channel
+        )
+
+    def transform_settings(self) -> list[str]:
+        """The transforms with their settings, in words that are the same in every process: part of the store's fingerprint."""
+        return [
+            f"{type(t).__name__}({', '.join(f'{k}={v}' for k, v in sorted(vars(t).items()) if isinstance(v, (int, float, str, tuple)))})"
+            for t in getattr(self.transform, "transforms", [self.transform])
+        ]
+
+    def _transform(self, index: int) -> dict[str, Any]:
+        record: ImageRecord = self.data[index]
+        item = {"image": list(record.paths), "slice": record.slice, "axis": record.axis, "channel": record.channel}
+        try:
+            made = self.transform(item)
+        except Exception as error:
+            cause = _image_error(error)
+            if cause is None:
+                raise
+            return {"index": index, "error": str(cause)}
+        return {"image": torch.as_tensor(made["image"]), "thumbnail": made["thumbnail"], "native_shape": made["native_shape"], "index": index}
+
+
+def _image_error(error: BaseException | None) -> BaseException | None:
+    """MONAI's Compose wraps what a transform raises in a RuntimeError: the reason lies further down."""
+    while error is not None:
+        if isinstance(error, (ImageError, OSError)):
+            return error
+        error = error.__cause__
+    return None
+
+
+def collate_readable(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Collate the items that could be read; the others come along as ``errors``, a list of (index, reason)."""
+    errors = [(item["index"], item["error"]) for item in items if "error" in item]
+    good = [item for item in items if "error" not in item]
+    return {**(default_collate(good) if good else {"image": torch.zeros(0, 1, 1, 1)}), "errors": errors}
+
+
+class PoseInferer(Inferer):
+    """Run the network on an image's poses.
+
+    Args:
+        poses: 1 for the image as it is, 8 for all flips and quarter turns.
+        batch_size: images the network sees at a time.
+
+    Returns of a call (image [B, 1, S, S], network):
+        float32 [B, poses, D].
+    """
+
+    def __init__(self, poses: int = 1, batch_size: int = 64) -> None:
+        super().__init__()
+        if poses not in (1, 8):
+            raise ValueError(f"The 'poses' parameter of PoseInferer must be 1 or 8. Got {poses!r} instead.")
+        self.poses, self.batch_size = poses, batch_size
+
+    def __call__(self, inputs: torch.Tensor, network: Callable, *args: Any, **kwargs: Any) -> torch.Tensor:
+        count = len(inputs)
+        if count == 0:
+            return torch.zeros(0, self.poses, 1)
+        posed = inputs[None] if self.poses == 1 else quarter_turn_poses(inputs)
+        flat = posed.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        out = torch.cat([network(part).float() for part in flat.split(self.batch_size)])
+        return out.view(self.poses, count, -1).transpose(0, 1)
+
+
+class EmbeddingWriter:
+    """ignite handler: put each batch's prediction, thumbnail and native shape into a store.
+
+    Args:
+        store: where to.
+        keys: content key of each dataset index.
+        skipped: list that receives the images that could not be read.
+        records: of the dataset.
+        advance: called with the number of images of each batch.
+    """
+
+    def __init__(self, store: EmbeddingStore, keys: Sequence[str], records: Sequence[ImageRecord], skipped: list, advance=None) -> None:
+        self.store, self.keys, self.records, self.skipped, self.advance = store, keys, records, skipped, advance
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
+        engine.add_event_handler(Events.COMPLETED, self.completed)
+
+    def iteration_completed(self, engine: Engine) -> None:
+        batch, predictions = engine.state.batch, engine.state.output["pred"]
+        for index, reason in batch["errors"]:
+            self.skipped.append(SkippedImage(self.records[index].id, reason))
+        for row, index in enumerate(batch["index"].tolist() if "index" in batch else []):
+            self.store.add(
+                self.keys[index],
+                {
+                    "embedding": predictions[row].cpu().numpy().astype(np.float32),
+                    "thumbnail": np.asarray(batch["thumbnail"][row]),
+                    "native_shape": np.asarray(batch["native_shape"][row], dtype=np.int32),
+                },
+            )
+        if self.advance is not None:
+            self.advance(len(batch["errors"]) + len(batch.get("index", ())))
+
+    def completed(self, engine: Engine) -> None:
+        self.store.flush()
+
+
+def prepare_images(batchdata: dict, device: torch.device, non_blocking: bool = False, **kwargs: Any):
+    """``prepare_batch`` of engines without labels."""
+    return batchdata["image"].to(device, non_blocking=non_blocking), None
+
+
+class EmbeddingEvaluator(SupervisedEvaluator):
+    """MONAI evaluator that fills embedding stores, one set after the other.
+
+    Args:
+        device: of the network.
+        network: image [B, 1, S, S] -> [B, D].
+        dataset: the set that a plain ``run()`` embeds.
+        inferer: a :class:`PoseInferer`.
+        batch_size: images read at a time.
+        num_workers: processes that read and preprocess.
+        val_handlers: further ignite handlers.
+    """
+
+    def __init__(
+        self,
+        device: str | torch.device,
+        network: torch.nn.Module,
+        dataset: RecordDataset,
+        inferer: PoseInferer,
+        batch_size: int = 16,
+        num_workers: int = 0,
+        val_handlers: Sequence | None = None,
+    ) -> None:
+        self.batch_size, self.num_workers = batch_size, num_workers
+        super().__init__(
+            device=device,
+            val_data_loader=self._loader(dataset),
+            network=network,
+            prepare_batch=prepare_images,
+            inferer=inferer,
+            val_handlers=val_handlers,
+            decollate=False,
+        )
+
+    def _loader(self, dataset) -> DataLoader:
+        return DataLoader(dataset, self.batch_size, num_workers=self.num_workers, collate_fn=collate_readable)
+
+    def embed(self, dataset: RecordDataset, store: EmbeddingStore, poses: int, label: str) -> tuple[list[ImageRecord], list[str]]:
+        """Embed what ``store`` does not hold yet.
+
+        Args:
+            dataset: the set.
+            store: filled.
+            poses: 1 or 8.
+            label: of the progress bar.
+
+        Returns:
+            the readable records and their keys in the store; the unreadable ones are added to the set's ``skipped``.
+        """
+        image_set = dataset.image_set
+        keys, readable = [], []
+        for record in progress(image_set.records, f"hash {label}", "image"):
+            try:
+                keys.append(content_hash(record))
+                readable.append(True)
+            except OSError as error:
+                image_set.skipped.append(SkippedImage(record.id, f"cannot be opened: {error.strerror}"))
+                keys.append("")
+                readable.append(False)
+        missing, seen = [], set()
+        for index, key in enumerate(keys):
+            if readable[index] and key not in store and key not in seen:
+                missing.append(index)
+                seen.add(key)
+        if missing:
+            self._run(dataset, missing, keys, store, poses, label)
+        unread = {s.path for s in image_set.skipped}
+        kept = [(r, k) for r, k, ok in zip(image_set.records, keys, readable, strict=True) if ok and k in store and r.id not in unread]
+        # A second file with the bytes of an unreadable one was not tried again: it is unreadable for the same reason.
+        for record, key, ok in zip(image_set.records, keys, readable, strict=True):
+            if ok and key not in store and record.id not in unread:
+                image_set.skipped.append(SkippedImage(record.id, "the same bytes as another unreadable image"))
+        return [r for r, _ in kept], [k for _, k in kept]
+
+    def _run(self, dataset, missing, keys, store, poses, label) -> None:
+        self.inferer.poses = poses
+        self.data_loader = self._loader(torch.utils.data.Subset(dataset, missing))
+        self.state.epoch_length = len(self.data_loader)
+        with progress(None, f"embed {label}", "image", total=len(missing)) as bar:
+            writer = EmbeddingWriter(store, keys, dataset.image_set.records, dataset.image_set.skipped, bar.update)
+            handles = [
+                self.add_event_handler(Events.ITERATION_COMPLETED, writer.iteration_completed),
+                self.add_event_handler(Events.COMPLETED, writer.completed),
+            ]
+            try:
+                self.run()
+            finally:
+                for handle in handles:
+                    handle.remove()

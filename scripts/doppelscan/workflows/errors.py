@@ -1,0 +1,19 @@
+"""Which errors are a user's mistake, told in one line."""
+
+from __future__ import annotations
+
+from doppelscan.deepssim import WeightsError
+from doppelscan.images import ImageError, InputError
+from doppelscan.report import ReportError
+from doppelscan.search import StoreError
+
+__all__ = ["user_mistake"]
+
+
+def user_mistake(error: BaseException | None) -> str | None:
+    """The line to show, or None when the error is ours; MONAI's config parser wraps what it runs in RuntimeErrors."""
+    while error is not None:
+        if isinstance(error, (InputError, ImageError, WeightsError, StoreError, ReportError)):
+            return str(error)
+        error = error.__cause__ or error.__context__
+    return None

@@ -1,0 +1,68 @@
+"""``doppelscan.audit``: the Python face of configs/audit.json. It runs that config and nothing else."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigWorkflow
+
+from doppelscan.workflows.audit import AuditResult
+from doppelscan.workflows.locations import audit_root
+
+__all__ = ["audit", "audit_workflow"]
+
+
+def audit_workflow(**overrides: Any) -> ConfigWorkflow:
+    """MONAI workflow of configs/audit.json with ``overrides`` of its keys."""
+    configs = Path(audit_root()) / "configs"
+    # MONAI logs every override, and these hold the paths of patients' images.
+    logging.getLogger("monai.bundle").setLevel(logging.ERROR)
+    return ConfigWorkflow(
+        config_file=str(configs / "audit.json"),
+        meta_file=str(configs.parent / "metadata.json"),
+        logging_file=False,
+        workflow_type="infer",
+        **overrides,
+    )
+
+
+def audit(
+    *,
+    training: str | os.PathLike,
+    synthetic: str | os.PathLike,
+    output: str | os.PathLike,
+    holdout: str | os.PathLike | None = None,
+    **settings: Any,
+) -> AuditResult:
+    """Find the training patients among synthetic images.
+
+    Args:
+        training: folder, .csv or MONAI data list of the images that the generator was trained on.
+        synthetic: the images that it made.
+        output: folder for scores.csv, control.csv, summary.json and report.html.
+        holdout: real images of other patients of the same kind, the control. Without it the control is taken from the training
+            set, patient-wise.
+        settings: any other key of configs/audit.json, such as ``patient_pattern``, ``fdr``, ``redact``, ``store_dir``.
+
+    Returns:
+        conclusion, summary, rows of scores.csv and the exit status.
+
+    Raises:
+        InputError: a mistake in what was passed, in one line.
+    """
+    workflow = audit_workflow(
+        training_dir=_path(training),
+        synthetic_dir=_path(synthetic),
+        holdout_dir=None if holdout is None else _path(holdout),
+        output_dir=_path(output),
+        **settings,
+    )
+    workflow.initialize()
+    return workflow.run()[0]
+
+
+def _path(path: str | os.PathLike) -> str:
+    return os.path.expanduser(os.fspath(path))

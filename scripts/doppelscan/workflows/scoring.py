@@ -1,0 +1,155 @@
+"""From embeddings to one score an image: propose candidates, verify them, combine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from doppelscan.memorization import MemorizationScores
+from doppelscan.search import CandidateSearch, EmbeddingStore, Proposals, fingerprint
+from doppelscan.verify import Pose, Registration
+from doppelscan.workflows.progress import progress
+
+__all__ = ["EmbeddedSet", "ScoredImage", "combined_score", "score_images"]
+
+QUERY_BLOCK = 128
+
+
+@dataclass
+class EmbeddedSet:
+    """A set whose embeddings are in a store.
+
+    Attributes:
+        records: the readable images.
+        keys: their keys in ``store``.
+        store: holds ``embedding`` [P, D], ``thumbnail`` [1, S, S] and ``native_shape`` [2].
+        outputs: which slice of D is which output of the network.
+    """
+
+    records: list
+    keys: list[str]
+    store: EmbeddingStore
+    outputs: Mapping[str, slice]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def patients(self) -> list[str]:
+        return [record.patient for record in self.records]
+
+    def subset(self, rows: Sequence[int]) -> EmbeddedSet:
+        return EmbeddedSet([self.records[i] for i in rows], [self.keys[i] for i in rows], self.store, self.outputs)
+
+    def features(self, rows: Sequence[int] | None = None) -> dict[str, np.ndarray]:
+        """Output name -> float32 [n, P, C]."""
+        keys = self.keys if rows is None else [self.keys[i] for i in rows]
+        vectors = self.store.read(keys, ["embedding"])["embedding"]
+        return {name: np.ascontiguousarray(vectors[..., part]) for name, part in self.outputs.items()}
+
+    def single_pose(self) -> dict[str, np.ndarray]:
+        """Output name -> float32 [n, C], of the images as they are."""
+        return {name: value[:, 0] for name, value in self.features().items()}
+
+    def thumbnails(self, rows: Sequence[int]) -> torch.Tensor:
+        """uint8 [n, 1, S, S]."""
+        return torch.from_numpy(self.store.read([self.keys[i] for i in rows], ["thumbnail"])["thumbnail"])
+
+    def native_shape(self, row: int) -> tuple[int, int]:
+        height, width = self.store.read([self.keys[row]], ["native_shape"])["native_shape"][0]
+        return int(height), int(width)
+
+
+@dataclass(frozen=True)
+class ScoredImage:
+    """One image with its best match; the columns of scores.csv are made of it.
+
+    Attributes:
+        row: its row in its set.
+        match: row of the match in the training set.
+        pose: what maps the match on the image.
+        score: the one number that ranks, see :func:`combined_score`.
+        deepssim: the paper's cosine with the match, best of 8 poses.
+        embedding: whitened identity similarity with the match, best of 8 poses.
+        similarity, mi, oni, consensus: of the Memorization Index; NaN and 0 when the training set is too small for it.
+        ssim: of the aligned pair.
+        detail: correlation of fine structure of the aligned pair.
+    """
+
+    row: int
+    match: int
+    pose: Pose
+    score: float
+    deepssim: float
+    embedding: float
+    similarity: float
+    mi: float
+    oni: float
+    consensus: int
+    ssim: float
+    detail: float
+
+
+def combined_score(detail: float, embedding: float) -> float:
+    """The score that ranks and that the p-value is taken on; docs/interpretation.md says how it was chosen."""
+    return detail + 0.25 * embedding
+
+
+def score_images(
+    queries: EmbeddedSet,
+    training: EmbeddedSet,
+    search: CandidateSearch,
+    registration: Registration,
+    verified: EmbeddingStore,
+    label: str,
+) -> list[ScoredImage]:
+    """Score every image of ``queries`` against ``training``; verified pairs are kept in ``verified`` and not computed again."""
+    results = []
+    with progress(None, f"verify {label}", "image", total=len(queries)) as bar:
+        for start in range(0, len(queries), QUERY_BLOCK):
+            rows = list(range(start, min(start + QUERY_BLOCK, len(queries))))
+            proposals = search.propose(queries.features(rows))
+            for position, row in enumerate(rows):
+                results.append(_score_one(queries, training, proposals, position, row, registration, verified))
+                bar.update()
+    verified.flush()
+    return results
+
+
+def _score_one(queries, training, proposals: Proposals, position, row, registration, verified) -> ScoredImage:
+    candidates = [int(c) for c in proposals.rows[position] if c >= 0]
+    key = fingerprint(queries.keys[row], [training.keys[c] for c in candidates])
+    if key in verified:
+        found = verified.read([key], ["pairs"])["pairs"][0]
+    else:
+        pairs = registration(queries.thumbnails([row])[0], training.thumbnails(candidates))
+        found = np.array([_pair_row(p) for p in pairs] + [[-1.0] * 9] * (registration.refined - len(pairs)), np.float32)
+        verified.add(key, {"pairs": found})
+    scored = []
+    for values in found[found[:, 0] >= 0]:
+        candidate, flip, turns, rotation, scale, x, y, ssim, detail = map(float, values)
+        place = int(candidate)
+        embedding = float(proposals.embedding[position, place])
+        pose = Pose(flip > 0.5, int(turns), rotation, scale, x, y)
+        scored.append((combined_score(detail, embedding), place, embedding, pose, ssim, detail))
+    score, place, embedding, pose, ssim, detail = max(scored, key=lambda s: s[0])
+    index = _index_columns(proposals.index, position)
+    return ScoredImage(
+        row, candidates[place], pose, score, float(proposals.deepssim[position, place]), embedding, *index, ssim, detail
+    )
+
+
+def _pair_row(pair) -> list[float]:
+    pose = pair.pose
+    return [pair.candidate, pose.flip, pose.quarter_turns, pose.rotation, pose.scale, pose.shift_x, pose.shift_y, pair.ssim, pair.detail]
+
+
+def _index_columns(index: MemorizationScores | None, position: int) -> Iterator[float]:
+    if index is None:
+        return iter((float("nan"), float("nan"), float("nan"), 0))
+    return iter(
+        (float(index.similarity[position]), float(index.mi[position]), float(index.oni[position]), int(index.consensus[position]))
+    )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from doppelscan.memorization.whitening import Whitening
 
@@ -149,6 +153,52 @@ class MemorizationIndex:
         if missing:
             raise ValueError(f"The 'features' of score must have the layers {list(self.reference)}. Got {list(features)} instead.")
         return self._compare({n: self.whiteners[n].transform(self._checked(n, features[n])) for n in self.reference}, self.reference)
+
+    def save(self, path: str | os.PathLike, fingerprint: str = "") -> None:
+        """Write the fitted index as one safetensors file.
+
+        Args:
+            path: of the file.
+            fingerprint: of the weights and preprocessing that made the features; :meth:`load` checks it.
+        """
+        arrays = {f"reference.{name}": value for name, value in self.reference.items()}
+        for name, whitening in self.whiteners.items():
+            arrays |= {f"mean.{name}": whitening.mean, f"matrix.{name}": whitening.matrix}
+        settings = {k: getattr(self, k) for k in ("calibration", "estimator", "folds", "draws", "candidates", "seed", "null_mean", "null_std")}
+        metadata = {"settings": json.dumps(settings), "layers": json.dumps(list(self.reference)), "fingerprint": fingerprint}
+        temporary = f"{os.fspath(path)}.tmp"
+        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, temporary, metadata)
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, fingerprint: str = "") -> MemorizationIndex:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ValueError: no such file, not a reference, or one of other weights or preprocessing.
+        """
+        try:
+            with safe_open(os.fspath(path), "numpy") as file:
+                metadata = file.metadata() or {}
+                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            settings, layers = json.loads(metadata["settings"]), json.loads(metadata["layers"])
+        except (OSError, KeyError, SafetensorError) as error:
+            raise ValueError(
+                f"The reference {os.fspath(path)!r} must be a file that the train workflow of mi_scorer wrote. Got one that cannot be read; "
+                "run train on the training set first."
+            ) from error
+        if metadata["fingerprint"] != fingerprint:
+            raise ValueError(
+                f"The reference {os.fspath(path)!r} was fitted with other weights or preprocessing ({metadata['fingerprint'][:12]}, not "
+                f"{fingerprint[:12]}); fit it again."
+            )
+        index = cls(**{k: settings[k] for k in ("calibration", "estimator", "folds", "draws", "candidates", "seed")})
+        index.null_mean, index.null_std = settings["null_mean"], settings["null_std"]
+        for name in layers:
+            whitening = Whitening("zca" if index.calibration == "paper" else index.estimator, EPS)
+            whitening.mean, whitening.matrix = arrays[f"mean.{name}"], arrays[f"matrix.{name}"]
+            index.whiteners[name], index.reference[name] = whitening, arrays[f"reference.{name}"]
+        return index
 
     def _refuse(self, count: int, patients: int) -> None:
         if count < self.smallest_images or patients < self.smallest_patients:

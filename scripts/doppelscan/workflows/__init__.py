@@ -2,6 +2,7 @@
 
 from doppelscan.workflows.audit import Audit, AuditResult
 from doppelscan.workflows.embed import EmbeddingEvaluator, EmbeddingWriter, PoseInferer, RecordDataset
+from doppelscan.workflows.index import FeatureCollector, IndexFitter, IndexScoreWriter
 from doppelscan.workflows.locations import audit_root, bundle_root
 from doppelscan.workflows.run import audit
 
@@ -10,6 +11,9 @@ __all__ = [
     "AuditResult",
     "EmbeddingEvaluator",
     "EmbeddingWriter",
+    "FeatureCollector",
+    "IndexFitter",
+    "IndexScoreWriter",
     "PoseInferer",
     "RecordDataset",
     "audit",

@@ -92,6 +92,7 @@ class Audit:
             raise InputError(f"The 'fdr' parameter must lie between 0 and 1. Got {fdr!r} instead.")
         if candidates < 1:
             raise InputError(f"The 'candidates' parameter must be at least 1. Got {candidates!r} instead.")
+        synthetic.require()
         if training is None:
             raise InputError("The 'training' parameter must be a folder, .csv or .json. Got nothing; pass --training DIR.")
         self.synthetic, self.evaluator, self.registration = synthetic, evaluator, registration

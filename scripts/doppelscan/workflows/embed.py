@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from doppelscan.deepssim import quarter_turn_poses
 from doppelscan.images import ImageError, ImageRecord, ImageSet, InputError, SkippedImage, SliceChoice, content_hash, find_images
+from doppelscan.report import to_csv, write_atomic
 from doppelscan.search import EmbeddingStore
 from doppelscan.workflows.progress import progress
 
@@ -26,7 +28,8 @@ class RecordDataset(Dataset):
     """The images of a set as MONAI items; an image that cannot be read becomes an item with its reason.
 
     Args:
-        source: folder, .csv or .json (see :func:`doppelscan.images.find_images`), or an :class:`~doppelscan.images.ImageSet`.
+        source: folder, .csv or .json (see :func:`doppelscan.images.find_images`), or an :class:`~doppelscan.images.ImageSet`; None is
+            an empty set, which :meth:`require` refuses.
         transform: the preprocessing; what it raises of kind ``ImageError`` or ``OSError`` is kept as the item's ``error``.
         name: name of the set in messages.
         patient_pattern: see :func:`~doppelscan.images.find_images`.
@@ -51,12 +54,18 @@ class RecordDataset(Dataset):
     ) -> None:
         self.patient_pattern = patient_pattern
         self.slices = SliceChoice(slice_axis, float(slice_range[0]), float(slice_range[1]), slice_step, channel)
-        if source is None:
-            raise InputError(f"The '{name}' parameter must be a folder, .csv or .json. Got nothing; pass --{name} DIR.")
-        if not isinstance(source, ImageSet):
+        if source is None:  # a config can be built and checked before its data is named; running it refuses
+            source = ImageSet(name, [])
+        elif not isinstance(source, ImageSet):
             source = find_images(source, name=name, patient_pattern=patient_pattern, slices=self.slices)
         self.image_set = source
         super().__init__(data=source.records, transform=transform)
+
+    def require(self) -> None:
+        """Raise ``InputError`` when no data was named."""
+        if not self.data:
+            name = self.image_set.name
+            raise InputError(f"The '{name}' parameter must be a folder, .csv or .json with images. Got nothing; pass --{name} DIR.")
 
     def with_source(self, source: str | os.PathLike | ImageSet, name: str) -> RecordDataset:
         """The same transform and choices on another set."""
@@ -133,26 +142,40 @@ class EmbeddingWriter:
 
     Args:
         store: where to.
-        keys: content key of each dataset index.
-        skipped: list that receives the images that could not be read.
-        records: of the dataset.
+        dataset: what the engine runs over; its unreadable images are added to its ``image_set.skipped``.
+        keys: content key of each image of the dataset; None computes them.
+        table: path of a CSV (image, patient, key) that is written at the end; None writes none.
         advance: called with the number of images of each batch.
     """
 
-    def __init__(self, store: EmbeddingStore, keys: Sequence[str], records: Sequence[ImageRecord], skipped: list, advance=None) -> None:
-        self.store, self.keys, self.records, self.skipped, self.advance = store, keys, records, skipped, advance
+    def __init__(
+        self,
+        store: EmbeddingStore,
+        dataset: RecordDataset,
+        keys: Sequence[str] | None = None,
+        table: str | os.PathLike | None = None,
+        advance: Callable[[int], Any] | None = None,
+    ) -> None:
+        self.store, self.dataset, self.keys, self.table, self.advance = store, dataset, keys, table, advance
+        self.written: dict[int, str] = {}
 
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
-        engine.add_event_handler(Events.COMPLETED, self.completed)
+    def attach(self, engine: Engine) -> list:
+        """Follow ``engine``; returns the handles that remove the handler again."""
+        return [
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed),
+            engine.add_event_handler(Events.COMPLETED, self.completed),
+        ]
 
     def iteration_completed(self, engine: Engine) -> None:
         batch, predictions = engine.state.batch, engine.state.output["pred"]
+        records, skipped = self.dataset.image_set.records, self.dataset.image_set.skipped
         for index, reason in batch["errors"]:
-            self.skipped.append(SkippedImage(self.records[index].id, reason))
+            skipped.append(SkippedImage(records[index].id, reason))
         for row, index in enumerate(batch["index"].tolist() if "index" in batch else []):
+            key = content_hash(records[index]) if self.keys is None else self.keys[index]
+            self.written[index] = key
             self.store.add(
-                self.keys[index],
+                key,
                 {
                     "embedding": predictions[row].cpu().numpy().astype(np.float32),
                     "thumbnail": np.asarray(batch["thumbnail"][row]),
@@ -164,6 +187,10 @@ class EmbeddingWriter:
 
     def completed(self, engine: Engine) -> None:
         self.store.flush()
+        if self.table is not None:
+            records = self.dataset.image_set.records
+            rows = [{"image": records[i].id, "patient": records[i].patient, "key": key} for i, key in sorted(self.written.items())]
+            write_atomic(Path(self.table), to_csv(("image", "patient", "key"), rows))
 
 
 def prepare_images(batchdata: dict, device: torch.device, non_blocking: bool = False, **kwargs: Any):
@@ -194,7 +221,7 @@ class EmbeddingEvaluator(SupervisedEvaluator):
         num_workers: int = 0,
         val_handlers: Sequence | None = None,
     ) -> None:
-        self.batch_size, self.num_workers = batch_size, num_workers
+        self.dataset, self.batch_size, self.num_workers = dataset, batch_size, num_workers
         super().__init__(
             device=device,
             val_data_loader=self._loader(dataset),
@@ -204,6 +231,11 @@ class EmbeddingEvaluator(SupervisedEvaluator):
             val_handlers=val_handlers,
             decollate=False,
         )
+
+    def run(self, global_epoch: int = 1) -> None:
+        """Run over the current set; see MONAI's ``Evaluator.run``."""
+        self.dataset.require()
+        super().run(global_epoch)
 
     def _loader(self, dataset) -> DataLoader:
         return DataLoader(dataset, self.batch_size, num_workers=self.num_workers, collate_fn=collate_readable)
@@ -250,11 +282,7 @@ class EmbeddingEvaluator(SupervisedEvaluator):
         self.data_loader = self._loader(torch.utils.data.Subset(dataset, missing))
         self.state.epoch_length = len(self.data_loader)
         with progress(None, f"embed {label}", "image", total=len(missing)) as bar:
-            writer = EmbeddingWriter(store, keys, dataset.image_set.records, dataset.image_set.skipped, bar.update)
-            handles = [
-                self.add_event_handler(Events.ITERATION_COMPLETED, writer.iteration_completed),
-                self.add_event_handler(Events.COMPLETED, writer.completed),
-            ]
+            handles = EmbeddingWriter(store, dataset, keys, advance=bar.update).attach(self)
             try:
                 self.run()
             finally:

@@ -1,0 +1,56 @@
+# Two commands do everything: `make audit` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= audit
+STAMP := $(VENV)/.installed
+
+.PHONY: help install audit test test-real benchmark train lint clean
+
+help:
+	@echo "make audit            install, write the sample cohort, audit it, say where the report is"
+	@echo "make test             install and run the tests (offline, CPU, under 10 minutes)"
+	@echo "make test-real DATA=  the slow tests on a folder of real images"
+	@echo "make benchmark DATA=  the tables of docs/benchmarks.md"
+	@echo "make train DATA=      train the encoder's weights again"
+	@echo "make lint             ruff and mypy"
+
+# The CPU build of torch comes first and pinned: an open requirement would pull several GB of CUDA packages.
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	@touch $@
+
+install: $(STAMP)
+
+audit: $(STAMP)
+	$(BIN)/doppelscan sample --output $(OUT)/sample
+	$(BIN)/doppelscan audit --training $(OUT)/sample/training --synthetic $(OUT)/sample/synthetic \
+	  --holdout $(OUT)/sample/holdout --patient-pattern '(train\d+|other\d+)|synthetic' --output $(OUT)/report
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not real" tests
+
+test-real: $(STAMP)
+	@test -n "$(DATA)" || { echo "make test-real needs DATA=DIR, a folder with manifest.csv"; exit 2; }
+	DOPPELSCAN_REAL_DATA=$(DATA) $(BIN)/python -m pytest -m real tests
+
+benchmark: $(STAMP)
+	@test -n "$(DATA)" || { echo "make benchmark needs DATA=DIR, a folder with manifest.csv"; exit 2; }
+	$(BIN)/python tests/real/benchmark.py $(DATA) --output $(OUT)-benchmark.json
+
+train: $(STAMP)
+	@test -n "$(DATA)" || { echo "make train needs DATA=DIR, a folder with manifest.csv"; exit 2; }
+	$(BIN)/python tests/real/split.py $(DATA) $(OUT)-split
+	$(BIN)/python -m monai.bundle run train --config_file bundles/deepssim_encoder/configs/train.json \
+	  --dataset_dir "['$(OUT)-split/ds002748_t1_train.csv','$(OUT)-split/ds002748_t1_coronal_train.csv','$(OUT)-split/figshare_t1ce_train.csv']" \
+	  --validation_dir "['$(OUT)-split/ds002748_t1_test.csv','$(OUT)-split/figshare_t1ce_test.csv']" \
+	  --ckpt_dir $(OUT)-weights --output_dir $(OUT)-training
+
+lint: $(STAMP)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check scripts tests && $(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) $(OUT) build dist

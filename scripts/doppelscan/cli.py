@@ -30,7 +30,11 @@ class Commands:
         renamed = {"store": "store_dir", "encoder": "ckpt_path"}
         settings = {renamed.get(key, key): value for key, value in settings.items()}
         result = audit(
-            training=str(training), synthetic=str(synthetic), output=str(output), holdout=None if holdout is None else str(holdout), **settings
+            training=str(training),
+            synthetic=str(synthetic),
+            output=str(output),
+            holdout=None if holdout is None else str(holdout),
+            **settings,
         )
         print(f"{result.conclusion.verdict.value}: {result.conclusion.reason}.")
         print(f"Report: {os.path.abspath(result.output / 'report.html')}")

@@ -18,15 +18,14 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-from sklearn.metrics import roc_auc_score
-
 from doppelscan.images import COPY_TRANSFORMS, ImageRecord, ImageSet, plant_copy, read_pixels
 from doppelscan.images.transforms import take_slice, window
 from doppelscan.search import CandidateSearch, EmbeddingStore
 from doppelscan.verify import Registration
 from doppelscan.workflows import RecordDataset, audit_workflow
 from doppelscan.workflows.scoring import EmbeddedSet, score_images
+from PIL import Image
+from sklearn.metrics import roc_auc_score
 from split import rows, trains
 
 COLUMNS = ("deepssim", "embedding", "similarity", "detail", "score")
@@ -101,11 +100,18 @@ def evaluate(mri: Path, source: str, count: int, work: Path, seed: int, names: l
                 "auc": float(roc_auc_score(truth, values)),
                 "recall_at_1pc": float((values[truth] > threshold).mean()),
             }
-        entry["source_right"] = float(np.mean([training[s.match][0] == made[s.row][0] and s.match == copied[s.row] for s in scored if truth[s.row]]))
+        entry["source_right"] = float(
+            np.mean([training[s.match][0] == made[s.row][0] and s.match == copied[s.row] for s in scored if truth[s.row]])
+        )
         entry.update(retrieval(queries, search, copied))
         entry["verdict_right"] = float(np.mean([s.ssim > 0.60 for s in scored if truth[s.row]]))
         result["transforms"][name] = entry
-        print(f"{source:22s} {name:24s}", " ".join(f"{c} {entry[c]['auc']:.3f}" for c in COLUMNS if c in entry), f"right {entry['source_right']:.2f} first {entry['retrieved_first']:.2f} top20 {entry['retrieved_20']:.2f}", flush=True)
+        print(
+            f"{source:22s} {name:24s}",
+            " ".join(f"{c} {entry[c]['auc']:.3f}" for c in COLUMNS if c in entry),
+            f"right {entry['source_right']:.2f} first {entry['retrieved_first']:.2f} top20 {entry['retrieved_20']:.2f}",
+            flush=True,
+        )
     return result
 
 
@@ -120,7 +126,10 @@ def retrieval(queries: EmbeddedSet, search: CandidateSearch, copied: list[int]) 
 
 
 def table(results: dict) -> str:
-    lines = ["| source | transform | " + " | ".join(f"AUC {c}" for c in COLUMNS) + " | recall at 1 % FP | source right | in first 20 |", "|---" * 10 + "|"]
+    lines = [
+        "| source | transform | " + " | ".join(f"AUC {c}" for c in COLUMNS) + " | recall at 1 % FP | source right | in first 20 |",
+        "|---" * 10 + "|",
+    ]
     for source, result in results.items():
         sums = defaultdict(list)
         for name, e in [*result["transforms"].items(), ("**mean**", None), ("**worst**", None)]:

@@ -65,7 +65,9 @@ def conclude(evidence: Evidence) -> Conclusion:
             "from a look-alike"
         )
     if e.control_patients < SMALLEST_PATIENTS:
-        return _cannot(f"the control holds {_count(e.control_patients, 'patient')} and at least {SMALLEST_PATIENTS} are needed; give a larger holdout")
+        return _cannot(
+            f"the control holds {_count(e.control_patients, 'patient')} and at least {SMALLEST_PATIENTS} are needed; give a larger holdout"
+        )
     smallest = e.reference_ratio / (controls + 1)
     if smallest > e.fdr:
         needed = math.ceil(e.reference_ratio / e.fdr) - 1

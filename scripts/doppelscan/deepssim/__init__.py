@@ -6,18 +6,18 @@ from doppelscan.deepssim.inferer import AutocastInferer
 from doppelscan.deepssim.loss import DeepSSIMLoss
 from doppelscan.deepssim.metrics import CopyRetrieval, SSIMError
 from doppelscan.deepssim.pairs import CohortBatchSampler, CohortDataset, MakeViews
-from doppelscan.deepssim.weights import WeightsError, file_sha256, load_weights
 from doppelscan.deepssim.ssim import pairwise_ssim, ssim
+from doppelscan.deepssim.weights import WeightsError, file_sha256, load_weights
 
 __all__ = [
     "AutocastInferer",
-    "CopyRetrieval",
-    "SSIMError",
     "CohortBatchSampler",
     "CohortDataset",
+    "CopyRetrieval",
     "DeepSSIMEncoder",
     "DeepSSIMLoss",
     "MakeViews",
+    "SSIMError",
     "ViewStrength",
     "WeightsError",
     "augment",

@@ -29,9 +29,9 @@ class ViewStrength:
         gamma: largest exponent, and its inverse (METHODS: 0.5 to 1.5).
         bias: standard deviation of the log bias field.
         noise: largest standard deviation, of a [0, 1] image.
-        blur: largest sigma in pixels.
+        blur: largest sigma in pixels of a 160 px image.
         reduction: largest factor of down- and up-sampling.
-        elastic: largest standard deviation of the displacement in pixels.
+        elastic: largest standard deviation of the displacement in pixels of a 160 px image.
         occlusion: largest side of a blanked rectangle, share of the field.
     """
 
@@ -102,7 +102,7 @@ def _elastic(images, strength, chosen, generator):
     if not len(active) or strength.elastic <= 0:
         return images
     fields = smooth_fields(2 * len(active), size, size / 12, generator).view(len(active), 2, size, size)
-    fields = fields * (strength.elastic * torch.rand(len(active), 1, 1, 1, generator=generator))
+    fields = fields * (strength.elastic * size / 160 * torch.rand(len(active), 1, 1, 1, generator=generator))
     result = images.clone()
     result[active] = warp(images[active], fields.to(images.device))
     return result
@@ -127,7 +127,7 @@ def _soften(images, strength, generator):
     blurred = (draw < strength.probability / 2).nonzero().flatten()
     reduced = (draw > 1 - strength.probability / 2).nonzero().flatten()
     if len(blurred) and strength.blur > 0:
-        result[blurred] = gaussian_blur(images[blurred], 0.3 + float(level[0]) * strength.blur)
+        result[blurred] = gaussian_blur(images[blurred], (0.3 + float(level[0]) * strength.blur) * size / 160)
     if len(reduced) and strength.reduction > 1:
         small = max(16, round(size / (1 + float(level[1]) * (strength.reduction - 1))))
         low = F.interpolate(images[reduced], (small, small), mode="bilinear", antialias=True)

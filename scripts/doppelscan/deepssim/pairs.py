@@ -73,7 +73,9 @@ class CohortDataset(Dataset):
         if len(images) < 2:
             raise InputError(f"Training needs at least 2 images. Got {len(images)}; name a folder with more, or generated cohorts.")
         if len(set(patients)) < 2:
-            raise InputError("Training needs at least 2 patients: copies are told apart from other patients. Got 1; pass --patient_pattern.")
+            raise InputError(
+                "Training needs at least 2 patients: copies are told apart from other patients. Got 1; pass --patient_pattern."
+            )
         self.images = torch.stack(images)
         if bool((self.images == self.images[0]).all()):
             raise InputError(f"Training needs different images. Got {len(images)} that are all the same.")
@@ -169,7 +171,9 @@ class MakeViews:
         image float32 [2B, 1, size, size] and the targets of :class:`~doppelscan.deepssim.DeepSSIMLoss`.
     """
 
-    def __init__(self, group_size: int = 16, spatial_size: int = 128, seed: int = 0, strength: dict | None = None, mild: dict | None = None):
+    def __init__(
+        self, group_size: int = 16, spatial_size: int = 128, seed: int = 0, strength: dict | None = None, mild: dict | None = None
+    ):
         self.group_size, self.spatial_size = group_size, spatial_size
         self.generator = torch.Generator().manual_seed(seed)
         self.strength = ViewStrength(**(strength or {}))
@@ -210,7 +214,7 @@ class MakeViews:
         if len(bent):
             sigma = size / 14
             fields = smooth_fields(2 * len(bent), size, sigma, self.generator).view(len(bent), 2, size, size)
-            fields = fields * (amount[bent] * 7).view(-1, 1, 1, 1)
+            fields = fields * (amount[bent] * 7 * size / 160).view(-1, 1, 1, 1)
             variant[bent] = warp(clean[bent], fields.to(clean.device))
             is_copy[bent] = amount[bent] < 0.5
         return variant, is_copy

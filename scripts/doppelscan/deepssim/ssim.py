@@ -66,7 +66,5 @@ def pairwise_ssim(first: torch.Tensor, second: torch.Tensor, window_size: int = 
     rows = []
     for i in range(len(first)):
         one = slice(i, i + 1)
-        rows.append(
-            _mean_ssim(first[one] * second, mean_a[one], var_a[one], mean_b, var_b, data_range[i], window_size, stride)
-        )
+        rows.append(_mean_ssim(first[one] * second, mean_a[one], var_a[one], mean_b, var_b, data_range[i], window_size, stride))
     return torch.stack(rows)

@@ -40,7 +40,9 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
     """
     path = Path(path)
     if not path.is_file():
-        raise WeightsError(f"The 'ckpt_path' parameter must be a weights file. Got {str(path)!r}, which does not exist; reinstall or train.")
+        raise WeightsError(
+            f"The 'ckpt_path' parameter must be a weights file. Got {str(path)!r}, which does not exist; reinstall or train."
+        )
     listed = path.parent / CHECKSUMS
     expected = json.loads(listed.read_text()).get(path.name) if listed.is_file() else None
     found = file_sha256(path)
@@ -53,13 +55,15 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            state = load_file(path)
+            state: dict = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         first = (str(error).splitlines() or ["unknown"])[0]
-        raise WeightsError(f"The weights {str(path)!r} must be a plain state dict. Got a file that cannot be read as one: {first[:120]}") from error
-    state = state.get("model", state)
+        raise WeightsError(
+            f"The weights {str(path)!r} must be a plain state dict. Got a file that cannot be read as one: {first[:120]}"
+        ) from error
+    state = dict(state.get("model", state))
     missing = sorted(set(network.state_dict()) - set(state))
     unexpected = sorted(set(state) - set(network.state_dict()))
     shapes = [f"{k} {tuple(state[k].shape)}" for k, v in network.state_dict().items() if k in state and state[k].shape != v.shape]

@@ -57,11 +57,11 @@ def image_format(path: str | os.PathLike) -> str | None:
     """The format that the first bytes of ``path`` show, or None when it is no image that doppelscan reads."""
     with open(path, "rb") as file:
         head = file.read(352)
+    if head[128:132] == b"DICM":  # first: a DICOM preamble may hold the magic of a TIFF
+        return "dicom"
     for magic, name in MAGIC.items():
         if head.startswith(magic):
             return name
-    if head[128:132] == b"DICM":
-        return "dicom"
     if head[:2] == b"\x1f\x8b":
         try:
             with gzip.open(path, "rb") as file:

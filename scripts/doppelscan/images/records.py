@@ -45,9 +45,7 @@ class SliceChoice:
     def __post_init__(self) -> None:
         axis = AXES.get(self.axis, self.axis) if isinstance(self.axis, str) else self.axis
         if axis not in (0, 1, 2):
-            raise InputError(
-                f"The 'slice_axis' parameter must be 0, 1, 2, sagittal, coronal or axial. Got {self.axis!r} instead."
-            )
+            raise InputError(f"The 'slice_axis' parameter must be 0, 1, 2, sagittal, coronal or axial. Got {self.axis!r} instead.")
         object.__setattr__(self, "axis", axis)
         if not 0 <= self.start < self.stop <= 1:
             raise InputError(
@@ -152,7 +150,9 @@ def find_images(
     pattern = _compile(patient_pattern)
     source = Path(source)
     if not source.exists():
-        raise InputError(f"The '{name}' parameter must be an existing folder, .csv or .json. Got {str(source)!r}, which does not exist.")
+        raise InputError(
+            f"The '{name}' parameter must be an existing folder, .csv or .json. Got {str(source)!r}, which does not exist."
+        )
     result = ImageSet(name, [])
     if source.is_dir():
         rows = _from_folder(source, result)
@@ -186,7 +186,9 @@ def _compile(pattern: str | None) -> re.Pattern | None:
     except re.error as error:
         raise InputError(f"The 'patient_pattern' parameter must be a regular expression. Got {pattern!r}: {error}.") from error
     if compiled.groups < 1:
-        raise InputError(f"The 'patient_pattern' parameter must have a group for the patient, such as '(sub-\\d+)'. Got {pattern!r}.")
+        raise InputError(
+            f"The 'patient_pattern' parameter must have a group for the patient, such as '(sub-\\d+)'. Got {pattern!r}."
+        )
     return compiled
 
 
@@ -198,9 +200,7 @@ def _from_folder(folder: Path, result: ImageSet) -> list[tuple[str, str | None]]
             if file.startswith("."):
                 continue
             path = os.path.join(root, file)
-            if file.lower().endswith(EXTENSIONS):
-                rows.append((path, None))
-            elif _is_image(path):
+            if file.lower().endswith(EXTENSIONS) or _is_image(path):
                 rows.append((path, None))
             else:
                 result.ignored += 1
@@ -220,7 +220,9 @@ def _from_csv(source: Path, name: str) -> list[tuple[str, str | None]]:
         columns = {c.strip().lower(): c for c in reader.fieldnames or []}
         path_column = next((columns[c] for c in ("path", "image", "file") if c in columns), None)
         if path_column is None:
-            raise InputError(f"The '{name}' table must have a column 'path'. Got the columns {', '.join(columns) or 'none'} in {str(source)!r}.")
+            raise InputError(
+                f"The '{name}' table must have a column 'path'. Got the columns {', '.join(columns) or 'none'} in {str(source)!r}."
+            )
         patient_column = next((columns[c] for c in ("patient", "subject", "patient_id", "subject_id") if c in columns), None)
         return [
             (str(_resolve(row[path_column], source)), (row.get(patient_column) or "").strip() or None if patient_column else None)
@@ -241,7 +243,9 @@ def _from_data_list(source: Path, name: str) -> list[tuple[str, str | None]]:
         item = {"image": item} if isinstance(item, str) else item
         image = item.get("image") or item.get("path")
         if image is None:
-            raise InputError(f"Every item of the '{name}' data list must have the key 'image'. Got the keys {sorted(item)} in {str(source)!r}.")
+            raise InputError(
+                f"Every item of the '{name}' data list must have the key 'image'. Got the keys {sorted(item)} in {str(source)!r}."
+            )
         for path in image if isinstance(image, list) else [image]:
             patient = item.get("patient", item.get("subject"))
             rows.append((str(_resolve(path, source)), None if patient is None else str(patient)))
@@ -260,7 +264,9 @@ def _read_headers(rows: list[tuple[str, str | None]], result: ImageSet) -> Itera
         try:
             header = read_header(path)
         except (ImageError, OSError) as error:
-            result.skipped.append(SkippedImage(path, str(error) if isinstance(error, ImageError) else f"cannot be opened: {error.strerror}"))
+            result.skipped.append(
+                SkippedImage(path, str(error) if isinstance(error, ImageError) else f"cannot be opened: {error.strerror}")
+            )
             continue
         if header.format == "dicom" and header.series and len(header.shape) == 2:
             series.setdefault((os.path.dirname(path), header.series), []).append((path, patient, header))

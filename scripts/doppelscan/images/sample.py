@@ -30,7 +30,9 @@ def _template() -> dict[str, np.ndarray]:
     try:
         from nilearn.datasets import load_mni152_gm_template, load_mni152_template, load_mni152_wm_template
     except ImportError as error:
-        raise InputError("The sample cohort needs nilearn, which ships the MNI152 template; pip install 'doppelscan[sample]'.") from error
+        raise InputError(
+            "The sample cohort needs nilearn, which ships the MNI152 template; pip install 'doppelscan[sample]'."
+        ) from error
     maps = {
         "t1": load_mni152_template(resolution=1),
         "grey": load_mni152_gm_template(resolution=1),
@@ -58,7 +60,11 @@ def template_patient(maps: dict[str, np.ndarray], rng: np.random.Generator, slic
     moved = [(g - c) / s + c for g, c, s in zip(grid, centre, scale, strict=True)]
     moved = [m + 4.0 * _smooth(grid, 25, rng) + 1.6 * _smooth(grid, 9, rng) for m in moved]
     moved[2] = moved[2] + 3 * rng.standard_normal()
-    white, grey, fluid = 0.85 + 0.05 * rng.standard_normal(), 0.55 + 0.05 * rng.standard_normal(), 0.18 + 0.03 * rng.standard_normal()
+    white, grey, fluid = (
+        0.85 + 0.05 * rng.standard_normal(),
+        0.55 + 0.05 * rng.standard_normal(),
+        0.18 + 0.03 * rng.standard_normal(),
+    )
     levels = {"white": white, "grey": grey, "fluid": fluid}
     volume = sum(level * ndimage.map_coordinates(maps[name], moved, order=1) for name, level in levels.items())
     volume = volume * np.exp(0.12 * _smooth(grid, 60, rng))
@@ -102,7 +108,9 @@ def write_sample(
         for folder in folders.values():
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"The 'output' parameter must be a folder that can be written. Got {str(output)!r}: {error.strerror}.") from error
+        raise InputError(
+            f"The 'output' parameter must be a folder that can be written. Got {str(output)!r}: {error.strerror}."
+        ) from error
     maps = _template()
     children = np.random.SeedSequence(seed).spawn(training + holdout + novel + 1)
     patients = [template_patient(maps, np.random.default_rng(child)) for child in children[:-1]]

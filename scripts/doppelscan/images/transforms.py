@@ -57,9 +57,9 @@ def resample_square(pixels: np.ndarray, centre: tuple[float, float], side: float
     """
     x0, y0 = centre[0] - side / 2, centre[1] - side / 2
     height, width = pixels.shape
-    # Two spare pixels keep the interpolation from reaching beyond the padded array.
-    left, top = max(0, int(np.ceil(-x0)) + 2), max(0, int(np.ceil(-y0)) + 2)
-    right, bottom = max(0, int(np.ceil(x0 + side - width)) + 2), max(0, int(np.ceil(y0 + side - height)) + 2)
+    # Padded only where the square reaches out: the filter looks two pixels beyond the box, and must not see fill inside.
+    reach = (-x0, x0 + side - width, -y0, y0 + side - height)
+    left, right, top, bottom = (int(np.ceil(r)) + 2 if r > 1e-6 else 0 for r in reach)
     if left or top or right or bottom:
         pixels = np.pad(pixels, ((top, bottom), (left, right)), constant_values=fill)
     box = (x0 + left, y0 + top, x0 + left + side, y0 + top + side)

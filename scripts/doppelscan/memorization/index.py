@@ -88,13 +88,15 @@ class MemorizationIndex:
         self,
         calibration: str = "robust",
         estimator: str = "ledoit_wolf",
-        folds: int = 5,
+        folds: int = 10,
         draws: int = 10,
         candidates: int = 20,
         seed: int = 0,
     ) -> None:
         if calibration not in ("robust", "paper"):
-            raise ValueError(f"The 'calibration' parameter of MemorizationIndex must be 'robust' or 'paper'. Got {calibration!r} instead.")
+            raise ValueError(
+                f"The 'calibration' parameter of MemorizationIndex must be 'robust' or 'paper'. Got {calibration!r} instead."
+            )
         self.calibration, self.estimator = calibration, estimator
         self.folds, self.draws, self.candidates, self.seed = folds, draws, candidates, seed
         self.whiteners: dict[str, Whitening] = {}
@@ -152,7 +154,9 @@ class MemorizationIndex:
         missing = [name for name in self.reference if name not in features]
         if missing:
             raise ValueError(f"The 'features' of score must have the layers {list(self.reference)}. Got {list(features)} instead.")
-        return self._compare({n: self.whiteners[n].transform(self._checked(n, features[n])) for n in self.reference}, self.reference)
+        return self._compare(
+            {n: self.whiteners[n].transform(self._checked(n, features[n])) for n in self.reference}, self.reference
+        )
 
     def save(self, path: str | os.PathLike, fingerprint: str = "") -> None:
         """Write the fitted index as one safetensors file.
@@ -164,7 +168,10 @@ class MemorizationIndex:
         arrays = {f"reference.{name}": value for name, value in self.reference.items()}
         for name, whitening in self.whiteners.items():
             arrays |= {f"mean.{name}": whitening.mean, f"matrix.{name}": whitening.matrix}
-        settings = {k: getattr(self, k) for k in ("calibration", "estimator", "folds", "draws", "candidates", "seed", "null_mean", "null_std")}
+        settings = {
+            k: getattr(self, k)
+            for k in ("calibration", "estimator", "folds", "draws", "candidates", "seed", "null_mean", "null_std")
+        }
         metadata = {"settings": json.dumps(settings), "layers": json.dumps(list(self.reference)), "fingerprint": fingerprint}
         temporary = f"{os.fspath(path)}.tmp"
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, temporary, metadata)

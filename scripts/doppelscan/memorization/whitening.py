@@ -26,7 +26,9 @@ class Whitening:
 
     def __init__(self, estimator: str = "ledoit_wolf", eps: float = 1e-6) -> None:
         if estimator not in ESTIMATORS:
-            raise ValueError(f"The 'estimator' parameter of Whitening must be one of {', '.join(ESTIMATORS)}. Got {estimator!r} instead.")
+            raise ValueError(
+                f"The 'estimator' parameter of Whitening must be one of {', '.join(ESTIMATORS)}. Got {estimator!r} instead."
+            )
         self.estimator, self.eps = estimator, eps
         self.mean = np.zeros(0, np.float32)
         self.matrix = np.zeros((0, 0), np.float32)
@@ -36,18 +38,26 @@ class Whitening:
         """Fit on ``features`` float [N, C], N >= 2."""
         features = np.asarray(features, dtype=np.float64)
         if features.ndim != 2 or len(features) < 2:
-            raise ValueError(f"Whitening needs features of shape [N, C] with N >= 2. Got {features.shape}; give more training images.")
+            raise ValueError(
+                f"Whitening needs features of shape [N, C] with N >= 2. Got {features.shape}; give more training images."
+            )
         mean = features.mean(0)
         centred = features - mean
+        count, size = centred.shape
+        # Thin SVD: the directions that the images span. With fewer images than features the others all have one variance, which
+        # saves the eigenvectors of the large covariance.
+        _, singular, directions = np.linalg.svd(centred, full_matrices=False)
         if self.estimator == "zca":
-            covariance, self.shrinkage = centred.T @ centred / (len(features) - 1), 0.0
+            spanned, rest, self.shrinkage = singular**2 / (count - 1), 0.0, 0.0
         else:
             shrink = ledoit_wolf if self.estimator == "ledoit_wolf" else oas
-            covariance, self.shrinkage = shrink(centred, assume_centered=True)
-        values, vectors = np.linalg.eigh(covariance)
-        scale = 1 / np.sqrt(np.clip(values, 0, None) + self.eps)
-        self.mean = mean.astype(np.float32)
-        self.matrix = ((vectors * scale) @ vectors.T).astype(np.float32)
+            self.shrinkage = float(shrink(centred, assume_centered=True)[1])
+            rest = self.shrinkage * (singular**2).sum() / count / size
+            spanned = (1 - self.shrinkage) * singular**2 / count + rest
+        floor = 1 / np.sqrt(rest + self.eps)
+        matrix = (directions.T * (1 / np.sqrt(spanned + self.eps) - floor)) @ directions
+        matrix[np.diag_indices(size)] += floor
+        self.mean, self.matrix = mean.astype(np.float32), matrix.astype(np.float32)
         return self
 
     def transform(self, features: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from PIL import Image
 from doppelscan.verify import verdict
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 __all__ = ["render_page"]
 
@@ -68,7 +68,14 @@ def _distributions(tables, summary: dict[str, Any]) -> str:
         bins = np.linspace(every.min() - 1e-3, every.max() + 1e-3, 41)
         for values, colour, what in ((control, CONTROL, "control"), (synthetic, FLAGGED, "synthetic")):
             if len(values):
-                axis.hist(values, bins, weights=np.full(len(values), 100 / len(values)), color=colour, alpha=0.55, label=f"{what} ({len(values)})")
+                axis.hist(
+                    values,
+                    bins,
+                    weights=np.full(len(values), 100 / len(values)),
+                    color=colour,
+                    alpha=0.55,
+                    label=f"{what} ({len(values)})",
+                )
         axis.set_xlabel(label)
         axis.set_ylabel("% of images")
         axis.spines[["top", "right"]].set_visible(False)
@@ -115,7 +122,11 @@ def render_page(tables, summary: dict[str, Any], rows: list[dict[str, Any]], exp
         exposed=len(exposure),
         distributions=_distributions(tables, summary),
         redact=redact,
-        control_verdicts={name: sum(verdict(s.ssim) == name for s in tables.control) for name in ("duplicate", "similar", "different")},
-        colour={"memorization found": "found", "no memorization found": "clear", "cannot conclude": "unsure"}[summary["conclusion"]],
+        control_verdicts={
+            name: sum(verdict(s.ssim) == name for s in tables.control) for name in ("duplicate", "similar", "different")
+        },
+        colour={"memorization found": "found", "no memorization found": "clear", "cannot conclude": "unsure"}[
+            summary["conclusion"]
+        ],
         pictured=PICTURED_PAIRS,
     )

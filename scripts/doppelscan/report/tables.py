@@ -84,7 +84,10 @@ class AuditTables:
 
     def score_rows(self) -> list[dict[str, Any]]:
         """Rows of scores.csv in the order of the synthetic set."""
-        return [self._row(self.synthetic, s, self.p_values[i], self.q_values[i], bool(self.flagged[i])) for i, s in enumerate(self.scored)]
+        return [
+            self._row(self.synthetic, s, self.p_values[i], self.q_values[i], bool(self.flagged[i]))
+            for i, s in enumerate(self.scored)
+        ]
 
     def control_rows(self) -> list[dict[str, Any]]:
         """Rows of control.csv; the q-value has no meaning there, and nothing is flagged."""

@@ -50,7 +50,9 @@ def write_report(output: Path, tables: AuditTables, summary: dict[str, Any], red
         try:
             write_atomic(output / name, content)
         except OSError as error:
-            raise ReportError(f"{name} cannot be written to {str(output)!r}: {error.strerror}; free space or pass another --output.") from error
+            raise ReportError(
+                f"{name} cannot be written to {str(output)!r}: {error.strerror}; free space or pass another --output."
+            ) from error
     return rows
 
 

@@ -89,7 +89,10 @@ class CandidateSearch:
             lists.append(index.candidates)
         merged = _union(lists, min(self.candidates, len(self.embedding)))
         return Proposals(
-            merged, _pair_similarity(white, self.embedding, merged), _pair_similarity(queries["deepssim"], self.deepssim, merged), index
+            merged,
+            _pair_similarity(white, self.embedding, merged),
+            _pair_similarity(queries["deepssim"], self.deepssim, merged),
+            index,
         )
 
 

@@ -48,7 +48,9 @@ class EmbeddingStore:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(f"The store {str(directory)!r} cannot be made: {error.strerror}; pass another output folder.") from error
+            raise StoreError(
+                f"The store {str(directory)!r} cannot be made: {error.strerror}; pass another output folder."
+            ) from error
         self._pending: list[dict[str, Any]] = []
         self._where: dict[str, tuple[Path, int]] = {}
         self.unreadable: list[str] = []
@@ -112,7 +114,9 @@ class EmbeddingStore:
         except OSError as error:
             temporary.unlink(missing_ok=True)
             reason = error.strerror or str(error)
-            raise StoreError(f"The store {str(self.directory)!r} cannot be written: {reason}; free space or pass another --store.") from error
+            raise StoreError(
+                f"The store {str(self.directory)!r} cannot be written: {reason}; free space or pass another --store."
+            ) from error
         self._where.update({row[KEY]: (path, i) for i, row in enumerate(rows)})
 
     def read(self, keys: Sequence[str], names: Sequence[str]) -> dict[str, np.ndarray]:

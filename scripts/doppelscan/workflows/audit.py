@@ -118,7 +118,9 @@ class Audit:
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:
-            raise InputError(f"The 'output' parameter must be a folder that can be written. Got {str(self.output)!r}: {error.strerror}.") from error
+            raise InputError(
+                f"The 'output' parameter must be a folder that can be written. Got {str(self.output)!r}: {error.strerror}."
+            ) from error
 
     @contextmanager
     def _timed(self, stage: str):
@@ -143,7 +145,9 @@ class Audit:
             search.fit(training.single_pose(), training.patients, null.features(), np.array(null_rows))
             if search.index is None:
                 self.notes.append(f"No Memorization Index: {search.index_reason}")
-        verified = EmbeddingStore(self.store / "verified", fingerprint("verified", self.weights_sha256, self.registration.settings()), 512)
+        verified = EmbeddingStore(
+            self.store / "verified", fingerprint("verified", self.weights_sha256, self.registration.settings()), 512
+        )
         with self._timed("score synthetic"):
             scored = score_images(synthetic, training, search, self.registration, verified, "synthetic")
         with self._timed("score control"):
@@ -161,13 +165,13 @@ class Audit:
                     )
 
     def _fingerprint(self, poses: int) -> str:
-        outputs = {name: [part.start, part.stop] for name, part in self.evaluator.network.output_slices.items()}
+        outputs = {name: [part.start, part.stop] for name, part in self.evaluator.output_slices.items()}
         return fingerprint(self.weights_sha256, outputs, self.synthetic.transform_settings(), poses)
 
     def _embed(self, dataset: RecordDataset, poses: int, label: str) -> EmbeddedSet:
         store = EmbeddingStore(self.store / ("poses-8" if poses == 8 else "poses-1"), self._fingerprint(poses))
         records, keys = self.evaluator.embed(dataset, store, poses, label)
-        return EmbeddedSet(records, keys, store, self.evaluator.network.output_slices)
+        return EmbeddedSet(records, keys, store, self.evaluator.output_slices)
 
     def _require_images(self, embedded: EmbeddedSet, name: str) -> None:
         if len(embedded):
@@ -188,7 +192,7 @@ class Audit:
         rng = np.random.default_rng(self.seed)
         order = rng.permutation(len(training))
         seen: dict[str, int] = {}
-        ranked = []
+        ranked: list[tuple[int, int, int]] = []
         for row in order.tolist():
             patient = training.patients[row]
             seen[patient] = seen.get(patient, 0) + 1
@@ -218,11 +222,16 @@ class Audit:
         kept = [i for i, key in enumerate(control.keys) if key not in same_bytes and control.patients[i] not in known]
         if len(kept) < len(control):
             left = set(range(len(control))) - set(kept)
-            self.notes.append(f"{len(left)} holdout images are training images or of training patients; they were left out of the control.")
+            skipped = self.holdout.image_set.skipped if self.holdout else []
+            self.notes.append(
+                f"{len(left)} holdout images are training images or of training patients; they were left out of the control."
+            )
             for i in sorted(left):
-                self.holdout.image_set.skipped.append(SkippedImage(control.records[i].id, "in the training set too, or of a training patient"))
+                skipped.append(SkippedImage(control.records[i].id, "in the training set too, or of a training patient"))
         if not kept:
-            raise InputError("The 'holdout' parameter must name images of other patients than training. Got none; every one is in the training set.")
+            raise InputError(
+                "The 'holdout' parameter must name images of other patients than training. Got none; every one is in the training set."
+            )
         return control.subset(kept)
 
     def _score_control(self, control, training, search, verified) -> list[ScoredImage]:
@@ -239,8 +248,12 @@ class Audit:
             if not inside:
                 continue
             reference = training.subset(outside)
-            fold_search = CandidateSearch(self.candidates, self.seed).fit(reference.single_pose(), reference.patients, null_of=search.index)
-            part = score_images(control.subset(inside), reference, fold_search, self.registration, verified, f"control {number + 1}/{folds}")
+            fold_search = CandidateSearch(self.candidates, self.seed).fit(
+                reference.single_pose(), reference.patients, null_of=search.index
+            )
+            part = score_images(
+                control.subset(inside), reference, fold_search, self.registration, verified, f"control {number + 1}/{folds}"
+            )
             results += [replace(s, row=inside[s.row], match=outside[s.match]) for s in part]
         return sorted(results, key=lambda s: s.row)
 
@@ -255,7 +268,14 @@ class Audit:
             flagged = (q <= self.fdr) & np.array([verdict(s.ssim) != "different" for s in scored])
             control_duplicate = np.array([verdict(s.ssim) == "duplicate" for s in control], dtype=bool)
             evidence = Evidence(
-                p, flagged, duplicate, control_duplicate, len(set(training.patients)), len({control_set.patients[s.row] for s in control}), self.fdr, ratio
+                p,
+                flagged,
+                duplicate,
+                control_duplicate,
+                len(set(training.patients)),
+                len({control_set.patients[s.row] for s in control}),
+                self.fdr,
+                ratio,
             )
             conclusion = conclude(evidence)
             cut = values[flagged].min() if flagged.any() else np.inf
@@ -291,7 +311,9 @@ class Audit:
             "flagged_control": control.__dict__,
             "residual_risk": residual_risk(synthetic, control),
             "verdicts": {name: verdicts.count(name) for name in ("duplicate", "similar", "different")},
-            "set_mi": None if np.isnan(mi).all() else {"mean": float(mi.mean()), "median": float(np.median(mi)), "max": float(mi.max())},
+            "set_mi": None
+            if np.isnan(mi).all()
+            else {"mean": float(mi.mean()), "median": float(np.median(mi)), "max": float(mi.max())},
             "fdr": self.fdr,
             "smallest_p_value": ratio / (len(tables.control) + 1),
             "control": "holdout" if self.holdout else "training patients, patient-wise folds",

@@ -71,7 +71,14 @@ class RecordDataset(Dataset):
         """The same transform and choices on another set."""
         choice = self.slices
         return RecordDataset(
-            source, self.transform, name, self.patient_pattern, choice.axis, (choice.start, choice.stop), choice.step, choice.channel
+            source,
+            self.transform,
+            name,
+            self.patient_pattern,
+            choice.axis,
+            (choice.start, choice.stop),
+            choice.step,
+            choice.channel,
         )
 
     def transform_settings(self) -> list[str]:
@@ -91,7 +98,12 @@ class RecordDataset(Dataset):
             if cause is None:
                 raise
             return {"index": index, "error": str(cause)}
-        return {"image": torch.as_tensor(made["image"]), "thumbnail": made["thumbnail"], "native_shape": made["native_shape"], "index": index}
+        return {
+            "image": torch.as_tensor(made["image"]),
+            "thumbnail": made["thumbnail"],
+            "native_shape": made["native_shape"],
+            "index": index,
+        }
 
 
 def _image_error(error: BaseException | None) -> BaseException | None:
@@ -167,7 +179,8 @@ class EmbeddingWriter:
         ]
 
     def iteration_completed(self, engine: Engine) -> None:
-        batch, predictions = engine.state.batch, engine.state.output["pred"]
+        state: Any = engine.state
+        batch, predictions = state.batch, state.output["pred"]
         records, skipped = self.dataset.image_set.records, self.dataset.image_set.skipped
         for index, reason in batch["errors"]:
             skipped.append(SkippedImage(records[index].id, reason))
@@ -222,8 +235,9 @@ class EmbeddingEvaluator(SupervisedEvaluator):
         val_handlers: Sequence | None = None,
     ) -> None:
         self.dataset, self.batch_size, self.num_workers = dataset, batch_size, num_workers
+        self.pose_inferer = inferer
         super().__init__(
-            device=device,
+            device=torch.device(device),
             val_data_loader=self._loader(dataset),
             network=network,
             prepare_batch=prepare_images,
@@ -232,10 +246,16 @@ class EmbeddingEvaluator(SupervisedEvaluator):
             decollate=False,
         )
 
-    def run(self, global_epoch: int = 1) -> None:
+    def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         """Run over the current set; see MONAI's ``Evaluator.run``."""
         self.dataset.require()
         super().run(global_epoch)
+
+    @property
+    def output_slices(self) -> dict[str, slice]:
+        """Where each output of the network lies in its prediction."""
+        network: Any = self.network
+        return network.output_slices
 
     def _loader(self, dataset) -> DataLoader:
         return DataLoader(dataset, self.batch_size, num_workers=self.num_workers, collate_fn=collate_readable)
@@ -270,7 +290,9 @@ class EmbeddingEvaluator(SupervisedEvaluator):
         if missing:
             self._run(dataset, missing, keys, store, poses, label)
         unread = {s.path for s in image_set.skipped}
-        kept = [(r, k) for r, k, ok in zip(image_set.records, keys, readable, strict=True) if ok and k in store and r.id not in unread]
+        kept = [
+            (r, k) for r, k, ok in zip(image_set.records, keys, readable, strict=True) if ok and k in store and r.id not in unread
+        ]
         # A second file with the bytes of an unreadable one was not tried again: it is unreadable for the same reason.
         for record, key, ok in zip(image_set.records, keys, readable, strict=True):
             if ok and key not in store and record.id not in unread:
@@ -278,7 +300,7 @@ class EmbeddingEvaluator(SupervisedEvaluator):
         return [r for r, _ in kept], [k for _, k in kept]
 
     def _run(self, dataset, missing, keys, store, poses, label) -> None:
-        self.inferer.poses = poses
+        self.pose_inferer.poses = poses
         self.data_loader = self._loader(torch.utils.data.Subset(dataset, missing))
         self.state.epoch_length = len(self.data_loader)
         with progress(None, f"embed {label}", "image", total=len(missing)) as bar:

@@ -6,6 +6,7 @@ import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ class FeatureCollector:
         network: tells which slice of D is which layer (``output_slices``).
     """
 
-    def __init__(self, dataset: RecordDataset, network: torch.nn.Module) -> None:
+    def __init__(self, dataset: RecordDataset, network: Any) -> None:
         self.dataset, self.slices = dataset, network.output_slices
         self.rows: list[int] = []
         self.parts: list[np.ndarray] = []
@@ -51,12 +52,14 @@ class FeatureCollector:
         if not self.parts:
             skipped = self.dataset.image_set.skipped
             first = f"; the first, {skipped[0].path!r}: {skipped[0].reason}" if skipped else ""
-            raise InputError(f"The 'dataset_dir' parameter must name at least one readable image. Got {len(skipped)} unreadable{first}.")
+            raise InputError(
+                f"The 'dataset_dir' parameter must name at least one readable image. Got {len(skipped)} unreadable{first}."
+            )
         stacked = np.concatenate(self.parts)
         return {name: stacked[..., part] for name, part in self.slices.items()}
 
 
-def index_fingerprint(dataset: RecordDataset, network: torch.nn.Module, weights: str | os.PathLike) -> str:
+def index_fingerprint(dataset: RecordDataset, network: Any, weights: str | os.PathLike) -> str:
     """What a fitted reference is bound to: weights, layers and preprocessing."""
     layers = {name: [part.start, part.stop] for name, part in network.output_slices.items()}
     return fingerprint(file_sha256(weights), layers, dataset.transform_settings())
@@ -82,7 +85,7 @@ class IndexFitter(Trainer):
         self,
         device: str | torch.device,
         dataset: RecordDataset,
-        network: torch.nn.Module,
+        network: Any,
         inferer: PoseInferer,
         index: MemorizationIndex,
         output: str | os.PathLike,
@@ -92,15 +95,13 @@ class IndexFitter(Trainer):
         train_handlers: Sequence | None = None,
     ) -> None:
         loader = DataLoader(dataset, batch_size, collate_fn=collate_readable)
-        super().__init__(
-            device, max_epochs, loader, iteration_update=self._collect, handlers=train_handlers, decollate=False
-        )
+        super().__init__(device, max_epochs, loader, iteration_update=self._collect, handlers=train_handlers, decollate=False)
         self.dataset, self.network, self.inferer, self.index = dataset, network, inferer, index
         self.output, self.weights = Path(output), weights
         self.collector = FeatureCollector(dataset, network)
         self.add_event_handler(Events.COMPLETED, self._fit)
 
-    def run(self) -> None:
+    def run(self) -> None:  # type: ignore[override]
         """Pass over the training set and fit."""
         self.dataset.require()
         super().run()
@@ -136,7 +137,7 @@ class IndexScoreWriter:
     def __init__(
         self,
         dataset: RecordDataset,
-        network: torch.nn.Module,
+        network: Any,
         reference: str | os.PathLike,
         weights: str | os.PathLike,
         output: str | os.PathLike,
@@ -152,7 +153,9 @@ class IndexScoreWriter:
 
     def started(self, engine: Engine) -> None:
         if not Path(self.reference).is_file():
-            raise InputError(f"The 'reference' parameter must be a file that train wrote. Got {str(self.reference)!r}; run train on the training set first.")
+            raise InputError(
+                f"The 'reference' parameter must be a file that train wrote. Got {str(self.reference)!r}; run train on the training set first."
+            )
         try:
             self.index = MemorizationIndex.load(self.reference, index_fingerprint(self.dataset, self.network, self.weights))
         except ValueError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,20 +136,44 @@ def _score_one(queries, training, proposals: Proposals, position, row, registrat
         pose = Pose(flip > 0.5, int(turns), rotation, scale, x, y)
         scored.append((combined_score(detail, embedding), place, embedding, pose, ssim, detail))
     score, place, embedding, pose, ssim, detail = max(scored, key=lambda s: s[0])
-    index = _index_columns(proposals.index, position)
+    similarity, mi, oni, consensus = _index_columns(proposals.index, position)
     return ScoredImage(
-        row, candidates[place], pose, score, float(proposals.deepssim[position, place]), embedding, *index, ssim, detail
+        row=row,
+        match=candidates[place],
+        pose=pose,
+        score=score,
+        deepssim=float(proposals.deepssim[position, place]),
+        embedding=embedding,
+        similarity=similarity,
+        mi=mi,
+        oni=oni,
+        consensus=consensus,
+        ssim=ssim,
+        detail=detail,
     )
 
 
 def _pair_row(pair) -> list[float]:
     pose = pair.pose
-    return [pair.candidate, pose.flip, pose.quarter_turns, pose.rotation, pose.scale, pose.shift_x, pose.shift_y, pair.ssim, pair.detail]
+    return [
+        pair.candidate,
+        pose.flip,
+        pose.quarter_turns,
+        pose.rotation,
+        pose.scale,
+        pose.shift_x,
+        pose.shift_y,
+        pair.ssim,
+        pair.detail,
+    ]
 
 
-def _index_columns(index: MemorizationScores | None, position: int) -> Iterator[float]:
+def _index_columns(index: MemorizationScores | None, position: int) -> tuple[float, float, float, int]:
     if index is None:
-        return iter((float("nan"), float("nan"), float("nan"), 0))
-    return iter(
-        (float(index.similarity[position]), float(index.mi[position]), float(index.oni[position]), int(index.consensus[position]))
+        return float("nan"), float("nan"), float("nan"), 0
+    return (
+        float(index.similarity[position]),
+        float(index.mi[position]),
+        float(index.oni[position]),
+        int(index.consensus[position]),
     )

@@ -1,0 +1,55 @@
+"""Generated cohorts and audits that several tests look at; nothing is downloaded and no person is in them."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_files import save_png
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Nothing in doppelscan may open a connection: a socket that connects fails the test."""
+
+    def refuse(self, address):
+        raise AssertionError(f"a connection to {address} was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture(scope="session")
+def cohort() -> np.ndarray:
+    """float32 [60, 96, 96] in [0, 1]: one image each of 60 generated patients who look alike."""
+    from doppelscan.images import generate_cohort
+
+    images, _ = generate_cohort(60, 1, 96, seed=11)
+    return images[:, 0].numpy().astype(np.float32) / 255
+
+
+@pytest.fixture
+def folders(tmp_path, cohort) -> dict[str, Path]:
+    """Ten training images, four synthetic (one of them a flipped copy of training 3) and twenty holdout images, as PNG."""
+    for i in range(10):
+        save_png(tmp_path / "training" / f"p{i:02d}.png", cohort[i])
+    save_png(tmp_path / "synthetic" / "copy.png", cohort[3][:, ::-1])
+    for i in range(10, 13):
+        save_png(tmp_path / "synthetic" / f"novel{i}.png", cohort[i])
+    for i in range(20, 40):
+        save_png(tmp_path / "holdout" / f"q{i}.png", cohort[i])
+    return {name: tmp_path / name for name in ("training", "synthetic", "holdout")}
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory) -> Path:
+    """The sample cohort as ``doppelscan sample`` writes it."""
+    from doppelscan.images.sample import write_sample
+
+    folder = tmp_path_factory.mktemp("sample")
+    write_sample(folder)
+    return folder

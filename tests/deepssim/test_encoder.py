@@ -1,0 +1,87 @@
+"""The encoder: sizes, poses, weights."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from doppelscan.deepssim import DeepSSIMEncoder, WeightsError, file_sha256, load_weights, quarter_turn_poses
+from doppelscan.publish import list_checksum
+
+
+def small(**changes):
+    return DeepSSIMEncoder(channels=(4, 8, 8, 16), blocks=(1, 1, 1, 1), embedding_size=12, reduced_channels=4, **changes)
+
+
+def test_outputs_lie_where_their_slices_say():
+    network = small(outputs=["layer2", "embedding", "deepssim"], feature_grid=2).eval()
+    out = network(torch.randn(3, 1, 64, 64))
+    assert out.shape == (3, 8 * 4 + 12 + 12)
+    for name in ("embedding", "deepssim"):
+        torch.testing.assert_close(out[:, network.output_slices[name]].norm(dim=1), torch.ones(3))
+
+
+def test_outputs_do_not_depend_on_what_else_is_asked_for():
+    both, one = small().eval(), small(outputs=["embedding"]).eval()
+    one.load_state_dict(both.state_dict())
+    image = torch.randn(2, 1, 64, 64)
+    torch.testing.assert_close(one(image), both(image)[:, both.output_slices["embedding"]])
+
+
+def test_unknown_output_is_refused():
+    with pytest.raises(ValueError, match="layer9"):
+        small(outputs=["layer9"])
+
+
+def test_an_embedding_does_not_depend_on_its_batch():
+    network = small().eval()
+    images = torch.randn(5, 1, 64, 64)
+    together = network(images)
+    alone = torch.cat([network(i[None]) for i in images])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_the_8_poses_are_different_and_complete():
+    image = torch.arange(9.0).view(1, 1, 3, 3)
+    poses = quarter_turn_poses(image)
+    assert poses.shape == (8, 1, 1, 3, 3) and len({tuple(p.flatten().tolist()) for p in poses}) == 8
+    torch.testing.assert_close(poses[0], image)
+    torch.testing.assert_close(poses[4], image.flip(-1))
+    torch.testing.assert_close(poses[1], torch.rot90(image, 1, (-2, -1)))
+
+
+def test_weights_with_another_sha256_are_refused(tmp_path):
+    torch.save(small().state_dict(), tmp_path / "model.pt")
+    list_checksum(tmp_path / "model.pt")
+    load_weights(small(), tmp_path / "model.pt")
+    assert json.loads((tmp_path / "checksums.json").read_text())["model.pt"] == file_sha256(tmp_path / "model.pt")
+    changed = bytearray((tmp_path / "model.pt").read_bytes())
+    changed[-200] ^= 1
+    (tmp_path / "model.pt").write_bytes(changed)
+    with pytest.raises(WeightsError, match="sha256"):
+        load_weights(small(), tmp_path / "model.pt")
+
+
+def test_weights_of_another_architecture_list_their_keys(tmp_path):
+    torch.save(DeepSSIMEncoder(channels=(4, 8, 8, 8), blocks=(1, 1, 1, 2), embedding_size=12).state_dict(), tmp_path / "a.pt")
+    with pytest.raises(WeightsError, match="another architecture") as error:
+        load_weights(small(), tmp_path / "a.pt")
+    assert "stages.3.1" in str(error.value) and "\n" not in str(error.value)
+
+
+class Attack:
+    def __reduce__(self):
+        return (print, ("code ran",))
+
+
+def test_pickled_code_and_missing_files_are_refused(tmp_path, capsys):
+    torch.save({"model": Attack()}, tmp_path / "evil.pt")
+    with pytest.raises(WeightsError):
+        load_weights(small(), tmp_path / "evil.pt")
+    assert "code ran" not in capsys.readouterr().out
+    with pytest.raises(WeightsError, match="does not exist"):
+        load_weights(small(), tmp_path / "nowhere.pt")
+    (tmp_path / "text.pt").write_text("no weights")
+    with pytest.raises(WeightsError):
+        load_weights(small(), tmp_path / "text.pt")

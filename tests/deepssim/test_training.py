@@ -1,0 +1,90 @@
+"""Training batches, targets and loss."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from doppelscan.deepssim import CohortBatchSampler, CohortDataset, CopyRetrieval, DeepSSIMLoss, MakeViews, SSIMError
+from doppelscan.images import InputError, LoadSliced, SquareThumbnaild, Windowd
+from made_files import save_png
+from monai.transforms import Compose
+
+READ = Compose([LoadSliced("image"), Windowd("image"), SquareThumbnaild("image", 64)])
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return CohortDataset(generated_cohorts=3, generated_patients=6, spatial_size=64)
+
+
+def batch_of(dataset, size=8):
+    sampler = CohortBatchSampler(dataset, groups=2, group_size=size, batches=1)
+    return torch.utils.data.default_collate([dataset[i] for i in next(iter(sampler))])
+
+
+def test_groups_come_from_one_cohort_and_change_with_the_epoch(dataset):
+    sampler = CohortBatchSampler(dataset, groups=2, group_size=6, batches=4)
+    first, second = list(sampler), list(sampler)
+    assert first != second and list(CohortBatchSampler(dataset, groups=2, group_size=6, batches=4)) == first
+    for batch in first:
+        cohorts = dataset.cohorts[batch].view(2, 6)
+        assert (cohorts == cohorts[:, :1]).all()
+
+
+def test_ranks_draw_different_batches(dataset):
+    assert list(CohortBatchSampler(dataset, batches=2, rank=0)) != list(CohortBatchSampler(dataset, batches=2, rank=1))
+
+
+def test_targets_are_symmetric_ssim_and_cover_copies(dataset):
+    views = MakeViews(group_size=8, spatial_size=48)
+    images, targets = views(batch_of(dataset), "cpu")
+    assert images.shape == (32, 1, 48, 48) and targets["ssim"].shape == (2, 8, 8)
+    assert abs(float(images.mean())) < 1e-4
+    diagonal = torch.diagonal(targets["ssim"], dim1=1, dim2=2).flatten()
+    assert (diagonal[targets["is_copy"]] > 0.5).all() and float(targets["ssim"].max()) <= 1.0001
+
+
+def test_loss_falls_for_the_right_answer_and_rises_for_the_wrong_one():
+    loss = DeepSSIMLoss(embedding_size=8)
+    head = torch.nn.functional.normalize(torch.randn(4, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+    targets = {"ssim": (head @ head.T)[None], "is_copy": torch.ones(4, dtype=torch.bool), "patient": torch.arange(4)}
+    right = torch.cat([torch.cat([head, head]), torch.cat([torch.eye(4, 8), torch.eye(4, 8)])], 1)
+    wrong = torch.cat([torch.cat([head, -head]), torch.cat([torch.eye(4, 8), torch.eye(4, 8).roll(1, 0)])], 1)
+    assert float(loss(right, targets)) < 1e-4 < float(loss(wrong, targets))
+
+
+def test_neighbouring_slices_of_a_patient_are_no_negatives():
+    loss = DeepSSIMLoss(embedding_size=4, ssim_weight=0.0)
+    same = torch.tensor([[1.0, 0, 0, 0], [1.0, 0, 0, 0]])
+    prediction = torch.cat([torch.cat([same, same]), torch.cat([same, same])], 1)
+    targets = {"ssim": torch.full((1, 2, 2), 0.95), "is_copy": torch.ones(2, dtype=torch.bool), "patient": torch.tensor([1, 1])}
+    assert float(loss(prediction, targets)) < 1e-6
+    assert float(loss(prediction, {**targets, "patient": torch.tensor([1, 2])})) > 0.5
+
+
+def test_loss_that_is_not_finite_names_the_batch():
+    targets = {"ssim": torch.zeros(1, 2, 2), "is_copy": torch.ones(2, dtype=torch.bool), "patient": torch.tensor([4, 9])}
+    with pytest.raises(FloatingPointError, match=r"\[4, 9\]"):
+        DeepSSIMLoss(4)(torch.full((4, 8), torch.nan), targets)
+
+
+def test_metrics_count_sources_and_errors():
+    head = torch.eye(4, 6)
+    prediction = torch.cat([torch.cat([head, head]), torch.cat([head, head[[0, 1, 3, 2]]])], 1)
+    targets = {"ssim": torch.eye(4)[None], "is_copy": torch.tensor([True, True, True, False])}
+    retrieval, error = CopyRetrieval(6), SSIMError(6)
+    retrieval(prediction, targets)
+    error(prediction, targets)
+    assert abs(float(retrieval.aggregate()) - 2 / 3) < 1e-6 and float(error.aggregate()) < 1e-6
+
+
+def test_one_image_one_patient_and_equal_images_are_refused(tmp_path, cohort):
+    with pytest.raises(InputError, match="at least 2 images"):
+        CohortDataset(spatial_size=64)
+    for i in range(3):
+        save_png(tmp_path / "one" / f"p1_{i}.png", cohort[i])
+        save_png(tmp_path / "same" / f"{i}.png", cohort[0])
+    with pytest.raises(InputError, match="2 patients"):
+        CohortDataset([str(tmp_path / "one")], preprocessing=READ, patient_pattern=r"(p\d)", spatial_size=64)
+    with pytest.raises(InputError, match="all the same"):
+        CohortDataset([str(tmp_path / "same")], preprocessing=READ, spatial_size=64)

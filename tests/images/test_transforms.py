@@ -1,0 +1,56 @@
+"""The one preprocessing: windows, squares, and refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from doppelscan.images import ForegroundSquared, ImageError, LoadSliced, SquareThumbnaild, Windowd
+from doppelscan.images.transforms import resample_square, window
+from made_files import save_png
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nan_and_inf_are_refused_with_their_number(bad):
+    pixels = np.random.default_rng(0).random((20, 20)).astype(np.float32)
+    pixels[3, 4] = bad
+    with pytest.raises(ImageError, match="1 of 400 pixels"):
+        window(pixels)
+
+
+def test_constant_image_is_refused():
+    with pytest.raises(ImageError, match="constant"):
+        window(np.full((20, 20), 3.0, np.float32))
+
+
+def test_one_bright_pixel_is_an_image():
+    pixels = np.zeros((50, 50), np.float32)
+    pixels[3, 3] = 9
+    assert window(pixels).max() == 1
+
+
+def test_one_pixel_image_is_refused(tmp_path):
+    save_png(tmp_path / "a.png", np.ones((1, 1), np.float32))
+    with pytest.raises(ImageError, match="at least 8"):
+        LoadSliced("image")({"image": str(tmp_path / "a.png")})
+
+
+def test_thumbnail_keeps_the_aspect():
+    image = np.ones((1, 40, 80), np.float32)
+    made = SquareThumbnaild("image", 64)({"image": image})
+    thumbnail = made["thumbnail"][0]
+    assert thumbnail.shape == (64, 64) and thumbnail[:14].max() == 0 and thumbnail[20:44].min() == 255
+    assert made["native_shape"].tolist() == [40, 80]
+
+
+def test_resample_square_is_exact_where_it_does_not_resample():
+    image = np.random.default_rng(0).random((32, 32)).astype(np.float32)
+    np.testing.assert_allclose(resample_square(image, (16, 16), 32, 32, 0.0), image, atol=1e-6)
+    np.testing.assert_allclose(resample_square(image, (24, 16), 32, 32, 0.0)[:, :24], image[:, 8:], atol=1e-6)
+
+
+def test_a_shifted_anatomy_is_cut_to_the_same_square(cohort):
+    image = np.zeros((160, 160), np.float32)
+    image[30:126, 20:116] = cohort[0]
+    moved = np.roll(image, (12, 16), (0, 1))
+    cut = [ForegroundSquared("image", 128)(Windowd("image")({"image": i[None]}))["image"][0] for i in (image, moved)]
+    assert np.corrcoef(cut[0].ravel(), cut[1].ravel())[0, 1] > 0.99

@@ -1,0 +1,149 @@
+"""The Memorization Index: the paper's formulas written out, and the cases where the published form breaks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from doppelscan.memorization import MemorizationIndex, Whitening, patient_folds
+
+EPS = 1e-6
+
+
+def features(count, widths=(6, 10), seed=0, shared=3.0):
+    """Layer features with strong common directions, as brains have: covariance far from the identity."""
+    rng = np.random.default_rng(seed)
+    mixing = {k: np.random.default_rng(99 + k).normal(size=(w, w)) + shared * np.eye(w)[:1] for k, w in enumerate(widths)}
+    return {f"layer{k}": (rng.normal(size=(count, w)) @ mixing[k] + 2).astype(np.float32) for k, w in enumerate(widths)}
+
+
+def test_paper_mode_agrees_with_the_formulas():
+    training, queries = features(2000), features(30, seed=1)
+    index = MemorizationIndex("paper", draws=10, seed=3).fit(training)
+    scores = index.score(queries)
+    # Eq. 1: ZCA whitening of the training features, then unit length.
+    white = {}
+    for name, x in training.items():
+        x = x.astype(np.float64)
+        values, vectors = np.linalg.eigh(np.cov(x.T))
+        w = vectors @ np.diag((values + EPS) ** -0.5) @ vectors.T
+        f = (x - x.mean(0)) @ w
+        g = (queries[name] - x.mean(0)) @ w
+        white[name] = f / np.linalg.norm(f, axis=1, keepdims=True), g / np.linalg.norm(g, axis=1, keepdims=True)
+    # Eq. 2, 3: best cosine of each layer, geometric mean over layers.
+    layer = np.stack([(g @ f.T).max(1) for f, g in white.values()], 1)
+    similarity = np.exp(np.log(np.clip(layer, 0, 1) + EPS).mean(1))
+    np.testing.assert_allclose(scores.similarity, similarity, atol=1e-6)
+    # Eq. 4: disjoint halves of the training set.
+    rng, null = np.random.default_rng(3), []
+    for _ in range(10):
+        order = rng.permutation(2000)
+        a, b = order[:1000], order[1000:]
+        halves = np.stack([(f[a] @ f[b].T).max(1) for f, _ in white.values()], 1)
+        null.append(np.exp(np.log(np.clip(halves, 0, 1) + EPS).mean(1)))
+    null = np.concatenate(null)
+    mi = (similarity - null.mean()) / np.sqrt(null.var() + 1e-8)
+    np.testing.assert_allclose(scores.mi, mi, rtol=2e-4, atol=2e-4)
+    np.testing.assert_allclose(scores.oni, -np.tanh(mi), atol=1e-4)
+
+
+def test_paper_mode_warns_where_it_breaks():
+    with pytest.warns(UserWarning, match="robust"):
+        MemorizationIndex("paper").fit(features(20))
+
+
+@pytest.mark.parametrize("count", [8, 12, 60, 300])
+def test_fewer_images_than_features_give_no_nan(count):
+    wide = features(count, widths=(64, 200))
+    scores = MemorizationIndex().fit(wide).score(features(20, widths=(64, 200), seed=5))
+    for name in ("similarity", "mi", "oni", "layer_similarity", "margin"):
+        assert np.isfinite(getattr(scores, name)).all(), name
+
+
+@pytest.mark.parametrize("count", [60, 250, 1000])
+def test_novel_images_have_mi_around_zero(count):
+    scores = MemorizationIndex().fit(features(count, widths=(48, 64))).score(features(400, widths=(48, 64), seed=7))
+    assert abs(scores.mi.mean()) < 0.3 and 0.75 < scores.mi.std() < 1.3
+
+
+def test_all_copies_score_one_and_name_themselves():
+    training = features(40)
+    scores = MemorizationIndex().fit(training).score(training)
+    np.testing.assert_allclose(scores.similarity, 1, atol=1e-4)
+    assert (scores.neighbour == np.arange(40)[:, None]).all() and (scores.consensus == 2).all() and (scores.oni < -0.99).all()
+
+
+def test_duplicated_training_images_agree_on_one_neighbour():
+    training = {k: np.concatenate([v, v]) for k, v in features(20).items()}
+    scores = MemorizationIndex().fit(training, patients=list(range(20)) * 2).score({k: v[:20] for k, v in training.items()})
+    assert (scores.consensus == 2).all() and np.allclose(scores.margin, 0, atol=1e-5)
+
+
+def test_constant_features_are_no_nan():
+    constant = {"a": np.ones((20, 5), np.float32), "b": features(20)["layer0"]}
+    scores = MemorizationIndex().fit(constant).score(constant)
+    assert np.isfinite(scores.mi).all()
+
+
+def test_best_of_poses_finds_the_posed_copy():
+    training = features(30)
+    posed = {k: np.stack([features(30, seed=50 + p)[k] for p in range(8)], 1) for k in training}
+    for k in posed:
+        posed[k][4, 5] = training[k][17]
+    scores = MemorizationIndex().fit(training).score(posed)
+    assert (scores.neighbour[4] == 17).all() and scores.pose[4] == 5 and scores.similarity[4] > 0.99
+
+
+def test_too_few_patients_and_bad_features_are_refused():
+    with pytest.raises(ValueError, match="5 patients"):
+        MemorizationIndex().fit(features(20), patients=["one"] * 20)
+    broken = features(20)
+    broken["layer0"][2, 2] = np.nan
+    with pytest.raises(ValueError, match="finite"):
+        MemorizationIndex().fit(broken)
+    with pytest.raises(ValueError, match="fit"):
+        MemorizationIndex().score(features(2))
+    with pytest.raises(ValueError, match="layers"):
+        MemorizationIndex().fit(features(20)).score({"layer0": features(2)["layer0"]})
+
+
+def test_saved_index_scores_the_same_and_is_bound_to_its_weights(tmp_path):
+    index = MemorizationIndex().fit(features(30))
+    index.save(tmp_path / "reference.safetensors", "weights-1")
+    again = MemorizationIndex.load(tmp_path / "reference.safetensors", "weights-1")
+    np.testing.assert_array_equal(index.score(features(5, seed=4)).mi, again.score(features(5, seed=4)).mi)
+    with pytest.raises(ValueError, match="other weights"):
+        MemorizationIndex.load(tmp_path / "reference.safetensors", "weights-2")
+    (tmp_path / "text").write_text("no reference")
+    with pytest.raises(ValueError, match="train workflow"):
+        MemorizationIndex.load(tmp_path / "text")
+
+
+def test_folds_keep_a_patient_together():
+    patients = [f"p{i // 3}" for i in range(30)]
+    fold = patient_folds(patients, 5, seed=1)
+    assert all(len({f for f, p in zip(fold, patients, strict=True) if p == q}) == 1 for q in set(patients))
+    assert set(fold) == set(range(5))
+
+
+def test_whitening_makes_the_covariance_the_identity():
+    x = features(3000)["layer1"]
+    white = (x - Whitening("zca").fit(x).mean) @ Whitening("zca").fit(x).matrix
+    np.testing.assert_allclose(np.cov(white.T), np.eye(10), atol=1e-2)
+
+
+@pytest.mark.parametrize("count", [12, 200])
+def test_shrunk_whitening_is_the_inverse_root_of_the_shrunk_covariance(count):
+    from sklearn.covariance import ledoit_wolf
+
+    x = features(count, widths=(40,))["layer0"]
+    covariance, _ = ledoit_wolf(x.astype(np.float64))
+    values, vectors = np.linalg.eigh(covariance)
+    expected = vectors @ np.diag((values + EPS) ** -0.5) @ vectors.T
+    np.testing.assert_allclose(Whitening().fit(x).matrix, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_unknown_settings_are_refused():
+    with pytest.raises(ValueError, match="calibration"):
+        MemorizationIndex("best")
+    with pytest.raises(ValueError, match="estimator"):
+        Whitening("magic")

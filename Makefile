@@ -28,7 +28,7 @@ install: $(STAMP)
 audit: $(STAMP)
 	$(BIN)/doppelscan sample --output $(OUT)/sample
 	$(BIN)/doppelscan audit --training $(OUT)/sample/training --synthetic $(OUT)/sample/synthetic \
-	  --holdout $(OUT)/sample/holdout --patient-pattern '(train\d+|other\d+)|synthetic' --output $(OUT)/report
+	  --holdout $(OUT)/sample/holdout --patient-pattern '(train\d+|other\d+|synthetic\d+)' --output $(OUT)/report
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not real" tests

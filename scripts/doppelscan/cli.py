@@ -76,10 +76,10 @@ def main() -> None:
     except Exception as error:
         from doppelscan.workflows.errors import user_mistake
 
-        line = user_mistake(error)
-        if line is None:
+        mistake = user_mistake(error)
+        if mistake is None:
             raise
-        print(f"doppelscan: {line}", file=sys.stderr)
+        print(f"doppelscan: {mistake}", file=sys.stderr)
         sys.exit(2)
 
 

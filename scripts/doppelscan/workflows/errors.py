@@ -1,4 +1,4 @@
-"""Which errors are a user's mistake, told in one line."""
+"""Which errors are a user's mistake: their text is one line that says what to do."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from doppelscan.search import StoreError
 __all__ = ["user_mistake"]
 
 
-def user_mistake(error: BaseException | None) -> str | None:
-    """The line to show, or None when the error is ours; MONAI's config parser wraps what it runs in RuntimeErrors."""
+def user_mistake(error: BaseException | None) -> BaseException | None:
+    """The mistake behind ``error``, or None when the error is ours; MONAI's config parser wraps what it runs in RuntimeErrors."""
     while error is not None:
         if isinstance(error, (InputError, ImageError, WeightsError, StoreError, ReportError)):
-            return str(error)
+            return error
         error = error.__cause__ or error.__context__
     return None

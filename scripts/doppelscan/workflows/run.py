@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
+from doppelscan.images import InputError
 from doppelscan.workflows.audit import AuditResult
+from doppelscan.workflows.errors import user_mistake
 from doppelscan.workflows.locations import audit_root
 
 __all__ = ["audit", "audit_workflow"]
@@ -51,8 +55,15 @@ def audit(
         conclusion, summary, rows of scores.csv and the exit status.
 
     Raises:
-        InputError: a mistake in what was passed, in one line.
+        InputError, WeightsError, StoreError, ReportError: a mistake in what was passed, in one line.
     """
+    known = json.loads((Path(audit_root()) / "configs" / "audit.json").read_text())
+    unknown = [key for key in settings if re.split("::|#", key)[0] not in known]
+    if unknown:
+        choices = ", ".join(
+            key for key, value in known.items() if not isinstance(value, dict) and key not in ("imports", "run", "bundle_root")
+        )
+        raise InputError(f"The settings of an audit must be among {choices}. Got {', '.join(unknown)} instead.")
     workflow = audit_workflow(
         training_dir=_path(training),
         synthetic_dir=_path(synthetic),
@@ -60,8 +71,14 @@ def audit(
         output_dir=_path(output),
         **settings,
     )
-    workflow.initialize()
-    return workflow.run()[0]
+    try:
+        workflow.initialize()
+        return workflow.run()[0]
+    except Exception as error:
+        mistake = user_mistake(error)
+        if mistake is None:
+            raise
+        raise mistake from None
 
 
 def _path(path: str | os.PathLike) -> str:

@@ -1,0 +1,246 @@
+"""The audit as its users run it: the sample's copies are found and named, and the three faces agree."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import doppelscan
+import numpy as np
+import pytest
+from doppelscan.report import SCORE_COLUMNS
+from made_files import save_png
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+PATTERN = r"(train\d+|other\d+|synthetic\d+)"
+POSES = {"exact": "identity", "flip-x": "flip-x", "rotation 10": "rot 10", "quarter turn": "turn 90", "crop 15 %": "scale 1.18"}
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def names(path: str) -> str:
+    return os.path.basename(path)
+
+
+@pytest.fixture(scope="module")
+def audited(sample, tmp_path_factory):
+    """The sample, audited once by the Python face."""
+    output = tmp_path_factory.mktemp("audit") / "report"
+    result = doppelscan.audit(
+        training=sample / "training",
+        synthetic=sample / "synthetic",
+        holdout=sample / "holdout",
+        output=output,
+        patient_pattern=PATTERN,
+    )
+    return result, output, sample
+
+
+@pytest.fixture(scope="module")
+def truth(sample):
+    return {names(row["image"]): row for row in read(sample / "truth.csv")}
+
+
+def test_planted_copies_are_flagged_with_the_right_source(audited, truth):
+    copies = [r for r in audited[0].scores if truth[names(r["image"])]["source"]]
+    assert len(copies) == 24
+    for row in copies:
+        assert row["flagged"] and row["verdict"] == "duplicate"
+        assert names(row["match"]) == names(truth[names(row["image"])]["source"])
+
+
+def test_planted_copies_have_the_right_pose(audited, truth):
+    for row in audited[0].scores:
+        expected = POSES.get(truth[names(row["image"])]["transform"])
+        if expected:
+            assert row["pose"].startswith(expected[:7]), row["pose"]
+
+
+def test_novel_images_are_not_flagged(audited, truth):
+    novel = [r for r in audited[0].scores if not truth[names(r["image"])]["source"]]
+    assert len(novel) == 42 and not any(r["flagged"] for r in novel)
+
+
+def test_summary_says_what_was_found(audited):
+    summary = json.loads((audited[1] / "summary.json").read_text())
+    assert summary["conclusion"] == "memorization found" and summary["flagged"]["count"] == 24
+    assert summary["control"] == "holdout" and summary["images"]["control"] == 120
+    assert summary["flagged"]["lower"] < 24 / 66 < summary["flagged"]["upper"]
+    assert abs(summary["smallest_p_value"] - 1 / 121) < 1e-9
+    assert set(summary["seconds"]) >= {"embed training", "embed synthetic", "score synthetic", "score control", "report"}
+    assert len(summary["weights_sha256"]) == 64 and summary["versions"]["monai"]
+
+
+def test_table_has_the_promised_columns_and_digits(audited):
+    rows = read(audited[1] / "scores.csv")
+    assert tuple(rows[0]) == SCORE_COLUMNS and len(rows) == 66
+    assert all(len(r["score"].replace(".", "").lstrip("0")) >= 4 for r in rows)
+    control = read(audited[1] / "control.csv")
+    assert tuple(control[0]) == SCORE_COLUMNS and len(control) == 120 and {r["flagged"] for r in control} == {"false"}
+
+
+def test_page_is_one_offline_file_with_its_pictures(audited):
+    page = (audited[1] / "report.html").read_text()
+    assert "memorization found" in page and page.count("data:image/webp") == 24 * 4
+    assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
+
+
+def test_second_run_embeds_and_verifies_nothing_again(audited, tmp_path, monkeypatch):
+    _, output, sample = audited
+    from doppelscan.verify import Registration
+    from doppelscan.workflows import PoseInferer
+
+    def fail(*args, **kwargs):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(PoseInferer, "__call__", fail)
+    monkeypatch.setattr(Registration, "__call__", fail)
+    doppelscan.audit(
+        training=sample / "training",
+        synthetic=sample / "synthetic",
+        holdout=sample / "holdout",
+        output=tmp_path,
+        store_dir=str(output / "store"),
+        patient_pattern=PATTERN,
+    )
+    assert (tmp_path / "scores.csv").read_text() == (output / "scores.csv").read_text()
+
+
+def command(*arguments: str, cwd: Path, module: str = "doppelscan.cli") -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_the_three_faces_give_the_same_table(folders, tmp_path):
+    sets = {"training": "training", "synthetic": "synthetic", "holdout": "holdout"}
+    python = doppelscan.audit(**{k: tmp_path / v for k, v in sets.items()}, output=tmp_path / "python")
+    shell = command(
+        "audit", "--training", "training", "--synthetic", "synthetic", "--holdout", "holdout", "--output", "shell", cwd=tmp_path
+    )
+    assert shell.returncode == 0, shell.stderr
+    monai = command(
+        "run", "--config_file", ROOT / "configs" / "audit.json", "--training_dir", "training", "--synthetic_dir", "synthetic",
+        "--holdout_dir", "holdout", "--output_dir", "monai", cwd=tmp_path, module="monai.bundle",
+    )  # fmt: skip
+    assert monai.returncode == 0, monai.stderr[-2000:]
+    table = (tmp_path / "shell" / "scores.csv").read_text()
+    assert table == (tmp_path / "monai" / "scores.csv").read_text()
+    assert table == (tmp_path / "python" / "scores.csv").read_text().replace(f"{tmp_path}/", "")
+    assert "Report: " in shell.stdout and names(python.scores[0]["match"]) == "p03.png" and "flip-x" in python.scores[0]["pose"]
+
+
+def test_the_table_does_not_depend_on_batch_size_or_workers(folders, tmp_path):
+    tables = []
+    for number, settings in enumerate(({"batch_size": 16}, {"batch_size": 3, "num_workers": 1})):
+        doppelscan.audit(**folders, output=tmp_path / str(number), **settings)
+        tables.append(read(tmp_path / str(number) / "scores.csv"))
+    for a, b in zip(*tables, strict=True):
+        assert a["match"] == b["match"] and a["pose"] == b["pose"]
+        for column in ("score", "deepssim", "embedding", "similarity", "ssim", "p_value"):
+            assert abs(float(a[column]) - float(b[column])) < 1e-4, column
+
+
+def test_a_killed_run_continues_to_the_same_table(folders, tmp_path):
+    arguments = [f"--{k}={v}" for k, v in folders.items()]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "doppelscan.cli", "audit", *arguments, "--output", str(tmp_path / "killed")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    store = tmp_path / "killed" / "store"
+    deadline = time.time() + 120
+    while not list(store.glob("poses-8/*.parquet")) and process.poll() is None and time.time() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert list(store.glob("poses-1/*.parquet")), "killed before anything was stored: the test says nothing"
+    assert command("audit", *arguments, "--output", tmp_path / "killed", cwd=tmp_path).returncode == 0
+    assert command("audit", *arguments, "--output", tmp_path / "whole", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "killed" / "scores.csv").read_text() == (tmp_path / "whole" / "scores.csv").read_text()
+
+
+def test_without_holdout_the_training_patients_are_the_control(tmp_path, cohort):
+    for i in range(30):
+        save_png(tmp_path / "training" / f"p{i:02d}.png", cohort[i])
+    for i in range(6):
+        save_png(tmp_path / "synthetic" / f"copy{i}.png", np.rot90(cohort[i]))
+        save_png(tmp_path / "synthetic" / f"novel{i}.png", cohort[40 + i])
+    result = doppelscan.audit(
+        training=tmp_path / "training",
+        synthetic=tmp_path / "synthetic",
+        output=tmp_path / "out",
+        patient_pattern=r"(p\d\d|copy\d|novel\d)",
+    )
+    assert result.summary["control"].startswith("training patients") and result.summary["images"]["control"] == 30
+    assert abs(result.summary["smallest_p_value"] - 1.25 / 31) < 1e-9
+    copies = [r for r in result.scores if "copy" in r["image"]]
+    assert all(names(r["match"])[1:3] == f"0{names(r['image'])[4]}" and r["pose"] == "turn 90" for r in copies)
+    assert result.conclusion.verdict.value != "no memorization found"
+    assert any("control is 30 training images" in note for note in result.summary["notes"])
+
+
+def test_volumes_are_rolled_up_and_patients_exposed(tmp_path):
+    import nibabel as nib
+    from doppelscan.images import generate_cohort
+
+    slices, _ = generate_cohort(26, 4, 64, seed=3)
+    volumes = slices.view(26, 4, 64, 64).permute(0, 2, 3, 1).numpy()
+    for i, volume in enumerate(volumes):
+        part = "training" if i < 8 else "holdout" if i < 24 else "synthetic"
+        (tmp_path / part).mkdir(exist_ok=True)
+        nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / part / f"v{i}.nii.gz")
+    nib.save(nib.Nifti1Image(volumes[2][::-1].copy(), np.eye(4)), tmp_path / "synthetic" / "copy.nii.gz")
+    result = doppelscan.audit(
+        **{k: tmp_path / k for k in ("training", "synthetic", "holdout")}, output=tmp_path / "out", slice_range=[0, 1]
+    )
+    rolled = {names(r["volume"]): r for r in read(tmp_path / "out" / "volumes.csv")}
+    assert set(rolled) == {"v24.nii.gz", "v25.nii.gz", "copy.nii.gz"} and rolled["copy.nii.gz"]["images"] == "4"
+    assert names(rolled["copy.nii.gz"]["match_patient"]) == "v2.nii.gz" and rolled["copy.nii.gz"]["flagged_images"] == "4"
+    exposure = read(tmp_path / "out" / "exposure.csv")
+    assert names(exposure[0]["patient"]) == "v2.nii.gz" and exposure[0]["training_images"] == "4"
+    assert "#slice=" in result.scores[0]["image"]
+
+
+def test_redacted_files_name_nobody(folders, tmp_path):
+    result = doppelscan.audit(**folders, output=tmp_path / "out", redact=True)
+    written = "".join(
+        (tmp_path / "out" / f).read_text() for f in ("scores.csv", "control.csv", "volumes.csv", "report.html", "summary.json")
+    )
+    for word in ("p03", "copy.png", "novel", str(tmp_path), "data:image"):
+        assert word not in written
+    assert len({r["match"] for r in result.scores}) <= 10 and result.summary["settings"]["redact"]
+
+
+@pytest.mark.parametrize("gate", [True, False])
+def test_gate_sets_the_exit_status(folders, tmp_path, gate):
+    # One copy among four with twenty controls cannot be told at a rate of 0.05, but at 0.2 it can.
+    flags = ["--gate"] if gate else []
+    arguments = [f"--{k}={v}" for k, v in folders.items()]
+    found = command("audit", *arguments, "--fdr", "0.2", "--output", tmp_path / "a", *flags, cwd=tmp_path)
+    assert found.returncode == (3 if gate else 0) and "memorization found" in found.stdout
+    unsure = command("audit", *arguments, "--output", tmp_path / "b", *flags, cwd=tmp_path)
+    assert unsure.returncode == (4 if gate else 0) and "cannot conclude" in unsure.stdout
+
+
+def test_sample_is_the_same_for_the_same_seed(sample, tmp_path):
+    from doppelscan.images.sample import write_sample
+
+    write_sample(tmp_path, training=2, holdout=1, novel=1, copies=3, seed=5)
+    first = {p.relative_to(tmp_path): p.read_bytes() for p in tmp_path.rglob("*.png")}
+    shutil.rmtree(tmp_path)
+    write_sample(tmp_path, training=2, holdout=1, novel=1, copies=3, seed=5)
+    assert first == {p.relative_to(tmp_path): p.read_bytes() for p in tmp_path.rglob("*.png")}
+    assert len(list((sample / "volumes").glob("*.nii.gz"))) == 8
+    assert np.asarray(Image.open(next((sample / "training").glob("*.png")))).shape == (160, 160)

@@ -30,6 +30,9 @@ class DeepSSIMEncoder(nn.Module):
         dropout: in the heads, in training only.
         outputs: which of deepssim, embedding, layer1 .. layer4 are concatenated, in this order.
         feature_grid: layer features are averaged over this many cells a side.
+        frozen_norm: batch normalisation keeps its running statistics in training too. A batch of look-alikes is normalised by what
+            they share, so a network trained that way over-states their cosine when it meets one image at a time; the last part of
+            training is done with frozen statistics.
 
     Shape:
         image float32 [B, in_channels, H, W], z-scored -> float32 [B, D], D the sum of the outputs' sizes
@@ -46,9 +49,11 @@ class DeepSSIMEncoder(nn.Module):
         dropout: float = 0.1,
         outputs: Sequence[str] = HEADS,
         feature_grid: int = 2,
+        frozen_norm: bool = False,
     ) -> None:
         super().__init__()
         self.outputs = tuple(outputs)
+        self.frozen_norm = frozen_norm
         self.feature_grid = feature_grid
         self.embedding_size = embedding_size
         backbone = ResNet("basic", list(blocks), list(channels), 2, in_channels, conv1_t_stride=2, feed_forward=False)
@@ -72,6 +77,15 @@ class DeepSSIMEncoder(nn.Module):
             raise ValueError(f"The 'outputs' parameter must name some of {', '.join(sizes)}. Got {', '.join(unknown)} instead.")
         self.output_sizes = {name: sizes[name] for name in self.outputs}
 
+    def train(self, mode: bool = True) -> DeepSSIMEncoder:
+        """See ``nn.Module.train``; with ``frozen_norm`` the normalisation layers stay in evaluation mode."""
+        super().train(mode)
+        if mode and self.frozen_norm:
+            for module in self.modules():
+                if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                    module.eval()
+        return self
+
     @property
     def output_slices(self) -> dict[str, slice]:
         """Where each output lies in the vector that :meth:`forward` returns."""
@@ -92,7 +106,7 @@ class DeepSSIMEncoder(nn.Module):
         parts = []
         for name in self.outputs:
             if name in self.heads:
-                parts.append(F.normalize(self.heads[name](pooled), dim=1))
+                parts.append(F.normalize(self.heads[name](pooled).float(), dim=1))
             else:
                 grid = (self.feature_grid, self.feature_grid)
                 parts.append(F.adaptive_avg_pool2d(maps[int(name[-1]) - 1], grid).flatten(1))

@@ -85,26 +85,30 @@ class Registration:
         """Register ``candidates`` uint8 or float [K, 1, S, S] on ``query`` [1, S, S]; best first, the refined ones only."""
         query = _unit(query[None]).to(self.device)
         candidates = _unit(candidates).to(self.device)
-        numbers, matrices = self.coarse(query, candidates)
-        posed = torch.stack([quarter_turn_poses(c[None])[n, 0] for c, n in zip(candidates, numbers, strict=True)])
         half = query.shape[-1] // 2
-        matrices, agreement = self._refine(_resize(query, half), _resize(posed, half), matrices, 5)
+        # Found once, at half size: growing it from the border is the slowest part at full size.
+        filled = filled_border(_resize(query, half))
+        numbers, matrices = self.coarse(query, candidates, filled)
+        posed = torch.stack([quarter_turn_poses(c[None])[n, 0] for c, n in zip(candidates, numbers, strict=True)])
+        matrices, agreement = self._refine(_resize(query, half), _resize(posed, half), matrices, 1 - filled, 5)
         kept = agreement.argsort(descending=True, stable=True)[: self.refined]
-        refined, _ = self._refine(query, posed[kept], matrices[kept], 6)
-        return self._measure(query, posed[kept], refined, numbers[kept.cpu()], kept.cpu())
+        seen = F.interpolate(1 - filled, size=query.shape[-2:])
+        refined, _ = self._refine(query, posed[kept], matrices[kept], seen, 6)
+        return self._measure(query, posed[kept], refined, seen, numbers[kept.cpu()], kept.cpu())
 
-    def coarse(self, query: torch.Tensor, candidates: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def coarse(self, query: torch.Tensor, candidates: torch.Tensor, filled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Best flip-and-turn pose of each candidate and the start of its refinement.
 
         Args:
             query: float [1, 1, S, S] in [0, 1].
             candidates: float [K, 1, S, S].
+            filled: float [1, 1, s, s], 1 where the query was filled up, see :func:`filled_border`.
 
         Returns:
             int64 [K] pose numbers (CPU) and float32 [K, 2, 3] sampling matrices from image to posed candidate.
         """
         small = band_pass(_resize(query, COARSE), 2.5)
-        small = torch.cat([small, 1 - _resize(filled_border(query), COARSE)], 1)
+        small = torch.cat([small, 1 - _resize(filled, COARSE)], 1)
         small[:, :1] *= small[:, 1:]
         views = F.grid_sample(small.expand(len(self.grids), -1, -1, -1), self.grids, align_corners=False)
         # The inverse of flip-then-turn: turn back, then flip.
@@ -145,12 +149,12 @@ class Registration:
         cosine, sine = math.cos(angle) / scale, math.sin(angle) / scale
         return torch.tensor([[cosine, -sine, -x], [sine, cosine, -y]], dtype=torch.float32)
 
-    def _refine(self, query, posed, matrices, iterations):
+    def _refine(self, query, posed, matrices, seen, iterations):
         """Gauss-Newton on a similarity transform with a free gain; returns matrices and the band-passed correlation."""
         count, size = len(posed), query.shape[-1]
         sigma = size / 24
         target = band_pass(query, sigma).flatten(1).expand(count, -1)
-        seen = (1 - filled_border(query)).flatten(1)
+        seen = seen.flatten(1)
         moving = band_pass(posed, sigma)
         gradient = torch.cat([moving, *_gradients(moving)], 1)
         axis = (torch.arange(size, device=query.device, dtype=torch.float32) + 0.5) / size * 2 - 1
@@ -181,11 +185,11 @@ class Registration:
             current = current + torch.stack([torch.stack([a, -b, tx], 1), torch.stack([b, a, ty], 1)], 1)
         return best, best_score
 
-    def _measure(self, query, posed, matrices, numbers, kept) -> list[PairAgreement]:
+    def _measure(self, query, posed, matrices, seen, numbers, kept) -> list[PairAgreement]:
         count, size = len(posed), query.shape[-1]
         grid = F.affine_grid(matrices, [count, 1, size, size], align_corners=False)
         aligned = F.grid_sample(posed, grid, align_corners=False)
-        inside = (grid.abs().amax(-1) <= 1)[:, None].float() * (1 - filled_border(query))
+        inside = (grid.abs().amax(-1) <= 1)[:, None].float() * seen
         queries = query.expand(count, -1, -1, -1)
         aligned = match_intensity(aligned, queries, inside)
         shared = queries * inside + aligned * (1 - inside)

@@ -22,7 +22,8 @@ from doppelscan.images import COPY_TRANSFORMS, ImageRecord, ImageSet, plant_copy
 from doppelscan.images.transforms import take_slice, window
 from doppelscan.search import CandidateSearch, EmbeddingStore
 from doppelscan.verify import Registration
-from doppelscan.workflows import RecordDataset, audit_workflow
+from doppelscan.workflows import RecordDataset
+from doppelscan.workflows.run import audit_workflow
 from doppelscan.workflows.scoring import EmbeddedSet, score_images
 from PIL import Image
 from sklearn.metrics import roc_auc_score
@@ -55,7 +56,7 @@ def write(folder: Path, images: list[tuple[str, np.ndarray]], name: str) -> Imag
     return ImageSet(name, records)
 
 
-def evaluate(mri: Path, source: str, count: int, work: Path, seed: int, names: list[str]) -> dict:
+def evaluate(mri: Path, source: str, count: int, work: Path, seed: int, names: list[str], weights: str | None) -> dict:
     rng = np.random.default_rng(seed)
     images = load_source(mri, source)
     patients = sorted({p for p, _ in images})
@@ -65,9 +66,10 @@ def evaluate(mri: Path, source: str, count: int, work: Path, seed: int, names: l
     novel = [i for i in images if i[0] not in inside]
     copied = sorted(rng.permutation(len(training))[:count].tolist())
     chosen = [novel[i] for i in sorted(rng.permutation(len(novel))[:count].tolist())]
-    workflow = audit_workflow(training_dir=str(work), synthetic_dir=str(work), output_dir=str(work / "out"))
-    evaluator, preprocessing = workflow.embedding_evaluator()
-    outputs = workflow.output_slices()
+    workflow = audit_workflow(output_dir=str(work / "out"), **({"ckpt_path": weights} if weights else {}))
+    workflow.initialize()
+    evaluator, preprocessing = (workflow.parser.get_parsed_content(name) for name in ("evaluator", "preprocessing"))
+    outputs = evaluator.output_slices
 
     def embed(image_set: ImageSet, poses: int) -> EmbeddedSet:
         store = EmbeddingStore(work / image_set.name, "benchmark")
@@ -151,12 +153,15 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--transforms", default=";".join(COPY_TRANSFORMS))
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--weights", help="weights of the encoder, the shipped ones by default")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     results = {}
     for source in options.sources.split(","):
         with tempfile.TemporaryDirectory() as work:
-            results[source] = evaluate(options.mri, source, options.images, Path(work), options.seed, options.transforms.split(";"))
+            results[source] = evaluate(
+                options.mri, source, options.images, Path(work), options.seed, options.transforms.split(";"), options.weights
+            )
     print(table(results))
     if options.output:
         options.output.write_text(json.dumps(results, indent=1))

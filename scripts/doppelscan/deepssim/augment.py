@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from doppelscan.images import foreground_square, gaussian_blur, smooth_fields, warp
 
-__all__ = ["ViewStrength", "augment", "foreground_views", "quarter_turn_poses", "zscore"]
+__all__ = ["ViewStrength", "augment", "foreground_views", "quarter_turn_poses", "rotated", "zscore"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,18 @@ def quarter_turn_poses(images: torch.Tensor) -> torch.Tensor:
     Pose ``4 * f + q`` is flipped left to right if f, then turned by q quarter turns counter-clockwise.
     """
     return torch.stack([torch.rot90(torch.flip(images, (-1,)) if f else images, q, (-2, -1)) for f in (0, 1) for q in range(4)])
+
+
+def rotated(images: torch.Tensor, degrees: float) -> torch.Tensor:
+    """Rotate ``images`` [B, C, S, S] counter-clockwise about the centre; what comes from outside is each image's minimum."""
+    if degrees == 0:
+        return images
+    angle = math.radians(degrees)
+    matrix = [[math.cos(angle), -math.sin(angle), 0.0], [math.sin(angle), math.cos(angle), 0.0]]
+    theta = torch.tensor(matrix, dtype=images.dtype, device=images.device).expand(len(images), 2, 3)
+    lowest = images.amin((1, 2, 3), keepdim=True)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images - lowest, grid, align_corners=False) + lowest
 
 
 def foreground_views(images: torch.Tensor, size: int) -> torch.Tensor:

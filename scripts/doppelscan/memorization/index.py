@@ -33,7 +33,7 @@ class MemorizationScores:
         neighbour: int64 [M, K], row of the nearest training image in each layer.
         layer_similarity: float32 [M, K], its cosine, clipped to [0, 1].
         margin: float32 [M, K], cosine of the nearest minus that of the second nearest.
-        pose: int64 [M], pose of the query at the layers' most common neighbour (0 when the query has one pose).
+        pose: int64 [M], pose (view) of the query at the layers' most common neighbour (0 when the query has one pose).
         candidates: int64 [M, k], training rows by falling best layer cosine.
         clipped: number of layer cosines below 0 that were set to 0.
     """

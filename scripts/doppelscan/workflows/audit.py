@@ -164,14 +164,15 @@ class Audit:
                         f"The '{first.name}' and '{second.name}' parameters must be different sets. Got the same {len(paths)} files twice."
                     )
 
-    def _fingerprint(self, poses: int) -> str:
-        outputs = {name: [part.start, part.stop] for name, part in self.evaluator.output_slices.items()}
-        return fingerprint(self.weights_sha256, outputs, self.synthetic.transform_settings(), poses)
-
     def _embed(self, dataset: RecordDataset, poses: int, label: str) -> EmbeddedSet:
-        store = EmbeddingStore(self.store / ("poses-8" if poses == 8 else "poses-1"), self._fingerprint(poses))
+        outputs = self.evaluator.output_slices
+        inferer = self.evaluator.pose_inferer
+        inferer.poses = poses
+        layout = {name: [part.start, part.stop] for name, part in outputs.items()}
+        made_by = fingerprint(self.weights_sha256, layout, self.synthetic.transform_settings(), inferer.settings())
+        store = EmbeddingStore(self.store / ("poses-8" if poses == 8 else "poses-1"), made_by)
         records, keys = self.evaluator.embed(dataset, store, poses, label)
-        return EmbeddedSet(records, keys, store, self.evaluator.output_slices)
+        return EmbeddedSet(records, keys, store, outputs)
 
     def _require_images(self, embedded: EmbeddedSet, name: str) -> None:
         if len(embedded):

@@ -15,7 +15,7 @@ from monai.engines import SupervisedEvaluator
 from monai.inferers import Inferer
 from torch.utils.data import DataLoader, default_collate
 
-from doppelscan.deepssim import quarter_turn_poses
+from doppelscan.deepssim import quarter_turn_poses, rotated
 from doppelscan.images import ImageError, ImageRecord, ImageSet, InputError, SkippedImage, SliceChoice, content_hash, find_images
 from doppelscan.report import to_csv, write_atomic
 from doppelscan.search import EmbeddingStore
@@ -123,30 +123,36 @@ def collate_readable(items: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 class PoseInferer(Inferer):
-    """Run the network on an image's poses.
+    """Run the network on views of an image: flip and quarter-turn poses, each of some rotations.
 
     Args:
         poses: 1 for the image as it is, 8 for all flips and quarter turns.
+        rotations: degrees, of each of the 8 poses; 0 first. Copies turned by more than the encoder is invariant to are found by
+            the turned view. Not used with one pose.
         batch_size: images the network sees at a time.
 
     Returns of a call (image [B, 1, S, S], network):
-        float32 [B, poses, D].
+        float32 [B, V, D]; view ``8 * r + p`` is pose p of rotation r.
     """
 
-    def __init__(self, poses: int = 1, batch_size: int = 64) -> None:
+    def __init__(self, poses: int = 1, rotations: Sequence[float] = (0.0,), batch_size: int = 64) -> None:
         super().__init__()
         if poses not in (1, 8):
             raise ValueError(f"The 'poses' parameter of PoseInferer must be 1 or 8. Got {poses!r} instead.")
-        self.poses, self.batch_size = poses, batch_size
+        self.poses, self.rotations, self.batch_size = poses, tuple(rotations), batch_size
+
+    def settings(self) -> list:
+        """What decides a result: part of the fingerprint of stored embeddings."""
+        return [self.poses, *(self.rotations if self.poses == 8 else ())]
 
     def __call__(self, inputs: torch.Tensor, network: Callable, *args: Any, **kwargs: Any) -> torch.Tensor:
         count = len(inputs)
         if count == 0:
-            return torch.zeros(0, self.poses, 1)
-        posed = inputs[None] if self.poses == 1 else quarter_turn_poses(inputs)
-        flat = posed.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+            return torch.zeros(0, 1, 1)
+        views = inputs[None] if self.poses == 1 else torch.cat([quarter_turn_poses(rotated(inputs, r)) for r in self.rotations])
+        flat = views.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         out = torch.cat([network(part).float() for part in flat.split(self.batch_size)])
-        return out.view(self.poses, count, -1).transpose(0, 1)
+        return out.view(len(views), count, -1).transpose(0, 1)
 
 
 class EmbeddingWriter:
@@ -248,7 +254,8 @@ class EmbeddingEvaluator(SupervisedEvaluator):
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         """Run over the current set; see MONAI's ``Evaluator.run``."""
-        self.dataset.require()
+        if not self.state.epoch_length:
+            self.dataset.require()
         super().run(global_epoch)
 
     @property

@@ -41,13 +41,18 @@ benchmark: $(STAMP)
 	@test -n "$(DATA)" || { echo "make benchmark needs DATA=DIR, a folder with manifest.csv"; exit 2; }
 	$(BIN)/python tests/real/benchmark.py $(DATA) --output $(OUT)-benchmark.json
 
+CONFIGS := bundles/deepssim_encoder/configs
+SPLIT := $(OUT)-split
+SETS = --dataset_dir "['$(SPLIT)/ds002748_t1_train.csv','$(SPLIT)/ds002748_t1_coronal_train.csv','$(SPLIT)/figshare_t1ce_train.csv']" \
+  --validation_dir "['$(SPLIT)/ds002748_t1_test.csv','$(SPLIT)/figshare_t1ce_test.csv']"
+
 train: $(STAMP)
 	@test -n "$(DATA)" || { echo "make train needs DATA=DIR, a folder with manifest.csv"; exit 2; }
-	$(BIN)/python tests/real/split.py $(DATA) $(OUT)-split
-	$(BIN)/python -m monai.bundle run train --config_file bundles/deepssim_encoder/configs/train.json \
-	  --dataset_dir "['$(OUT)-split/ds002748_t1_train.csv','$(OUT)-split/ds002748_t1_coronal_train.csv','$(OUT)-split/figshare_t1ce_train.csv']" \
-	  --validation_dir "['$(OUT)-split/ds002748_t1_test.csv','$(OUT)-split/figshare_t1ce_test.csv']" \
-	  --ckpt_dir $(OUT)-weights --output_dir $(OUT)-training
+	$(BIN)/python tests/real/split.py $(DATA) $(SPLIT)
+	$(BIN)/python -m monai.bundle run train --config_file $(CONFIGS)/train.json $(SETS) \
+	  --ckpt_dir $(OUT)-weights-1 --output_dir $(OUT)-training-1
+	$(BIN)/python -m monai.bundle run train --config_file "['$(CONFIGS)/train.json','$(CONFIGS)/finetune.json']" $(SETS) \
+	  --init_ckpt $(OUT)-weights-1/model.pt --ckpt_dir $(OUT)-weights --output_dir $(OUT)-training
 
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check scripts tests && $(BIN)/mypy

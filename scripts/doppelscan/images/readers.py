@@ -40,7 +40,8 @@ class FileHeader:
 
     Attributes:
         format: png, jpeg, tiff, npy, nifti or dicom.
-        shape: (rows, columns) of a 2D image, (x, y, z) of a volume, (x, y, z, t) of a series of volumes.
+        shape: (rows, columns) of a 2D image, (x, y, z) of a volume, (x, y, z, t) of a series of volumes; RAS+ for NIfTI, as stored for
+            DICOM.
         patient: DICOM PatientID, else None.
         series: DICOM SeriesInstanceUID, else None.
         position: DICOM position along the slice normal in mm, else the instance number, else None.
@@ -100,7 +101,7 @@ def read_header(path: str | os.PathLike) -> FileHeader:
         raise ImageError("not a PNG, JPEG, TIFF, NPY, NIfTI or DICOM file by its content")
     try:
         if kind == "nifti":
-            return FileHeader(kind, _squeeze(_load_nifti(path).shape))
+            return FileHeader(kind, _canonical_shape(_load_nifti(path)))
         if kind == "npy":
             return FileHeader(kind, _array_shape(np.load(path, mmap_mode="r", allow_pickle=False)))
         if kind == "dicom":
@@ -123,6 +124,15 @@ def _load_nifti(path: str | os.PathLike):
     raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
     kind = nib.Nifti2Image if raw[4:7] in (b"n+2", b"ni2") else nib.Nifti1Image
     return kind.from_bytes(raw)
+
+
+def _canonical_shape(image) -> tuple[int, ...]:
+    """Shape after reorientation to RAS+, without reading the pixels."""
+    shape = _squeeze(image.shape)
+    if len(shape) < 3:
+        return shape
+    stored_axis = nib.io_orientation(image.affine)[:, 0].astype(int).tolist()
+    return (*(shape[stored_axis.index(axis)] for axis in range(3)), *shape[3:])
 
 
 def _dicom_header(path: str | os.PathLike) -> FileHeader:

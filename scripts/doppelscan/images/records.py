@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from doppelscan.images.readers import FileHeader, ImageError, image_format, read_header
+from doppelscan.images.readers import FileHeader, ImageError, image_format, read_header, read_pixels
 
 __all__ = ["ImageRecord", "ImageSet", "SkippedImage", "SliceChoice", "content_hash", "find_images"]
 
@@ -316,17 +316,8 @@ def _add(
 
 
 def _axis_length(paths: list[str], header: FileHeader, axis: int, channel: int | None) -> int:
-    """Length of ``axis`` after reorientation to RAS+, without reading pixels where the header tells it."""
-    if header.format == "nifti":
-        import nibabel as nib
-
-        from doppelscan.images.readers import _load_nifti
-
-        orientation = nib.io_orientation(_load_nifti(paths[0]).affine)[:, 0]
-        return header.shape[list(orientation).index(axis)]
+    """Length of ``axis`` after reorientation to RAS+; DICOM tells its orientation only with its pixels."""
     if header.format == "dicom":
-        from doppelscan.images.readers import read_pixels
-
         try:
             return read_pixels(paths, channel).shape[axis]
         except ImageError:

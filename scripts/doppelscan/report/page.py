@@ -65,7 +65,8 @@ def _distributions(tables, summary: dict[str, Any]) -> str:
         synthetic = np.array([getattr(s, name) for s in tables.scored])
         control = np.array([getattr(s, name) for s in tables.control])
         every = np.concatenate([synthetic, control])
-        bins = np.linspace(every.min() - 1e-3, every.max() + 1e-3, 41)
+        middle, half = (every.max() + every.min()) / 2, max(0.25, (every.max() - every.min()) / 2 + 1e-3)
+        bins = np.linspace(middle - half, middle + half, 41)
         for values, colour, what in ((control, CONTROL, "control"), (synthetic, FLAGGED, "synthetic")):
             if len(values):
                 axis.hist(

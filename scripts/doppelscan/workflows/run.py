@@ -23,7 +23,8 @@ def audit_workflow(**overrides: Any) -> ConfigWorkflow:
     """MONAI workflow of configs/audit.json with ``overrides`` of its keys."""
     configs = Path(audit_root()) / "configs"
     # MONAI logs every override, and these hold the paths of patients' images.
-    logging.getLogger("monai.bundle").setLevel(logging.ERROR)
+    for name in ("monai.bundle.workflows", "monai.bundle.scripts", "ignite.engine.engine.EmbeddingEvaluator"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     return ConfigWorkflow(
         config_file=str(configs / "audit.json"),
         meta_file=str(configs.parent / "metadata.json"),

@@ -197,3 +197,15 @@ def test_a_mistake_on_the_command_line_is_one_line_and_status_2(folders, tmp_pat
     lines = [line for line in done.stderr.splitlines() if line.startswith("doppelscan:")]
     assert done.returncode == 2 and len(lines) == 1 and words in lines[0], done.stderr[-1500:]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "config", ["configs/audit.json", "bundles/deepssim_encoder/configs/inference.json", "bundles/mi_scorer/configs/train.json"]
+)
+def test_a_mistake_in_a_bundle_run_is_one_line_too(tmp_path, config):
+    from doppelscan.workflows import audit_root
+
+    folder = "training_dir" if "audit" in config else "dataset_dir"
+    arguments = ["--config_file", os.path.join(audit_root(), config), f"--{folder}", "nowhere", "--synthetic_dir", "nowhere"]
+    done = subprocess.run([sys.executable, "-m", "monai.bundle", "run", *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0 and "does not exist" in done.stderr and "Traceback" not in done.stderr, done.stderr[-1500:]

@@ -2,6 +2,7 @@
 
 from doppelscan.workflows.audit import Audit, AuditResult
 from doppelscan.workflows.embed import EmbeddingEvaluator, EmbeddingWriter, PoseInferer, RecordDataset
+from doppelscan.workflows.errors import one_line_errors
 from doppelscan.workflows.index import FeatureCollector, IndexFitter, IndexScoreWriter
 from doppelscan.workflows.locations import audit_root, bundle_root
 from doppelscan.workflows.run import audit
@@ -19,4 +20,5 @@ __all__ = [
     "audit",
     "audit_root",
     "bundle_root",
+    "one_line_errors",
 ]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from types import TracebackType
+
 from doppelscan.deepssim import WeightsError
 from doppelscan.images import ImageError, InputError
 from doppelscan.report import ReportError
 from doppelscan.search import StoreError
 
-__all__ = ["user_mistake"]
+__all__ = ["one_line_errors", "user_mistake"]
 
 
 def user_mistake(error: BaseException | None) -> BaseException | None:
@@ -17,3 +21,19 @@ def user_mistake(error: BaseException | None) -> BaseException | None:
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+def one_line_errors() -> None:
+    """Let ``python -m monai.bundle`` tell a user's mistake in one line instead of its traceback; elsewhere nothing changes."""
+    if Path(sys.argv[0]).parts[-3:] != ("monai", "bundle", "__main__.py"):
+        return
+    usual = sys.excepthook
+
+    def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        mistake = user_mistake(error)
+        if mistake is None:
+            usual(kind, error, trace)
+        else:
+            print(f"doppelscan: {mistake}", file=sys.stderr)
+
+    sys.excepthook = tell

@@ -1,0 +1,56 @@
+"""Real images with known patients: ``make test-real DATA=DIR``. The floors are below what docs/benchmarks.md shows."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture(scope="module")
+def mri() -> Path:
+    folder = os.environ.get("DOPPELSCAN_REAL_DATA")
+    if not folder or not (Path(folder) / "manifest.csv").is_file():
+        pytest.skip("DOPPELSCAN_REAL_DATA names no folder with manifest.csv")
+    return Path(folder)
+
+
+@pytest.mark.parametrize(("source", "auc"), [("ds002748_t1:axial", 0.99), ("spider_spine_t2", 0.95), ("msd_hippocampus", 0.97)])
+def test_planted_copies_of_real_patients_are_found(mri, tmp_path, source, auc):
+    from benchmark import evaluate
+
+    names = ["noise", "rotation 10", "quarter turn", "crop 15 %", "elastic", "flip, rotation, noise"]
+    result = evaluate(mri, source, 16, tmp_path, 1, names, None)
+    assert np.mean([e["score"]["auc"] for e in result["transforms"].values()]) >= auc
+
+
+def test_audit_of_a_clean_real_cohort_flags_almost_nothing(mri, tmp_path):
+    import doppelscan
+    from benchmark import load_source
+
+    images = load_source(mri, "figshare_t1ce")
+    patients = sorted({p for p, _ in images})
+    parts = {p: ("training", "holdout", "synthetic")[i % 3] for i, p in enumerate(patients)}
+    for number, (patient, pixels) in enumerate(images):
+        folder = tmp_path / parts[patient]
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(np.round(pixels * 255).astype(np.uint8)).save(folder / f"{patient}_{number}.png")
+    sets = {name: tmp_path / name for name in ("training", "holdout", "synthetic")}
+    result = doppelscan.audit(**sets, output=tmp_path / "out", patient_pattern=r"(FS\d+)")
+    assert result.summary["flagged"]["share"] <= 0.05 and result.conclusion.verdict.value != "memorization found"
+
+
+def test_two_sets_of_generated_images_are_audited_with_real_training(mri, tmp_path):
+    import doppelscan
+
+    result = doppelscan.audit(
+        training=mri / "figshare_t1ce", synthetic=mri / "generated_alimzade", output=tmp_path, patient_pattern=r"^([^_]+)__"
+    )
+    assert result.summary["images"]["synthetic"] == 50 and result.summary["control"].startswith("training patients")

@@ -36,9 +36,9 @@ def workflow(config: str, **overrides) -> ConfigWorkflow:
 
 
 @pytest.mark.parametrize("config", list(CONFIGS))
-def test_check_properties_returns_nothing(config):
-    overrides = {"generated_cohorts": 1} if "deepssim_encoder/configs/train" in config else {}
-    assert workflow(config, **overrides).check_properties() == []
+def test_check_properties_returns_nothing(config, tmp_path):
+    overrides: dict = {"generated_cohorts": 1} if "deepssim_encoder/configs/train" in config else {}
+    assert workflow(config, output_dir=str(tmp_path), **overrides).check_properties() == []
 
 
 @pytest.mark.parametrize("path", METADATA)

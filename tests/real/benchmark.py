@@ -162,9 +162,9 @@ def main() -> None:
             results[source] = evaluate(
                 options.mri, source, options.images, Path(work), options.seed, options.transforms.split(";"), options.weights
             )
+        if options.output:  # after each source: a long run that dies keeps what it measured
+            options.output.write_text(json.dumps(results, indent=1))
     print(table(results))
-    if options.output:
-        options.output.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

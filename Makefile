@@ -31,7 +31,7 @@ audit: $(STAMP)
 	  --holdout $(OUT)/sample/holdout --patient-pattern '(train\d+|other\d+|synthetic\d+)' --output $(OUT)/report
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not real" tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not real" tests
 
 test-real: $(STAMP)
 	@test -n "$(DATA)" || { echo "make test-real needs DATA=DIR, a folder with manifest.csv"; exit 2; }

@@ -78,7 +78,7 @@ def test_summary_says_what_was_found(audited):
     assert summary["control"] == "holdout" and summary["images"]["control"] == 120
     assert summary["flagged"]["lower"] < 24 / 66 < summary["flagged"]["upper"]
     assert abs(summary["smallest_p_value"] - 1 / 121) < 1e-9
-    assert set(summary["seconds"]) >= {"embed training", "embed synthetic", "score synthetic", "score control", "report"}
+    assert set(summary["seconds"]) >= {"embed training", "embed synthetic", "score synthetic", "score control", "calibrate"}
     assert len(summary["weights_sha256"]) == 64 and summary["versions"]["monai"]
 
 

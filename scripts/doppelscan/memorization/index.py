@@ -17,7 +17,7 @@ from doppelscan.memorization.whitening import Whitening
 __all__ = ["MemorizationIndex", "MemorizationScores", "patient_folds"]
 
 EPS = 1e-6
-BLOCK = 4096
+BLOCK = 2**25  # cosines held at a time, 128 MB
 
 
 @dataclass(frozen=True)
@@ -287,7 +287,7 @@ class MemorizationIndex:
     def _nearest(self, queries: np.ndarray, reference: np.ndarray):
         """Best cosine over poses with its row, margin, pose and the first candidates, in blocks of queries."""
         count, poses, _ = queries.shape
-        block = max(1, BLOCK // poses)
+        block = max(1, BLOCK // (poses * len(reference)))
         kept = min(self.candidates, len(reference))
         out = []
         for start in range(0, count, block):

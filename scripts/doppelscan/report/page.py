@@ -89,7 +89,8 @@ def _distributions(tables, summary: dict[str, Any]) -> str:
     axes[1].set_title("dotted: 0.60 similar, 0.85 duplicate", fontsize=9, loc="left")
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "doppelscan"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", metadata=nothing)
     plt.close(figure)
     return buffer.getvalue()[buffer.getvalue().index("<svg") :]
 

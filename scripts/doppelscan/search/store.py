@@ -17,6 +17,7 @@ __all__ = ["EmbeddingStore", "StoreError", "fingerprint"]
 
 KEY = "key"
 META = b"doppelscan.fingerprint"
+KEPT_SHARDS = 64  # of 256 thumbnails of 16 KB: 256 MB at most
 
 
 class StoreError(RuntimeError):
@@ -53,6 +54,7 @@ class EmbeddingStore:
             ) from error
         self._pending: list[dict[str, Any]] = []
         self._where: dict[str, tuple[Path, int]] = {}
+        self._columns: dict[tuple[Path, tuple[str, ...]], list[tuple[str, np.ndarray]]] = {}
         self.unreadable: list[str] = []
         for left in self.directory.glob("*.tmp"):
             left.unlink(missing_ok=True)
@@ -119,8 +121,11 @@ class EmbeddingStore:
             ) from error
         self._where.update({row[KEY]: (path, i) for i, row in enumerate(rows)})
 
-    def read(self, keys: Sequence[str], names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Arrays of ``keys`` in their order: name -> [len(keys), ...]; each shard is read once, one column at a time."""
+    def read(self, keys: Sequence[str], names: Sequence[str], keep: bool = False) -> dict[str, np.ndarray]:
+        """Arrays of ``keys`` in their order: name -> [len(keys), ...]; each shard is read once, one column at a time.
+
+        ``keep`` holds the columns of the last shards in memory: for small columns that are read a few rows at a time.
+        """
         result: dict[str, np.ndarray] = {}
         wanted: dict[Path, list[tuple[int, int]]] = {}
         for position, key in enumerate(keys):
@@ -128,11 +133,19 @@ class EmbeddingStore:
             wanted.setdefault(path, []).append((position, row))
         for path, pairs in wanted.items():
             positions, rows = map(np.array, zip(*pairs, strict=True))
-            for name, block in self._blocks(path, names):
+            for name, block in self._kept(path, tuple(names)) if keep else self._blocks(path, names):
                 if name not in result:
                     result[name] = np.empty((len(keys), *block.shape[1:]), block.dtype)
                 result[name][positions] = block[rows]
         return result
+
+    def _kept(self, path: Path, names: tuple[str, ...]) -> list[tuple[str, np.ndarray]]:
+        place = (path, names)
+        if place not in self._columns:
+            while len(self._columns) >= KEPT_SHARDS:
+                self._columns.pop(next(iter(self._columns)), None)
+            self._columns[place] = list(self._blocks(path, names))
+        return self._columns[place]
 
     def _blocks(self, path: Path, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
         file = pq.ParquetFile(path)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -56,10 +58,10 @@ class EmbeddedSet:
 
     def thumbnails(self, rows: Sequence[int]) -> torch.Tensor:
         """uint8 [n, 1, S, S]."""
-        return torch.from_numpy(self.store.read([self.keys[i] for i in rows], ["thumbnail"])["thumbnail"])
+        return torch.from_numpy(self.store.read([self.keys[i] for i in rows], ["thumbnail"], keep=True)["thumbnail"])
 
     def native_shape(self, row: int) -> tuple[int, int]:
-        height, width = self.store.read([self.keys[row]], ["native_shape"])["native_shape"][0]
+        height, width = self.store.read([self.keys[row]], ["native_shape"], keep=True)["native_shape"][0]
         return int(height), int(width)
 
 
@@ -107,27 +109,45 @@ def score_images(
     label: str,
 ) -> list[ScoredImage]:
     """Score every image of ``queries`` against ``training``; verified pairs are kept in ``verified`` and not computed again."""
+    # Two small registrations side by side, one thread each, are faster than one on two threads.
+    threads = torch.get_num_threads()
+    workers = threads if registration.device.type == "cpu" else 1
     results = []
-    with progress(None, f"verify {label}", "image", total=len(queries)) as bar:
+    with (
+        progress(None, f"verify {label}", "image", total=len(queries)) as bar,
+        ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+    ):
         for start in range(0, len(queries), QUERY_BLOCK):
             rows = list(range(start, min(start + QUERY_BLOCK, len(queries))))
             proposals = search.propose(queries.features(rows))
-            for position, row in enumerate(rows):
-                results.append(_score_one(queries, training, proposals, position, row, registration, verified))
+            verify = partial(_verified_pairs, queries, training, proposals, registration, verified)
+            pairs = pool.map(verify, range(len(rows)), rows)
+            for position, (key, found) in enumerate(pairs):
+                if key not in verified:
+                    verified.add(key, {"pairs": found})
+                results.append(_best(proposals, position, rows[position], found))
                 bar.update()
+    torch.set_num_threads(threads)
     verified.flush()
     return results
 
 
-def _score_one(queries, training, proposals: Proposals, position, row, registration, verified) -> ScoredImage:
-    candidates = [int(c) for c in proposals.rows[position] if c >= 0]
+def _candidates(proposals: Proposals, position: int) -> list[int]:
+    return [int(c) for c in proposals.rows[position] if c >= 0]
+
+
+def _verified_pairs(queries, training, proposals, registration, verified, position, row) -> tuple[str, np.ndarray]:
+    """Key and registered pairs, float32 [refined, 9], of one image; taken from the store when they are there."""
+    candidates = _candidates(proposals, position)
     key = fingerprint(queries.keys[row], [training.keys[c] for c in candidates])
     if key in verified:
-        found = verified.read([key], ["pairs"])["pairs"][0]
-    else:
-        pairs = registration(queries.thumbnails([row])[0], training.thumbnails(candidates))
-        found = np.array([_pair_row(p) for p in pairs] + [[-1.0] * 9] * (registration.refined - len(pairs)), np.float32)
-        verified.add(key, {"pairs": found})
+        return key, verified.read([key], ["pairs"], keep=True)["pairs"][0]
+    pairs = registration(queries.thumbnails([row])[0], training.thumbnails(candidates))
+    return key, np.array([_pair_row(p) for p in pairs] + [[-1.0] * 9] * (registration.refined - len(pairs)), np.float32)
+
+
+def _best(proposals: Proposals, position: int, row: int, found: np.ndarray) -> ScoredImage:
+    candidates = _candidates(proposals, position)
     scored = []
     for values in found[found[:, 0] >= 0]:
         candidate, flip, turns, rotation, scale, x, y, ssim, detail = map(float, values)

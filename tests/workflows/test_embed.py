@@ -68,5 +68,5 @@ def test_a_fault_of_ours_is_not_listed_as_an_unreadable_image(network, folders):
     def broken(item):
         raise KeyError("a bug")
 
-    with pytest.raises((KeyError, RuntimeError), match="a bug|applying transform"):
+    with pytest.raises((KeyError, RuntimeError), match=r"a bug|applying transform"):
         RecordDataset(folders["training"], broken)[0]

@@ -1,6 +1,6 @@
 """DeepSSIM (arXiv 2509.16582): encoder, SSIM target, training pairs and loss."""
 
-from doppelscan.deepssim.augment import ViewStrength, augment, foreground_views, quarter_turn_poses, rotated, zscore
+from doppelscan.deepssim.augment import ViewStrength, augment, foreground_views, quarter_turn, quarter_turn_poses, rotated, zscore
 from doppelscan.deepssim.encoder import DeepSSIMEncoder
 from doppelscan.deepssim.inferer import AutocastInferer
 from doppelscan.deepssim.loss import DeepSSIMLoss
@@ -25,6 +25,7 @@ __all__ = [
     "foreground_views",
     "load_weights",
     "pairwise_ssim",
+    "quarter_turn",
     "quarter_turn_poses",
     "rotated",
     "ssim",

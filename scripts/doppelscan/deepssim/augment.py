@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from doppelscan.images import foreground_square, gaussian_blur, smooth_fields, warp
 
-__all__ = ["ViewStrength", "augment", "foreground_views", "quarter_turn_poses", "rotated", "zscore"]
+__all__ = ["ViewStrength", "augment", "foreground_views", "quarter_turn", "quarter_turn_poses", "rotated", "zscore"]
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,17 @@ def zscore(images: torch.Tensor) -> torch.Tensor:
     return (images - mean) / images.std((1, 2, 3), keepdim=True, unbiased=False).clamp_min(1e-6)
 
 
+def quarter_turn(images: torch.Tensor, number: int) -> torch.Tensor:
+    """Pose ``number`` (0 to 7) of square ``images`` [..., S, S]; see :func:`quarter_turn_poses`."""
+    return torch.rot90(torch.flip(images, (-1,)) if number >= 4 else images, number % 4, (-2, -1))
+
+
 def quarter_turn_poses(images: torch.Tensor) -> torch.Tensor:
     """The 8 flip and quarter-turn poses of square ``images`` [B, C, S, S] -> [8, B, C, S, S].
 
     Pose ``4 * f + q`` is flipped left to right if f, then turned by q quarter turns counter-clockwise.
     """
-    return torch.stack([torch.rot90(torch.flip(images, (-1,)) if f else images, q, (-2, -1)) for f in (0, 1) for q in range(4)])
+    return torch.stack([quarter_turn(images, number) for number in range(8)])
 
 
 def rotated(images: torch.Tensor, degrees: float) -> torch.Tensor:

@@ -110,9 +110,12 @@ class ImageSet:
     patient_source: str = "volume"
     ignored: int = 0
 
-    @property
-    def patients(self) -> list[str]:
-        return [record.patient for record in self.records]
+    def unreadable(self) -> InputError:
+        """The error of a set none of whose images could be read."""
+        first = f"; the first, {self.skipped[0].path!r}: {self.skipped[0].reason}" if self.skipped else ""
+        return InputError(
+            f"The '{self.name}' parameter must name at least one readable image. Got {len(self.skipped)} unreadable{first}."
+        )
 
 
 def content_hash(record: ImageRecord) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from doppelscan.deepssim import quarter_turn_poses, ssim, zscore
+from doppelscan.deepssim import quarter_turn, ssim, zscore
 from doppelscan.images import gaussian_blur
 from doppelscan.verify.pose import Pose
 
@@ -89,7 +89,7 @@ class Registration:
         # Found once, at half size: growing it from the border is the slowest part at full size.
         filled = filled_border(_resize(query, half))
         numbers, matrices = self.coarse(query, candidates, filled)
-        posed = torch.stack([quarter_turn_poses(c[None])[n, 0] for c, n in zip(candidates, numbers, strict=True)])
+        posed = torch.stack([quarter_turn(c, int(n)) for c, n in zip(candidates, numbers, strict=True)])
         matrices, agreement = self._refine(_resize(query, half), _resize(posed, half), matrices, 1 - filled, 5)
         kept = agreement.argsort(descending=True, stable=True)[: self.refined]
         seen = F.interpolate(1 - filled, size=query.shape[-2:])

@@ -135,8 +135,6 @@ class Audit:
             training = self._embed(self.training, 1, "training")
         with self._timed("embed synthetic"):
             synthetic = self._embed(self.synthetic, 8, "synthetic")
-        self._require_images(training, "training")
-        self._require_images(synthetic, "synthetic")
         control_set, ratio = self._control_set(training)
         with self._timed("fit"):
             null_rows = self._spread(training)
@@ -166,20 +164,15 @@ class Audit:
 
     def _embed(self, dataset: RecordDataset, poses: int, label: str) -> EmbeddedSet:
         outputs = self.evaluator.output_slices
-        inferer = self.evaluator.pose_inferer
-        inferer.poses = poses
         layout = {name: [part.start, part.stop] for name, part in outputs.items()}
-        made_by = fingerprint(self.weights_sha256, layout, self.synthetic.transform_settings(), inferer.settings())
+        made_by = fingerprint(
+            self.weights_sha256, layout, self.synthetic.transform_settings(), self.evaluator.pose_inferer.settings(poses)
+        )
         store = EmbeddingStore(self.store / ("poses-8" if poses == 8 else "poses-1"), made_by)
         records, keys = self.evaluator.embed(dataset, store, poses, label)
+        if not records:
+            raise dataset.image_set.unreadable()
         return EmbeddedSet(records, keys, store, outputs)
-
-    def _require_images(self, embedded: EmbeddedSet, name: str) -> None:
-        if len(embedded):
-            return
-        skipped = getattr(self, name).image_set.skipped
-        first = f"; the first, {skipped[0].path!r}: {skipped[0].reason}" if skipped else ""
-        raise InputError(f"The '{name}' parameter must name at least one readable image. Got {len(skipped)} unreadable{first}.")
 
     def _posed_training(self, training: EmbeddedSet, rows: Sequence[int]) -> EmbeddedSet:
         """Some training images in all poses: the null of the index, and the control when there is no holdout."""
@@ -213,7 +206,6 @@ class Audit:
             return control, folds / max(1, folds - 1)
         with self._timed("embed control"):
             control = self._embed(self.holdout, 8, "holdout")
-        self._require_images(control, "holdout")
         return self._without_leaks(control, training), 1.0
 
     def _without_leaks(self, control: EmbeddedSet, training: EmbeddedSet) -> EmbeddedSet:

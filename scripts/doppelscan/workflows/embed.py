@@ -141,9 +141,9 @@ class PoseInferer(Inferer):
             raise ValueError(f"The 'poses' parameter of PoseInferer must be 1 or 8. Got {poses!r} instead.")
         self.poses, self.rotations, self.batch_size = poses, tuple(rotations), batch_size
 
-    def settings(self) -> list:
-        """What decides a result: part of the fingerprint of stored embeddings."""
-        return [self.poses, *(self.rotations if self.poses == 8 else ())]
+    def settings(self, poses: int) -> list:
+        """What decides a result with ``poses``: part of the fingerprint of stored embeddings."""
+        return [poses, *(self.rotations if poses == 8 else ())]
 
     def __call__(self, inputs: torch.Tensor, network: Callable, *args: Any, **kwargs: Any) -> torch.Tensor:
         count = len(inputs)

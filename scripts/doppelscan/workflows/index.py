@@ -50,11 +50,7 @@ class FeatureCollector:
     def features(self) -> dict[str, np.ndarray]:
         """Layer -> float32 [n, P, C]."""
         if not self.parts:
-            skipped = self.dataset.image_set.skipped
-            first = f"; the first, {skipped[0].path!r}: {skipped[0].reason}" if skipped else ""
-            raise InputError(
-                f"The 'dataset_dir' parameter must name at least one readable image. Got {len(skipped)} unreadable{first}."
-            )
+            raise self.dataset.image_set.unreadable()
         stacked = np.concatenate(self.parts)
         return {name: stacked[..., part] for name, part in self.slices.items()}
 

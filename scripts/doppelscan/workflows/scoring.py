@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ class EmbeddedSet:
     def __len__(self) -> int:
         return len(self.keys)
 
-    @property
+    @cached_property
     def patients(self) -> list[str]:
         return [record.patient for record in self.records]
 

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= audit
 STAMP := $(VENV)/.installed
 
-.PHONY: help install audit test test-real benchmark train lint clean
+.PHONY: help install audit test test-real benchmark train export lint clean
 
 help:
 	@echo "make audit            install, write the sample cohort, audit it, say where the report is"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-real DATA=  the slow tests on a folder of real images"
 	@echo "make benchmark DATA=  the tables of docs/benchmarks.md"
 	@echo "make train DATA=      train the encoder's weights again"
+	@echo "make export           TorchScript and ONNX of the encoder"
 	@echo "make lint             ruff and mypy"
 
 # The CPU build of torch comes first and pinned: an open requirement would pull several GB of CUDA packages.
@@ -53,6 +54,19 @@ train: $(STAMP)
 	  --ckpt_dir $(OUT)-weights-1 --output_dir $(OUT)-training-1
 	$(BIN)/python -m monai.bundle run train --config_file "['$(CONFIGS)/train.json','$(CONFIGS)/finetune.json']" $(SETS) \
 	  --init_ckpt $(OUT)-weights-1/model.pt --ckpt_dir $(OUT)-weights --output_dir $(OUT)-training
+
+ENCODER := bundles/deepssim_encoder
+EXPORT := $(OUT)-export
+# One ONNX file takes any batch: MONAI exports a batch of 1 unless it is told the axes.
+DYNAMIC := {'input_names':['image'],'output_names':['pred'],'dynamic_axes':{'image':{0:'batch'},'pred':{0:'batch'}},'dynamo':False}
+
+export: $(STAMP)
+	mkdir -p $(EXPORT)
+	$(BIN)/python -m monai.bundle ckpt_export --net_id network_def --filepath $(EXPORT)/model.ts --ckpt_file $(ENCODER)/models/model.pt \
+	  --meta_file $(ENCODER)/configs/metadata.json --config_file $(ENCODER)/configs/inference.json
+	$(BIN)/python -m monai.bundle onnx_export --net_id network_def --filepath $(EXPORT)/model.onnx --ckpt_file $(ENCODER)/models/model.pt \
+	  --meta_file $(ENCODER)/configs/metadata.json --config_file $(ENCODER)/configs/inference.json \
+	  --use_trace True --converter_kwargs "$(DYNAMIC)"
 
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check scripts tests && $(BIN)/mypy

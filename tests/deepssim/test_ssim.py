@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from doppelscan.deepssim import pairwise_ssim, ssim, zscore
+from doppelscan.deepssim import align_to_first, foreground_views, pairwise_ssim, registered_ssim, rotated, ssim, zscore
 from skimage.metrics import structural_similarity
 
 
@@ -48,3 +48,21 @@ def test_all_pairs_are_the_pairs(pair):
 def test_constant_image_is_not_a_division_by_zero():
     flat = zscore(torch.full((1, 1, 32, 32), 4.0))
     assert torch.isfinite(ssim(flat, zscore(torch.rand(1, 1, 32, 32)))).all() and flat.abs().max() == 0
+
+
+def test_registration_undoes_a_rotation_and_never_lowers_the_ssim(cohort):
+    images = torch.from_numpy(cohort[:4])[:, None]
+    a, b = foreground_views(images, 96), foreground_views(rotated(images, 6.0), 96)
+    before, after = ssim(a, b), registered_ssim(a, b)
+    assert (after > 0.8).all() and (after >= before).all() and float(before.max()) < 0.8
+    torch.testing.assert_close(after, registered_ssim(b, a))
+    others = registered_ssim(a[:2], a[2:])
+    assert (others >= ssim(a[:2], a[2:])).all() and float(others.max()) < 0.8
+
+
+def test_a_variant_moves_with_its_image(cohort):
+    images = foreground_views(torch.from_numpy(cohort[:1])[:, None], 96)
+    group = torch.cat([images, rotated(images, 5.0)])
+    aligned, variants = align_to_first(group, group * 2)
+    assert float(ssim(aligned[:1], aligned[1:])[0]) > float(ssim(group[:1], group[1:])[0]) + 0.1
+    torch.testing.assert_close(variants, aligned * 2)

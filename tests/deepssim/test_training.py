@@ -64,6 +64,7 @@ def test_neighbouring_slices_of_a_patient_are_no_negatives():
 
 def test_loss_that_is_not_finite_names_the_batch():
     targets = {"ssim": torch.zeros(1, 2, 2), "is_copy": torch.ones(2, dtype=torch.bool), "patient": torch.tensor([4, 9])}
+    targets["index"] = torch.tensor([4, 9])
     with pytest.raises(FloatingPointError, match=r"\[4, 9\]"):
         DeepSSIMLoss(4)(torch.full((4, 8), torch.nan), targets)
 
@@ -88,3 +89,72 @@ def test_one_image_one_patient_and_equal_images_are_refused(tmp_path, cohort):
         CohortDataset([str(tmp_path / "one")], preprocessing=READ, patient_pattern=r"(p\d)", spatial_size=64)
     with pytest.raises(InputError, match="all the same"):
         CohortDataset([str(tmp_path / "same")], preprocessing=READ, spatial_size=64)
+
+
+def test_targets_cover_from_unrelated_to_identical(dataset):
+    sampler = CohortBatchSampler(dataset, groups=3, group_size=12, batches=6)
+    views = MakeViews(group_size=12, spatial_size=64, working_size=64)
+    found = torch.cat([views(torch.utils.data.default_collate([dataset[i] for i in b]))[1]["ssim"].flatten() for b in sampler])
+    counts = torch.histc(found, bins=7, min=0.3, max=1.0)
+    assert (counts >= 5).all(), counts.tolist()
+
+
+def test_an_epoch_draws_the_same_after_a_restart(dataset):
+    def epoch(number):
+        sampler, views = CohortBatchSampler(dataset, groups=1, group_size=8, batches=2), MakeViews(8, 32, 48)
+        for item in (sampler, views):
+            item.set_epoch(number)
+        return torch.stack([views(torch.utils.data.default_collate([dataset[i] for i in b]))[0] for b in sampler])
+
+    torch.testing.assert_close(epoch(3), epoch(3))
+    assert not torch.equal(epoch(3), epoch(4))
+
+
+def test_a_group_looked_at_through_a_window_is_magnified_together(dataset):
+    batch = batch_of(dataset)
+    whole, zoomed = MakeViews(8, 48, 64, zoom_share=0.0), MakeViews(8, 48, 64, zoom=2.0, zoom_share=1.0)
+    images = batch["image"].float() / 255
+    assert torch.allclose(whole._window(images), images, atol=1e-6)
+    assert zoomed._window(images).shape == (16, 1, 64, 64) and not torch.allclose(zoomed._window(images), images, atol=0.1)
+
+
+def test_plain_contrastive_batches_need_no_groups(dataset):
+    sampler = CohortBatchSampler(dataset, groups=6, group_size=1, batches=1)
+    views = MakeViews(1, 32, 48, near_duplicates=0.0, ssim_targets=False)
+    _, targets = views(torch.utils.data.default_collate([dataset[i] for i in next(iter(sampler))]))
+    assert targets["is_copy"].all() and float(targets["ssim"].abs().max()) == 0.0
+    prediction = torch.nn.functional.normalize(torch.randn(12, 8), dim=1)
+    assert torch.isfinite(DeepSSIMLoss(embedding_size=4, ssim_weight=0.0)(prediction, targets))
+
+
+def test_papers_form_needs_one_head_and_its_own_augmentation(dataset):
+    views = MakeViews(8, 48, 64, near_duplicates=0.0, paper_augmentation=0.33)
+    images, targets = views(batch_of(dataset))
+    loss = DeepSSIMLoss(embedding_size=8, ssim_weight=1.0, identity_weight=0.0, balanced=False)
+    prediction = torch.nn.functional.normalize(torch.randn(len(images), 8), dim=1)
+    first, second = prediction.view(2, 2, 8, 8)
+    error = (first @ second.transpose(1, 2) - targets["ssim"]) ** 2
+    near = (first @ first.transpose(1, 2) - targets["ssim_first"]) ** 2
+    torch.testing.assert_close(loss(prediction, targets), (error.mean() + near.mean()) / 2)
+
+
+def test_rare_likeness_weighs_by_the_root_of_its_share():
+    loss = DeepSSIMLoss(embedding_size=2, ssim_weight=1.0, identity_weight=0.0)
+    target = torch.tensor([[[0.95, 0.35], [0.35, 0.35]]])
+    zero = torch.zeros(4, 2)  # every cosine is 0: the errors are the squared targets
+    expected = (0.95**2 * 1 + 3 * 0.35**2 / 3**0.5) / (1 + 3 / 3**0.5)
+    assert abs(float(loss(zero, {"ssim": target})) - expected) < 1e-6
+
+
+def test_sources_are_weighted_as_asked(tmp_path, cohort):
+    for name in ("a", "b"):
+        for i in range(4):
+            save_png(tmp_path / name / f"{name}{i}.png", cohort[i + 4 * (name == "b")])
+    dataset = CohortDataset([str(tmp_path / "a"), str(tmp_path / "b")], preprocessing=READ, spatial_size=64)
+    only_b = CohortBatchSampler(dataset, groups=2, group_size=2, batches=8, weights=[0.0, 1.0])
+    assert {int(dataset.cohorts[i]) for batch in only_b for i in batch} == {1}
+    with pytest.raises(InputError, match="2 sources"):
+        CohortBatchSampler(dataset, weights=[1.0])
+    dataset.write_table(tmp_path / "out" / "training_images.csv")
+    lines = (tmp_path / "out" / "training_images.csv").read_text().splitlines()
+    assert len(lines) == 9 and lines[1].startswith("0,") and lines[1].endswith("a0.png,0")

@@ -147,3 +147,21 @@ def test_unknown_settings_are_refused():
         MemorizationIndex("best")
     with pytest.raises(ValueError, match="estimator"):
         Whitening("magic")
+
+
+def test_whitening_on_views_mutes_what_views_change():
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((60, 8))
+    views = np.zeros((300, 8))
+    views[:, 0] = 5 * rng.standard_normal(300)  # a rotation, say, moves the first direction only
+    moved = features + np.eye(8)[0] * 3
+    plain, on_views = Whitening().fit(features), Whitening().fit(features, views)
+    own = lambda w: np.sum(w.transform(features) * w.transform(moved), 1)  # noqa: E731
+    assert own(on_views).min() > 0.9 > own(plain).mean()
+    values, directions = np.linalg.eigh(np.linalg.inv(on_views.matrix @ on_views.matrix))
+    assert abs(directions[0, -1]) > 0.95 and values[-1] > 5 * values[-2]
+
+
+def test_whitening_on_views_that_never_differ_is_finite():
+    features = np.random.default_rng(1).standard_normal((5, 6)).astype(np.float32)
+    assert np.isfinite(Whitening().fit(features, np.zeros((10, 6))).transform(features)).all()

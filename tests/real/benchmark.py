@@ -78,7 +78,10 @@ def evaluate(mri: Path, source: str, count: int, work: Path, seed: int, names: l
 
     reference = embed(write(work / "training", training, "training-store"), 1)
     posed = embed(write(work / "posed", training, "posed-store"), 8)
-    search = CandidateSearch().fit(reference.single_pose(), reference.patients, posed.features(), np.arange(len(posed)))
+    differences = evaluator.view_differences(reference.thumbnails(range(min(300, len(reference)))))["embedding"]
+    search = CandidateSearch().fit(
+        reference.single_pose(), reference.patients, posed.features(), np.arange(len(posed)), view_differences=differences
+    )
     registration = Registration()
     verified = EmbeddingStore(work / "verified", "benchmark")
     result = {"training": len(training), "patients": len(inside), "copies": len(copied), "novel": len(chosen), "transforms": {}}

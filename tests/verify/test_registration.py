@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from doppelscan.deepssim import verdict
 from doppelscan.images import COPY_TRANSFORMS, SquareThumbnaild, plant_copy
-from doppelscan.verify import Pose, Registration, verdict
+from doppelscan.verify import Pose, Registration
 from doppelscan.verify.registration import filled_border, match_intensity
 
 

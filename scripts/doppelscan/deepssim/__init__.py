@@ -1,33 +1,65 @@
 """DeepSSIM (arXiv 2509.16582): encoder, SSIM target, training pairs and loss."""
 
-from doppelscan.deepssim.augment import ViewStrength, augment, foreground_views, quarter_turn, quarter_turn_poses, rotated, zscore
+from doppelscan.deepssim.augment import (
+    ViewStrength,
+    augment,
+    foreground_views,
+    misalign,
+    quarter_turn,
+    quarter_turn_poses,
+    rotated,
+    zscore,
+)
+from doppelscan.deepssim.classes import THRESHOLDS, VERDICTS, verdict, verdict_number
 from doppelscan.deepssim.encoder import DeepSSIMEncoder
+from doppelscan.deepssim.evaluation import PairDataset, PairInferer, PreparePairs
+from doppelscan.deepssim.external import ConvNeXtEncoder, OnnxEncoder, TorchScriptEncoder, encoder_file, load_encoder
 from doppelscan.deepssim.inferer import AutocastInferer
 from doppelscan.deepssim.loss import DeepSSIMLoss
-from doppelscan.deepssim.metrics import CopyRetrieval, SSIMError
+from doppelscan.deepssim.metrics import CopyDetectionMetric, CopyRetrieval, SSIMAgreement, SSIMError
+from doppelscan.deepssim.nuisance import view_differences
 from doppelscan.deepssim.pairs import CohortBatchSampler, CohortDataset, MakeViews
-from doppelscan.deepssim.ssim import pairwise_ssim, ssim
-from doppelscan.deepssim.weights import WeightsError, file_sha256, load_weights
+from doppelscan.deepssim.ssim import align_to_first, pairwise_ssim, registered_ssim, ssim
+from doppelscan.deepssim.weights import WeightsError, file_sha256, load_weights, start_from
 
 __all__ = [
+    "THRESHOLDS",
+    "VERDICTS",
     "AutocastInferer",
     "CohortBatchSampler",
     "CohortDataset",
+    "ConvNeXtEncoder",
+    "CopyDetectionMetric",
     "CopyRetrieval",
     "DeepSSIMEncoder",
     "DeepSSIMLoss",
     "MakeViews",
+    "OnnxEncoder",
+    "PairDataset",
+    "PairInferer",
+    "PreparePairs",
+    "SSIMAgreement",
     "SSIMError",
+    "TorchScriptEncoder",
     "ViewStrength",
     "WeightsError",
+    "align_to_first",
     "augment",
+    "encoder_file",
     "file_sha256",
     "foreground_views",
+    "load_encoder",
     "load_weights",
+    "misalign",
     "pairwise_ssim",
     "quarter_turn",
     "quarter_turn_poses",
+    "registered_ssim",
     "rotated",
     "ssim",
+    "start_from",
+    "verdict",
+    "verdict_number",
+    "view_differences",
     "zscore",
 ]

@@ -15,12 +15,12 @@ import torch.nn.functional as F
 
 from doppelscan.images import foreground_square, gaussian_blur, smooth_fields, warp
 
-__all__ = ["ViewStrength", "augment", "foreground_views", "quarter_turn", "quarter_turn_poses", "rotated", "zscore"]
+__all__ = ["ViewStrength", "augment", "foreground_views", "misalign", "quarter_turn", "quarter_turn_poses", "rotated", "zscore"]
 
 
 @dataclass(frozen=True)
 class ViewStrength:
-    """How far a view may go; each effect is drawn with ``probability``.
+    """How far a view may go; each effect is drawn with ``probability``, rotation, scale and shift with ``geometry``.
 
     Attributes:
         rotation: degrees to either side.
@@ -36,8 +36,9 @@ class ViewStrength:
     """
 
     probability: float = 0.5
-    rotation: float = 18.0
-    scale: float = 1.25
+    geometry: float = 0.85
+    rotation: float = 20.0
+    scale: float = 1.3
     shift: float = 0.12
     gamma: float = 1.8
     bias: float = 0.3
@@ -96,14 +97,15 @@ def augment(images: torch.Tensor, strength: ViewStrength, generator: torch.Gener
     def chosen() -> torch.Tensor:
         return (torch.rand(count, generator=generator) < strength.probability).float()
 
-    def symmetric() -> torch.Tensor:
-        return (torch.rand(count, generator=generator) * 2 - 1) * chosen()
+    def symmetric(probability: float = strength.probability) -> torch.Tensor:
+        return (torch.rand(count, generator=generator) * 2 - 1) * (torch.rand(count, generator=generator) < probability).float()
 
     def per_image(values: torch.Tensor) -> torch.Tensor:
         return values.to(device).view(-1, 1, 1, 1)
 
     images = _elastic(images, strength, chosen(), generator)
-    images = _move(images, strength, symmetric(), symmetric(), torch.stack([symmetric(), symmetric()], 1))
+    turn, zoom, right, down = (symmetric(strength.geometry) for _ in range(4))
+    images = _move(images, strength, turn, zoom, torch.stack([right, down], 1))
     images = images.clamp(0, 1) ** per_image(torch.exp(math.log(strength.gamma) * symmetric()))
     field = smooth_fields(count, images.shape[-1], images.shape[-1] / 4, generator)[:, None].to(device)
     images = images * torch.exp(strength.bias * per_image(chosen() * torch.rand(count, generator=generator)) * field)
@@ -111,6 +113,29 @@ def augment(images: torch.Tensor, strength: ViewStrength, generator: torch.Gener
     noise = per_image(strength.noise * chosen() * torch.rand(count, generator=generator))
     images = images + noise * torch.randn(images.shape, generator=generator).to(device)
     return _occlude(images, strength, chosen() * chosen(), generator)
+
+
+def misalign(images: torch.Tensor, probability: float, generator: torch.Generator) -> torch.Tensor:
+    """Test-time augmentation of arXiv 2509.16582: flip on each axis, rotation up to 0.17 rad, gamma 0.5 to 1.5.
+
+    Args:
+        images: float [B, 1, S, S] in [0, 1].
+        probability: of each effect, for each image.
+        generator: on the CPU.
+    """
+    result = []
+    for image in images:
+        draw = torch.rand(6, generator=generator).tolist()
+        if draw[0] < probability:
+            image = image.flip(-1)
+        if draw[1] < probability:
+            image = image.flip(-2)
+        if draw[2] < probability:
+            image = rotated(image[None], math.degrees(0.17 * (2 * draw[3] - 1)))[0]
+        if draw[4] < probability:
+            image = image.clamp(0, 1) ** (0.5 + draw[5])
+        result.append(image)
+    return torch.stack(result)
 
 
 def _elastic(images, strength, chosen, generator):

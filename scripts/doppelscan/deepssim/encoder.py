@@ -6,12 +6,33 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from monai.networks.nets import ResNet
+from monai.networks.nets import DenseNet, ResNet
 from torch import nn
 
 __all__ = ["DeepSSIMEncoder"]
 
 HEADS = ("deepssim", "embedding")
+BACKBONES = ("basic", "bottleneck", "densenet")
+
+
+def _backbone(name: str, in_channels: int, channels: Sequence[int], blocks: Sequence[int]) -> tuple[nn.Module, nn.ModuleList, list]:
+    """Stem, four stages and the channels that each stage gives."""
+    if name == "densenet":  # channels are the growth rates' eighths: a dense block adds ``channels[0]`` / 2 a layer
+        dense = DenseNet(2, in_channels, 2, init_features=channels[0], growth_rate=channels[0] // 2, block_config=tuple(blocks))
+        parts = dict(dense.features.named_children())
+        stem = nn.Sequential(parts["conv0"], parts["norm0"], parts["relu0"], parts["pool0"])
+        stages, width, widths = nn.ModuleList(), channels[0], []
+        for i, layers in enumerate(blocks, 1):
+            width += layers * (channels[0] // 2)
+            last = parts[f"transition{i}"] if i < len(blocks) else parts["norm5"]
+            stages.append(nn.Sequential(parts[f"denseblock{i}"], last))
+            width = width // 2 if i < len(blocks) else width
+            widths.append(width)
+        return stem, stages, widths
+    net = ResNet(name, list(blocks), list(channels), 2, in_channels, conv1_t_stride=2, feed_forward=False)
+    stem = nn.Sequential(net.conv1, net.bn1, nn.ReLU(inplace=True), net.maxpool)
+    expansion = 4 if name == "bottleneck" else 1
+    return stem, nn.ModuleList([net.layer1, net.layer2, net.layer3, net.layer4]), [c * expansion for c in channels]
 
 
 class DeepSSIMEncoder(nn.Module):
@@ -23,11 +44,13 @@ class DeepSSIMEncoder(nn.Module):
 
     Args:
         in_channels: channels of the input image.
-        channels: channels of the four stages of the residual backbone.
-        blocks: residual blocks of the four stages.
+        backbone: "basic" or "bottleneck" (residual blocks, He et al. 2016) or "densenet" (Huang et al. 2017), from MONAI.
+        channels: channels of the four stages of a residual backbone; the first is a dense backbone's width, half of it its growth.
+        blocks: blocks (layers of a dense block) of the four stages.
         embedding_size: size of each head's output.
         reduced_channels: channels that keep their place (4 x 4 for a 128 px image) on the way to the heads.
-        dropout: in the heads, in training only.
+        dropout: in the heads, in training only. It lowers the cosines that training sees, so that without it they come out
+            too high; 0 where the cosine has to be an SSIM.
         outputs: which of deepssim, embedding, layer1 .. layer4 are concatenated, in this order.
         feature_grid: layer features are averaged over this many cells a side.
         frozen_norm: batch normalisation keeps its running statistics in training too. A batch of look-alikes is normalised by what
@@ -39,26 +62,29 @@ class DeepSSIMEncoder(nn.Module):
         (:attr:`output_slices`).
     """
 
+    __jit_unused_properties__ = ("output_slices",)
+
     def __init__(
         self,
         in_channels: int = 1,
+        backbone: str = "basic",
         channels: Sequence[int] = (32, 64, 128, 256),
         blocks: Sequence[int] = (2, 2, 2, 2),
         embedding_size: int = 256,
         reduced_channels: int = 32,
-        dropout: float = 0.1,
+        dropout: float = 0.0,
         outputs: Sequence[str] = HEADS,
         feature_grid: int = 2,
         frozen_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.outputs = tuple(outputs)
+        self.outputs = list(outputs)
         self.frozen_norm = frozen_norm
         self.feature_grid = feature_grid
         self.embedding_size = embedding_size
-        backbone = ResNet("basic", list(blocks), list(channels), 2, in_channels, conv1_t_stride=2, feed_forward=False)
-        self.stem = nn.Sequential(backbone.conv1, backbone.bn1, nn.ReLU(inplace=True), backbone.maxpool)
-        self.stages = nn.ModuleList([backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4])
+        if backbone not in BACKBONES:
+            raise ValueError(f"The 'backbone' parameter must be one of {', '.join(BACKBONES)}. Got {backbone!r} instead.")
+        self.stem, self.stages, channels = _backbone(backbone, in_channels, channels, blocks)
         self.reduce = nn.Conv2d(channels[-1], reduced_channels, 1)
         width = channels[-1] + reduced_channels * 16
         self.neck = nn.BatchNorm1d(width)
@@ -96,18 +122,17 @@ class DeepSSIMEncoder(nn.Module):
         return slices
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        maps = []
+        # Written so that torch.jit.script takes it.
+        vectors: dict[str, torch.Tensor] = {}
         hidden = self.stem(image)
-        for stage in self.stages:
+        for i, stage in enumerate(self.stages):
             hidden = stage(hidden)
-            maps.append(hidden)
-        placed = F.adaptive_avg_pool2d(self.reduce(hidden), (4, 4)).flatten(1)
-        pooled = self.neck(torch.cat([hidden.mean((2, 3)), placed], 1))
-        parts = []
-        for name in self.outputs:
-            if name in self.heads:
-                parts.append(F.normalize(self.heads[name](pooled).float(), dim=1))
-            else:
-                grid = (self.feature_grid, self.feature_grid)
-                parts.append(F.adaptive_avg_pool2d(maps[int(name[-1]) - 1], grid).flatten(1))
-        return torch.cat(parts, 1)
+            layer = f"layer{i + 1}"
+            if layer in self.outputs:
+                vectors[layer] = F.adaptive_avg_pool2d(hidden, self.feature_grid).flatten(1)
+        placed = F.adaptive_avg_pool2d(self.reduce(hidden), 4).flatten(1)
+        pooled = self.neck(torch.cat([hidden.mean([2, 3]), placed], 1))
+        for name, head in self.heads.items():
+            if name in self.outputs:
+                vectors[name] = F.normalize(head(pooled).float(), dim=1)
+        return torch.cat([vectors[name] for name in self.outputs], 1)

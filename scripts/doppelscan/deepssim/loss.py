@@ -12,7 +12,9 @@ __all__ = ["DeepSSIMLoss"]
 class DeepSSIMLoss(nn.Module):
     """``ssim_weight`` * MSE(cos, SSIM) + ``identity_weight`` * InfoNCE.
 
-    The first term is the loss of arXiv 2509.16582 over all pairs of a group; the second is InfoNCE (van den Oord et al. 2018)
+    The first term is the loss of arXiv 2509.16582 over all pairs of a group, of first views with second and with first views;
+    pairs are weighted so that each tenth of the SSIM range that occurs counts by the root of its share, or unrelated pairs, of
+    which there are most, would be all that is learned. The second is InfoNCE (van den Oord et al. 2018)
     between the two views of an image with every other image of the batch as negative, those of the same cohort included.
 
     Args:
@@ -20,10 +22,11 @@ class DeepSSIMLoss(nn.Module):
         ssim_weight: weight of the SSIM regression.
         identity_weight: weight of InfoNCE.
         temperature: of InfoNCE.
+        balanced: weight the pairs; False is the paper's plain mean.
         neighbour_ssim: pairs of one patient above this SSIM are no negatives of each other.
 
     Shape:
-        prediction float [2B, 2 * embedding_size], first views before second views; targets as
+        prediction float [2B, 2 * embedding_size] ([2B, embedding_size] without identity), first views before second views; targets as
         :class:`~doppelscan.deepssim.MakeViews` gives them -> scalar.
 
     Raises:
@@ -36,33 +39,44 @@ class DeepSSIMLoss(nn.Module):
         ssim_weight: float = 10.0,
         identity_weight: float = 1.0,
         temperature: float = 0.07,
+        balanced: bool = True,
         neighbour_ssim: float = 0.7,
     ) -> None:
         super().__init__()
         self.embedding_size = embedding_size
         self.ssim_weight, self.identity_weight = ssim_weight, identity_weight
-        self.temperature, self.neighbour_ssim = temperature, neighbour_ssim
+        self.temperature, self.neighbour_ssim, self.balanced = temperature, neighbour_ssim, balanced
 
     def forward(self, prediction: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:
         prediction = prediction.float()
         first, second = prediction.chunk(2)
         size = self.embedding_size
         regression = self._regression(first[:, :size], second[:, :size], targets["ssim"])
-        identity = self._identity(first[:, size : 2 * size], second[:, size : 2 * size], targets)
+        if "ssim_first" in targets:
+            near = self._regression(first[:, :size], first[:, :size], targets["ssim_first"])
+            regression = (regression + near) / 2
+        identity = regression * 0
+        if self.identity_weight > 0:
+            identity = self._identity(first[:, size : 2 * size], second[:, size : 2 * size], targets)
         loss = self.ssim_weight * regression + self.identity_weight * identity
         if not torch.isfinite(loss):
-            patients = targets["patient"].unique().tolist()
+            images = targets["index"].tolist() if "index" in targets else []
             raise FloatingPointError(
                 f"The loss is {float(loss.detach())} (regression {float(regression.detach())}, identity {float(identity.detach())}) "
-                f"on the batch of patients {patients[:8]}; lower the learning rate or look at these images."
+                f"on the batch of images {images} of training_images.csv in the output folder; lower 'learning_rate' or look at these images."
             )
         return loss
 
-    @staticmethod
-    def _regression(first: torch.Tensor, second: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def _regression(self, first: torch.Tensor, second: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         groups, members, _ = target.shape
         a, b = first.view(groups, members, -1), second.view(groups, members, -1)
-        return F.mse_loss(a @ b.transpose(1, 2), target)
+        error = (a @ b.transpose(1, 2) - target) ** 2
+        if not self.balanced:
+            return error.mean()
+        place = (target.clamp(0, 1) * 10).long().clamp_max(9).flatten()
+        counts = torch.bincount(place, minlength=10).to(error)
+        weight = counts.clamp_min(1).rsqrt()[place]
+        return (error.flatten() * weight).sum() / weight.sum()
 
     def _identity(self, first: torch.Tensor, second: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:
         is_copy = targets["is_copy"]

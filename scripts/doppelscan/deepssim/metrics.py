@@ -1,11 +1,16 @@
-"""Metrics of training batches, in MONAI's form, so that ignite handlers collect them across ranks."""
+"""Metrics in MONAI's form, so that ignite handlers collect them across ranks and any workflow can use them."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from monai.metrics import Cumulative
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import precision_recall_fscore_support, roc_auc_score, silhouette_score
 
-__all__ = ["CopyRetrieval", "SSIMError"]
+from doppelscan.deepssim.classes import VERDICTS, verdict_number
+
+__all__ = ["CopyDetectionMetric", "CopyRetrieval", "SSIMAgreement", "SSIMError"]
 
 
 class CopyRetrieval(Cumulative):
@@ -31,11 +36,16 @@ class CopyRetrieval(Cumulative):
 
 
 class SSIMError(Cumulative):
-    """Mean absolute difference between the deepssim head's cosine and the SSIM target; lower is better."""
+    """Mean absolute difference between the deepssim head's cosine and the SSIM target; lower is better.
 
-    def __init__(self, embedding_size: int = 256) -> None:
+    Args:
+        embedding_size: size of the deepssim head, the first values of the prediction.
+        negative: aggregate to minus the error, for a key metric, of which higher is better.
+    """
+
+    def __init__(self, embedding_size: int = 256, negative: bool = False) -> None:
         super().__init__()
-        self.embedding_size = embedding_size
+        self.embedding_size, self.sign = embedding_size, -1 if negative else 1
 
     def __call__(self, y_pred: torch.Tensor, y: dict[str, torch.Tensor]) -> torch.Tensor:
         target = y["ssim"]
@@ -48,4 +58,87 @@ class SSIMError(Cumulative):
 
     def aggregate(self) -> torch.Tensor:
         errors = self.get_buffer()
-        return errors.mean()
+        return self.sign * errors.mean()
+
+
+class SSIMAgreement(Cumulative):
+    """How well predicted similarities agree with SSIM (arXiv 2509.16582, section 4).
+
+    Called with predicted similarities float [B] and SSIM targets float [B]. :meth:`aggregate` gives ``mae``, ``bias``,
+    ``pearson``, ``spearman``, ``macro_f1`` over the classes that occur, ``silhouette`` of the predictions under the targets'
+    classes, and ``precision_*``, ``recall_*``, ``count_*`` of each class; what is not defined (one class only, constant values)
+    is NaN.
+
+    Attributes:
+        pairs: float32 [n, 2], predicted and target, of all ranks, at the last :meth:`aggregate`.
+        result: what that gave.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pairs = np.zeros((0, 2), np.float32)
+        self.result: dict[str, float] = {}
+
+    def __call__(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        pair = torch.stack([y_pred.detach().float().flatten(), y.float().flatten()], 1)
+        self.extend(pair)
+        return (pair[:, 0] - pair[:, 1]).abs()
+
+    def aggregate(self) -> dict[str, float]:
+        # Engines reset a metric when they are done with it; a report wants the pairs too.
+        self.pairs = self.get_buffer().cpu().numpy()
+        predicted, target = self.pairs.T.astype(np.float64)
+        varied = len(predicted) > 1 and predicted.std() > 0 and target.std() > 0
+        truth, found = verdict_number(target), verdict_number(predicted)
+        present = np.unique(truth)
+        precision, recall, f1, count = precision_recall_fscore_support(truth, found, labels=range(3), zero_division=0.0)
+        grouped = 1 < len(present) < len(truth)
+        result = {
+            "mae": float(np.abs(predicted - target).mean()),
+            "bias": float((predicted - target).mean()),
+            "pearson": float(pearsonr(predicted, target)[0]) if varied else float("nan"),
+            "spearman": float(spearmanr(predicted, target)[0]) if varied else float("nan"),
+            "macro_f1": float(f1[present].mean()),
+            "silhouette": float(silhouette_score(predicted[:, None], truth)) if grouped else float("nan"),
+        }
+        for i, name in enumerate(VERDICTS):
+            result |= {f"precision_{name}": float(precision[i]), f"recall_{name}": float(recall[i]), f"count_{name}": int(count[i])}
+        self.result = result
+        return result
+
+
+class CopyDetectionMetric(Cumulative):
+    """Detection of planted copies: does the score tell copies from novel images, and is the right source named?
+
+    Called with scores float [B] (higher is more a copy), ``is_copy`` [B], and the rank [B] of the true source among the
+    candidates (0 is the first; ignored for novel images). :meth:`aggregate` gives ``auc``, ``recall_at_1pc`` and
+    ``recall_at_0.1pc`` false positives (above that quantile of the novel images, the highest where there are too few),
+    ``source_accuracy`` and ``source_in_20``.
+    """
+
+    def __call__(self, scores: torch.Tensor, is_copy: torch.Tensor, rank: torch.Tensor) -> torch.Tensor:
+        rows = torch.stack([torch.as_tensor(part).double().flatten() for part in (scores, is_copy, rank)], 1)
+        self.extend(rows)
+        return rows
+
+    def scores(self) -> tuple[np.ndarray, np.ndarray]:
+        """Scores float64 [n] and truth bool [n] so far."""
+        rows = self.get_buffer().cpu().numpy()
+        return rows[:, 0], rows[:, 1] > 0.5
+
+    def aggregate(self) -> dict[str, float]:
+        scores, truth = self.scores()
+        rank = self.get_buffer().cpu().numpy()[truth, 2]
+        if truth.all() or not truth.any():
+            raise ValueError(f"Detection needs both copies and novel images. Got {int(truth.sum())} and {int((~truth).sum())}.")
+
+        def recall(rate: float) -> float:
+            return float((scores[truth] > np.quantile(scores[~truth], 1 - rate, method="higher")).mean())
+
+        return {
+            "auc": float(roc_auc_score(truth, scores)),
+            "recall_at_1pc": recall(0.01),
+            "recall_at_0.1pc": recall(0.001),
+            "source_accuracy": float((rank == 0).mean()),
+            "source_in_20": float((rank < 20).mean()),
+        }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,10 +12,18 @@ import torch.nn.functional as F
 from monai.data import Dataset
 from torch.utils.data import Sampler
 
-from doppelscan.deepssim.augment import ViewStrength, augment, foreground_views, quarter_turn_poses
-from doppelscan.deepssim.ssim import pairwise_ssim
-from doppelscan.images import ImageError, InputError, SliceChoice, find_images, generate_cohort, warp
-from doppelscan.images.generated import smooth_fields
+from doppelscan.deepssim.augment import ViewStrength, augment, foreground_views, misalign, quarter_turn_poses
+from doppelscan.deepssim.ssim import align_to_first, pairwise_ssim
+from doppelscan.images import (
+    ImageError,
+    InputError,
+    SliceChoice,
+    find_images,
+    gaussian_blur,
+    generate_cohort,
+    smooth_fields,
+    warp,
+)
 
 __all__ = ["CohortBatchSampler", "CohortDataset", "MakeViews"]
 
@@ -30,7 +40,8 @@ class CohortDataset(Dataset):
         patient_pattern: see :func:`~doppelscan.images.find_images`.
         seed: of the generated cohorts.
 
-    Items are {"image": uint8 [1, S, S], "patient": int, "cohort": int}.
+    Items are {"image": uint8 [1, S, S], "patient": int, "cohort": int, "index": int}; ``paths`` says where each image came
+    from, "" for a generated one.
 
     Raises:
         InputError: fewer than two images, one patient only, or all images the same.
@@ -50,6 +61,7 @@ class CohortDataset(Dataset):
         patients: list[int] = []
         cohorts: list[int] = []
         names: dict[tuple[int, str], int] = {}
+        self.paths: list[str] = []
         self.skipped: list = []
         for cohort, source in enumerate(sources):
             found = find_images(source, name="dataset_dir", patient_pattern=patient_pattern, slices=SliceChoice())
@@ -62,6 +74,7 @@ class CohortDataset(Dataset):
                     continue
                 patients.append(names.setdefault((cohort, record.patient), len(names)))
                 cohorts.append(cohort)
+                self.paths.append(record.id)
         self.real_cohorts = len(sources)
         next_patient = len(names)
         for index in range(generated_cohorts):
@@ -70,6 +83,7 @@ class CohortDataset(Dataset):
             patients.extend((who + next_patient).tolist())
             cohorts.extend([self.real_cohorts + index] * len(made))
             next_patient += generated_patients
+            self.paths += [""] * len(made)
         if len(images) < 2:
             raise InputError(f"Training needs at least 2 images. Got {len(images)}; name a folder with more, or generated cohorts.")
         if len(set(patients)) < 2:
@@ -84,7 +98,15 @@ class CohortDataset(Dataset):
         super().__init__(data=list(range(len(images))))
 
     def _transform(self, index: int) -> dict[str, Any]:
-        return {"image": self.images[index], "patient": self.patients[index], "cohort": self.cohorts[index]}
+        return {"image": self.images[index], "patient": self.patients[index], "cohort": self.cohorts[index], "index": index}
+
+    def write_table(self, path: str | os.PathLike) -> None:
+        """Write index, path and cohort of each image: an error during training names images by their index."""
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        with open(path, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["index", "path", "cohort"])
+            writer.writerows(zip(range(len(self.paths)), self.paths, self.cohorts.tolist(), strict=True))
 
 
 class CohortBatchSampler(Sampler[list[int]]):
@@ -96,6 +118,7 @@ class CohortBatchSampler(Sampler[list[int]]):
         group_size: images a group.
         batches: batches an epoch.
         real_share: share of the groups that come from real cohorts, when there are any.
+        weights: of the real cohorts, in the order of ``sources``; None weighs each by the root of its size.
         seed: with the epoch and the rank, decides the batches.
         rank: of this process; each rank draws its own batches.
     """
@@ -103,29 +126,40 @@ class CohortBatchSampler(Sampler[list[int]]):
     def __init__(
         self,
         dataset: CohortDataset,
-        groups: int = 3,
-        group_size: int = 16,
+        groups: int = 4,
+        group_size: int = 12,
         batches: int = 100,
         real_share: float = 0.5,
+        weights: Sequence[float] | None = None,
         seed: int = 0,
         rank: int = 0,
     ) -> None:
         self.dataset, self.groups, self.group_size, self.batches = dataset, groups, group_size, batches
         self.real_share, self.seed, self.rank = real_share, seed, rank
         self.epoch = 0
-        small = F.interpolate(dataset.images.float() / 255, (16, 16), mode="area").flatten(1)
+        small = torch.cat([F.interpolate(part.float(), (16, 16), mode="area").flatten(1) for part in dataset.images.split(256)])
         self.tiny = F.normalize(small - small.mean(1, keepdim=True), dim=1)
-        self.members = [(dataset.cohorts == c).nonzero().flatten() for c in range(int(dataset.cohorts.max()) + 1)]
-        self.members = [m for m in self.members if len(m) >= 2]
-        self.real = [m for m in self.members if int(dataset.cohorts[m[0]]) < dataset.real_cohorts]
-        self.generated = [m for m in self.members if int(dataset.cohorts[m[0]]) >= dataset.real_cohorts]
+        if weights is not None and len(weights) != dataset.real_cohorts:
+            raise InputError(
+                f"The 'weights' parameter must have one number for each of the {dataset.real_cohorts} sources. Got {len(weights)}."
+            )
+        members = [(dataset.cohorts == c).nonzero().flatten() for c in range(int(dataset.cohorts.max()) + 1)]
+        self.real = [m for m in members[: dataset.real_cohorts] if len(m) >= 2]
+        self.generated = [m for m in members[dataset.real_cohorts :] if len(m) >= 2]
+        # By the root of the size: a large cohort is seen more, a small one is not lost.
+        shares = [len(m) ** 0.5 for m in members] if weights is None else weights
+        self.weights = torch.tensor([float(w) for w, m in zip(shares, members, strict=False) if len(m) >= 2][: len(self.real)])
 
     def __len__(self) -> int:
         return self.batches
 
+    def set_epoch(self, epoch: int) -> None:
+        """The next batches are those of ``epoch`` (from 0), so that resumed training goes on where it stopped."""
+        self.epoch = epoch
+
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch * 1009 + self.rank)
-        self.epoch += 1
+        self.epoch += 1  # unless somebody says which, the next one
         for _ in range(self.batches):
             batch: list[int] = []
             for _ in range(self.groups):
@@ -134,12 +168,10 @@ class CohortBatchSampler(Sampler[list[int]]):
 
     def _group(self, generator: torch.Generator) -> list[int]:
         use_real = bool(self.real) and (not self.generated or float(torch.rand((), generator=generator)) < self.real_share)
-        pools = self.real if use_real else self.generated
-        if use_real:  # by the root of the size: a large cohort is seen more, a small one is not lost
-            weights = torch.tensor([len(m) ** 0.5 for m in pools])
-            members = pools[int(torch.multinomial(weights, 1, generator=generator))]
+        if use_real:
+            members = self.real[int(torch.multinomial(self.weights, 1, generator=generator))]
         else:
-            members = pools[int(torch.randint(len(pools), (), generator=generator))]
+            members = self.generated[int(torch.randint(len(self.generated), (), generator=generator))]
         anchor = int(members[torch.randint(len(members), (), generator=generator)])
         order = members[(self.tiny[members] @ self.tiny[anchor]).argsort(descending=True)]
         order = order[order != anchor]
@@ -156,15 +188,23 @@ class CohortBatchSampler(Sampler[list[int]]):
 class MakeViews:
     """``prepare_batch`` of the trainer: two augmented views of each image, and the targets of all pairs of a group.
 
-    The second view is made of a *variant* of the image: mostly the image itself, else a near-duplicate (elastic, or a blend
-    with another of its group), so that the SSIM targets reach from unrelated to identical. Variants that are still a copy
-    are positives of the identity head, the others take no part in it.
+    A group is looked at whole or through one window of up to ``zoom``: a part of an image is an anatomy of its own that fills
+    the field of view, with finer structure. The second view is made of a *variant* of the image: mostly the image itself,
+    else a near-duplicate (elastic, a blend with another of its group, resampled), so that the SSIM targets reach from
+    unrelated to identical. Variants that are still a copy are positives of the identity head, the others take no part in it.
 
     Args:
         group_size: images a group, as in the sampler.
         spatial_size: side of the network's input.
-        seed: of the augmentation.
-        strength: of the augmentation.
+        working_size: side at which images are augmented.
+        seed: with the epoch, decides the augmentation.
+        zoom: largest magnification of a window.
+        zoom_share: share of the groups that are looked at through a window.
+        near_duplicates: share of the second views that are made of a near-duplicate.
+        ssim_targets: False leaves the targets 0, for a loss without SSIM.
+        paper_augmentation: probability of each effect of the paper's augmentation (:func:`misalign`), which then makes both views;
+            None uses ``strength`` and ``mild``.
+        strength: of the second view, see :class:`ViewStrength`.
         mild: of the first view, which stands for the training image as it is.
 
     Returns of a call (batch, device, ...):
@@ -172,24 +212,70 @@ class MakeViews:
     """
 
     def __init__(
-        self, group_size: int = 16, spatial_size: int = 128, seed: int = 0, strength: dict | None = None, mild: dict | None = None
-    ):
-        self.group_size, self.spatial_size = group_size, spatial_size
+        self,
+        group_size: int = 12,
+        spatial_size: int = 128,
+        working_size: int = 160,
+        seed: int = 0,
+        zoom: float = 2.4,
+        zoom_share: float = 0.5,
+        near_duplicates: float = 0.55,
+        ssim_targets: bool = True,
+        paper_augmentation: float | None = None,
+        strength: dict | None = None,
+        mild: dict | None = None,
+    ) -> None:
+        self.group_size, self.spatial_size, self.working_size = group_size, spatial_size, working_size
+        self.zoom, self.zoom_share, self.seed = zoom, zoom_share, seed
+        self.near_duplicates, self.ssim_targets = near_duplicates, ssim_targets
+        self.paper_augmentation = paper_augmentation
         self.generator = torch.Generator().manual_seed(seed)
         self.strength = ViewStrength(**(strength or {}))
-        self.mild = ViewStrength(**(mild or {"probability": 0.25, "rotation": 6.0, "shift": 0.04, "scale": 1.08, "occlusion": 0.0}))
+        self.mild = ViewStrength(
+            **(mild or {"probability": 0.25, "geometry": 0.25, "rotation": 6.0, "shift": 0.04, "scale": 1.08, "occlusion": 0.0})
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw what belongs to ``epoch`` (from 0), so that resumed training goes on where it stopped."""
+        self.generator.manual_seed(self.seed * 1009 + epoch)
 
     def __call__(self, batchdata, device=None, non_blocking=False, **kwargs):
         clean = batchdata["image"].to(device, non_blocking=non_blocking).float() / 255
-        clean = self._turn(clean)
+        clean = self._turn(self._window(clean))
         variant, is_copy = self._variants(clean)
+        first, second = self._targets(clean, variant)
         targets = {
-            "ssim": self._targets(clean, variant),
+            "ssim": second,
+            "ssim_first": first,
             "is_copy": is_copy.to(device),
             "patient": batchdata["patient"].to(device),
+            "index": batchdata["index"].to(device),
         }
-        views = torch.cat([augment(clean, self.mild, self.generator), augment(variant, self.strength, self.generator)])
+        if self.paper_augmentation is not None:
+            views = misalign(torch.cat([clean, variant]), self.paper_augmentation, self.generator)
+        else:
+            views = torch.cat([augment(clean, self.mild, self.generator), augment(variant, self.strength, self.generator)])
         return foreground_views(views, self.spatial_size), targets
+
+    def _window(self, images: torch.Tensor) -> torch.Tensor:
+        """Bring a group to the working size, whole or through one window; each member's window is jittered a little."""
+        size = [self.working_size] * 2
+        result = []
+        for group in images.split(self.group_size):
+            draw = torch.rand(4, generator=self.generator).tolist()
+            if draw[0] >= self.zoom_share:
+                result.append(F.interpolate(group, size, mode="bilinear", antialias=True))
+                continue
+            share = self.zoom ** -(0.25 + 0.75 * draw[1])
+            centre = (torch.tensor(draw[2:]) * 2 - 1) * (1 - share) * 0.8
+            theta = torch.zeros(len(group), 2, 3)
+            theta[:, 0, 0] = theta[:, 1, 1] = share
+            theta[:, :, 2] = centre + 0.03 * torch.randn(len(group), 2, generator=self.generator)
+            grid = F.affine_grid(theta.to(images), [len(group), 1, *size], align_corners=False)
+            seen = F.grid_sample(group, grid, align_corners=False)
+            top = seen.amax((1, 2, 3), keepdim=True)  # a window on the background alone keeps its own (dark) scale
+            result.append(seen / top.clamp_min(0.2))
+        return torch.cat(result)
 
     def _turn(self, images: torch.Tensor) -> torch.Tensor:
         """One random quarter-turn pose for each image: both views share it, since the audit looks at all 8 anyway."""
@@ -201,27 +287,38 @@ class MakeViews:
 
     def _variants(self, clean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         count, size = len(clean), clean.shape[-1]
-        draw = torch.rand(count, generator=self.generator)
+        draw = torch.rand(count, generator=self.generator) / max(self.near_duplicates, 1e-9) * 0.55
         amount = torch.rand(count, generator=self.generator)
         is_copy = torch.ones(count, dtype=torch.bool)
         variant = clean.clone()
         partner = torch.arange(count).view(-1, self.group_size).roll(1, 1).flatten()
-        blended = (draw < 0.30).nonzero().flatten()
+        blended = (draw < 0.25).nonzero().flatten()
         share = 0.25 + 0.7 * amount[blended].view(-1, 1, 1, 1).to(clean.device)
         variant[blended] = share * clean[blended] + (1 - share) * clean[partner[blended]]
         is_copy[blended] = share.cpu().flatten() >= 0.6
-        bent = ((draw >= 0.30) & (draw < 0.50)).nonzero().flatten()
+        bent = ((draw >= 0.25) & (draw < 0.45)).nonzero().flatten()
         if len(bent):
             sigma = size / 14
             fields = smooth_fields(2 * len(bent), size, sigma, self.generator).view(len(bent), 2, size, size)
             fields = fields * (amount[bent] * 7 * size / 160).view(-1, 1, 1, 1)
             variant[bent] = warp(clean[bent], fields.to(clean.device))
             is_copy[bent] = amount[bent] < 0.5
+        smoothed = ((draw >= 0.45) & (draw < 0.55)).nonzero().flatten()
+        if len(smoothed):
+            variant[smoothed] = gaussian_blur(clean[smoothed], (0.5 + 2.5 * float(amount[smoothed[0]])) * size / 160)
         return variant, is_copy
 
-    def _targets(self, clean: torch.Tensor, variant: torch.Tensor) -> torch.Tensor:
-        """SSIM [G, g, g] of the clean pair, registered on each other by centre and size of the foreground."""
+    def _targets(self, clean: torch.Tensor, variant: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """SSIM of the clean pairs of each group, registered on its first image: both [G, g, g], clean x clean and x variant."""
+        groups = (len(clean) // self.group_size, self.group_size, self.group_size)
+        if not self.ssim_targets:
+            return clean.new_zeros(groups), clean.new_zeros(groups)
+        first, second = [], []
         with torch.no_grad():
             a, b = foreground_views(clean, self.spatial_size), foreground_views(variant, self.spatial_size)
-            groups = range(0, len(clean), self.group_size)
-            return torch.stack([pairwise_ssim(a[i : i + self.group_size], b[i : i + self.group_size], stride=2) for i in groups])
+            for i in range(0, len(clean), self.group_size):
+                group, near = align_to_first(a[i : i + self.group_size], b[i : i + self.group_size])
+                both = pairwise_ssim(group, torch.cat([group, near]), stride=4)
+                first.append(both[:, : self.group_size])
+                second.append(both[:, self.group_size :])
+        return torch.stack(first), torch.stack(second)

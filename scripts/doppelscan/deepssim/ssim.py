@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-__all__ = ["pairwise_ssim", "ssim"]
+from doppelscan.images import align
+
+__all__ = ["align_to_first", "pairwise_ssim", "registered_ssim", "ssim"]
 
 K1, K2 = 0.01, 0.03
 
@@ -27,20 +29,21 @@ def _joint_range(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (high - low).clamp_min(1e-8)
 
 
-def ssim(first: torch.Tensor, second: torch.Tensor, window_size: int = 7) -> torch.Tensor:
+def ssim(first: torch.Tensor, second: torch.Tensor, window_size: int = 7, stride: int = 1) -> torch.Tensor:
     """Mean structural similarity of each pair (Wang et al. 2004; uniform window, joint data range, symmetric).
 
     Args:
         first: float [B, 1, H, W].
         second: float [B, 1, H, W].
         window_size: side of the uniform window in pixels.
+        stride: average over every so many windows a side.
 
     Returns:
         float [B] in [-1, 1].
     """
-    mean_a, var_a = _moments(first, window_size, 1)
-    mean_b, var_b = _moments(second, window_size, 1)
-    return _mean_ssim(first * second, mean_a, var_a, mean_b, var_b, _joint_range(first, second), window_size, 1)
+    mean_a, var_a = _moments(first, window_size, stride)
+    mean_b, var_b = _moments(second, window_size, stride)
+    return _mean_ssim(first * second, mean_a, var_a, mean_b, var_b, _joint_range(first, second), window_size, stride)
 
 
 def _mean_ssim(product, mean_a, var_a, mean_b, var_b, data_range, size, stride) -> torch.Tensor:
@@ -68,3 +71,57 @@ def pairwise_ssim(first: torch.Tensor, second: torch.Tensor, window_size: int = 
         one = slice(i, i + 1)
         rows.append(_mean_ssim(first[one] * second, mean_a[one], var_a[one], mean_b, var_b, data_range[i], window_size, stride))
     return torch.stack(rows)
+
+
+def _unit(images: torch.Tensor) -> torch.Tensor:
+    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    return (images - low) / (high - low).clamp_min(1e-8)
+
+
+def _aligned(
+    fixed: torch.Tensor,
+    moving: torch.Tensor,
+    others: torch.Tensor | None = None,
+    iterations: int = 6,
+    shrink: int = 2,
+    stride: int = 1,
+) -> tuple[torch.Tensor, ...]:
+    """``moving`` (and ``others``, by the same transform) on ``fixed``, kept only where that raises the SSIM with ``fixed``."""
+    count = len(moving)
+    small = [max(16, side // shrink) for side in moving.shape[-2:]]
+    pair = [F.interpolate(_unit(images), small, mode="area").expand(count, -1, -1, -1) for images in (fixed, moving)]
+    start = torch.eye(2, 3, device=moving.device).expand(count, 2, 3)
+    matrices, _ = align(pair[0], pair[1], start, torch.ones_like(pair[0]), iterations)
+    grid = F.affine_grid(matrices, list(moving.shape), align_corners=False)
+    fixed = fixed.expand(count, -1, -1, -1)
+    moved = F.grid_sample(moving, grid, align_corners=False, padding_mode="border")
+    closer = (ssim(fixed, moved, stride=stride) > ssim(fixed, moving, stride=stride)).view(-1, 1, 1, 1)
+    if others is None:
+        return (torch.where(closer, moved, moving),)
+    moved_others = F.grid_sample(others, grid, align_corners=False, padding_mode="border")
+    return torch.where(closer, moved, moving), torch.where(closer, moved_others, others)
+
+
+def registered_ssim(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """SSIM of each pair after ``second`` was registered on ``first``: the target of arXiv 2509.16582, section 3.
+
+    Rotation, scale and shift, by Gauss-Newton on band-passed structure from where the foreground squares put the pair; both
+    directions are tried and the higher counts, so that the result is symmetric.
+
+    Args:
+        first: float [B, 1, S, S], z-scored foreground squares.
+        second: float [B, 1, S, S].
+
+    Returns:
+        float [B] in [-1, 1].
+    """
+    (forward,), (backward,) = _aligned(first, second), _aligned(second, first)
+    return torch.maximum(ssim(first, forward), ssim(second, backward))
+
+
+def align_to_first(images: torch.Tensor, variants: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Register each of ``images`` [B, 1, S, S] on the first; its variant moves with it. All pairs then share one frame.
+
+    Coarser than :func:`registered_ssim`, since training does it for every batch.
+    """
+    return _aligned(images[:1], images, variants, 4, 3, 4)  # type: ignore[return-value]

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-__all__ = ["WeightsError", "file_sha256", "load_weights"]
+__all__ = ["WeightsError", "file_sha256", "load_weights", "start_from"]
 
 CHECKSUMS = "checksums.json"
 
@@ -74,3 +74,8 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
         )
     network.load_state_dict(state, strict=True)
     return network.eval()
+
+
+def start_from(network: nn.Module, path: str | os.PathLike | None) -> nn.Module:
+    """``network`` with the weights of ``path`` to train on from, or as it is (random) for None; see :func:`load_weights`."""
+    return network if path is None else load_weights(network, path)

@@ -1,8 +1,10 @@
 """Images: files to records, pixels and the one preprocessing; generated patients."""
 
+from doppelscan.images.alignment import align, band_pass, correlation
 from doppelscan.images.copies import COPY_TRANSFORMS, plant_copy
 from doppelscan.images.foreground import foreground_square, gaussian_blur
 from doppelscan.images.generated import generate_cohort, smooth_fields, warp
+from doppelscan.images.planted import PlantedCopies, PlantedQueries
 from doppelscan.images.readers import ImageError, read_pixels
 from doppelscan.images.records import ImageRecord, ImageSet, InputError, SkippedImage, SliceChoice, content_hash, find_images
 from doppelscan.images.transforms import ForegroundSquared, LoadSliced, SquareThumbnaild, Windowd
@@ -15,11 +17,16 @@ __all__ = [
     "ImageSet",
     "InputError",
     "LoadSliced",
+    "PlantedCopies",
+    "PlantedQueries",
     "SkippedImage",
     "SliceChoice",
     "SquareThumbnaild",
     "Windowd",
+    "align",
+    "band_pass",
     "content_hash",
+    "correlation",
     "find_images",
     "foreground_square",
     "gaussian_blur",

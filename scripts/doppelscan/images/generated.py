@@ -16,10 +16,13 @@ from doppelscan.images.foreground import gaussian_blur
 __all__ = ["generate_cohort", "smooth_fields", "warp"]
 
 
-def smooth_fields(count: int, size: int, sigma: float, generator: torch.Generator) -> torch.Tensor:
-    """Gaussian random fields [count, size, size] of zero mean and unit variance, smooth over ``sigma`` pixels (periodic)."""
+def smooth_fields(count: int, size: int, sigma: float, generator: torch.Generator, stretch: float = 1.0) -> torch.Tensor:
+    """Gaussian random fields [count, size, size] of zero mean and unit variance, smooth over ``sigma`` pixels (periodic).
+
+    ``stretch`` lengthens what is smooth down the image and narrows it across by the same factor.
+    """
     white = torch.randn(count, size, size, generator=generator)
-    frequency = torch.fft.fftfreq(size)[:, None] ** 2 + torch.fft.rfftfreq(size)[None] ** 2
+    frequency = (torch.fft.fftfreq(size)[:, None] * stretch) ** 2 + (torch.fft.rfftfreq(size)[None] / stretch) ** 2
     low_pass = torch.exp(-2 * (math.pi * sigma) ** 2 * frequency)
     fields = torch.fft.irfft2(torch.fft.rfft2(white) * low_pass, s=(size, size))
     fields = fields - fields.mean((1, 2), keepdim=True)
@@ -54,6 +57,38 @@ def _body(count: int, size: int, generator: torch.Generator) -> torch.Tensor:
     return 1 - radius + shared + own
 
 
+def _segments(patients: int, size: int, generator: torch.Generator) -> torch.Tensor:
+    """A column of repeated bodies and the gaps between them [patients, 2, size, size], as vertebrae, ribs or toes make."""
+    axis = torch.linspace(-1, 1, size)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    count, width = _uniform(generator, 2, 6), _uniform(generator, 0.12, 0.3)
+    bend = _uniform(generator, 0.0, 0.3) + 0.04 * torch.randn(patients, 1, 1, generator=generator)
+    phase = 0.3 * torch.randn(patients, 1, 1, generator=generator)
+    pace = 1 + 0.05 * torch.randn(patients, 1, 1, generator=generator)
+    place = x - _uniform(generator, -0.4, 0.4) - bend * torch.sin(2.5 * y)
+    column = torch.exp(-((place / width) ** 2)) * 2.5
+    wave = torch.cos(math.pi * count * pace * y + phase)
+    return torch.stack([column * (wave > -0.6).float(), column * (wave <= -0.6).float()], 1)
+
+
+def _ramp(size: int, generator: torch.Generator) -> torch.Tensor:
+    """A plane from -1 to 1 in a random direction [size, size]: a surface coil's reach."""
+    axis = torch.linspace(-1, 1, size)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    angle = _uniform(generator, 0, 2 * math.pi)
+    return x * math.cos(angle) + y * math.sin(angle)
+
+
+def _narrow_field(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Black bars on two sides, as a rectangular field of view has in a square image; the cohort shares them."""
+    size = images.shape[-1]
+    bars = (torch.rand(2, generator=generator) * 0.22 * size).long().tolist()
+    images = images.clone()
+    images[..., : bars[0]] = 0
+    images[..., size - bars[1] :] = 0
+    return images.transpose(-1, -2) if _uniform(generator, 0, 1) < 0.5 else images
+
+
 def generate_cohort(patients: int, slices: int = 2, size: int = 160, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """One cohort of generated patients.
 
@@ -69,23 +104,28 @@ def generate_cohort(patients: int, slices: int = 2, size: int = 160, seed: int =
     generator = torch.Generator().manual_seed(seed)
     labels = int(torch.randint(4, 9, (), generator=generator))
     coarse = size / _uniform(generator, 7, 16)
-    likeness = _uniform(generator, 0.15, 0.6)  # the share of the coarse anatomy that belongs to one patient alone
-    shared = smooth_fields(labels, size, coarse, generator)
-    own = smooth_fields(patients * labels, size, coarse, generator).view(patients, labels, size, size)
-    finer = smooth_fields(patients * labels, size, coarse / 3, generator).view(patients, labels, size, size)
-    maps = shared[None] + likeness * own + _uniform(generator, 0.05, 0.4) * finer
+    stretch = _uniform(generator, 1.2, 2.2) if _uniform(generator, 0, 1) < 0.4 else 1.0  # muscle, vessels, a limb's long axis
+    likeness = _uniform(generator, 0.04, 0.5)  # the share of the coarse anatomy that belongs to one patient alone
+    shared = smooth_fields(labels, size, coarse, generator, stretch)
+    own = smooth_fields(patients * labels, size, coarse, generator, stretch).view(patients, labels, size, size)
+    finer = smooth_fields(patients * labels, size, coarse / 3, generator, stretch).view(patients, labels, size, size)
+    maps = shared[None] + likeness * own + _uniform(generator, 0.03, 0.4) * finer
+    if _uniform(generator, 0, 1) < 0.3:
+        maps[:, :2] += _segments(patients, size, generator)
     detail_sigma = size / _uniform(generator, 30, 70)
     detail = smooth_fields(patients * 2, size, detail_sigma, generator).view(patients, 2, size, size)
     folds = smooth_fields(patients, size, detail_sigma * 1.5, generator)
     body = _body(patients, size, generator)
     rim_width = _uniform(generator, 0.02, 0.08) if _uniform(generator, 0, 1) < 0.5 else 0.0
 
-    means = torch.rand(labels, generator=generator) * 0.8 + 0.2
+    # A power above 1 leaves one or two bright tissues among dark ones, as fat or fluid is.
+    means = torch.rand(labels, generator=generator) ** _uniform(generator, 0.8, 2.5) * 0.85 + 0.15
     texture = torch.rand(labels, generator=generator) * 0.15
     fold_mean = _uniform(generator, -0.5, 0.5)
     rim_mean, background = _uniform(generator, 0.5, 1.3), _uniform(generator, 0, 0.08)
     if _uniform(generator, 0, 1) < 0.1:
         background = _uniform(generator, 0.1, 0.4)
+    falloff = torch.exp(_uniform(generator, 0.3, 1.2) * _ramp(size, generator)) if _uniform(generator, 0, 1) < 0.25 else 1.0
     blur, noise = _uniform(generator, 0.4, 1.2), _uniform(generator, 0.0, 0.03)
     images = []
     for index in range(slices):
@@ -105,11 +145,13 @@ def generate_cohort(patients: int, slices: int = 2, size: int = 160, seed: int =
         rim = inside * torch.sigmoid((rim_width - body) * 60) if rim_width else torch.zeros_like(inside)
         image = image * (inside - rim) + rim_mean * rim + background * (1 - inside)
         bias = torch.exp(0.15 * smooth_fields(patients, size, size / 3, generator))
-        image = gaussian_blur((image * bias)[:, None], blur)
+        image = gaussian_blur((image * bias * falloff)[:, None], blur)
         image = image + noise * torch.randn(image.shape, generator=generator)
         images.append(image)
     stacked = torch.stack(images, 1).view(patients * slices, 1, size, size)
     low = stacked.flatten(1).quantile(0.002, 1).view(-1, 1, 1, 1)
     high = stacked.flatten(1).quantile(0.998, 1).view(-1, 1, 1, 1)
     stacked = ((stacked - low) / (high - low).clamp_min(1e-6)).clamp(0, 1)
+    if _uniform(generator, 0, 1) < 0.3:
+        stacked = _narrow_field(stacked, generator)
     return (stacked * 255).round().to(torch.uint8), torch.arange(patients).repeat_interleave(slices)

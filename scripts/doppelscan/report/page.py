@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from doppelscan.verify import verdict
+from doppelscan.deepssim import THRESHOLDS, verdict
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -84,7 +84,7 @@ def _distributions(tables, summary: dict[str, Any]) -> str:
     if flagged:
         axes[0].axvline(min(s.score for s in flagged), color=INK, linestyle="--", linewidth=1)
         axes[0].set_title("dashed: lowest flagged score", fontsize=9, loc="left")
-    for threshold in (0.60, 0.85):
+    for threshold in THRESHOLDS:
         axes[1].axvline(threshold, color=INK, linestyle=":", linewidth=1)
     axes[1].set_title("dotted: 0.60 similar, 0.85 duplicate", fontsize=9, loc="left")
     buffer = io.StringIO()

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from doppelscan.verify import verdict
+from doppelscan.deepssim import verdict
 
 __all__ = ["SCORE_COLUMNS", "AuditTables", "write_atomic"]
 

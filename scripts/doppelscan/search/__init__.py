@@ -1,7 +1,21 @@
 """Search: the embedding store on disk and exact top-k."""
 
 from doppelscan.search.proposals import CandidateSearch, Proposals
+from doppelscan.search.similarity import EncoderSimilarity, NormalisedCorrelation, PerceptualHash, PlainSSIM, Similarity
 from doppelscan.search.store import EmbeddingStore, StoreError, fingerprint
 from doppelscan.search.topk import best_of_poses, top_k
 
-__all__ = ["CandidateSearch", "EmbeddingStore", "Proposals", "StoreError", "best_of_poses", "fingerprint", "top_k"]
+__all__ = [
+    "CandidateSearch",
+    "EmbeddingStore",
+    "EncoderSimilarity",
+    "NormalisedCorrelation",
+    "PerceptualHash",
+    "PlainSSIM",
+    "Proposals",
+    "Similarity",
+    "StoreError",
+    "best_of_poses",
+    "fingerprint",
+    "top_k",
+]

@@ -1,7 +1,6 @@
-"""Verification: registration of candidate pairs, aligned agreement, pose and class."""
+"""Verification: registration of candidate pairs, aligned agreement and pose."""
 
-from doppelscan.verify.classes import VERDICTS, verdict
 from doppelscan.verify.pose import Pose
 from doppelscan.verify.registration import PairAgreement, Registration
 
-__all__ = ["VERDICTS", "PairAgreement", "Pose", "Registration", "verdict"]
+__all__ = ["PairAgreement", "Pose", "Registration"]

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from doppelscan.deepssim import quarter_turn, ssim, zscore
-from doppelscan.images import gaussian_blur
+from doppelscan.images import align, band_pass, correlation
 from doppelscan.verify.pose import Pose
 
 __all__ = ["PairAgreement", "Registration"]
@@ -90,10 +90,10 @@ class Registration:
         filled = filled_border(_resize(query, half))
         numbers, matrices = self.coarse(query, candidates, filled)
         posed = torch.stack([quarter_turn(c, int(n)) for c, n in zip(candidates, numbers, strict=True)])
-        matrices, agreement = self._refine(_resize(query, half), _resize(posed, half), matrices, 1 - filled, 5)
+        matrices, agreement = align(_resize(query, half), _resize(posed, half), matrices, 1 - filled, 5)
         kept = agreement.argsort(descending=True, stable=True)[: self.refined]
         seen = F.interpolate(1 - filled, size=query.shape[-2:])
-        refined, _ = self._refine(query, posed[kept], matrices[kept], seen, 6)
+        refined, _ = align(query, posed[kept], matrices[kept], seen, 6)
         return self._measure(query, posed[kept], refined, seen, numbers[kept.cpu()], kept.cpu())
 
     def coarse(self, query: torch.Tensor, candidates: torch.Tensor, filled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -149,42 +149,6 @@ class Registration:
         cosine, sine = math.cos(angle) / scale, math.sin(angle) / scale
         return torch.tensor([[cosine, -sine, -x], [sine, cosine, -y]], dtype=torch.float32)
 
-    def _refine(self, query, posed, matrices, seen, iterations):
-        """Gauss-Newton on a similarity transform with a free gain; returns matrices and the band-passed correlation."""
-        count, size = len(posed), query.shape[-1]
-        sigma = size / 24
-        target = band_pass(query, sigma).flatten(1).expand(count, -1)
-        seen = seen.flatten(1)
-        moving = band_pass(posed, sigma)
-        gradient = torch.cat([moving, *_gradients(moving)], 1)
-        axis = (torch.arange(size, device=query.device, dtype=torch.float32) + 0.5) / size * 2 - 1
-        y, x = (a.flatten() for a in torch.meshgrid(axis, axis, indexing="ij"))
-        best = matrices.clone()
-        best_score = torch.full((count,), -2.0, device=query.device)
-        current = matrices.clone()
-        for step in range(iterations + 1):
-            grid = F.affine_grid(current, [count, 1, size, size], align_corners=False)
-            warped = F.grid_sample(gradient, grid, align_corners=False).flatten(2)
-            inside = (grid.abs().amax(-1) <= 1).flatten(1).float() * seen
-            image, gx, gy = warped[:, 0], warped[:, 1], warped[:, 2]
-            score = _correlation(image, target, inside)
-            better = score > best_score
-            best = torch.where(better[:, None, None], current, best)
-            best_score = torch.where(better, score, best_score)
-            if step == iterations:
-                break
-            columns = torch.stack([gx * x + gy * y, gy * x - gx * y, gx, gy, image, torch.ones_like(image)], 2)
-            columns = columns * inside[..., None]
-            normal = columns.transpose(1, 2) @ columns
-            damping = torch.diag_embed(1e-3 * normal.diagonal(dim1=1, dim2=2) + 1e-6)
-            right = columns.transpose(1, 2) @ (target * inside)[..., None]
-            solution = torch.linalg.solve(normal + damping, right)[..., 0]
-            gain = solution[:, 4].clamp_min(0.2)
-            delta = (solution[:, :4] / gain[:, None]).clamp(-0.08, 0.08)
-            a, b, tx, ty = delta.unbind(1)
-            current = current + torch.stack([torch.stack([a, -b, tx], 1), torch.stack([b, a, ty], 1)], 1)
-        return best, best_score
-
     def _measure(self, query, posed, matrices, seen, numbers, kept) -> list[PairAgreement]:
         count, size = len(posed), query.shape[-1]
         grid = F.affine_grid(matrices, [count, 1, size, size], align_corners=False)
@@ -219,18 +183,10 @@ def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
     return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
 
 
-def band_pass(images: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Fine structure of ``images`` [B, 1, S, S]: what differs from its surroundings of ``sigma`` pixels, in local units."""
-    lifted = images.clamp_min(0) ** 0.7
-    fine = gaussian_blur(lifted, 0.6) - gaussian_blur(lifted, sigma)
-    local = gaussian_blur(fine * fine, 2 * sigma).sqrt()
-    return fine / (local + 0.03)
-
-
 def detail_correlation(first: torch.Tensor, second: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
     """Correlation [B] of the band-passed images where either holds anatomy and both are ``inside`` the field of view."""
     sigma = first.shape[-1] / 40
-    return _correlation(band_pass(first, sigma).flatten(1), band_pass(second, sigma).flatten(1), inside.flatten(1))
+    return correlation(band_pass(first, sigma).flatten(1), band_pass(second, sigma).flatten(1), inside.flatten(1))
 
 
 def filled_border(images: torch.Tensor, level: float = 0.01, most: float = 0.35) -> torch.Tensor:
@@ -249,20 +205,6 @@ def filled_border(images: torch.Tensor, level: float = 0.01, most: float = 0.35)
         reached = F.max_pool2d(reached, step, stride=1, padding=step // 2) * dark
     grown = F.max_pool2d(reached, 3, stride=1, padding=1)
     return grown * (grown.mean((1, 2, 3), keepdim=True) < most).float()
-
-
-def _gradients(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """d/dx and d/dy in [-1, 1] coordinates, central differences."""
-    padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
-    scale = images.shape[-1] / 4
-    return (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) * scale, (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) * scale
-
-
-def _correlation(first: torch.Tensor, second: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    total = weight.sum(1, keepdim=True).clamp_min(1)
-    a = (first - (first * weight).sum(1, keepdim=True) / total) * weight
-    b = (second - (second * weight).sum(1, keepdim=True) / total) * weight
-    return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp_min(1e-8)
 
 
 def _normalised(images: torch.Tensor) -> torch.Tensor:

@@ -3,22 +3,33 @@
 from doppelscan.workflows.audit import Audit, AuditResult
 from doppelscan.workflows.embed import EmbeddingEvaluator, EmbeddingWriter, PoseInferer, RecordDataset
 from doppelscan.workflows.errors import one_line_errors
+from doppelscan.workflows.evaluate import CopyDetection, EvaluationImages, EvaluationReport, evaluation_pairs
 from doppelscan.workflows.index import FeatureCollector, IndexFitter, IndexScoreWriter
 from doppelscan.workflows.locations import audit_root, bundle_root
 from doppelscan.workflows.run import audit
+from doppelscan.workflows.training import BestWeights, EarlyStop, EpochSeeds, GradientClip, ResumableCheckpoint
 
 __all__ = [
     "Audit",
     "AuditResult",
+    "BestWeights",
+    "CopyDetection",
+    "EarlyStop",
     "EmbeddingEvaluator",
     "EmbeddingWriter",
+    "EpochSeeds",
+    "EvaluationImages",
+    "EvaluationReport",
     "FeatureCollector",
+    "GradientClip",
     "IndexFitter",
     "IndexScoreWriter",
     "PoseInferer",
     "RecordDataset",
+    "ResumableCheckpoint",
     "audit",
     "audit_root",
     "bundle_root",
+    "evaluation_pairs",
     "one_line_errors",
 ]

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 from doppelscan.calibrate import Conclusion, Evidence, conclude, conformal_p_values, q_values, residual_risk, wilson
-from doppelscan.deepssim import file_sha256
+from doppelscan.deepssim import encoder_file, file_sha256, verdict
 from doppelscan.images import ImageSet, InputError, SkippedImage
 from doppelscan.memorization import patient_folds
 from doppelscan.report import AuditTables, write_report
 from doppelscan.search import CandidateSearch, EmbeddingStore, fingerprint
-from doppelscan.verify import Registration, verdict
+from doppelscan.verify import Registration
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
 from doppelscan.workflows.scoring import EmbeddedSet, ScoredImage, score_images
 
@@ -99,7 +99,7 @@ class Audit:
         self.training = self._like_synthetic(training, "training")
         self.holdout = None if holdout is None else self._like_synthetic(holdout, "holdout")
         self.output = Path(output)
-        self.weights_sha256 = file_sha256(weights) if weights else "none"
+        self.weights_sha256 = file_sha256(encoder_file(weights)) if weights else "none"
         self.fdr, self.candidates, self.control_size = fdr, candidates, control_size
         self.redact, self.gate, self.seed = redact, gate, seed
         self.seconds: dict[str, float] = {}
@@ -140,7 +140,14 @@ class Audit:
             null_rows = self._spread(training)
             null = self._posed_training(training, null_rows)
             search = CandidateSearch(self.candidates, self.seed)
-            search.fit(training.single_pose(), training.patients, null.features(), np.array(null_rows))
+            self.view_differences = self.evaluator.view_differences(null.thumbnails(range(len(null))), self.seed).get("embedding")
+            search.fit(
+                training.single_pose(),
+                training.patients,
+                null.features(),
+                np.array(null_rows),
+                view_differences=self.view_differences,
+            )
             if search.index is None:
                 self.notes.append(f"No Memorization Index: {search.index_reason}")
         verified = EmbeddingStore(
@@ -242,7 +249,7 @@ class Audit:
                 continue
             reference = training.subset(outside)
             fold_search = CandidateSearch(self.candidates, self.seed).fit(
-                reference.single_pose(), reference.patients, null_of=search.index
+                reference.single_pose(), reference.patients, null_of=search.index, view_differences=self.view_differences
             )
             part = score_images(
                 control.subset(inside), reference, fold_search, self.registration, verified, f"control {number + 1}/{folds}"

@@ -15,8 +15,18 @@ from monai.engines import SupervisedEvaluator
 from monai.inferers import Inferer
 from torch.utils.data import DataLoader, default_collate
 
-from doppelscan.deepssim import quarter_turn_poses, rotated
-from doppelscan.images import ImageError, ImageRecord, ImageSet, InputError, SkippedImage, SliceChoice, content_hash, find_images
+from doppelscan.deepssim import quarter_turn_poses, rotated, view_differences
+from doppelscan.images import (
+    ForegroundSquared,
+    ImageError,
+    ImageRecord,
+    ImageSet,
+    InputError,
+    SkippedImage,
+    SliceChoice,
+    content_hash,
+    find_images,
+)
 from doppelscan.report import to_csv, write_atomic
 from doppelscan.search import EmbeddingStore
 from doppelscan.workflows.progress import progress
@@ -305,6 +315,21 @@ class EmbeddingEvaluator(SupervisedEvaluator):
             if ok and key not in store and record.id not in unread:
                 image_set.skipped.append(SkippedImage(record.id, "the same bytes as another unreadable image"))
         return [r for r, _ in kept], [k for _, k in kept]
+
+    def view_differences(self, thumbnails: torch.Tensor, seed: int = 0) -> dict[str, np.ndarray]:
+        """Output name -> float32 [V, C], what views of ``thumbnails`` uint8 [n, 1, S, S] change in it; ``{}`` for another preprocessing
+        than foreground squares."""
+        transforms = getattr(self.dataset.transform, "transforms", [])
+        sizes = [t.spatial_size for t in transforms if isinstance(t, ForegroundSquared)]
+        if not sizes:
+            return {}
+        self.network.eval()
+
+        def embed(images: torch.Tensor) -> torch.Tensor:
+            return self.network(images.to(self.state.device).contiguous(memory_format=torch.channels_last)).float().cpu()
+
+        found = view_differences(embed, thumbnails, sizes[0], seed=seed).numpy()
+        return {name: np.ascontiguousarray(found[:, part]) for name, part in self.output_slices.items()}
 
     def _run(self, dataset, missing, keys, store, poses, label) -> None:
         self.pose_inferer.poses = poses

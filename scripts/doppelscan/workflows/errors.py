@@ -17,7 +17,7 @@ __all__ = ["one_line_errors", "user_mistake"]
 def user_mistake(error: BaseException | None) -> BaseException | None:
     """The mistake behind ``error``, or None when the error is ours; MONAI's config parser wraps what it runs in RuntimeErrors."""
     while error is not None:
-        if isinstance(error, (InputError, ImageError, WeightsError, StoreError, ReportError)):
+        if isinstance(error, (InputError, ImageError, WeightsError, StoreError, ReportError, FloatingPointError)):
             return error
         error = error.__cause__ or error.__context__
     return None

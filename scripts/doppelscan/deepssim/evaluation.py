@@ -1,0 +1,126 @@
+"""Pairs of images with their registered SSIM, aligned and misaligned: what the deepssim head is measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from monai.data import Dataset
+from monai.inferers import SimpleInferer
+from torch.nn import functional as F
+
+from doppelscan.deepssim.augment import foreground_views, misalign, quarter_turn_poses
+from doppelscan.deepssim.ssim import registered_ssim
+from doppelscan.images import InputError, gaussian_blur, smooth_fields, warp
+
+__all__ = ["PairDataset", "PairInferer", "PreparePairs"]
+
+KINDS = ("other image", "look-alike", "blend", "elastic", "blur", "same image")
+
+
+class PairDataset(Dataset):
+    """Pairs of one cohort, from unrelated to identical: a third are two images, the others an image and a near-duplicate.
+
+    Args:
+        images: uint8 [N, 1, S, S], square images of one cohort or more.
+        cohorts: int [N]; the two of a pair are of one cohort.
+        pairs: how many.
+        seed: of the choice and of the near-duplicates.
+        spatial_size: side of the foreground squares that the target is measured on.
+
+    Items are {"image": float32 [2, 1, S, S] in [0, 1], "label": float32, the registered SSIM of the clean pair}.
+
+    Raises:
+        InputError: fewer than two images of a cohort.
+    """
+
+    def __init__(self, images: torch.Tensor, cohorts: Sequence[int], pairs: int = 600, seed: int = 0, spatial_size: int = 128):
+        self.images, self.generator = images, torch.Generator().manual_seed(seed)
+        cohort = torch.as_tensor(cohorts)
+        usable = [c for c in cohort.unique().tolist() if int((cohort == c).sum()) >= 2]
+        if not usable:
+            raise InputError("Pairs need at least 2 images of one cohort. Got one image of each; name a folder with more.")
+        self.members = [(cohort == c).nonzero().flatten() for c in usable]
+        small = torch.cat([F.interpolate(part.float(), (16, 16), mode="area").flatten(1) for part in images.split(256)])
+        self.tiny = F.normalize(small - small.mean(1, keepdim=True), dim=1)
+        items = []
+        for number in range(pairs):
+            kind = KINDS[(number // 2) % len(KINDS)] if number % 3 else KINDS[number % 2]
+            items.append((kind, *self._pair(kind, self.members[number % len(self.members)])))
+        self.kinds = [kind for kind, _, _ in items]
+        first, second = torch.stack([a for _, a, _ in items]), torch.stack([b for _, _, b in items])
+        labels = [
+            registered_ssim(foreground_views(a, spatial_size), foreground_views(b, spatial_size))
+            for a, b in zip(first.split(32), second.split(32), strict=True)
+        ]
+        self.labels = torch.cat(labels) if labels else torch.zeros(0)
+        self.pairs = torch.stack([first, second], 1)
+        super().__init__(data=list(range(len(self.pairs))))
+
+    def _pair(self, kind: str, members: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        draw = torch.rand(3, generator=self.generator).tolist()
+        anchor = int(members[int(draw[0] * len(members))])
+        order = members[(self.tiny[members] @ self.tiny[anchor]).argsort(descending=True)]
+        order = order[order != anchor]
+        near = int(order[int(draw[1] * min(8, len(order)))]) if kind != "other image" else int(order[int(draw[1] * len(order))])
+        a, b = self.images[anchor].float() / 255, self.images[near].float() / 255
+        size = a.shape[-1]
+        if kind in ("other image", "look-alike"):
+            return a, b
+        if kind == "blend":
+            return a, (0.3 + 0.7 * draw[2]) * a + (0.7 - 0.7 * draw[2]) * b
+        if kind == "elastic":
+            field = smooth_fields(2, size, size / 14, self.generator)[None] * (6 * draw[2] * size / 160)
+            return a, warp(a[None], field)[0]
+        if kind == "blur":
+            return a, gaussian_blur(a[None], (0.3 + 3 * draw[2]) * size / 160)[0]
+        return a, a.clone()
+
+    def _transform(self, index: int) -> dict[str, Any]:
+        return {"image": self.pairs[index], "label": self.labels[index]}
+
+
+class PreparePairs:
+    """``prepare_batch`` of an evaluator: foreground views of both images of each pair.
+
+    Args:
+        spatial_size: side of the network's input.
+        probability: of each effect of :func:`misalign` on each image; 0 leaves the pairs aligned.
+        poses: 8 looks at the second image in all flip and quarter-turn poses.
+        seed: of the misalignment.
+
+    Returns of a call:
+        image float32 [(1 + poses) * B, 1, size, size], the first images, then the second ones pose by pose; and labels [B].
+    """
+
+    def __init__(self, spatial_size: int = 128, probability: float = 0.0, poses: int = 1, seed: int = 0) -> None:
+        self.spatial_size, self.probability, self.poses = spatial_size, probability, poses
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, batchdata, device=None, non_blocking=False, **kwargs):
+        first, second = batchdata["image"].to(device, non_blocking=non_blocking).unbind(1)
+        if self.probability > 0:
+            first = misalign(first, self.probability, self.generator)
+            second = misalign(second, self.probability, self.generator)
+        a, b = foreground_views(first, self.spatial_size), foreground_views(second, self.spatial_size)
+        views = quarter_turn_poses(b).flatten(0, 1) if self.poses == 8 else b
+        return torch.cat([a, views]), batchdata["label"].to(device)
+
+
+class PairInferer(SimpleInferer):
+    """Run the encoder on the views of :class:`PreparePairs` and give each pair's cosine [B], the best of the second's poses.
+
+    Args:
+        size: values of the deepssim head, the first ones of the prediction.
+        poses: as in :class:`PreparePairs`.
+    """
+
+    def __init__(self, size: int = 256, poses: int = 1) -> None:
+        super().__init__()
+        self.size, self.poses = size, poses
+
+    def __call__(self, inputs: torch.Tensor, network, *args, **kwargs) -> torch.Tensor:
+        heads = F.normalize(super().__call__(inputs, network, *args, **kwargs)[:, : self.size].float(), dim=1)
+        pairs = len(heads) // (1 + self.poses)
+        return (heads[:pairs] * heads[pairs:].view(self.poses, pairs, -1)).sum(2).amax(0)

@@ -1,0 +1,195 @@
+"""Encoders that are not ours: a TorchScript file such as the released DeepSSIM, and the paper's ConvNeXt form."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from doppelscan.deepssim.weights import WeightsError, load_weights
+
+__all__ = ["ConvNeXtEncoder", "OnnxEncoder", "TorchScriptEncoder", "encoder_file", "load_encoder"]
+
+PREFIX = "torchscript:"
+
+
+def encoder_file(encoder: str | os.PathLike) -> str:
+    """The file that an ``--encoder`` value names: PATH, or torchscript:PATH."""
+    return os.fspath(encoder).removeprefix(PREFIX)
+
+
+def load_encoder(network: nn.Module, encoder: str | os.PathLike) -> nn.Module:
+    """The encoder that ``encoder`` names, in evaluation mode: PATH loads weights into ``network``, torchscript:PATH replaces it.
+
+    Raises:
+        WeightsError: see :func:`~doppelscan.deepssim.load_weights` and :class:`TorchScriptEncoder`.
+    """
+    if os.fspath(encoder).startswith(PREFIX):
+        return TorchScriptEncoder(encoder_file(encoder)).eval()
+    return load_weights(network, encoder)
+
+
+class TorchScriptEncoder(nn.Module):
+    """A TorchScript encoder: our own export, or the one that the authors of arXiv 2509.16582 released (``best_model_jit.pt``).
+
+    Theirs takes 3 channels and gives one embedding, which then is both outputs, ``deepssim`` and ``embedding``; it has no layer
+    features, so the Memorization Index is not computed with it.
+
+    Args:
+        path: the file; TorchScript holds the architecture, so nothing else is needed.
+        output_slices: where each output lies in the prediction; None takes all of it as both outputs.
+        spatial_size: side of the input that the shapes are checked with.
+
+    Shape:
+        image float32 [B, 1, H, W], z-scored (repeated where the file takes 3 channels) -> float32 [B, D].
+
+    Raises:
+        WeightsError: no such file, no TorchScript, or it takes neither [B, 3, H, W] nor [B, 1, H, W] to [B, D].
+    """
+
+    def __init__(self, path: str | os.PathLike, output_slices: Mapping[str, slice] | None = None, spatial_size: int = 128) -> None:
+        super().__init__()
+        _require_file(path, "TorchScript")
+        try:
+            self.script = torch.jit.load(str(path), map_location="cpu").eval()
+        except Exception as error:
+            raise WeightsError(
+                f"The encoder {str(path)!r} must be a TorchScript file. Got: {_reason(error)}; "
+                "for a checkpoint pass --encoder PATH without torchscript:."
+            ) from error
+        shape, failure = None, ""
+        for self.channels in (3, 1):
+            try:
+                with torch.no_grad():
+                    shape = tuple(self.script(torch.zeros(2, self.channels, spatial_size, spatial_size)).shape)
+                break
+            except Exception as error:  # noqa: BLE001 - TorchScript raises whatever its code raises
+                failure = failure or _reason(error)
+        if shape is None:
+            raise WeightsError(
+                f"The encoder {str(path)!r} must take float32 [B, 3, {spatial_size}, {spatial_size}] or one channel. Got an error: {failure}"
+            )
+        if len(shape) != 2 or shape[0] != 2:
+            raise WeightsError(
+                f"The encoder {str(path)!r} must give one vector an image, [B, D]. Got {list(shape)} for 2 images; "
+                "it is not an embedding network."
+            )
+        self.output_slices = dict(output_slices or {"deepssim": slice(0, shape[1]), "embedding": slice(0, shape[1])})
+        self.whole = output_slices is None
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        out = self.script(image.contiguous().expand(-1, self.channels, -1, -1).contiguous()).float()
+        return F.normalize(out, dim=1) if self.whole else out
+
+
+class OnnxEncoder(nn.Module):
+    """Our ONNX export, run by onnxruntime: CUDA where the runtime has it, else the CPU.
+
+    Args:
+        path: the file.
+        output_slices: where each output lies in the prediction.
+        threads: of the CPU; 0 lets onnxruntime choose.
+
+    Shape:
+        image float32 [B, 1, H, W], z-scored -> float32 [B, D].
+
+    Raises:
+        WeightsError: no such file, or onnxruntime cannot run it.
+        ImportError: onnxruntime is missing; ``pip install "doppelscan[onnx]"``.
+    """
+
+    def __init__(self, path: str | os.PathLike, output_slices: Mapping[str, slice], threads: int = 0) -> None:
+        super().__init__()
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ImportError('OnnxEncoder needs onnxruntime: pip install "doppelscan[onnx]"') from error
+        _require_file(path, "ONNX")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        known = onnxruntime.get_available_providers()
+        providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in known]
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        except Exception as error:
+            raise WeightsError(f"The encoder {str(path)!r} must be an ONNX model. Got: {_reason(error)}") from error
+        self.output_slices = dict(output_slices)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        pixels = image.detach().cpu().float().contiguous().numpy()
+        (out,) = self.session.run(None, {self.session.get_inputs()[0].name: pixels})
+        return torch.from_numpy(out).to(image.device)
+
+
+def _reason(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:160]
+
+
+def _require_file(path: str | os.PathLike, kind: str) -> None:
+    if not Path(path).is_file():
+        raise WeightsError(f"The 'encoder' parameter must name a file of kind {kind}. Got {str(path)!r}, which does not exist.")
+
+
+class ConvNeXtEncoder(nn.Module):
+    """The encoder of arXiv 2509.16582: ConvNeXt, global average pool, BatchNorm, Linear 512, GELU, Dropout 0.33, Linear 256.
+
+    Args:
+        depths: blocks of the four stages; the default is ConvNeXt-Base.
+        hidden_sizes: channels of the four stages.
+        embedding_size: size of the embedding.
+        dropout: in the head.
+        freeze: stages that are not trained, of ``stem``, ``stage1`` .. ``stage4``. The paper names the first two stages; its code
+            froze 58.6 % of the parameters by a substring match, so the list is explicit here.
+        pretrained: folder of a ``transformers`` ConvNeXt checkpoint; None starts from random weights. Nothing is downloaded.
+
+    Shape:
+        image float32 [B, 1, H, W], z-scored -> float32 [B, embedding_size] of unit length.
+
+    Raises:
+        ImportError: transformers is missing; ``pip install "doppelscan[paper]"``.
+        ValueError: an unknown name in ``freeze``.
+    """
+
+    def __init__(
+        self,
+        depths: Sequence[int] = (3, 3, 27, 3),
+        hidden_sizes: Sequence[int] = (128, 256, 512, 1024),
+        embedding_size: int = 256,
+        dropout: float = 0.33,
+        freeze: Sequence[str] = ("stem", "stage1", "stage2"),
+        pretrained: str | None = None,
+    ) -> None:
+        super().__init__()
+        try:
+            from transformers import ConvNextConfig, ConvNextModel
+        except ImportError as error:
+            raise ImportError('ConvNeXtEncoder needs transformers: pip install "doppelscan[paper]"') from error
+        if pretrained is None:
+            self.backbone = ConvNextModel(ConvNextConfig(depths=list(depths), hidden_sizes=list(hidden_sizes)))
+        else:
+            self.backbone = ConvNextModel.from_pretrained(pretrained, local_files_only=True)
+        width, self.embedding_size = list(hidden_sizes)[-1], embedding_size
+        self.head = nn.Sequential(
+            nn.BatchNorm1d(width), nn.Linear(width, 512), nn.GELU(), nn.Dropout(dropout), nn.Linear(512, embedding_size)
+        )
+        parts: dict[str, nn.Module] = {"stem": self.backbone.embeddings}
+        parts |= {f"stage{i}": stage for i, stage in enumerate(self.backbone.encoder.stages, 1)}
+        unknown = [name for name in freeze if name not in parts]
+        if unknown:
+            raise ValueError(f"The 'freeze' parameter must name some of {', '.join(parts)}. Got {', '.join(unknown)} instead.")
+        for name in freeze:
+            parts[name].requires_grad_(False)
+
+    @property
+    def output_slices(self) -> dict[str, slice]:
+        """The one embedding stands for both outputs."""
+        return {"deepssim": slice(0, self.embedding_size), "embedding": slice(0, self.embedding_size)}
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        hidden = self.backbone(image.expand(-1, 3, -1, -1)).last_hidden_state
+        return F.normalize(self.head(hidden.mean((2, 3))).float(), dim=1)

@@ -1,0 +1,157 @@
+"""Similarities of every query with every training image: the encoder's heads, and the rivals that it is measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from doppelscan.deepssim import pairwise_ssim, quarter_turn_poses, view_differences, zscore
+from doppelscan.images import ForegroundSquared
+from doppelscan.memorization import Whitening
+
+__all__ = ["EncoderSimilarity", "NormalisedCorrelation", "PerceptualHash", "PlainSSIM", "Similarity"]
+
+
+class Similarity(Protocol):
+    """What all have: ``fit`` on the training images, then ``similarity`` of queries; both float or uint8 [N, 1, S, S], square."""
+
+    def fit(self, images: torch.Tensor) -> Any:
+        """Keep what is needed of the training images."""
+
+    def similarity(self, images: torch.Tensor) -> np.ndarray:
+        """float32 [M, N], higher is more alike."""
+
+
+def _unit(images: torch.Tensor) -> torch.Tensor:
+    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
+
+
+def _best_pose(images: torch.Tensor, poses: int, similar: Callable[[torch.Tensor], np.ndarray]) -> np.ndarray:
+    """Largest similarity over the first ``poses`` poses of the queries."""
+    views = quarter_turn_poses(images) if poses == 8 else images[None]
+    best = similar(views[0])
+    for view in views[1:]:
+        best = np.maximum(best, similar(view))
+    return best
+
+
+class EncoderSimilarity:
+    """Cosine of an encoder's embedding, on foreground squares, best of the query's poses.
+
+    Args:
+        network: z-scored [B, 1, size, size] -> [B, D].
+        part: which columns of the output; None takes all.
+        whiten: whiten on the training images and views of them first.
+        poses: 1 or 8.
+        spatial_size: the network's input.
+        device: of the network.
+    """
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        part: slice | None = None,
+        whiten: bool = False,
+        poses: int = 8,
+        spatial_size: int = 128,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.network, self.part, self.poses = network, part or slice(None), poses
+        self.whitening = Whitening() if whiten else None
+        self.foreground, self.device = ForegroundSquared("image", spatial_size), torch.device(device)
+        self.spatial_size = spatial_size
+
+    def _views(self, images: torch.Tensor) -> torch.Tensor:
+        """The same preprocessing as that of an audit."""
+        made = [self.foreground({"image": image.numpy()})["image"] for image in _unit(images)]
+        return zscore(torch.from_numpy(np.stack(made)))
+
+    @torch.no_grad()
+    def _embed(self, views: torch.Tensor) -> np.ndarray:
+        batches = views.to(self.device).contiguous(memory_format=torch.channels_last).split(64)
+        return torch.cat([F.normalize(self.network(b)[:, self.part].float(), dim=1) for b in batches]).cpu().numpy()
+
+    def _white(self, values: np.ndarray) -> np.ndarray:
+        return values if self.whitening is None else self.whitening.transform(values)
+
+    def fit(self, images: torch.Tensor) -> EncoderSimilarity:
+        """Embed the training images, as they are."""
+        values = self._embed(self._views(images))
+        if self.whitening is not None:
+            chosen = np.unique(np.linspace(0, len(images) - 1, min(300, len(images))).round().astype(int))
+            differences = view_differences(lambda x: torch.from_numpy(self._embed(x)), images[chosen], self.spatial_size)
+            self.whitening.fit(values, differences.numpy())
+        self.reference = self._white(values)
+        return self
+
+    def similarity(self, images: torch.Tensor) -> np.ndarray:
+        """float32 [M, N]."""
+        return _best_pose(self._views(images), self.poses, lambda view: self._white(self._embed(view)) @ self.reference.T)
+
+
+class PlainSSIM:
+    """SSIM of the z-scored whole images, not registered and in one pose, as a first look would do."""
+
+    def __init__(self, size: int = 128) -> None:
+        self.size = size
+
+    def _ready(self, images: torch.Tensor) -> torch.Tensor:
+        return zscore(F.interpolate(_unit(images), (self.size, self.size), mode="bilinear", antialias=True))
+
+    def fit(self, images: torch.Tensor) -> PlainSSIM:
+        """Keep the training images."""
+        self.reference = self._ready(images)
+        return self
+
+    def similarity(self, images: torch.Tensor) -> np.ndarray:
+        """float32 [M, N]."""
+        return pairwise_ssim(self._ready(images), self.reference, stride=2).numpy()
+
+
+class NormalisedCorrelation:
+    """Pearson correlation of the whole images at ``size`` pixels, best of 8 flip and quarter-turn poses."""
+
+    def __init__(self, size: int = 64) -> None:
+        self.size = size
+
+    def _ready(self, images: torch.Tensor) -> torch.Tensor:
+        small = F.interpolate(_unit(images), (self.size, self.size), mode="bilinear", antialias=True).flatten(1)
+        return F.normalize(small - small.mean(1, keepdim=True), dim=1)
+
+    def fit(self, images: torch.Tensor) -> NormalisedCorrelation:
+        """Keep the training images."""
+        self.reference = self._ready(images)
+        return self
+
+    def similarity(self, images: torch.Tensor) -> np.ndarray:
+        """float32 [M, N]."""
+        return _best_pose(images, 8, lambda view: (self._ready(view) @ self.reference.T).numpy())
+
+
+class PerceptualHash:
+    """Share of equal bits of the DCT hash of ``imagehash``, best of 8 flip and quarter-turn poses."""
+
+    def __init__(self, hash_size: int = 16) -> None:
+        self.hash_size = hash_size
+
+    def _ready(self, images: torch.Tensor) -> np.ndarray:
+        import imagehash
+
+        pixels = (_unit(images)[:, 0] * 255).round().to(torch.uint8).numpy()
+        bits = [imagehash.phash(Image.fromarray(p), hash_size=self.hash_size).hash.flatten() for p in pixels]
+        return np.where(np.stack(bits), 1.0, -1.0).astype(np.float32)
+
+    def fit(self, images: torch.Tensor) -> PerceptualHash:
+        """Hash the training images."""
+        self.reference = self._ready(images)
+        return self
+
+    def similarity(self, images: torch.Tensor) -> np.ndarray:
+        """float32 [M, N]."""
+        bits = self.hash_size**2
+        return _best_pose(images, 8, lambda view: (self._ready(view) @ self.reference.T / bits + 1) / 2)

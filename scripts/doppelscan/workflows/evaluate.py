@@ -1,0 +1,225 @@
+"""Evaluation of an encoder: images of several sources, planted copies for every similarity, and what is written about it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from doppelscan.deepssim import CopyDetectionMetric, PairDataset, SSIMAgreement
+from doppelscan.images import COPY_TRANSFORMS, ImageError, InputError, PlantedCopies, SliceChoice, SquareThumbnaild, find_images
+from doppelscan.report import agreement_figure, roc_figure, write_atomic
+from doppelscan.search import Similarity
+from doppelscan.workflows.progress import progress
+
+__all__ = ["CopyDetection", "EvaluationImages", "EvaluationReport", "evaluation_pairs"]
+
+
+class EvaluationImages:
+    """The readable images of some sources, windowed, in memory: one slice of each volume, at most ``most`` of a source.
+
+    Args:
+        sources: one folder, .csv or .json, or several; each is a cohort of its own. None is empty, which running refuses.
+        preprocessing: MONAI transform of an item {"image": paths, ...} that leaves "image" float32 [1, H, W] in [0, 1].
+        patient_pattern: see :func:`doppelscan.images.find_images`.
+        most: images of a source; an even choice where there are more.
+
+    Attributes:
+        cohorts: source name -> list of (patient, pixels float32 [H, W]).
+        skipped: (path, reason) of what could not be read.
+    """
+
+    def __init__(
+        self, sources: str | Sequence[str] | None, preprocessing: Any, patient_pattern: str | None = None, most: int = 400
+    ) -> None:
+        self.cohorts: dict[str, list[tuple[str, np.ndarray]]] = {}
+        self.skipped: list[tuple[str, str]] = []
+        for source in [sources] if isinstance(sources, str) else sources or []:
+            found = find_images(
+                source, name="dataset_dir", patient_pattern=patient_pattern, slices=SliceChoice(start=0.5, stop=0.51)
+            )
+            self.skipped += [(s.path, s.reason) for s in found.skipped]
+            images = []
+            for i in np.unique(np.linspace(0, len(found.records) - 1, min(most, len(found.records))).round().astype(int)):
+                record = found.records[i]
+                item = {"image": list(record.paths), "slice": record.slice, "axis": record.axis, "channel": record.channel}
+                try:
+                    images.append((record.patient, np.asarray(preprocessing(item)["image"])[0]))
+                except (ImageError, OSError, RuntimeError) as error:
+                    self.skipped.append((record.id, str(error.__cause__ or error)))
+            name = Path(str(source)).stem
+            self.cohorts[name if name not in self.cohorts else f"{name} ({len(self.cohorts) + 1})"] = images
+
+    def require(self) -> None:
+        """Raise ``InputError`` when there is nothing to evaluate on."""
+        if not any(self.cohorts.values()):
+            raise InputError(
+                "The 'dataset_dir' parameter must be one or more folders, .csv or .json with images. Got no readable image."
+            )
+
+    def squares(self, pixels: Sequence[np.ndarray], size: int) -> torch.Tensor:
+        """Whole images, padded to squares: uint8 [N, 1, size, size]."""
+        thumbnail = SquareThumbnaild("image", size)
+        return torch.from_numpy(np.stack([thumbnail({"image": p[None]})["thumbnail"] for p in pixels]))
+
+
+def evaluation_pairs(images: EvaluationImages, pairs: int = 600, seed: int = 0, spatial_size: int = 192) -> PairDataset:
+    """Pairs of all sources, see :class:`~doppelscan.deepssim.PairDataset`; the two of a pair are of one source."""
+    images.require()
+    made = [images.squares([p for _, p in cohort], spatial_size) for cohort in images.cohorts.values() if cohort]
+    return PairDataset(torch.cat(made), [number for number, part in enumerate(made) for _ in range(len(part))], pairs, seed)
+
+
+class CopyDetection:
+    """Planted copies of each source, by each similarity: AUC, recall at low false positives, source accuracy, per transform.
+
+    Args:
+        images: the sources.
+        similarities: name -> similarity; None entries are left out, so that a config can disable them.
+        copies: copies, and novel images, of each transform and source.
+        transforms: names of ``COPY_TRANSFORMS``; None for all.
+        spatial_size: side of the square images that the similarities see.
+        seed: of the split and the transforms.
+
+    Attributes:
+        results: source -> similarity -> transform -> the values of ``CopyDetectionMetric``, after :meth:`run`.
+        pooled: similarity -> ``CopyDetectionMetric`` over all sources and transforms.
+        seconds: similarity -> seconds it took.
+    """
+
+    def __init__(
+        self,
+        images: EvaluationImages,
+        similarities: Mapping[str, Similarity | None],
+        copies: int = 40,
+        transforms: Sequence[str] | None = None,
+        spatial_size: int = 256,
+        seed: int = 0,
+    ) -> None:
+        self.images, self.copies, self.spatial_size, self.seed = images, copies, spatial_size, seed
+        self.similarities = {name: s for name, s in similarities.items() if s is not None}
+        self.transforms = list(transforms or COPY_TRANSFORMS)
+        self.results: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+        self.pooled = {name: CopyDetectionMetric() for name in self.similarities}
+        self.seconds = dict.fromkeys(self.similarities, 0.0)
+
+    def run(self) -> None:
+        """Measure; fills :attr:`results`."""
+        self.images.require()
+        with progress(None, "planted copies", "transform", total=len(self.images.cohorts) * len(self.transforms)) as bar:
+            for source, images in self.images.cohorts.items():
+                planted = PlantedCopies(images, self.copies, seed=self.seed)
+                training = self.images.squares([p for _, p in planted.training], self.spatial_size)
+                for name, similarity in self.similarities.items():
+                    self._timed(name, similarity.fit, training)
+                self.results[source] = {name: {} for name in self.similarities}
+                for transform in self.transforms:
+                    queries = planted.queries(transform)
+                    squares = self.images.squares(queries.pixels, self.spatial_size)
+                    for name, similarity in self.similarities.items():
+                        values = self._timed(name, similarity.similarity, squares)
+                        self.results[source][name][transform] = self._measure(name, values, queries.sources)
+                    bar.update(1)
+
+    def _timed(self, name: str, call: Any, images: torch.Tensor) -> Any:
+        start = time.perf_counter()
+        result = call(images)
+        self.seconds[name] += time.perf_counter() - start
+        return result
+
+    def _measure(self, name: str, values: np.ndarray, sources: np.ndarray) -> dict[str, float]:
+        own = values[np.arange(len(values)), np.maximum(sources, 0)]
+        rank = (values > own[:, None]).sum(1)
+        metric = CopyDetectionMetric()
+        for one in (metric, self.pooled[name]):
+            one(torch.from_numpy(values.max(1)), torch.from_numpy(sources >= 0), torch.from_numpy(rank))
+        return metric.aggregate()
+
+    def summary(self) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+        """similarity -> source (and "all", the mean and worst over sources) -> "mean" and "worst" over transforms -> value."""
+        table: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+        for name in self.similarities:
+            table[name] = {}
+            for source, result in self.results.items():
+                rows = list(result[name].values())
+                table[name][source] = {
+                    kind: {key: float(reduce([row[key] for row in rows])) for key in rows[0]}
+                    for kind, reduce in (("mean", np.mean), ("worst", np.min))
+                }
+            table[name]["all"] = {
+                kind: {key: float(reduce([part[kind][key] for part in table[name].values()])) for key in rows[0]}
+                for kind, reduce in (("mean", np.mean), ("worst", np.min))
+            }
+        return table
+
+
+class EvaluationReport:
+    """Writes ``evaluation.json`` (all numbers), ``evaluation.md`` (tables), ``agreement.png`` and ``roc.png``.
+
+    Args:
+        output_dir: where to.
+        agreement: title -> metric of the pairs, such as aligned and misaligned.
+        detection: the planted copies, after it ran.
+    """
+
+    def __init__(self, output_dir: str | os.PathLike, agreement: Mapping[str, SSIMAgreement], detection: CopyDetection) -> None:
+        self.output_dir, self.agreement, self.detection = Path(output_dir), agreement, detection
+
+    def write(self) -> None:
+        """Write the files; the folder is made."""
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        agreement = {title: metric.result for title, metric in self.agreement.items()}
+        detection = self.detection
+        pooled = {name: metric.aggregate() for name, metric in detection.pooled.items()}
+        content = {
+            "agreement": agreement,
+            "detection": detection.results,
+            "summary": detection.summary(),
+            "pooled": pooled,
+            "seconds": {name: round(value, 2) for name, value in detection.seconds.items()},
+            "images": {source: len(images) for source, images in detection.images.cohorts.items()},
+            "skipped": len(detection.images.skipped),
+        }
+        # NaN is no JSON: a value that is not defined is null.
+        write_atomic(self.output_dir / "evaluation.json", json.dumps(_without_nan(content), indent=1))
+        write_atomic(self.output_dir / "evaluation.md", self._tables(agreement, pooled))
+        agreement_figure({title: metric.pairs for title, metric in self.agreement.items()}, self.output_dir / "agreement.png")
+        roc_figure({name: metric.scores() for name, metric in detection.pooled.items()}, self.output_dir / "roc.png")
+
+    def _tables(self, agreement: Mapping[str, Mapping[str, float]], pooled: Mapping[str, Mapping[str, float]]) -> str:
+        names = list(self.detection.similarities)
+        lines = ["# Evaluation", "", "## Agreement with the SSIM of the registered pair", ""]
+        keys = list(next(iter(agreement.values()), {}))
+        lines += [f"| | {' | '.join(agreement)} |", "|---" * (len(agreement) + 1) + "|"]
+        lines += [f"| {key} | {' | '.join(f'{part[key]:.3f}' for part in agreement.values())} |" for key in keys]
+        lines += ["", "## Planted copies: mean over transforms (worst transform)", ""]
+        lines += ["| AUC | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+        summary = self.detection.summary()
+        for source in [*self.detection.results, "all"]:
+            cells = [f"{summary[n][source]['mean']['auc']:.3f} ({summary[n][source]['worst']['auc']:.3f})" for n in names]
+            lines.append(f"| {source} | " + " | ".join(cells) + " |")
+        for key in ("recall_at_1pc", "source_accuracy", "source_in_20"):
+            cells = [f"{summary[n]['all']['mean'][key]:.3f} ({summary[n]['all']['worst'][key]:.3f})" for n in names]
+            lines.append(f"| {key.replace('_', ' ')} | " + " | ".join(cells) + " |")
+        for key in ("recall_at_1pc", "recall_at_0.1pc"):
+            lines.append(f"| pooled {key.replace('_', ' ')} | " + " | ".join(f"{pooled[n][key]:.3f}" for n in names) + " |")
+        for source, result in self.detection.results.items():
+            lines += ["", f"## {source}: AUC (source accuracy)", ""]
+            lines += ["| transform | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+            for transform in self.detection.transforms:
+                cells = [f"{result[n][transform]['auc']:.3f} ({result[n][transform]['source_accuracy']:.2f})" for n in names]
+                lines.append(f"| {transform} | " + " | ".join(cells) + " |")
+        return "\n".join(lines) + "\n"
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(part) for key, part in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value

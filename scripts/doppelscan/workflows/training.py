@@ -1,0 +1,209 @@
+"""Handlers of the training workflow: resume after a kill, keep the best weights, stop when nothing improves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import Checkpoint, DiskSaver, EarlyStopping
+from monai.engines import IterationEvents
+
+from doppelscan.deepssim import WeightsError
+from doppelscan.images import InputError
+
+__all__ = ["BestWeights", "EarlyStop", "EpochSeeds", "GradientClip", "ResumableCheckpoint"]
+
+
+def _network(module: torch.nn.Module) -> torch.nn.Module:
+    return getattr(module, "module", module)  # what DistributedDataParallel wraps
+
+
+def _save(save: Callable[[], Any], folder: str | os.PathLike) -> None:
+    """Run ``save``; a disk that is full or not writable is told in one line."""
+    try:
+        save()
+    except (OSError, RuntimeError) as error:
+        free = shutil.disk_usage(folder).free / 2**20 if os.path.isdir(folder) else 0
+        reason = (str(error).splitlines() or [""])[0][:160]
+        raise InputError(
+            f"The checkpoint folder {str(folder)!r} must be writable and have room. Got {free:.0f} MB free and the error: {reason}; "
+            "make room or choose another folder, and start again: training resumes at the last whole checkpoint."
+        ) from error
+
+
+class EpochSeeds:
+    """Tell samplers and view makers the epoch before each, so that a resumed epoch is the one that was interrupted.
+
+    Args:
+        seeded: objects with ``set_epoch(epoch)``, epochs from 0.
+    """
+
+    def __init__(self, seeded: Sequence[Any]) -> None:
+        self.seeded = seeded
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer; the loader is set up before an epoch starts, so STARTED and the last epoch's end count."""
+        engine.add_event_handler(Events.STARTED, self)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        for item in self.seeded:
+            item.set_epoch(engine.state.epoch)
+
+
+class GradientClip:
+    """Clip the norm of the network's gradient before each step; for the trainer.
+
+    Args:
+        network: whose gradient.
+        max_norm: largest norm (METHODS: 1.0 in arXiv 2509.16582).
+    """
+
+    def __init__(self, network: torch.nn.Module, max_norm: float = 1.0) -> None:
+        self.network, self.max_norm = network, max_norm
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer, between backward pass and step."""
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
+
+
+class BestWeights:
+    """Write the network's state dict when the validation metric improves; for the evaluator.
+
+    Its own state is part of the training checkpoint, so a resumed training does not overwrite better weights, which MONAI's
+    ``CheckpointSaver(save_key_metric=True)`` does with its first validation.
+
+    Args:
+        path: file to write, under the key ``model``.
+        network: whose weights.
+    """
+
+    def __init__(self, path: str | os.PathLike, network: torch.nn.Module) -> None:
+        self.path, self.network = Path(path), network
+        self.best = float("-inf")
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the evaluator, after its metrics are computed."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def state_dict(self) -> dict[str, float]:
+        """The best metric so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Restore :meth:`state_dict`."""
+        self.best = float(state["best"])
+
+    def __call__(self, engine: Engine) -> None:
+        metric = float(engine.state.metrics[engine.state.key_metric_name])
+        if metric <= self.best:
+            return
+        self.best = metric
+        if idist.get_rank() == 0:
+            _save(self._write, self.path.parent)
+
+    def _write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=self.path.parent, suffix=".part", delete=False) as file:
+            try:
+                torch.save({"model": _network(self.network).state_dict()}, file)
+                file.close()
+                os.replace(file.name, self.path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+
+
+class ResumableCheckpoint:
+    """Save everything that training needs each ``interval`` epochs, and start from the newest such checkpoint if there is one.
+
+    Args:
+        folder: where ``training_N.pt`` go; the last two are kept.
+        save_dict: objects with a state dict; the trainer's own state is added.
+        interval: epochs between checkpoints.
+        resume: False starts anew.
+
+    Raises (at the start of training):
+        WeightsError: a checkpoint is there but is of another architecture or damaged; the keys are listed.
+    """
+
+    def __init__(self, folder: str | os.PathLike, save_dict: Mapping[str, Any], interval: int = 1, resume: bool = True) -> None:
+        self.folder, self.interval, self.resume = Path(folder), interval, resume
+        self.save_dict = {name: _network(item) if isinstance(item, torch.nn.Module) else item for name, item in save_dict.items()}
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer."""
+        engine.add_event_handler(Events.STARTED, self.load)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        writer = Checkpoint(
+            {**self.save_dict, "trainer": engine},
+            DiskSaver(str(self.folder), require_empty=False),
+            filename_prefix="training",
+            filename_pattern="{filename_prefix}_{global_step}.pt",
+            global_step_transform=lambda engine, event: engine.state.epoch,
+            n_saved=2,
+        )
+        engine.add_event_handler(
+            Events.EPOCH_COMPLETED(every=self.interval) | Events.COMPLETED, lambda e: _save(lambda: writer(e), self.folder)
+        )
+
+    def newest(self) -> Path | None:
+        """The checkpoint of the latest epoch."""
+        found = {
+            int(p.stem.rpartition("_")[2]): p for p in self.folder.glob("training_*.pt") if p.stem.rpartition("_")[2].isdigit()
+        }
+        return found[max(found)] if found else None
+
+    def load(self, engine: Engine) -> None:
+        """Restore the newest checkpoint into the objects and the trainer."""
+        path = self.newest()
+        if path is None or not self.resume:
+            return
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            for name, item in self.save_dict.items():
+                item.load_state_dict(state[name])
+            trainer = state["trainer"]
+        except Exception as error:
+            reason = " ".join(str(error).split())[:400]
+            raise WeightsError(
+                f"The checkpoint {str(path)!r} must be of this training. Got: {reason}; pass --resume False or another --output_dir."
+            ) from error
+        epochs = engine.state.max_epochs
+        engine.load_state_dict({"epoch_length": trainer["epoch_length"], "max_epochs": epochs, "iteration": trainer["iteration"]})
+        engine.logger.info(f"Resumed {path.name} at epoch {engine.state.epoch} of {epochs}.")
+
+
+class EarlyStop:
+    """Stop the trainer when the evaluator's key metric has not risen for ``patience`` validations; for the trainer.
+
+    Args:
+        evaluator: that validates.
+        patience: validations without improvement.
+    """
+
+    def __init__(self, evaluator: Engine, patience: int = 10) -> None:
+        self.evaluator, self.patience = evaluator, patience
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer; ignite's ``EarlyStopping`` then listens to the evaluator."""
+        self.stopping = EarlyStopping(self.patience, lambda e: float(e.state.metrics[e.state.key_metric_name]), engine)
+        self.evaluator.add_event_handler(Events.COMPLETED, self.stopping)
+
+    def state_dict(self) -> Mapping[str, float]:
+        """Counter and best score of the handler."""
+        return self.stopping.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Restore :meth:`state_dict`."""
+        self.stopping.load_state_dict(state)

@@ -1,0 +1,95 @@
+"""Encoders from elsewhere: released TorchScript, exports, the paper's ConvNeXt."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from doppelscan.deepssim import ConvNeXtEncoder, DeepSSIMEncoder, OnnxEncoder, TorchScriptEncoder, WeightsError, load_encoder
+
+
+class Released(torch.nn.Module):
+    """Stands for best_model_jit.pt: [B, 3, H, W] -> [B, 256]."""
+
+    def __init__(self, size: int = 256, channels: int = 3):
+        super().__init__()
+        self.convolution = torch.nn.Conv2d(channels, size, 5, stride=4)
+
+    def forward(self, image):
+        return self.convolution(image).mean([2, 3])
+
+
+def scripted(path, network):
+    torch.jit.script(network.eval()).save(str(path))
+    return path
+
+
+def test_released_torchscript_is_an_encoder(tmp_path):
+    network = Released()
+    found = load_encoder(DeepSSIMEncoder(), f"torchscript:{scripted(tmp_path / 'best_model_jit.pt', network)}")
+    image = torch.randn(3, 1, 64, 64)
+    expected = torch.nn.functional.normalize(network(image.repeat(1, 3, 1, 1)), dim=1)
+    torch.testing.assert_close(found(image), expected)
+    assert found.output_slices == {"deepssim": slice(0, 256), "embedding": slice(0, 256)}
+
+
+def test_our_own_export_keeps_its_two_outputs(tmp_path):
+    network = DeepSSIMEncoder(channels=(4, 8, 8, 16), blocks=(1, 1, 1, 1), embedding_size=12, reduced_channels=4).eval()
+    found = TorchScriptEncoder(scripted(tmp_path / "model.ts", network), network.output_slices)
+    image = torch.randn(2, 1, 64, 64)
+    torch.testing.assert_close(found(image), network(image))
+
+
+class Map(torch.nn.Module):
+    def forward(self, image):
+        return image
+
+
+class Five(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.convolution = torch.nn.Conv2d(5, 4, 3)
+
+    def forward(self, image):
+        return self.convolution(image).mean([2, 3])
+
+
+@pytest.mark.parametrize(("network", "message"), [(Map(), "one vector an image"), (Five(), r"must take float32 \[B, 3")])
+def test_torchscript_of_other_shapes_is_refused(tmp_path, network, message):
+    with pytest.raises(WeightsError, match=message):
+        TorchScriptEncoder(scripted(tmp_path / "other.pt", network))
+
+
+def test_what_is_no_torchscript_is_refused_in_one_line(tmp_path):
+    torch.save({"model": {}}, tmp_path / "model.pt")
+    with pytest.raises(WeightsError, match="must be a TorchScript file") as error:
+        TorchScriptEncoder(tmp_path / "model.pt")
+    assert "\n" not in str(error.value)
+    with pytest.raises(WeightsError, match="does not exist"):
+        load_encoder(DeepSSIMEncoder(), "torchscript:nowhere.pt")
+
+
+def test_onnx_that_is_none_is_refused(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"not a model")
+    with pytest.raises(WeightsError, match="must be an ONNX model"):
+        OnnxEncoder(tmp_path / "model.onnx", {})
+
+
+def convnext(**changes):
+    return ConvNeXtEncoder(depths=(1, 1, 1, 1), hidden_sizes=(4, 8, 8, 16), **changes)
+
+
+def test_papers_encoder_freezes_what_the_list_names():
+    network = convnext()
+    still = {name.split(".")[1:4][-1] for name, p in network.backbone.named_parameters() if not p.requires_grad}
+    frozen = [name for name, p in network.named_parameters() if not p.requires_grad]
+    assert frozen and all(n.startswith(("backbone.embeddings", "backbone.encoder.stages.0", "backbone.encoder.stages.1")) for n in frozen)
+    assert still and all(p.requires_grad for p in network.head.parameters())
+    assert all(p.requires_grad for p in convnext(freeze=()).parameters())
+    with pytest.raises(ValueError, match="stage9"):
+        convnext(freeze=("stage9",))
+
+
+def test_papers_encoder_gives_unit_vectors_of_256():
+    out = convnext().eval()(torch.randn(2, 1, 64, 64))
+    assert out.shape == (2, 256)
+    torch.testing.assert_close(out.norm(dim=1), torch.ones(2))

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= audit
 STAMP := $(VENV)/.installed
 
-.PHONY: help install audit test test-real benchmark train export lint clean
+.PHONY: help install audit test test-real benchmark train train-rival export lint clean
 
 help:
 	@echo "make audit            install, write the sample cohort, audit it, say where the report is"
@@ -44,16 +44,25 @@ benchmark: $(STAMP)
 
 CONFIGS := bundles/deepssim_encoder/configs
 SPLIT := $(OUT)-split
-SETS = --dataset_dir "['$(SPLIT)/ds002748_t1_train.csv','$(SPLIT)/ds002748_t1_coronal_train.csv','$(SPLIT)/figshare_t1ce_train.csv']" \
-  --validation_dir "['$(SPLIT)/ds002748_t1_test.csv','$(SPLIT)/figshare_t1ce_test.csv']"
+BRAINS := '$(SPLIT)/ds002748_t1_train.csv','$(SPLIT)/ds002748_t1_coronal_train.csv','$(SPLIT)/figshare_t1ce_train.csv'
+# Weights to start from; empty is from scratch. The model card says which were used for the shipped weights.
+INIT :=
 
 train: $(STAMP)
 	@test -n "$(DATA)" || { echo "make train needs DATA=DIR, a folder with manifest.csv"; exit 2; }
 	$(BIN)/python tests/real/split.py $(DATA) $(SPLIT)
-	$(BIN)/python -m monai.bundle run train --config_file $(CONFIGS)/train.json $(SETS) \
-	  --ckpt_dir $(OUT)-weights-1 --output_dir $(OUT)-training-1
-	$(BIN)/python -m monai.bundle run train --config_file "['$(CONFIGS)/train.json','$(CONFIGS)/finetune.json']" $(SETS) \
+	$(BIN)/python -m monai.bundle run --config_file $(CONFIGS)/train.json --dataset_dir "[$(BRAINS)]" \
+	  --ckpt_dir $(OUT)-weights-1 --output_dir $(OUT)-training-1 $(if $(INIT),--init_ckpt $(INIT))
+	$(BIN)/python -m monai.bundle run --config_file "['$(CONFIGS)/train.json','$(CONFIGS)/finetune.json']" \
+	  --dataset_dir "[$(BRAINS),'$(SPLIT)/spider_spine_t2_train.csv']" \
 	  --init_ckpt $(OUT)-weights-1/model.pt --ckpt_dir $(OUT)-weights --output_dir $(OUT)-training
+
+# The contrastive rival of evaluate.json: the same data and steps, plain InfoNCE.
+train-rival: $(STAMP)
+	@test -n "$(DATA)" || { echo "make train-rival needs DATA=DIR, a folder with manifest.csv"; exit 2; }
+	$(BIN)/python tests/real/split.py $(DATA) $(SPLIT)
+	$(BIN)/python -m monai.bundle run --config_file "['$(CONFIGS)/train.json','$(CONFIGS)/contrastive.json']" \
+	  --dataset_dir "[$(BRAINS)]" --ckpt_dir $(OUT)-rival --output_dir $(OUT)-rival
 
 ENCODER := bundles/deepssim_encoder
 EXPORT := $(OUT)-export
@@ -67,6 +76,7 @@ export: $(STAMP)
 	$(BIN)/python -m monai.bundle onnx_export --net_id network_def --filepath $(EXPORT)/model.onnx --ckpt_file $(ENCODER)/models/model.pt \
 	  --meta_file $(ENCODER)/configs/metadata.json --config_file $(ENCODER)/configs/inference.json \
 	  --use_trace True --converter_kwargs "$(DYNAMIC)"
+	$(BIN)/doppelscan quantize --model $(EXPORT)/model.onnx --output $(EXPORT)/model-int8.onnx
 
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check scripts tests && $(BIN)/mypy

@@ -61,6 +61,17 @@ class Commands:
 
         print(list_checksum(str(weights)))
 
+    def quantize(self, *, model: str, output: str) -> None:
+        """Write an int8 form of an exported ONNX encoder, calibrated on generated patients.
+
+        Args:
+            model: model.onnx of make export.
+            output: the file to write.
+        """
+        from doppelscan.publish import quantize_int8
+
+        print(quantize_int8(str(model), str(output)))
+
     def version(self) -> None:
         """Print the version."""
         from doppelscan import __version__

@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from doppelscan.deepssim import file_sha256
+from doppelscan.deepssim import OnnxEncoder, TorchScriptEncoder, file_sha256, foreground_views
 from monai.bundle import ConfigWorkflow
 
 ROOT = Path(__file__).parents[2]
@@ -141,23 +142,126 @@ def test_index_is_fitted_and_scores_from_a_foreign_folder(folders, tmp_path):
     assert all(float(r["mi"]) < float(rows["copy.png"]["mi"]) for n, r in rows.items() if n != "copy.png")
 
 
-def test_encoder_trains_and_its_weights_load(folders, tmp_path):
+ENCODER = ROOT / "bundles/deepssim_encoder"
+FEW = (
+    "--dataset_dir", "['training','holdout']", "--generated_cohorts", "2", "--max_epochs", "1", "--batches", "2", "--val_interval", "1",
+    "--thumbnail_size", "64", "--ckpt_dir", "weights", "--output_dir", "out",
+)  # fmt: skip
+
+
+def train(configs: str, *arguments, cwd: Path, launcher: tuple = ("-m", "monai.bundle")) -> str:
+    files = [str(ENCODER / "configs" / name) for name in configs.split()]
+    command = [sys.executable, *launcher, "run", "--config_file", str(files), *FEW, *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def test_encoder_trains_its_weights_load_and_training_resumes_under_mlflow(folders, tmp_path):
+    train("train.json", "--groups", "1", "--group_size", "4", cwd=tmp_path)
+    assert list((tmp_path / "out").glob("events*")) and (tmp_path / "out" / "training_images.csv").is_file()
     bundle_command(
-        "run", "train", "--config_file", ROOT / "bundles/deepssim_encoder/configs/train.json", "--dataset_dir", "['training','holdout']",
-        "--ckpt_dir", "weights", "--output_dir", "out", "--generated_cohorts", "2", "--max_epochs", "1", "--batches", "2", "--val_interval", "1",
-        "--groups", "1", "--group_size", "4", cwd=tmp_path,
+        "run", "--config_file", ENCODER / "configs/inference.json", "--dataset_dir", "training", "--output_dir", "o2",
+        "--ckpt_path", "weights/model.pt", cwd=tmp_path,
     )  # fmt: skip
-    config = ROOT / "bundles/deepssim_encoder/configs/inference.json"
-    bundle_command(
-        "run",
-        "--config_file",
-        config,
-        "--dataset_dir",
-        "training",
-        "--output_dir",
-        "o2",
-        "--ckpt_path",
-        "weights/model.pt",
-        cwd=tmp_path,
+    assert (tmp_path / "o2" / "images.csv").is_file()
+    again = train("train.json", "--groups", 1, "--group_size", 4, "--max_epochs", 2, "--tracking", "mlflow", cwd=tmp_path)
+    assert "Resumed training_1.pt at epoch 1 of 2" in again and (tmp_path / "out" / "training_2.pt").is_file()
+    assert (tmp_path / "out" / "mlruns.db").stat().st_size > 0
+
+
+@pytest.mark.parametrize("config", ["contrastive.json", "finetune.json"])
+def test_other_ways_to_train_run(folders, tmp_path, config):
+    small = () if config == "contrastive.json" else ("--groups", "1", "--group_size", "4")
+    train(f"train.json {config}", *small, cwd=tmp_path)
+    assert (tmp_path / "weights" / "model.pt").is_file()
+
+
+def test_papers_form_trains(folders, tmp_path):
+    train(
+        "train.json paper.json", "--group_size", "4", "--spatial_size", "64", "--network_def::depths", "[1,1,1,1]",
+        "--network_def::hidden_sizes", "[4,8,8,16]", cwd=tmp_path,
+    )  # fmt: skip
+    state = torch.load(tmp_path / "weights" / "model.pt", weights_only=True)["model"]
+    assert state["head.4.weight"].shape == (256, 512)
+
+
+def test_two_processes_train_one_network(folders, tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle")
+    log = train(
+        "train.json multi_gpu_train.json", "--backend", "gloo", "--device", "cpu", "--groups", "1", "--group_size", "4",
+        cwd=tmp_path, launcher=launcher,
+    )  # fmt: skip
+    assert log.count("Key metric") == 1  # one process tells, though both validate
+    state = torch.load(tmp_path / "weights" / "model.pt", weights_only=True)["model"]
+    assert not any(name.startswith("module.") for name in state)
+    train("train.json", "--groups", 1, "--group_size", 4, "--max_epochs", 2, cwd=tmp_path)  # and one process resumes it
+
+
+def test_weights_of_another_architecture_stop_training_in_one_line(folders, tmp_path):
+    torch.save({"model": {"other": torch.zeros(1)}}, tmp_path / "other.pt")
+    files = str(ENCODER / "configs/train.json")
+    done = subprocess.run(
+        [sys.executable, "-m", "monai.bundle", "run", "--config_file", files, *FEW, "--init_ckpt", "other.pt"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert "unexpected ['other']" in done.stderr.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> Path:
+    """The files of ``make export``, by its commands."""
+    folder = tmp_path_factory.mktemp("export")
+    made = subprocess.run(["make", "-n", "export", f"EXPORT={folder}"], cwd=ROOT, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    script = "\n".join(
+        line for line in made.stdout.splitlines() if "pip" not in line and "venv " not in line and "touch" not in line
     )
-    assert (tmp_path / "o2" / "images.csv").is_file() and list((tmp_path / "out").glob("events*"))
+    done = subprocess.run(
+        ["bash", "-ec", script.replace(".venv/bin/python", sys.executable)], cwd=ROOT, capture_output=True, text=True, timeout=400
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize("batch", [1, 64])
+def test_exports_give_the_embeddings_of_pytorch(exported, batch, cohort):
+    network = workflow("bundles/deepssim_encoder/configs/inference.json").parser.get_parsed_content("network").cpu()
+    image = foreground_views(torch.from_numpy(cohort[np.arange(batch) % len(cohort)])[:, None], 128)
+    with torch.no_grad():
+        expected = network(image)
+        for found in (
+            TorchScriptEncoder(exported / "model.ts", network.output_slices)(image),
+            OnnxEncoder(exported / "model.onnx", network.output_slices)(image),
+        ):
+            assert float((found - expected).abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize(("config", "key", "file"), [("torchscript", "ts_path", "model.ts"), ("onnx", "onnx_path", "model.onnx")])
+def test_exports_run_the_inference_workflow(exported, folders, tmp_path, config, key, file):
+    for name, extra in (("exported", (f"configs/inference_{config}.json",)), ("plain", ())):
+        files = [str(ENCODER / p) for p in ("configs/inference.json", *extra)]
+        run = ConfigWorkflow(
+            files, workflow_type="infer", logging_file=False, dataset_dir=str(folders["training"]), output_dir=str(tmp_path / name),
+            **({key: str(exported / file)} if extra else {}),
+        )  # fmt: skip
+        run.initialize()
+        run.run()
+    tables = [pq.read_table(next((tmp_path / n / "embeddings").glob("*.parquet"))).to_pydict() for n in ("exported", "plain")]
+    rows = [dict(zip(t["key"], t["embedding"], strict=True)) for t in tables]
+    assert rows[0].keys() == rows[1].keys()
+    assert max(np.abs(np.subtract(rows[0][k], rows[1][k])).max() for k in rows[0]) < 1e-4
+
+
+def test_monais_own_checks_pass_offline(tmp_path):
+    schema = ROOT / "tests/bundles/meta_schema_20240725.json"
+    from monai.bundle import verify_metadata, verify_net_in_out
+
+    verify_metadata(meta_file=str(ENCODER / "configs/metadata.json"), filepath=str(schema))
+    verify_net_in_out(
+        "network_def",
+        meta_file=str(ENCODER / "configs/metadata.json"),
+        config_file=str(ENCODER / "configs/inference.json"),
+        device="cpu",
+    )

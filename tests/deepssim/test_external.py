@@ -82,7 +82,9 @@ def test_papers_encoder_freezes_what_the_list_names():
     network = convnext()
     still = {name.split(".")[1:4][-1] for name, p in network.backbone.named_parameters() if not p.requires_grad}
     frozen = [name for name, p in network.named_parameters() if not p.requires_grad]
-    assert frozen and all(n.startswith(("backbone.embeddings", "backbone.encoder.stages.0", "backbone.encoder.stages.1")) for n in frozen)
+    assert frozen and all(
+        n.startswith(("backbone.embeddings", "backbone.encoder.stages.0", "backbone.encoder.stages.1")) for n in frozen
+    )
     assert still and all(p.requires_grad for p in network.head.parameters())
     assert all(p.requires_grad for p in convnext(freeze=()).parameters())
     with pytest.raises(ValueError, match="stage9"):

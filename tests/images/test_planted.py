@@ -30,5 +30,5 @@ def test_novel_images_go_through_the_same_transform(cohort):
 
 
 def test_too_few_patients_are_refused(cohort):
-    with pytest.raises(InputError, match="at least 5 patients.*Got 4"):
+    with pytest.raises(InputError, match=r"at least 5 patients.*Got 4"):
         PlantedCopies([(f"p{i}", cohort[i]) for i in range(4)])

@@ -54,3 +54,11 @@ def test_a_shifted_anatomy_is_cut_to_the_same_square(cohort):
     moved = np.roll(image, (12, 16), (0, 1))
     cut = [ForegroundSquared("image", 128)(Windowd("image")({"image": i[None]}))["image"][0] for i in (image, moved)]
     assert np.corrcoef(cut[0].ravel(), cut[1].ravel())[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (31, 57), (256, 256)])
+def test_percentiles_by_counting_are_those_of_numpy(shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.float32) ** 1.0
+    pixels[0, 0] = 255
+    low, high = np.percentile(pixels, (0.5, 99.5))
+    np.testing.assert_allclose(window(pixels), np.clip((pixels - low) / (high - low), 0, 1), atol=1e-6)

@@ -67,7 +67,7 @@ class TorchScriptEncoder(nn.Module):
                 with torch.no_grad():
                     shape = tuple(self.script(torch.zeros(2, self.channels, spatial_size, spatial_size)).shape)
                 break
-            except Exception as error:  # noqa: BLE001 - TorchScript raises whatever its code raises
+            except Exception as error:
                 failure = failure or _reason(error)
         if shape is None:
             raise WeightsError(

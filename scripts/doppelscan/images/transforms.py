@@ -33,6 +33,22 @@ def take_slice(volume: np.ndarray, axis: int, index: int) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(np.take(volume, index, axis)))
 
 
+def _percentiles(pixels: np.ndarray, lower: float, upper: float) -> tuple[float, float]:
+    """Like ``np.percentile``; of 8-bit values by counting, since sorting was half the time of preparing an image."""
+    with np.errstate(invalid="ignore"):
+        levels = pixels.astype(np.uint8)
+    if not np.array_equal(levels, pixels):
+        low, high = np.percentile(pixels, (lower, upper))
+        return float(low), float(high)
+    ends = np.cumsum(np.bincount(levels.ravel(), minlength=256))
+    found = []
+    for share in (lower, upper):
+        place = share / 100 * (pixels.size - 1)
+        below, above = np.searchsorted(ends, [int(place), min(int(place) + 1, pixels.size - 1)], side="right")
+        found.append(float(below + (above - below) * (place - int(place))))
+    return found[0], found[1]
+
+
 def window(pixels: np.ndarray, lower: float = 0.5, upper: float = 99.5) -> np.ndarray:
     """Scale ``pixels`` linearly so that the percentiles ``lower`` and ``upper`` come to 0 and 1, and clip.
 
@@ -42,7 +58,7 @@ def window(pixels: np.ndarray, lower: float = 0.5, upper: float = 99.5) -> np.nd
     bad = int((~np.isfinite(pixels)).sum())
     if bad:
         raise ImageError(f"{bad} of {pixels.size} pixels are NaN or Inf")
-    low, high = np.percentile(pixels, (lower, upper))
+    low, high = _percentiles(pixels, lower, upper)
     if high <= low:  # a few bright pixels on a flat ground are still an image
         low, high = float(pixels.min()), float(pixels.max())
     if high <= low:

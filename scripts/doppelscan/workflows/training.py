@@ -18,7 +18,7 @@ from monai.engines import IterationEvents
 from doppelscan.deepssim import WeightsError
 from doppelscan.images import InputError
 
-__all__ = ["BestWeights", "EarlyStop", "EpochSeeds", "GradientClip", "ResumableCheckpoint"]
+__all__ = ["BestWeights", "EarlyStop", "EpochSeeds", "GradientClip", "ListOutput", "ResumableCheckpoint"]
 
 
 def _network(module: torch.nn.Module) -> torch.nn.Module:
@@ -122,6 +122,20 @@ class BestWeights:
             except BaseException:
                 os.unlink(file.name)
                 raise
+
+
+class ListOutput:
+    """Give the trainer's output the form that MONAI's own handlers read the loss from, a list of dictionaries; the first handler.
+
+    The batches are not decollated, since the targets belong to groups; without this, what ``--tracking mlflow`` adds fails.
+    """
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer, before what reads its output."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        engine.state.output = [engine.state.output]
 
 
 class ResumableCheckpoint:

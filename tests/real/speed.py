@@ -1,0 +1,82 @@
+"""Embeddings a second: the bare forward pass with data in memory, and the inference workflow from PNG files, for each runtime.
+
+``python tests/real/speed.py IMAGE_DIR EXPORT_DIR [--images 400] [--convnext]``; EXPORT_DIR is what ``make export`` wrote.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from doppelscan.deepssim import ConvNeXtEncoder, DeepSSIMEncoder, OnnxEncoder, load_weights
+from doppelscan.images import find_images
+from doppelscan.images.records import ImageSet
+from doppelscan.search import EmbeddingStore
+from doppelscan.workflows import RecordDataset
+from monai.bundle import ConfigWorkflow
+
+ENCODER = Path(__file__).parents[2] / "bundles" / "deepssim_encoder"
+
+
+def rate(network: torch.nn.Module, size: int, images: int, batch: int = 64) -> float:
+    """Images a second of a network on random images of its input size, the better of two runs."""
+    data = torch.randn(batch, 1, size, size).contiguous(memory_format=torch.channels_last)
+    best = 0.0
+    with torch.inference_mode():
+        network(data)
+        for _ in range(2):
+            start, done = time.perf_counter(), 0
+            while done < images:
+                network(data)
+                done += batch
+            best = max(best, done / (time.perf_counter() - start))
+    return best
+
+
+def workflow_rate(folder: Path, images: int, poses: int, config: str | None, **overrides) -> float:
+    """Images a second of the inference workflow, from files to stored embeddings."""
+    files = [str(ENCODER / "configs" / name) for name in ("inference.json", *([config] if config else []))]
+    best = 0.0
+    for _ in range(2):
+        with tempfile.TemporaryDirectory() as work:
+            run = ConfigWorkflow(files, workflow_type="infer", logging_file=False, output_dir=work, **overrides)
+            run.initialize()
+            evaluator, transform = (run.parser.get_parsed_content(name) for name in ("evaluator", "preprocessing"))
+            records = find_images(folder, name="images").records[:images]
+            dataset = RecordDataset(ImageSet("images", records), transform)
+            start = time.perf_counter()
+            evaluator.embed(dataset, EmbeddingStore(Path(work) / "s", "speed"), poses, "speed")
+            best = max(best, len(records) / (time.perf_counter() - start))
+    return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("images_dir", type=Path)
+    parser.add_argument("export_dir", type=Path)
+    parser.add_argument("--images", type=int, default=400)
+    parser.add_argument("--convnext", action="store_true", help="also ConvNeXt-Base at 224 px, needs transformers")
+    options = parser.parse_args()
+    network = load_weights(DeepSSIMEncoder(), ENCODER / "models" / "model.pt").to(memory_format=torch.channels_last)
+    result = {"threads": torch.get_num_threads()}
+    result["forward pytorch"] = rate(network, 128, options.images)
+    onnx = {path.stem: path for path in sorted(options.export_dir.glob("*.onnx"))}
+    for name, path in onnx.items():
+        result[f"forward {name}.onnx"] = rate(OnnxEncoder(path, network.output_slices), 128, options.images)
+    for poses in (1, 8):
+        count = options.images if poses == 1 else options.images // 4
+        result[f"workflow pytorch, {poses} poses"] = workflow_rate(options.images_dir, count, poses, None)
+        for name, path in onnx.items():
+            made = workflow_rate(options.images_dir, count, poses, "inference_onnx.json", onnx_path=str(path))
+            result[f"workflow {name}.onnx, {poses} poses"] = made
+    if options.convnext:
+        result["forward ConvNeXt-Base, 224 px"] = rate(ConvNeXtEncoder().eval(), 224, 16, 8)
+    print(json.dumps({name: round(value, 1) for name, value in result.items()}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

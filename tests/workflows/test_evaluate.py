@@ -1,0 +1,77 @@
+"""The evaluate workflow of the encoder, with its rivals, on generated images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from doppelscan.images import InputError, LoadSliced, Windowd
+from doppelscan.search import NormalisedCorrelation
+from doppelscan.workflows import CopyDetection, EvaluationImages, evaluation_pairs
+from made_files import save_png
+from monai.bundle import ConfigWorkflow
+from monai.transforms import Compose
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+READ = Compose([LoadSliced("image"), Windowd("image")])
+
+
+@pytest.fixture
+def source(tmp_path, cohort) -> Path:
+    for i in range(12):
+        save_png(tmp_path / "cohort" / f"p{i:02d}.png", cohort[i])
+    (tmp_path / "cohort" / "broken.png").write_bytes(b"no image")
+    return tmp_path / "cohort"
+
+
+def evaluate(source, output, **overrides) -> dict:
+    workflow = ConfigWorkflow(
+        str(ROOT / "bundles/deepssim_encoder/configs/evaluate.json"),
+        workflow_type="infer",
+        logging_file=False,
+        dataset_dir=str(source),
+        output_dir=str(output),
+        **{"pairs": 24, "copies": 3, "transforms": ["exact", "flip-x"], **overrides},
+    )
+    workflow.initialize()
+    workflow.run()
+    return json.loads((output / "evaluation.json").read_text())
+
+
+def test_evaluation_writes_numbers_tables_and_figures(source, tmp_path):
+    result = evaluate(source, tmp_path / "out", rivals=True)
+    names = ["embedding", "deepssim", "SSIM", "correlation", "perceptual hash", "contrastive"]
+    assert list(result["summary"]) == list(result["pooled"]) == names
+    assert result["detection"]["cohort"]["embedding"]["flip-x"]["auc"] == 1.0
+    assert result["images"] == {"cohort": 12} and result["skipped"] == 1
+    assert {"mae", "pearson", "spearman", "macro_f1", "silhouette", "precision_similar"} <= set(result["agreement"]["misaligned"])
+    table = (tmp_path / "out" / "evaluation.md").read_text()
+    assert all(name in table for name in names) and "flip-x" in table
+    for figure in ("agreement.png", "roc.png"):
+        assert np.asarray(Image.open(tmp_path / "out" / figure)).std() > 10
+
+
+def test_without_rivals_only_the_encoder_is_measured(source, tmp_path):
+    assert list(evaluate(source, tmp_path / "out")["summary"]) == ["embedding", "deepssim"]
+
+
+def test_two_sources_stay_apart(source, tmp_path, cohort):
+    for i in range(20, 30):
+        save_png(tmp_path / "second" / f"q{i}.png", cohort[i])
+    images = EvaluationImages([str(source), str(tmp_path / "second")], READ, most=8)
+    assert {name: len(part) for name, part in images.cohorts.items()} == {"cohort": 8, "second": 8}
+    detection = CopyDetection(images, {"correlation": NormalisedCorrelation(32), "left out": None}, copies=3, transforms=["exact"])
+    detection.run()
+    assert list(detection.results) == ["cohort", "second"] and list(detection.results["second"]) == ["correlation"]
+    summary = detection.summary()["correlation"]
+    assert summary["all"]["mean"]["auc"] == 1.0 == summary["second"]["worst"]["source_accuracy"]
+    pairs = evaluation_pairs(images, pairs=12, spatial_size=64)
+    assert pairs.pairs.shape == (12, 2, 1, 64, 64)
+
+
+def test_nothing_to_evaluate_on_is_refused():
+    with pytest.raises(InputError, match="dataset_dir"):
+        CopyDetection(EvaluationImages(None, READ), {}).run()

@@ -15,6 +15,7 @@ from pathlib import Path
 import doppelscan
 import numpy as np
 import pytest
+import torch
 from doppelscan.report import SCORE_COLUMNS
 from made_files import save_png
 from PIL import Image
@@ -244,3 +245,28 @@ def test_sample_is_the_same_for_the_same_seed(sample, tmp_path):
     assert first == {p.relative_to(tmp_path): p.read_bytes() for p in tmp_path.rglob("*.png")}
     assert len(list((sample / "volumes").glob("*.nii.gz"))) == 8
     assert np.asarray(Image.open(next((sample / "training").glob("*.png")))).shape == (160, 160)
+
+
+class Released(torch.nn.Module):
+    """Stands for the authors' TorchScript: [B, 3, H, W] -> [B, 64]."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(image.mean(1), [8, 8]).flatten(1)
+
+
+def test_an_audit_runs_on_released_torchscript(folders, tmp_path):
+    torch.jit.script(Released()).save(str(tmp_path / "best_model_jit.pt"))
+    result = doppelscan.audit(**folders, output=tmp_path / "out", ckpt_path=f"torchscript:{tmp_path / 'best_model_jit.pt'}")
+    first = max(result.scores, key=lambda row: row["score"])
+    assert names(first["image"]) == "copy.png" and names(first["match"]) == "p03.png" and first["pose"] == "flip-x"
+    assert any("No Memorization Index" in note for note in result.summary["notes"])
+
+
+def test_the_commands_encoder_that_fits_nothing_is_one_line(folders, tmp_path):
+    (tmp_path / "other.pt").write_bytes(b"no torchscript")
+    done = subprocess.run(
+        [sys.executable, "-m", "doppelscan.cli", "audit", "--training", "training", "--synthetic", "synthetic", "--output", "out",
+         "--encoder", "torchscript:other.pt"], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2 and "must be a TorchScript file" in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr

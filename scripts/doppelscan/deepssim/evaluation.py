@@ -11,6 +11,7 @@ from monai.inferers import SimpleInferer
 from torch.nn import functional as F
 
 from doppelscan.deepssim.augment import foreground_views, misalign, quarter_turn_poses
+from doppelscan.deepssim.pairs import coarse_look
 from doppelscan.deepssim.ssim import registered_ssim
 from doppelscan.images import InputError, gaussian_blur, smooth_fields, warp
 
@@ -42,8 +43,7 @@ class PairDataset(Dataset):
         if not usable:
             raise InputError("Pairs need at least 2 images of one cohort. Got one image of each; name a folder with more.")
         self.members = [(cohort == c).nonzero().flatten() for c in usable]
-        small = torch.cat([F.interpolate(part.float(), (16, 16), mode="area").flatten(1) for part in images.split(256)])
-        self.tiny = F.normalize(small - small.mean(1, keepdim=True), dim=1)
+        self.tiny = coarse_look(images)
         items = []
         for number in range(pairs):
             kind = KINDS[(number // 2) % len(KINDS)] if number % 3 else KINDS[number % 2]

@@ -109,6 +109,12 @@ class CohortDataset(Dataset):
             writer.writerows(zip(range(len(self.paths)), self.paths, self.cohorts.tolist(), strict=True))
 
 
+def coarse_look(images: torch.Tensor) -> torch.Tensor:
+    """Unit vectors [N, 256] of uint8 images [N, 1, S, S]; their inner product is the correlation of the images at 16 x 16."""
+    small = torch.cat([F.interpolate(part.float(), (16, 16), mode="area").flatten(1) for part in images.split(256)])
+    return F.normalize(small - small.mean(1, keepdim=True), dim=1)
+
+
 class CohortBatchSampler(Sampler[list[int]]):
     """Batches made of groups; a group holds images of one cohort, half of them the nearest look-alikes of its first.
 
@@ -137,8 +143,7 @@ class CohortBatchSampler(Sampler[list[int]]):
         self.dataset, self.groups, self.group_size, self.batches = dataset, groups, group_size, batches
         self.real_share, self.seed, self.rank = real_share, seed, rank
         self.epoch = 0
-        small = torch.cat([F.interpolate(part.float(), (16, 16), mode="area").flatten(1) for part in dataset.images.split(256)])
-        self.tiny = F.normalize(small - small.mean(1, keepdim=True), dim=1)
+        self.tiny = coarse_look(dataset.images)
         if weights is not None and len(weights) != dataset.real_cohorts:
             raise InputError(
                 f"The 'weights' parameter must have one number for each of the {dataset.real_cohorts} sources. Got {len(weights)}."

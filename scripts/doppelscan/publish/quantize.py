@@ -13,7 +13,9 @@ from doppelscan.images import generate_cohort
 __all__ = ["quantize_int8"]
 
 
-def quantize_int8(model: str | os.PathLike, output: str | os.PathLike, spatial_size: int = 128, cohorts: int = 16, seed: int = 0) -> str:
+def quantize_int8(
+    model: str | os.PathLike, output: str | os.PathLike, spatial_size: int = 128, cohorts: int = 16, seed: int = 0
+) -> str:
     """Write an int8 form of the ONNX file ``model`` to ``output``.
 
     The ranges of activations are taken on augmented views of ``cohorts`` generated cohorts of 8 images: no patient is needed.
@@ -37,7 +39,9 @@ def quantize_int8(model: str | os.PathLike, output: str | os.PathLike, spatial_s
     except ImportError as error:
         raise ImportError('quantize_int8 needs onnxruntime and onnx: pip install "doppelscan[onnx]"') from error
     if not Path(model).is_file():
-        raise WeightsError(f"The 'model' parameter must be an ONNX file. Got {str(model)!r}, which does not exist; run make export.")
+        raise WeightsError(
+            f"The 'model' parameter must be an ONNX file. Got {str(model)!r}, which does not exist; run make export."
+        )
     generator = torch.Generator().manual_seed(seed)
     batches = []
     for number in range(cohorts):

@@ -70,6 +70,9 @@ class CandidateSearch:
         enough = len(training["embedding"]) > 1
         self.whitening = Whitening().fit(training["embedding"], view_differences) if enough else None
         self.embedding = self._white(training["embedding"])
+        if not layers:
+            self.index_reason = "the encoder has no layer features."
+            return self
         try:
             layers_posed = None if posed is None else {name: posed[name] for name in layers}
             index = MemorizationIndex(candidates=self.candidates, seed=self.seed)

@@ -38,6 +38,11 @@ def _save(save: Callable[[], Any], folder: str | os.PathLike) -> None:
         ) from error
 
 
+def _key_metric(engine: Engine) -> float:
+    state: Any = engine.state  # MONAI adds the name of the key metric
+    return float(state.metrics[state.key_metric_name])
+
+
 class EpochSeeds:
     """Tell samplers and view makers the epoch before each, so that a resumed epoch is the one that was interrupted.
 
@@ -105,7 +110,7 @@ class BestWeights:
         self.best = float(state["best"])
 
     def __call__(self, engine: Engine) -> None:
-        metric = float(engine.state.metrics[engine.state.key_metric_name])
+        metric = _key_metric(engine)
         if metric <= self.best:
             return
         self.best = metric
@@ -135,7 +140,8 @@ class ListOutput:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        engine.state.output = [engine.state.output]
+        state: Any = engine.state
+        state.output = [state.output]
 
 
 class ResumableCheckpoint:
@@ -211,7 +217,7 @@ class EarlyStop:
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer; ignite's ``EarlyStopping`` then listens to the evaluator."""
-        self.stopping = EarlyStopping(self.patience, lambda e: float(e.state.metrics[e.state.key_metric_name]), engine)
+        self.stopping = EarlyStopping(self.patience, _key_metric, engine)
         self.evaluator.add_event_handler(Events.COMPLETED, self.stopping)
 
     def state_dict(self) -> Mapping[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from doppelscan.search import EncoderSimilarity, NormalisedCorrelation, PerceptualHash, PlainSSIM
+from doppelscan.search import EncoderSimilarity, NormalisedCorrelation, PerceptualHash, PlainSSIM, PoseEmbedder
 
 
 @pytest.fixture
@@ -33,8 +33,24 @@ class Pixels(torch.nn.Module):
 
 @pytest.mark.parametrize("whiten", [False, True])
 def test_encoder_similarity_is_the_cosine_of_the_best_pose(images, whiten):
-    similarity = EncoderSimilarity(Pixels(), whiten=whiten, spatial_size=32).fit(images)
+    similarity = EncoderSimilarity(PoseEmbedder(Pixels(), spatial_size=32), whiten=whiten).fit(images)
     values = similarity.similarity(images.flip(-2))
     assert values.argmax(1).tolist() == list(range(8)) and np.diag(values).min() > 0.95
-    one = EncoderSimilarity(Pixels(), part=slice(0, 32), spatial_size=32, poses=1).fit(images)
+    one = EncoderSimilarity(PoseEmbedder(Pixels(), poses=1, spatial_size=32), part=slice(0, 32)).fit(images)
     assert one.reference.shape == (8, 32) and np.diag(one.similarity(images)).min() > 0.999
+
+
+def test_two_heads_of_one_network_embed_once(images):
+    calls = []
+
+    class Counting(Pixels):
+        def forward(self, image):
+            calls.append(len(image))
+            return super().forward(image)
+
+    embedder = PoseEmbedder(Counting(), spatial_size=32)
+    heads = [EncoderSimilarity(embedder, part=part).fit(images) for part in (slice(0, 32), slice(32, 64))]
+    assert calls == [8]
+    queries = images[:3]
+    first, second = (head.similarity(queries) for head in heads)
+    assert calls == [8] + [3] * 8 and not np.allclose(first, second)

@@ -1,7 +1,14 @@
 """Search: the embedding store on disk and exact top-k."""
 
 from doppelscan.search.proposals import CandidateSearch, Proposals
-from doppelscan.search.similarity import EncoderSimilarity, NormalisedCorrelation, PerceptualHash, PlainSSIM, Similarity
+from doppelscan.search.similarity import (
+    EncoderSimilarity,
+    NormalisedCorrelation,
+    PerceptualHash,
+    PlainSSIM,
+    PoseEmbedder,
+    Similarity,
+)
 from doppelscan.search.store import EmbeddingStore, StoreError, fingerprint
 from doppelscan.search.topk import best_of_poses, top_k
 
@@ -12,6 +19,7 @@ __all__ = [
     "NormalisedCorrelation",
     "PerceptualHash",
     "PlainSSIM",
+    "PoseEmbedder",
     "Proposals",
     "Similarity",
     "StoreError",

@@ -14,7 +14,7 @@ from doppelscan.deepssim import pairwise_ssim, quarter_turn_poses, view_differen
 from doppelscan.images import ForegroundSquared
 from doppelscan.memorization import Whitening
 
-__all__ = ["EncoderSimilarity", "NormalisedCorrelation", "PerceptualHash", "PlainSSIM", "Similarity"]
+__all__ = ["EncoderSimilarity", "NormalisedCorrelation", "PerceptualHash", "PlainSSIM", "PoseEmbedder", "Similarity"]
 
 
 class Similarity(Protocol):
@@ -40,58 +40,75 @@ def _best_pose(images: torch.Tensor, poses: int, similar: Callable[[torch.Tensor
     return best
 
 
-class EncoderSimilarity:
-    """Cosine of an encoder's embedding, on foreground squares, best of the query's poses.
+class PoseEmbedder:
+    """Embeddings of the query poses of square images, prepared as in an audit; the last call is kept for a second head.
 
     Args:
         network: z-scored [B, 1, size, size] -> [B, D].
-        part: which columns of the output; None takes all.
-        whiten: whiten on the training images and views of them first.
         poses: 1 or 8.
         spatial_size: the network's input.
         device: of the network.
     """
 
     def __init__(
-        self,
-        network: torch.nn.Module,
-        part: slice | None = None,
-        whiten: bool = False,
-        poses: int = 8,
-        spatial_size: int = 128,
-        device: str | torch.device = "cpu",
+        self, network: torch.nn.Module, poses: int = 8, spatial_size: int = 128, device: str | torch.device = "cpu"
     ) -> None:
-        self.network, self.part, self.poses = network, part or slice(None), poses
-        self.whitening = Whitening() if whiten else None
-        self.foreground, self.device = ForegroundSquared("image", spatial_size), torch.device(device)
-        self.spatial_size = spatial_size
-
-    def _views(self, images: torch.Tensor) -> torch.Tensor:
-        """The same preprocessing as that of an audit."""
-        made = [self.foreground({"image": image.numpy()})["image"] for image in _unit(images)]
-        return zscore(torch.from_numpy(np.stack(made)))
+        self.network, self.poses, self.spatial_size, self.device = network, poses, spatial_size, torch.device(device)
+        self.foreground = ForegroundSquared("image", spatial_size)
+        self.kept: tuple[Any, torch.Tensor] = (None, torch.zeros(0))
 
     @torch.no_grad()
-    def _embed(self, views: torch.Tensor) -> np.ndarray:
+    def forward(self, views: torch.Tensor) -> torch.Tensor:
+        """float32 [B, D] of z-scored foreground squares [B, 1, size, size]."""
         batches = views.to(self.device).contiguous(memory_format=torch.channels_last).split(64)
-        return torch.cat([F.normalize(self.network(b)[:, self.part].float(), dim=1) for b in batches]).cpu().numpy()
+        return torch.cat([self.network(batch).float().cpu() for batch in batches])
 
-    def _white(self, values: np.ndarray) -> np.ndarray:
-        return values if self.whitening is None else self.whitening.transform(values)
+    def __call__(self, images: torch.Tensor, poses: int | None = None) -> torch.Tensor:
+        """float32 [poses, N, D] of ``images`` uint8 or float [N, 1, S, S]."""
+        poses = poses or self.poses
+        if self.kept[0] is not images or len(self.kept[1]) != poses:
+            squares = np.stack([self.foreground({"image": image.numpy()})["image"] for image in _unit(images)])
+            views = zscore(torch.from_numpy(squares))
+            posed = quarter_turn_poses(views) if poses == 8 else views[None]
+            self.kept = images, torch.stack([self.forward(view) for view in posed])
+        return self.kept[1]
+
+
+class EncoderSimilarity:
+    """Cosine of an encoder's embedding, best of the query's poses.
+
+    Args:
+        embedder: of the images; two similarities of one network share it.
+        part: which columns of the output; None takes all.
+        whiten: whiten on the training images and views of them first.
+    """
+
+    def __init__(self, embedder: PoseEmbedder, part: slice | None = None, whiten: bool = False) -> None:
+        self.embedder, self.part = embedder, part or slice(None)
+        self.whitening = Whitening() if whiten else None
+
+    def _vectors(self, found: torch.Tensor) -> np.ndarray:
+        values = F.normalize(found[..., self.part], dim=-1).numpy()
+        return values if self.whitening is None or not len(self.whitening.mean) else self.whitening.transform(values)
 
     def fit(self, images: torch.Tensor) -> EncoderSimilarity:
         """Embed the training images, as they are."""
-        values = self._embed(self._views(images))
         if self.whitening is not None:
+            self.whitening = Whitening()
+            values = self._vectors(self.embedder(images, 1)[0])
             chosen = np.unique(np.linspace(0, len(images) - 1, min(300, len(images))).round().astype(int))
-            differences = view_differences(lambda x: torch.from_numpy(self._embed(x)), images[chosen], self.spatial_size)
+            differences = view_differences(
+                lambda views: F.normalize(self.embedder.forward(views)[:, self.part], dim=1),
+                images[chosen],
+                self.embedder.spatial_size,
+            )
             self.whitening.fit(values, differences.numpy())
-        self.reference = self._white(values)
+        self.reference = self._vectors(self.embedder(images, 1)[0])
         return self
 
     def similarity(self, images: torch.Tensor) -> np.ndarray:
         """float32 [M, N]."""
-        return _best_pose(self._views(images), self.poses, lambda view: self._white(self._embed(view)) @ self.reference.T)
+        return (self._vectors(self.embedder(images)) @ self.reference.T).max(0)
 
 
 class PlainSSIM:

@@ -55,7 +55,10 @@ train: $(STAMP)
 	  --ckpt_dir $(OUT)-weights-1 --output_dir $(OUT)-training-1 $(if $(INIT),--init_ckpt $(INIT))
 	$(BIN)/python -m monai.bundle run --config_file "['$(CONFIGS)/train.json','$(CONFIGS)/finetune.json']" \
 	  --dataset_dir "[$(BRAINS),'$(SPLIT)/spider_spine_t2_train.csv']" \
-	  --init_ckpt $(OUT)-weights-1/model.pt --ckpt_dir $(OUT)-weights --output_dir $(OUT)-training
+	  --init_ckpt $(OUT)-weights-1/model.pt --ckpt_dir $(OUT)-weights-2 --output_dir $(OUT)-training-2
+	$(BIN)/python -m monai.bundle run --config_file "['$(CONFIGS)/train.json','$(CONFIGS)/ssim_head.json']" \
+	  --dataset_dir "[$(BRAINS),'$(SPLIT)/spider_spine_t2_train.csv']" \
+	  --init_ckpt $(OUT)-weights-2/model.pt --ckpt_dir $(OUT)-weights --output_dir $(OUT)-training
 
 # The contrastive rival of evaluate.json: the same data and steps, plain InfoNCE.
 train-rival: $(STAMP)

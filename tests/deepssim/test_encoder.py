@@ -85,3 +85,24 @@ def test_pickled_code_and_missing_files_are_refused(tmp_path, capsys):
     (tmp_path / "text.pt").write_text("no weights")
     with pytest.raises(WeightsError):
         load_weights(small(), tmp_path / "text.pt")
+
+
+def test_only_what_is_not_frozen_is_trained():
+    network = small(freeze=["stem", "stages", "reduce", "neck", "heads.embedding"])
+    trained = {name for name, p in network.named_parameters() if p.requires_grad}
+    assert trained and all(name.startswith("heads.deepssim") for name in trained)
+    with pytest.raises(ValueError, match="'head'"):
+        small(freeze=["head"])
+
+
+@pytest.mark.parametrize(
+    ("backbone", "channels", "blocks"), [("bottleneck", (4, 8, 8, 16), (1, 1, 1, 1)), ("densenet", (8,), (2, 2, 2, 2))]
+)
+def test_other_backbones_have_the_same_outputs_and_can_be_scripted(backbone, channels, blocks):
+    network = DeepSSIMEncoder(
+        backbone=backbone, channels=channels, blocks=blocks, embedding_size=12, outputs=["embedding", "layer2"]
+    ).eval()
+    out = torch.jit.script(network)(torch.randn(2, 1, 64, 64))
+    assert out.shape[1] == sum(network.output_sizes.values())
+    with pytest.raises(ValueError, match="vgg"):
+        DeepSSIMEncoder(backbone="vgg")

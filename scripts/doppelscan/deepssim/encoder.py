@@ -57,6 +57,8 @@ class DeepSSIMEncoder(nn.Module):
             they share, so a network trained that way over-states their cosine when it meets one image at a time; the last part of
             training is done with frozen statistics.
 
+        freeze: parts that are not trained, by the beginning of their parameters' names, such as ``stem`` or ``heads.embedding``.
+
     Shape:
         image float32 [B, in_channels, H, W], z-scored -> float32 [B, D], D the sum of the outputs' sizes
         (:attr:`output_slices`).
@@ -76,6 +78,7 @@ class DeepSSIMEncoder(nn.Module):
         outputs: Sequence[str] = HEADS,
         feature_grid: int = 2,
         frozen_norm: bool = False,
+        freeze: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.outputs = list(outputs)
@@ -102,6 +105,15 @@ class DeepSSIMEncoder(nn.Module):
         if unknown:
             raise ValueError(f"The 'outputs' parameter must name some of {', '.join(sizes)}. Got {', '.join(unknown)} instead.")
         self.output_sizes = {name: sizes[name] for name in self.outputs}
+        parameters = dict(self.named_parameters())
+        for part in freeze:
+            found = [name for name in parameters if name == part or name.startswith(f"{part}.")]
+            if not found:
+                raise ValueError(
+                    f"The 'freeze' parameter must name parts of the network. Got {part!r}, which no parameter belongs to."
+                )
+            for name in found:
+                parameters[name].requires_grad_(False)
 
     def train(self, mode: bool = True) -> DeepSSIMEncoder:
         """See ``nn.Module.train``; with ``frozen_norm`` the normalisation layers stay in evaluation mode."""

@@ -12,9 +12,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.transforms import Compose
 
 from doppelscan.deepssim import CopyDetectionMetric, PairDataset, SSIMAgreement
-from doppelscan.images import COPY_TRANSFORMS, ImageError, InputError, PlantedCopies, SliceChoice, SquareThumbnaild, find_images
+from doppelscan.images import (
+    COPY_TRANSFORMS,
+    ImageError,
+    InputError,
+    PlantedCopies,
+    SliceChoice,
+    SquareThumbnaild,
+    Windowd,
+    find_images,
+)
 from doppelscan.report import agreement_figure, roc_figure, write_atomic
 from doppelscan.search import Similarity
 from doppelscan.workflows.progress import progress
@@ -65,9 +75,9 @@ class EvaluationImages:
             )
 
     def squares(self, pixels: Sequence[np.ndarray], size: int) -> torch.Tensor:
-        """Whole images, padded to squares: uint8 [N, 1, size, size]."""
-        thumbnail = SquareThumbnaild("image", size)
-        return torch.from_numpy(np.stack([thumbnail({"image": p[None]})["thumbnail"] for p in pixels]))
+        """Whole images, windowed (a planted copy may have another one) and padded to squares: uint8 [N, 1, size, size]."""
+        prepare = Compose([Windowd("image"), SquareThumbnaild("image", size)])
+        return torch.from_numpy(np.stack([prepare({"image": p[None]})["thumbnail"] for p in pixels]))
 
 
 def evaluation_pairs(images: EvaluationImages, pairs: int = 600, seed: int = 0, spatial_size: int = 192) -> PairDataset:

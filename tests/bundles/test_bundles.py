@@ -183,8 +183,17 @@ def test_papers_form_trains(folders, tmp_path):
         "train.json paper.json", "--group_size", "4", "--spatial_size", "64", "--network_def::depths", "[1,1,1,1]",
         "--network_def::hidden_sizes", "[4,8,8,16]", cwd=tmp_path,
     )  # fmt: skip
-    state = torch.load(tmp_path / "weights" / "model.pt", weights_only=True)["model"]
+    state = torch.load(tmp_path / "weights" / "model.pt", weights_only=True)
     assert state["head.4.weight"].shape == (256, 512)
+
+
+def test_the_handler_that_is_resumed_is_the_early_stop():
+    train = json.loads((ENCODER / "configs" / "train.json").read_text())["train"]
+    number = int(train["resumable"]["early_stop"].rpartition("::")[2])
+    assert train["handlers"][number]["_target_"].endswith("EarlyStop")
+    told = json.loads((ENCODER / "configs" / "multi_gpu_train.json").read_text())
+    silenced = [train["handlers"][int(key.split("::")[2])]["_target_"] for key in told if key.startswith("train::handlers")]
+    assert silenced == ["StatsHandler", "TensorBoardStatsHandler"]
 
 
 def test_two_processes_train_one_network(folders, tmp_path):
@@ -194,7 +203,7 @@ def test_two_processes_train_one_network(folders, tmp_path):
         cwd=tmp_path, launcher=launcher,
     )  # fmt: skip
     assert log.count("Key metric") == 1  # one process tells, though both validate
-    state = torch.load(tmp_path / "weights" / "model.pt", weights_only=True)["model"]
+    state = torch.load(tmp_path / "weights" / "model.pt", weights_only=True)
     assert not any(name.startswith("module.") for name in state)
     train("train.json", "--groups", 1, "--group_size", 4, "--max_epochs", 2, cwd=tmp_path)  # and one process resumes it
 
@@ -214,7 +223,9 @@ def test_weights_of_another_architecture_stop_training_in_one_line(folders, tmp_
 def exported(tmp_path_factory) -> Path:
     """The files of ``make export``, by its commands."""
     folder = tmp_path_factory.mktemp("export")
-    made = subprocess.run(["make", "-n", "export", f"EXPORT={folder}"], cwd=ROOT, capture_output=True, text=True)
+    made = subprocess.run(
+        ["make", "-n", "--no-print-directory", "export", f"EXPORT={folder}"], cwd=ROOT, capture_output=True, text=True
+    )
     assert made.returncode == 0, made.stderr
     script = "\n".join(
         line for line in made.stdout.splitlines() if "pip" not in line and "venv " not in line and "touch" not in line

@@ -112,7 +112,7 @@ def test_only_better_weights_are_written_also_after_a_restart(tmp_path):
         engine.run([0])
 
     def written():
-        return float(torch.load(tmp_path / "models" / "model.pt", weights_only=True)["model"]["weight"])
+        return float(torch.load(tmp_path / "models" / "model.pt", weights_only=True)["weight"])
 
     assert written() == 2.0 and [p.name for p in (tmp_path / "models").iterdir()] == ["model.pt"]
     again, engine = BestWeights(tmp_path / "models" / "model.pt", network), evaluator([0.8, 0.95])

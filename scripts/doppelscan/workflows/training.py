@@ -89,7 +89,7 @@ class BestWeights:
     ``CheckpointSaver(save_key_metric=True)`` does with its first validation.
 
     Args:
-        path: file to write, under the key ``model``.
+        path: file to write, a plain state dict as MONAI's exports take it.
         network: whose weights.
     """
 
@@ -121,7 +121,7 @@ class BestWeights:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=self.path.parent, suffix=".part", delete=False) as file:
             try:
-                torch.save({"model": _network(self.network).state_dict()}, file)
+                torch.save(_network(self.network).state_dict(), file)
                 file.close()
                 os.replace(file.name, self.path)
             except BaseException:

@@ -13,10 +13,6 @@ from pathlib import Path
 
 import torch
 from doppelscan.deepssim import ConvNeXtEncoder, DeepSSIMEncoder, OnnxEncoder, load_weights
-from doppelscan.images import find_images
-from doppelscan.images.records import ImageSet
-from doppelscan.search import EmbeddingStore
-from doppelscan.workflows import RecordDataset
 from monai.bundle import ConfigWorkflow
 
 ENCODER = Path(__file__).parents[2] / "bundles" / "deepssim_encoder"
@@ -38,19 +34,28 @@ def rate(network: torch.nn.Module, size: int, images: int, batch: int = 64) -> f
 
 
 def workflow_rate(folder: Path, images: int, poses: int, config: str | None, **overrides) -> float:
-    """Images a second of the inference workflow, from files to stored embeddings."""
+    """Images a second of the inference workflow, from files to stored embeddings, the better of two runs."""
     files = [str(ENCODER / "configs" / name) for name in ("inference.json", *([config] if config else []))]
     best = 0.0
     for _ in range(2):
         with tempfile.TemporaryDirectory() as work:
-            run = ConfigWorkflow(files, workflow_type="infer", logging_file=False, output_dir=work, **overrides)
+            table = Path(work) / "images.csv"
+            chosen = sorted(p.resolve() for p in folder.iterdir())[:images]
+            table.write_text("path\n" + "\n".join(map(str, chosen)) + "\n")
+            run = ConfigWorkflow(
+                files,
+                workflow_type="infer",
+                logging_file=False,
+                dataset_dir=str(table),
+                output_dir=work,
+                poses=poses,
+                **overrides,
+            )
             run.initialize()
-            evaluator, transform = (run.parser.get_parsed_content(name) for name in ("evaluator", "preprocessing"))
-            records = find_images(folder, name="images").records[:images]
-            dataset = RecordDataset(ImageSet("images", records), transform)
+            evaluator = run.parser.get_parsed_content("evaluator")
             start = time.perf_counter()
-            evaluator.embed(dataset, EmbeddingStore(Path(work) / "s", "speed"), poses, "speed")
-            best = max(best, len(records) / (time.perf_counter() - start))
+            evaluator.run()
+            best = max(best, len(chosen) / (time.perf_counter() - start))
     return best
 
 

@@ -31,6 +31,26 @@ def test_planted_copies_of_real_patients_are_found(mri, tmp_path, source, auc):
     assert np.mean([e["score"]["auc"] for e in result["transforms"].values()]) >= auc
 
 
+@pytest.mark.parametrize("source", ["spider_spine_t2", "msd_hippocampus"])
+def test_the_embedding_alone_finds_copies_in_8_poses(mri, source):
+    from benchmark import load_source
+    from doppelscan.search import EncoderSimilarity
+    from doppelscan.workflows import CopyDetection, EvaluationImages
+    from monai.bundle import ConfigWorkflow
+
+    config = Path(__file__).parents[2] / "bundles" / "deepssim_encoder" / "configs" / "evaluate.json"
+    workflow = ConfigWorkflow(str(config), workflow_type="infer", logging_file=False)
+    workflow.initialize()
+    embedding: EncoderSimilarity = workflow.parser.get_parsed_content("similarities")["embedding"]
+    images = EvaluationImages(None, None)
+    images.cohorts[source] = load_source(mri, source)
+    names = ["noise", "rotation 10", "quarter turn", "crop 15 %", "gamma 1.5", "flip, rotation, noise"]
+    detection = CopyDetection(images, {"embedding": embedding}, copies=16, transforms=names)
+    detection.run()
+    found = detection.summary()["embedding"][source]
+    assert found["mean"]["auc"] >= 0.98 and found["worst"]["auc"] >= 0.93 and found["mean"]["source_in_20"] >= 0.98
+
+
 def test_audit_of_a_clean_real_cohort_flags_almost_nothing(mri, tmp_path):
     import doppelscan
     from benchmark import load_source

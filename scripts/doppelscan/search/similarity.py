@@ -157,7 +157,10 @@ class PerceptualHash:
         self.hash_size = hash_size
 
     def _ready(self, images: torch.Tensor) -> np.ndarray:
-        import imagehash
+        try:
+            import imagehash
+        except ImportError as error:
+            raise ImportError('PerceptualHash needs imagehash: pip install "doppelscan[rivals]"') from error
 
         pixels = (_unit(images)[:, 0] * 255).round().to(torch.uint8).numpy()
         bits = [imagehash.phash(Image.fromarray(p), hash_size=self.hash_size).hash.flatten() for p in pixels]

@@ -219,6 +219,17 @@ def test_weights_of_another_architecture_stop_training_in_one_line(folders, tmp_
     assert "unexpected ['other']" in done.stderr.strip().splitlines()[-1]
 
 
+def test_a_loss_that_is_not_finite_stops_training_in_one_line(folders, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(ENCODER / "configs/train.json"), *FEW, "--batches", "8",
+         "--groups", "1", "--group_size", "4", "--learning_rate", "1e30", "--lr_scheduler::warmup_steps", "0"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+    assert done.returncode != 0 and "Traceback" not in done.stdout + done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("doppelscan: The loss is nan") and "training_images.csv" in last
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> Path:
     """The files of ``make export``, by its commands."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from doppelscan.deepssim import WeightsError
 from doppelscan.images import ImageError, InputError
@@ -37,3 +39,13 @@ def one_line_errors() -> None:
             print(f"doppelscan: {mistake}", file=sys.stderr)
 
     sys.excepthook = tell
+    make_record = logging.getLogRecordFactory()
+
+    def without_trace(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        """Engines log what they raise with its traceback: not that of a mistake."""
+        record = make_record(*args, **kwargs)
+        if record.exc_info and user_mistake(record.exc_info[1]) is not None:
+            record.exc_info = None
+        return record
+
+    logging.setLogRecordFactory(without_trace)

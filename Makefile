@@ -42,7 +42,8 @@ benchmark: $(STAMP)
 	@test -n "$(DATA)" || { echo "make benchmark needs DATA=DIR, a folder with manifest.csv"; exit 2; }
 	$(BIN)/python tests/real/benchmark.py $(DATA) --output $(OUT)-benchmark.json
 
-CONFIGS := bundles/deepssim_encoder/configs
+ENCODER := bundles/deepssim_encoder
+CONFIGS := $(ENCODER)/configs
 SPLIT := $(OUT)-split
 BRAINS := '$(SPLIT)/ds002748_t1_train.csv','$(SPLIT)/ds002748_t1_coronal_train.csv','$(SPLIT)/figshare_t1ce_train.csv'
 # Weights to start from; empty is from scratch. The model card says which were used for the shipped weights.
@@ -67,7 +68,6 @@ train-rival: $(STAMP)
 	$(BIN)/python -m monai.bundle run --config_file "['$(CONFIGS)/train.json','$(CONFIGS)/contrastive.json']" \
 	  --dataset_dir "[$(BRAINS)]" --ckpt_dir $(OUT)-rival --output_dir $(OUT)-rival
 
-ENCODER := bundles/deepssim_encoder
 EXPORT := $(OUT)-export
 # One ONNX file takes any batch: MONAI exports a batch of 1 unless it is told the axes.
 DYNAMIC := {'input_names':['image'],'output_names':['pred'],'dynamic_axes':{'image':{0:'batch'},'pred':{0:'batch'}},'dynamo':False}
@@ -75,9 +75,9 @@ DYNAMIC := {'input_names':['image'],'output_names':['pred'],'dynamic_axes':{'ima
 export: $(STAMP)
 	mkdir -p $(EXPORT)
 	$(BIN)/python -m monai.bundle ckpt_export --net_id network_def --filepath $(EXPORT)/model.ts --ckpt_file $(ENCODER)/models/model.pt \
-	  --meta_file $(ENCODER)/configs/metadata.json --config_file $(ENCODER)/configs/inference.json
+	  --meta_file $(CONFIGS)/metadata.json --config_file $(CONFIGS)/inference.json
 	$(BIN)/python -m monai.bundle onnx_export --net_id network_def --filepath $(EXPORT)/model.onnx --ckpt_file $(ENCODER)/models/model.pt \
-	  --meta_file $(ENCODER)/configs/metadata.json --config_file $(ENCODER)/configs/inference.json \
+	  --meta_file $(CONFIGS)/metadata.json --config_file $(CONFIGS)/inference.json \
 	  --use_trace True --converter_kwargs "$(DYNAMIC)"
 	$(BIN)/doppelscan quantize --model $(EXPORT)/model.onnx --output $(EXPORT)/model-int8.onnx
 

@@ -18,7 +18,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from doppelscan.images import COPY_TRANSFORMS, ImageRecord, ImageSet, plant_copy, read_pixels
+from doppelscan.images import COPY_TRANSFORMS, ImageRecord, ImageSet, PlantedCopies, plant_copy, read_pixels
 from doppelscan.images.transforms import take_slice, window
 from doppelscan.search import CandidateSearch, EmbeddingStore
 from doppelscan.verify import Registration
@@ -57,15 +57,9 @@ def write(folder: Path, images: list[tuple[str, np.ndarray]], name: str) -> Imag
 
 
 def evaluate(mri: Path, source: str, count: int, work: Path, seed: int, names: list[str], weights: str | None) -> dict:
-    rng = np.random.default_rng(seed)
-    images = load_source(mri, source)
-    patients = sorted({p for p, _ in images})
-    rng.shuffle(patients)
-    inside = set(patients[: round(len(patients) * 0.6)])
-    training = [i for i in images if i[0] in inside]
-    novel = [i for i in images if i[0] not in inside]
-    copied = sorted(rng.permutation(len(training))[:count].tolist())
-    chosen = [novel[i] for i in sorted(rng.permutation(len(novel))[:count].tolist())]
+    planted = PlantedCopies(load_source(mri, source), count, seed=seed)
+    rng, training, novel, copied = planted.rng, planted.training, planted.novel, planted.copied
+    chosen = [novel[i] for i in planted.chosen]
     workflow = audit_workflow(output_dir=str(work / "out"), **({"ckpt_path": weights} if weights else {}))
     workflow.initialize()
     evaluator, preprocessing = (workflow.parser.get_parsed_content(name) for name in ("evaluator", "preprocessing"))
@@ -84,7 +78,13 @@ def evaluate(mri: Path, source: str, count: int, work: Path, seed: int, names: l
     )
     registration = Registration()
     verified = EmbeddingStore(work / "verified", "benchmark")
-    result = {"training": len(training), "patients": len(inside), "copies": len(copied), "novel": len(chosen), "transforms": {}}
+    result = {
+        "training": len(training),
+        "patients": len({p for p, _ in training}),
+        "copies": len(copied),
+        "novel": len(chosen),
+        "transforms": {},
+    }
     for name in names:
         partner = [novel[int(rng.integers(len(novel)))][1] for _ in range(len(copied) + len(chosen))]
         made = [(training[i][0], plant_copy(training[i][1], name, rng, partner[n])) for n, i in enumerate(copied)]

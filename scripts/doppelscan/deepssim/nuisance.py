@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from doppelscan.deepssim.augment import ViewStrength, augment, foreground_views
+from doppelscan.images import unit_float
 
 __all__ = ["view_differences"]
 
@@ -37,7 +38,7 @@ def view_differences(
     strength = ViewStrength(occlusion=0.0)
     result = []
     for part in images.split(batch_size):
-        part = part.float() / 255 if part.dtype == torch.uint8 else part.float()
+        part = unit_float(part)
         plain = embed(foreground_views(part, spatial_size))
         result += [embed(foreground_views(augment(part, strength, generator), spatial_size)) - plain for _ in range(views)]
     return torch.cat(result)

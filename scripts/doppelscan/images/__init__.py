@@ -7,7 +7,7 @@ from doppelscan.images.generated import generate_cohort, smooth_fields, warp
 from doppelscan.images.planted import PlantedCopies, PlantedQueries
 from doppelscan.images.readers import ImageError, read_pixels
 from doppelscan.images.records import ImageRecord, ImageSet, InputError, SkippedImage, SliceChoice, content_hash, find_images
-from doppelscan.images.transforms import ForegroundSquared, LoadSliced, SquareThumbnaild, Windowd
+from doppelscan.images.transforms import ForegroundSquared, LoadSliced, SquareThumbnaild, Windowd, unit_float
 
 __all__ = [
     "COPY_TRANSFORMS",
@@ -34,5 +34,6 @@ __all__ = [
     "plant_copy",
     "read_pixels",
     "smooth_fields",
+    "unit_float",
     "warp",
 ]

@@ -19,7 +19,16 @@ from PIL import Image
 from doppelscan.images.foreground import foreground_square
 from doppelscan.images.readers import SMALLEST_SIDE, ImageError, read_pixels
 
-__all__ = ["ForegroundSquared", "LoadSliced", "SquareThumbnaild", "Windowd", "resample_square", "take_slice", "window"]
+__all__ = [
+    "ForegroundSquared",
+    "LoadSliced",
+    "SquareThumbnaild",
+    "Windowd",
+    "resample_square",
+    "take_slice",
+    "unit_float",
+    "window",
+]
 
 
 @lru_cache(maxsize=2)
@@ -47,6 +56,11 @@ def _percentiles(pixels: np.ndarray, lower: float, upper: float) -> tuple[float,
         below, above = np.searchsorted(ends, [int(place), min(int(place) + 1, pixels.size - 1)], side="right")
         found.append(float(below + (above - below) * (place - int(place))))
     return found[0], found[1]
+
+
+def unit_float(images: torch.Tensor) -> torch.Tensor:
+    """uint8 -> float32 in [0, 1]; floating images come back as float32."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
 
 
 def window(pixels: np.ndarray, lower: float = 0.5, upper: float = 99.5) -> np.ndarray:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from doppelscan.deepssim import pairwise_ssim, quarter_turn_poses, view_differences, zscore
-from doppelscan.images import ForegroundSquared
+from doppelscan.images import ForegroundSquared, unit_float
 from doppelscan.memorization import Whitening
 
 __all__ = ["EncoderSimilarity", "NormalisedCorrelation", "PerceptualHash", "PlainSSIM", "PoseEmbedder", "Similarity"]
@@ -25,10 +25,6 @@ class Similarity(Protocol):
 
     def similarity(self, images: torch.Tensor) -> np.ndarray:
         """float32 [M, N], higher is more alike."""
-
-
-def _unit(images: torch.Tensor) -> torch.Tensor:
-    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
 
 
 def _best_pose(images: torch.Tensor, poses: int, similar: Callable[[torch.Tensor], np.ndarray]) -> np.ndarray:
@@ -67,7 +63,7 @@ class PoseEmbedder:
         """float32 [poses, N, D] of ``images`` uint8 or float [N, 1, S, S]."""
         poses = poses or self.poses
         if self.kept[0] is not images or len(self.kept[1]) != poses:
-            squares = np.stack([self.foreground({"image": image.numpy()})["image"] for image in _unit(images)])
+            squares = np.stack([self.foreground({"image": image.numpy()})["image"] for image in unit_float(images)])
             views = zscore(torch.from_numpy(squares))
             posed = quarter_turn_poses(views) if poses == 8 else views[None]
             self.kept = images, torch.stack([self.forward(view) for view in posed])
@@ -118,7 +114,7 @@ class PlainSSIM:
         self.size = size
 
     def _ready(self, images: torch.Tensor) -> torch.Tensor:
-        return zscore(F.interpolate(_unit(images), (self.size, self.size), mode="bilinear", antialias=True))
+        return zscore(F.interpolate(unit_float(images), (self.size, self.size), mode="bilinear", antialias=True))
 
     def fit(self, images: torch.Tensor) -> PlainSSIM:
         """Keep the training images."""
@@ -137,7 +133,7 @@ class NormalisedCorrelation:
         self.size = size
 
     def _ready(self, images: torch.Tensor) -> torch.Tensor:
-        small = F.interpolate(_unit(images), (self.size, self.size), mode="bilinear", antialias=True).flatten(1)
+        small = F.interpolate(unit_float(images), (self.size, self.size), mode="bilinear", antialias=True).flatten(1)
         return F.normalize(small - small.mean(1, keepdim=True), dim=1)
 
     def fit(self, images: torch.Tensor) -> NormalisedCorrelation:
@@ -162,7 +158,7 @@ class PerceptualHash:
         except ImportError as error:
             raise ImportError('PerceptualHash needs imagehash: pip install "doppelscan[rivals]"') from error
 
-        pixels = (_unit(images)[:, 0] * 255).round().to(torch.uint8).numpy()
+        pixels = (unit_float(images)[:, 0] * 255).round().to(torch.uint8).numpy()
         bits = [imagehash.phash(Image.fromarray(p), hash_size=self.hash_size).hash.flatten() for p in pixels]
         return np.where(np.stack(bits), 1.0, -1.0).astype(np.float32)
 

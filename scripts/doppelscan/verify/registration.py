@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from doppelscan.deepssim import quarter_turn, ssim, zscore
-from doppelscan.images import align, band_pass, correlation
+from doppelscan.images import align, band_pass, correlation, unit_float
 from doppelscan.verify.pose import Pose
 
 __all__ = ["PairAgreement", "Registration"]
@@ -83,8 +83,8 @@ class Registration:
     @torch.no_grad()
     def __call__(self, query: torch.Tensor, candidates: torch.Tensor) -> list[PairAgreement]:
         """Register ``candidates`` uint8 or float [K, 1, S, S] on ``query`` [1, S, S]; best first, the refined ones only."""
-        query = _unit(query[None]).to(self.device)
-        candidates = _unit(candidates).to(self.device)
+        query = unit_float(query[None]).to(self.device)
+        candidates = unit_float(candidates).to(self.device)
         half = query.shape[-1] // 2
         # Found once, at half size: growing it from the border is the slowest part at full size.
         filled = filled_border(_resize(query, half))
@@ -171,10 +171,6 @@ class Registration:
             for i in range(count)
         ]
         return sorted(results, key=lambda r: -r.detail)
-
-
-def _unit(images: torch.Tensor) -> torch.Tensor:
-    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
 
 
 def _resize(images: torch.Tensor, size: int) -> torch.Tensor:

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= audit
 STAMP := $(VENV)/.installed
 
-.PHONY: help install audit test test-real benchmark train train-rival export lint clean
+.PHONY: help install audit test test-real benchmark train train-rival export export-scorer lint clean
 
 help:
 	@echo "make audit            install, write the sample cohort, audit it, say where the report is"
@@ -14,6 +14,7 @@ help:
 	@echo "make benchmark DATA=  the tables of docs/benchmarks.md"
 	@echo "make train DATA=      train the encoder's weights again"
 	@echo "make export           TorchScript and ONNX of the encoder"
+	@echo "make export-scorer    TorchScript and ONNX of a fitted mi_scorer, REFERENCE=DIR"
 	@echo "make lint             ruff and mypy"
 
 # The CPU build of torch comes first and pinned: an open requirement would pull several GB of CUDA packages.
@@ -80,6 +81,18 @@ export: $(STAMP)
 	  --meta_file $(CONFIGS)/metadata.json --config_file $(CONFIGS)/inference.json \
 	  --use_trace True --converter_kwargs "$(DYNAMIC)"
 	$(BIN)/doppelscan quantize --model $(EXPORT)/model.onnx --output $(EXPORT)/model-int8.onnx
+
+SCORER := bundles/mi_scorer/configs
+REFERENCE := $(OUT)-index
+
+# The whole scorer, reference and all, as one file; REFERENCE is the folder that mi_scorer's train wrote.
+export-scorer: $(STAMP)
+	mkdir -p $(EXPORT)
+	$(BIN)/python -m monai.bundle ckpt_export --net_id network_def --filepath $(EXPORT)/scorer.ts --ckpt_file $(REFERENCE)/model.pt \
+	  --meta_file $(SCORER)/metadata.json --config_file $(SCORER)/inference.json
+	$(BIN)/python -m monai.bundle onnx_export --net_id network_def --filepath $(EXPORT)/scorer.onnx --ckpt_file $(REFERENCE)/model.pt \
+	  --meta_file $(SCORER)/metadata.json --config_file $(SCORER)/inference.json \
+	  --use_trace True --converter_kwargs "$(DYNAMIC)"
 
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check scripts tests && $(BIN)/mypy

@@ -10,17 +10,21 @@ from pathlib import Path
 
 import jsonschema
 import numpy as np
+import onnxruntime
 import pyarrow.parquet as pq
 import pytest
 import torch
 from doppelscan.deepssim import OnnxEncoder, TorchScriptEncoder, file_sha256, foreground_views
+from doppelscan.memorization import MemorizationIndex
 from monai.bundle import ConfigWorkflow
+from sam_files import sam_state
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = {
     "configs/audit.json": "infer",
     "bundles/deepssim_encoder/configs/inference.json": "infer",
     "bundles/deepssim_encoder/configs/train.json": "train",
+    "bundles/mi_scorer/configs/evaluate.json": "infer",
     "bundles/mi_scorer/configs/inference.json": "infer",
     "bundles/mi_scorer/configs/train.json": "train",
 }
@@ -83,9 +87,11 @@ def test_preprocessing_and_network_are_the_same_in_every_config():
     parts.append(json.loads((ROOT / "bundles/mi_scorer/configs/train.json").read_text()))
     parts[-1]["preprocessing"] = parts[-1]["train"]["preprocessing"]
     for part in parts[1:]:
-        assert part["preprocessing"] == parts[0]["preprocessing"]
+        resolved = json.dumps(part["preprocessing"]).replace('"@spatial_size"', str(part.get("spatial_size")))
+        assert json.loads(resolved) == parts[0]["preprocessing"]
+        network = part.get("encoder_def", part.get("network_def"))
         for key in ("channels", "blocks", "embedding_size", "in_channels"):
-            assert part["network_def"][key] == parts[0]["network_def"][key]
+            assert network[key] == parts[0]["network_def"][key]
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -138,7 +144,7 @@ def test_index_is_fitted_and_scores_from_a_foreign_folder(folders, tmp_path):
     )
     rows = {Path(r["image"]).name: r for r in read(tmp_path / "out" / "scores.csv")}
     assert Path(rows["copy.png"]["match"]).name == "p03.png" and float(rows["copy.png"]["similarity"]) > 0.95
-    assert int(rows["copy.png"]["pose"]) == 4 and rows["copy.png"]["consensus"] == "3"
+    assert rows["copy.png"]["pose"] == "flip-x" and rows["copy.png"]["consensus"] == "3"
     assert all(float(r["mi"]) < float(rows["copy.png"]["mi"]) for n, r in rows.items() if n != "copy.png")
 
 
@@ -230,21 +236,22 @@ def test_a_loss_that_is_not_finite_stops_training_in_one_line(folders, tmp_path)
     assert last.startswith("doppelscan: The loss is nan") and "training_images.csv" in last
 
 
+def make(target: str, **variables) -> None:
+    """Run a make target's commands in this environment."""
+    words = [f"{name}={value}" for name, value in variables.items()]
+    made = subprocess.run(["make", "-n", "--no-print-directory", target, *words], cwd=ROOT, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    lines = [line for line in made.stdout.splitlines() if not any(word in line for word in ("pip", "venv ", "touch"))]
+    script = "\n".join(lines).replace(".venv/bin/python", sys.executable)
+    done = subprocess.run(["bash", "-ec", script], cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> Path:
     """The files of ``make export``, by its commands."""
     folder = tmp_path_factory.mktemp("export")
-    made = subprocess.run(
-        ["make", "-n", "--no-print-directory", "export", f"EXPORT={folder}"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert made.returncode == 0, made.stderr
-    script = "\n".join(
-        line for line in made.stdout.splitlines() if "pip" not in line and "venv " not in line and "touch" not in line
-    )
-    done = subprocess.run(
-        ["bash", "-ec", script.replace(".venv/bin/python", sys.executable)], cwd=ROOT, capture_output=True, text=True, timeout=400
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    make("export", EXPORT=folder)
     return folder
 
 
@@ -277,14 +284,65 @@ def test_exports_run_the_inference_workflow(exported, folders, tmp_path, config,
     assert max(np.abs(np.subtract(rows[0][k], rows[1][k])).max() for k in rows[0]) < 1e-4
 
 
-def test_monais_own_checks_pass_offline(tmp_path):
-    schema = ROOT / "tests/bundles/meta_schema_20240725.json"
+@pytest.mark.parametrize("bundle", ["deepssim_encoder", "mi_scorer"])
+def test_monais_own_checks_pass_offline(bundle, tmp_path):
     from monai.bundle import verify_metadata, verify_net_in_out
 
-    verify_metadata(meta_file=str(ENCODER / "configs/metadata.json"), filepath=str(schema))
+    configs = ROOT / "bundles" / bundle / "configs"
+    schema = ROOT / "tests/bundles/meta_schema_20240725.json"
+    verify_metadata(meta_file=str(configs / "metadata.json"), filepath=str(schema))
     verify_net_in_out(
-        "network_def",
-        meta_file=str(ENCODER / "configs/metadata.json"),
-        config_file=str(ENCODER / "configs/inference.json"),
-        device="cpu",
+        "network_def", meta_file=str(configs / "metadata.json"), config_file=str(configs / "inference.json"), device="cpu"
     )
+
+
+SCORER = ROOT / "bundles/mi_scorer/configs"
+
+
+def test_a_fitted_scorer_is_exported_as_one_file_that_stands_as_a_gate(folders, tmp_path):
+    bundle_command(
+        "run", "train", "--config_file", SCORER / "train.json", "--dataset_dir", "training", "--output_dir", "index", cwd=tmp_path
+    )
+    bundle_command(
+        "run", "inference", "--config_file", SCORER / "inference.json", "--dataset_dir", "synthetic", "--output_dir", "out",
+        "--reference", "index/reference.safetensors", cwd=tmp_path,
+    )  # fmt: skip
+    make("export-scorer", REFERENCE=tmp_path / "index", EXPORT=tmp_path / "export")
+    table = read(tmp_path / "out" / "scores.csv")
+    dataset = workflow(
+        "bundles/mi_scorer/configs/inference.json", dataset_dir=str(tmp_path / "synthetic")
+    ).parser.get_parsed_content("dataset")
+    image = torch.stack([dataset[i]["image"] for i in range(len(table))])
+    session = onnxruntime.InferenceSession(str(tmp_path / "export" / "scorer.onnx"))
+    with torch.no_grad():
+        outputs = [session.run(None, {"image": image.numpy()})[0], torch.jit.load(tmp_path / "export" / "scorer.ts")(image).numpy()]
+    for found in outputs:
+        for column, name in enumerate(("similarity", "mi", "oni")):
+            np.testing.assert_allclose(found[:, column], [float(row[name]) for row in table], atol=5e-3)
+
+
+def test_two_processes_fit_the_same_reference(folders, tmp_path):
+    for output, launcher, configs in (
+        ("one", ["-m", "monai.bundle"], [SCORER / "train.json"]),
+        ("two", ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle"],
+         [SCORER / "train.json", SCORER / "multi_gpu_train.json"]),
+    ):  # fmt: skip
+        extra = ["--backend", "gloo", "--device", "cpu"] if output == "two" else []
+        command = [sys.executable, *launcher, "run", "--config_file", str([str(c) for c in configs]), "--dataset_dir", "training"]
+        done = subprocess.run([*command, "--output_dir", output, *extra], cwd=tmp_path, capture_output=True, text=True, timeout=400)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert (done.stdout + done.stderr).count("Fitted on 10 images") == 1  # one process fits
+    first, second = (MemorizationIndex.load(tmp_path / name / "reference.safetensors") for name in ("one", "two"))
+    np.testing.assert_allclose(first.null, second.null, atol=1e-5)
+    assert (tmp_path / "one" / "images.csv").read_text() == (tmp_path / "two" / "images.csv").read_text()
+
+
+def test_mri_core_takes_the_encoders_place(folders, tmp_path):
+    torch.save(sam_state(768, 12, 8, 14, 12, adapters=(0, 1)), tmp_path / "mri_foundation.pth")
+    common = ("--ckpt_path", "mri_foundation.pth", "--spatial_size", "64", "--poses", "1", "--batch_size", "10")
+    for run_id, config, data in (("train", "train.json", "training"), ("inference", "inference.json", "synthetic")):
+        files = str([str(SCORER / config), str(SCORER / "mri_core.json")])
+        bundle_command("run", run_id, "--config_file", files, "--dataset_dir", data, "--output_dir", "out", *common, cwd=tmp_path)
+    table = read(tmp_path / "out" / "scores.csv")
+    assert len(table) == 4 and {"match_block3", "match_block7", "match_block11"} <= set(table[0])
+    assert all(np.isfinite(float(row["mi"])) for row in table)

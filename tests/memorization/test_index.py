@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
-from doppelscan.memorization import MemorizationIndex, Whitening, patient_folds
+from doppelscan.memorization import MemorizationIndex, Whitening, patient_folds, spread_over_patients, unit_length
+from doppelscan.memorization import index as index_module
+from doppelscan.memorization import rows as rows_module
+from doppelscan.memorization.whitening import LeftOut
 
 EPS = 1e-6
 
@@ -42,8 +47,9 @@ def test_paper_mode_agrees_with_the_formulas():
         null.append(np.exp(np.log(np.clip(halves, 0, 1) + EPS).mean(1)))
     null = np.concatenate(null)
     mi = (similarity - null.mean()) / np.sqrt(null.var() + 1e-8)
-    np.testing.assert_allclose(scores.mi, mi, rtol=2e-4, atol=2e-4)
-    np.testing.assert_allclose(scores.oni, -np.tanh(mi), atol=1e-4)
+    np.testing.assert_allclose(scores.similarity, similarity, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(scores.mi, mi, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(scores.oni, -np.tanh(mi), rtol=0, atol=1e-6)
 
 
 def test_paper_mode_warns_where_it_breaks():
@@ -140,6 +146,95 @@ def test_shrunk_whitening_is_the_inverse_root_of_the_shrunk_covariance(count):
     values, vectors = np.linalg.eigh(covariance)
     expected = vectors @ np.diag((values + EPS) ** -0.5) @ vectors.T
     np.testing.assert_allclose(Whitening().fit(x).matrix, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("left", [3, 40])
+def test_leaving_images_out_is_whitening_with_their_share_of_the_covariance_gone(left):
+    x = features(90, widths=(12,))["layer0"].astype(np.float64)
+    whole = Whitening(eps=0).fit(x)
+    found = LeftOut(whole.whiten(x[:left]), len(x), whole.cohort_weight).transform(whole.whiten(x))
+    kept, outside = len(x) - left, x[left:]
+    identity = np.linalg.inv(whole.matrix.astype(np.float64) @ whole.matrix) - whole.cohort_weight * np.cov(x.T, ddof=0)
+    covariance = whole.cohort_weight * kept / len(x) * np.cov(outside.T, ddof=0) + identity
+    root = np.linalg.cholesky(np.linalg.inv(covariance))
+    expected = unit_length((x - outside.mean(0)) @ root)
+    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=2e-3)
+
+
+def test_p_values_and_the_threshold_come_from_the_null():
+    index = MemorizationIndex().fit(features(60))
+    scores = index.score({k: np.concatenate([features(60)[k][:3], features(20, seed=9)[k]]) for k in features(2)})
+    p = index.p_values(scores)
+    assert len(index.null) == 60 and p[:3] == pytest.approx(1 / 61)
+    for value, similarity in zip(p, scores.similarity, strict=True):
+        assert value == pytest.approx((1 + (index.null >= similarity).sum()) / 61)
+    assert index.copy_threshold == pytest.approx((index.null.max() - index.null.mean()) / index.null_std + 1)
+    assert index.memorized_share(scores) == pytest.approx((scores.mi > index.copy_threshold).mean())
+
+
+def test_poses_on_the_reference_side_find_the_posed_copy():
+    plain = features(30)
+    posed = {k: np.stack([plain[k], *(features(30, seed=50 + p)[k] for p in range(3))], 1) for k in plain}
+    index = MemorizationIndex().fit(posed, null_features=plain, null_rows=range(30))
+    scores = index.score({k: v[[4, 9], 2] for k, v in posed.items()})
+    assert scores.match.tolist() == [4, 9] and scores.pose.tolist() == [2, 2] and (scores.similarity > 0.99).all()
+
+
+def test_features_larger_than_memory_give_the_same_scores(tmp_path, monkeypatch):
+    training, queries = features(70), features(12, seed=4)
+    expected = MemorizationIndex().fit(training)
+    mapped = {}
+    for name, value in training.items():
+        mapped[name] = np.memmap(tmp_path / name, np.float32, "w+", shape=value.shape)
+        mapped[name][:] = value
+    monkeypatch.setattr(index_module, "KEPT_VALUES", 10)
+    monkeypatch.setattr(index_module, "blocks_of", lambda rows: rows_module.blocks_of(rows, 64))
+    streamed = MemorizationIndex().fit(mapped)
+    assert not any(isinstance(value, np.ndarray) for value in streamed.reference.values())
+    streamed.save(tmp_path / "reference")
+    again = MemorizationIndex.load(tmp_path / "reference")
+    assert not any(isinstance(value, np.ndarray) for value in again.reference.values())
+    for index in (streamed, again):
+        np.testing.assert_allclose(index.score(queries).mi, expected.score(queries).mi, atol=1e-3)
+
+
+def test_the_layer_that_is_surest_names_the_match():
+    training = {"a": np.eye(12, dtype=np.float32), "b": np.eye(12, dtype=np.float32)}
+    query = {
+        "a": np.eye(12, dtype=np.float32)[[3]] + 0.9 * np.eye(12, dtype=np.float32)[[5]],
+        "b": np.eye(12, dtype=np.float32)[[7]],
+    }
+    scores = MemorizationIndex().fit(training).score(query)
+    assert scores.neighbour.tolist() == [[3, 7]] and scores.consensus.tolist() == [1] and scores.match.tolist() == [7]
+
+
+def test_features_that_do_not_fit_together_are_refused():
+    index = MemorizationIndex()
+    with pytest.raises(ValueError, match="as many images"):
+        index.fit({"a": features(20)["layer0"], "b": features(21)["layer1"]})
+    with pytest.raises(ValueError, match="'patients'"):
+        index.fit(features(20), patients=range(19))
+    with pytest.raises(ValueError, match="null_rows"):
+        index.fit(features(20), null_features=features(5), null_rows=range(4))
+    index.fit(features(20))
+    with pytest.raises(ValueError, match="10 channels"):
+        index.score({"layer0": features(3)["layer0"], "layer1": features(3)["layer0"]})
+    with pytest.raises(ValueError, match="folds"):
+        MemorizationIndex(folds=1)
+
+
+@pytest.mark.parametrize("count", [1000])
+def test_a_thousand_images_are_fitted_and_scored_in_seconds(count):
+    wide = {f"layer{k}": np.random.default_rng(k).normal(size=(count, 768)).astype(np.float32) for k in range(3)}
+    start = time.perf_counter()
+    MemorizationIndex().fit(wide).score(wide)
+    assert time.perf_counter() - start < 20  # 2 s on 2 idle cores; tests share them
+
+
+def test_a_spread_takes_every_patient_before_a_second_image():
+    patients = [i // 4 for i in range(40)]
+    rows = spread_over_patients(patients, 15, seed=0)
+    assert rows == sorted(rows) and len(rows) == 15 and {patients[r] for r in rows} == set(range(10))
 
 
 def test_unknown_settings_are_refused():

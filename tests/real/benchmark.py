@@ -72,7 +72,7 @@ def evaluate(mri: Path, source: str, count: int, work: Path, seed: int, names: l
 
     reference = embed(write(work / "training", training, "training-store"), 1)
     posed = embed(write(work / "posed", training, "posed-store"), 8)
-    differences = evaluator.view_differences(reference.thumbnails(range(min(300, len(reference)))))["embedding"]
+    differences = evaluator.view_differences(reference.thumbnails(range(min(300, len(reference)))))
     search = CandidateSearch().fit(
         reference.single_pose(), reference.patients, posed.features(), np.arange(len(posed)), view_differences=differences
     )

@@ -57,7 +57,16 @@ def zscore(images: torch.Tensor) -> torch.Tensor:
 
 def quarter_turn(images: torch.Tensor, number: int) -> torch.Tensor:
     """Pose ``number`` (0 to 7) of square ``images`` [..., S, S]; see :func:`quarter_turn_poses`."""
-    return torch.rot90(torch.flip(images, (-1,)) if number >= 4 else images, number % 4, (-2, -1))
+    # ONNX knows flips and transposes, but no rot90.
+    posed = images.flip(-1) if number >= 4 else images
+    turns = number % 4
+    if turns == 1:
+        return posed.transpose(-2, -1).flip(-2)
+    if turns == 2:
+        return posed.flip(-2).flip(-1)
+    if turns == 3:
+        return posed.transpose(-2, -1).flip(-1)
+    return posed
 
 
 def quarter_turn_poses(images: torch.Tensor) -> torch.Tensor:

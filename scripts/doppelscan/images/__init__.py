@@ -1,7 +1,7 @@
 """Images: files to records, pixels and the one preprocessing; generated patients."""
 
 from doppelscan.images.alignment import align, band_pass, correlation
-from doppelscan.images.copies import COPY_TRANSFORMS, plant_copy
+from doppelscan.images.copies import COPY_TRANSFORMS, PAPER_TRANSFORMS, plant_copy
 from doppelscan.images.foreground import foreground_square, gaussian_blur
 from doppelscan.images.generated import generate_cohort, smooth_fields, warp
 from doppelscan.images.planted import PlantedCopies, PlantedQueries
@@ -11,6 +11,7 @@ from doppelscan.images.transforms import ForegroundSquared, LoadSliced, SquareTh
 
 __all__ = [
     "COPY_TRANSFORMS",
+    "PAPER_TRANSFORMS",
     "ForegroundSquared",
     "ImageError",
     "ImageRecord",

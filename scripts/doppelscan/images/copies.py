@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-__all__ = ["COPY_TRANSFORMS", "plant_copy"]
+__all__ = ["COPY_TRANSFORMS", "PAPER_TRANSFORMS", "plant_copy"]
 
 
 def _affine(image: np.ndarray, degrees: float = 0.0, zoom: float = 1.0, shift: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
@@ -93,9 +93,23 @@ COPY_TRANSFORMS: dict[str, Transform] = {
     "flip, rotation, noise": lambda i, r, p: _noise(_affine(i[:, ::-1], 8.0), r),
 }
 
+# The augmentations of the Memorization Index paper (arXiv 2602.13066, protocol): milder than ours.
+PAPER_TRANSFORMS: dict[str, Transform] = {
+    "clean": lambda i, r, p: i,
+    "noise 0.01": lambda i, r, p: _noise(i, r, 0.01),
+    "noise 0.02": lambda i, r, p: _noise(i, r, 0.02),
+    "intensity 0.9-1.1": lambda i, r, p: i * r.uniform(0.9, 1.1),
+    "rotation +-3": lambda i, r, p: _affine(i, r.choice((-3.0, 3.0))),
+    "rotation +-5": lambda i, r, p: _affine(i, r.choice((-5.0, 5.0))),
+    "h-flip": lambda i, r, p: i[:, ::-1],
+    "v-flip": lambda i, r, p: i[::-1],
+}
+
 
 def plant_copy(image: np.ndarray, name: str, rng: np.random.Generator, partner: np.ndarray | None = None) -> np.ndarray:
-    """Apply the transform ``name`` of :data:`COPY_TRANSFORMS` to ``image`` float32 [H, W] in [0, 1]; clipped to [0, 1]."""
-    if name not in COPY_TRANSFORMS:
-        raise ValueError(f"The 'name' parameter must be one of {', '.join(COPY_TRANSFORMS)}. Got {name!r} instead.")
-    return np.clip(COPY_TRANSFORMS[name](image, rng, partner), 0, 1).astype(np.float32)
+    """Apply a transform of :data:`COPY_TRANSFORMS` or :data:`PAPER_TRANSFORMS` to ``image`` float32 [H, W] in [0, 1]; clipped to [0, 1]."""
+    transform = COPY_TRANSFORMS.get(name) or PAPER_TRANSFORMS.get(name)
+    if transform is None:
+        known = ", ".join([*COPY_TRANSFORMS, *PAPER_TRANSFORMS])
+        raise ValueError(f"The 'name' parameter must be one of {known}. Got {name!r} instead.")
+    return np.clip(transform(image, rng, partner), 0, 1).astype(np.float32)

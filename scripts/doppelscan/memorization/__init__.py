@@ -1,6 +1,26 @@
 """Memorization Index (arXiv 2602.13066): layer features, whitening, null, MI and ONI."""
 
-from doppelscan.memorization.index import MemorizationIndex, MemorizationScores, patient_folds
-from doppelscan.memorization.whitening import Whitening
+from doppelscan.memorization.index import MemorizationIndex, MemorizationScores, patient_folds, spread_over_patients
+from doppelscan.memorization.moments import FeatureMoments
+from doppelscan.memorization.mri_core import MRICoreEncoder, load_mri_core
+from doppelscan.memorization.rows import Rows, TransformedRows
+from doppelscan.memorization.scorer import MemorizationScorer
+from doppelscan.memorization.set_metrics import SET_METRICS, set_metrics
+from doppelscan.memorization.whitening import Whitening, unit_length
 
-__all__ = ["MemorizationIndex", "MemorizationScores", "Whitening", "patient_folds"]
+__all__ = [
+    "SET_METRICS",
+    "FeatureMoments",
+    "MRICoreEncoder",
+    "MemorizationIndex",
+    "MemorizationScorer",
+    "MemorizationScores",
+    "Rows",
+    "TransformedRows",
+    "Whitening",
+    "load_mri_core",
+    "patient_folds",
+    "set_metrics",
+    "spread_over_patients",
+    "unit_length",
+]

@@ -9,15 +9,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+import torch
+from safetensors import SafetensorError
 
-from doppelscan.memorization.whitening import Whitening
+from doppelscan.memorization.moments import FeatureMoments
+from doppelscan.memorization.nearest import Nearest, nearest
+from doppelscan.memorization.rows import Rows, TransformedRows, blocks_of, read_safetensors, write_safetensors
+from doppelscan.memorization.whitening import LeftOut, Whitening, unit_length
 
-__all__ = ["MemorizationIndex", "MemorizationScores", "patient_folds"]
+__all__ = ["MemorizationIndex", "MemorizationScores", "patient_folds", "spread_over_patients"]
 
 EPS = 1e-6
-BLOCK = 2**25  # cosines held at a time, 128 MB
+KEPT_VALUES = 2**27  # whitened values of a layer kept in memory, 512 MB; more are whitened as they are read
+SETTINGS = ("calibration", "estimator", "folds", "draws", "candidates", "seed", "clipped_in_null")
+QUERIES = 1024  # queries whose whitened features are held at a time
 
 
 @dataclass(frozen=True)
@@ -25,15 +30,16 @@ class MemorizationScores:
     """Scores of M images over K layers.
 
     Attributes:
-        similarity: float32 [M], geometric mean over layers of the nearest training cosine, 0 to 1 (eq. 3).
-        distance: float32 [M], 1 - similarity.
-        mi: float32 [M], (similarity - null mean) / null standard deviation (eq. 5).
-        oni: float32 [M], -tanh(mi): -1 memorized, +1 novel (eq. 6).
+        similarity: float64 [M], geometric mean over layers of the nearest training cosine, 0 to 1 (eq. 3).
+        distance: float64 [M], 1 - similarity.
+        mi: float64 [M], (similarity - null mean) / null standard deviation (eq. 5).
+        oni: float64 [M], -tanh(mi): -1 memorized, +1 novel (eq. 6).
         consensus: int64 [M], largest number of layers that name the same neighbour, 1 to K.
         neighbour: int64 [M, K], row of the nearest training image in each layer.
-        layer_similarity: float32 [M, K], its cosine, clipped to [0, 1].
-        margin: float32 [M, K], cosine of the nearest minus that of the second nearest.
-        pose: int64 [M], pose (view) of the query at the layers' most common neighbour (0 when the query has one pose).
+        layer_similarity: float64 [M, K], its cosine, clipped to [0, 1].
+        margin: float64 [M, K], cosine of the nearest minus that of the second nearest.
+        match: int64 [M], the neighbour that most layers name; of equals, the one named by the layer of the largest margin.
+        pose: int64 [M], pose (view) in which ``match`` was met: of the query, or of the reference when that holds the poses.
         candidates: int64 [M, k], training rows by falling best layer cosine.
         clipped: number of layer cosines below 0 that were set to 0.
     """
@@ -46,6 +52,7 @@ class MemorizationScores:
     neighbour: np.ndarray
     layer_similarity: np.ndarray
     margin: np.ndarray
+    match: np.ndarray
     pose: np.ndarray
     candidates: np.ndarray
     clipped: int
@@ -59,17 +66,36 @@ def patient_folds(patients: Sequence, folds: int, seed: int) -> np.ndarray:
     return np.array([fold[str(p)] for p in patients])
 
 
+def spread_over_patients(patients: Sequence, most: int, seed: int) -> list[int]:
+    """At most ``most`` rows, spread over patients: one of each patient first, then a second, ...; rising."""
+    seen: dict[str, int] = {}
+    ranked: list[tuple[int, int, int]] = []
+    for row in np.random.default_rng(seed).permutation(len(patients)).tolist():
+        patient = str(patients[row])
+        seen[patient] = seen.get(patient, 0) + 1
+        ranked.append((seen[patient], len(ranked), row))
+    return sorted(row for _, _, row in sorted(ranked)[:most])
+
+
 class MemorizationIndex:
     """How much nearer an image lies to the training set than unrelated real images do.
 
     Args:
         calibration: ``robust`` (default): shrinkage whitening, the null from held-out patients, each against all others;
-            ``paper``: ZCA with eps 1e-6 and a null from 10 pairs of disjoint halves, as published.
+            ``paper``: ZCA with eps 1e-6 and a null from 10 pairs of disjoint halves, as published, in float64.
         estimator: of the robust whitening, ``ledoit_wolf`` or ``oas``.
         folds: patient folds of the robust null; the null reference holds 1 - 1/folds of the training patients.
         draws: pairs of halves of the paper's null.
         candidates: training images kept for each query.
         seed: of folds and draws.
+        device: where cosines are computed.
+
+    Attributes:
+        whiteners: layer -> fitted :class:`Whitening`.
+        reference: layer -> whitened training features of unit length, [N, C] or [N, P, C], read by slices.
+        null: float64 [n], the similarities under the null, rising.
+        null_mean, null_std: of them.
+        clipped_in_null: layer cosines below 0 among the null's.
 
     Example:
         >>> import numpy as np
@@ -88,124 +114,186 @@ class MemorizationIndex:
         self,
         calibration: str = "robust",
         estimator: str = "ledoit_wolf",
-        folds: int = 10,
+        folds: int = 20,
         draws: int = 10,
         candidates: int = 20,
         seed: int = 0,
+        device: str | torch.device = "cpu",
     ) -> None:
         if calibration not in ("robust", "paper"):
             raise ValueError(
                 f"The 'calibration' parameter of MemorizationIndex must be 'robust' or 'paper'. Got {calibration!r} instead."
             )
+        if folds < 2 or draws < 1 or candidates < 1:
+            raise ValueError(
+                "The parameters of MemorizationIndex must be folds >= 2, draws >= 1 and candidates >= 1. Got "
+                f"folds={folds!r}, draws={draws!r}, candidates={candidates!r} instead."
+            )
         self.calibration, self.estimator = calibration, estimator
-        self.folds, self.draws, self.candidates, self.seed = folds, draws, candidates, seed
+        self.folds, self.draws, self.candidates, self.seed, self.device = folds, draws, candidates, seed, device
         self.whiteners: dict[str, Whitening] = {}
-        self.reference: dict[str, np.ndarray] = {}
-        self.null_mean, self.null_std = float("nan"), float("nan")
+        self.reference: dict[str, Rows] = {}
+        self.null = np.zeros(0)
+        self.clipped_in_null = 0
+        self._whitening()  # refuses an unknown estimator now, not after the features were made
 
     def fit(
         self,
-        features: Mapping[str, np.ndarray],
+        features: Mapping[str, Rows],
         patients: Sequence | None = None,
-        posed: Mapping[str, np.ndarray] | None = None,
-        posed_rows: np.ndarray | None = None,
+        null_features: Mapping[str, Rows] | None = None,
+        null_rows: Sequence[int] | np.ndarray | None = None,
         null_of: MemorizationIndex | None = None,
+        view_differences: Mapping[str, np.ndarray] | None = None,
     ) -> MemorizationIndex:
         """Fit whitening, reference and null on the training set.
 
+        Features are read by slices in blocks, once for the moments and once for each fold of the null, so a ``np.memmap`` or any
+        other :class:`~doppelscan.memorization.Rows` may be larger than memory.
+
         Args:
-            features: layer -> float32 [N, C_k] of the training images.
+            features: layer -> float32 [N, C_k] of the training images, or [N, P, C_k] to search all P poses of the reference.
             patients: patient of each image; without it every image is a patient of its own.
-            posed: layer -> float32 [n, P, C_k] of some training images in all poses, when queries come in poses: the null
-                must take its maximum over as many poses as the score does.
-            posed_rows: int [n], which training images ``posed`` are.
+            null_features: layer -> float32 [n, C_k] or [n, P, C_k], what some training images look like as queries: in all
+                poses when queries come in poses, since the null must take its maximum over as many poses as the score does, or mildly
+                jittered. None takes the training features themselves.
+            null_rows: int [n], which training images ``null_features`` are.
             null_of: a fitted index whose null is taken over instead of drawing one.
+            view_differences: layer -> float32 [V, C_k], see :func:`doppelscan.deepssim.view_differences`; robust whitening uses them.
 
         Raises:
             ValueError: too few images or patients for a null, or features that are not finite.
         """
-        layers = {name: self._checked(name, value) for name, value in features.items()}
-        count = len(next(iter(layers.values())))
+        layers = {name: self._rows(name, value) for name, value in features.items()}
+        count = self._same_length(layers, "features")
         patients = list(range(count)) if patients is None else list(patients)
+        if len(patients) != count:
+            raise ValueError(
+                f"The 'patients' parameter must name the patient of each of {count} images. Got {len(patients)} names."
+            )
         self._refuse(count, len(set(map(str, patients))))
-        estimator = "zca" if self.calibration == "paper" else self.estimator
+        fold = np.zeros(count, np.int64)
         if self.calibration == "paper":
-            widest = max(value.shape[1] for value in layers.values())
-            if count < 4 * widest:
-                warnings.warn(
-                    f"calibration='paper' with {count} training images and {widest} features: its covariance is (nearly) singular and "
-                    f"novel images score as memorized; use calibration='robust' below {4 * widest} images.",
-                    stacklevel=2,
-                )
-        self.whiteners = {name: Whitening(estimator, EPS).fit(value) for name, value in layers.items()}
-        self.reference = {name: self.whiteners[name].transform(value) for name, value in layers.items()}
+            self._warn_where_it_breaks(count, max(value.shape[-1] for value in layers.values()))
+            view_differences = None
+        elif null_of is None:
+            fold = patient_folds(patients, min(self.folds, len(set(map(str, patients)))), self.seed)
+        views = {
+            name: FeatureMoments(np.zeros(value.shape[1])).add(value)
+            for name, value in (view_differences or {}).items()
+            if name in layers and len(value) > 1
+        }
+        white: dict[str, Rows] = {}
+        for name, value in layers.items():
+            self.whiteners[name] = self._whitening().fit_moments(_moments(name, value), views.get(name))
+            white[name] = _kept(TransformedRows(value, self.whiteners[name].whiten))
+            self.reference[name] = _kept(TransformedRows(white[name], unit_length))
         if null_of is not None:
-            self.null_mean, self.null_std = null_of.null_mean, null_of.null_std
+            self.null = null_of.null
             return self
-        null = self._paper_null() if self.calibration == "paper" else self._robust_null(layers, patients, posed, posed_rows)
-        self.null_mean = float(null.mean())
-        self.null_std = float(np.sqrt(null.var() + 1e-8))
+        if self.calibration == "paper":
+            null = self._paper_null(count)
+        else:
+            queries = layers if null_features is None else {n: self._rows(n, null_features[n]) for n in layers}
+            rows = np.arange(count) if null_rows is None else np.asarray(null_rows)
+            if self._same_length(queries, "null_features") != len(rows):
+                raise ValueError("The 'null_rows' parameter must name the training image of each of null_features.")
+            null = self._robust_null(white, fold, queries, rows)
+        self.null = np.sort(null)
         return self
 
-    def score(self, features: Mapping[str, np.ndarray]) -> MemorizationScores:
+    @property
+    def null_mean(self) -> float:
+        return float(self.null.mean()) if len(self.null) else float("nan")
+
+    @property
+    def null_std(self) -> float:
+        return float(np.sqrt(self.null.var() + 1e-8)) if len(self.null) else float("nan")
+
+    @property
+    def copy_threshold(self) -> float:
+        """MI above which an image is counted as a copy: one standard deviation above the most similar of the null."""
+        return float((self.null[-1] - self.null_mean) / self.null_std) + 1.0
+
+    def p_values(self, scores: MemorizationScores) -> np.ndarray:
+        """Share of the null that is at least as similar, (1 + count) / (1 + n): float64 [M], never below 1 / (1 + n)."""
+        below = np.searchsorted(self.null, scores.similarity, side="left")
+        return (1 + len(self.null) - below) / (1 + len(self.null))
+
+    def memorized_share(self, scores: MemorizationScores) -> float:
+        """Share of images whose MI is above :attr:`copy_threshold`: the set-level score, about the share of copies."""
+        return float((scores.mi > self.copy_threshold).mean())
+
+    def score(self, features: Mapping[str, Rows]) -> MemorizationScores:
         """Score ``features`` layer -> float32 [M, C_k], or [M, P, C_k] for the best of P poses."""
         if not self.reference:
             raise ValueError("MemorizationIndex.score needs a fitted index; call fit(features) with the training features first.")
         missing = [name for name in self.reference if name not in features]
         if missing:
             raise ValueError(f"The 'features' of score must have the layers {list(self.reference)}. Got {list(features)} instead.")
-        return self._compare(
-            {n: self.whiteners[n].transform(self._checked(n, features[n])) for n in self.reference}, self.reference
-        )
+        layers = {name: self._rows(name, features[name]) for name in self.reference}
+        for name, value in layers.items():
+            if value.shape[-1] != len(self.whiteners[name].mean):
+                raise ValueError(
+                    f"The features of layer {name!r} must have {len(self.whiteners[name].mean)} channels as in fit. Got {value.shape[-1]} instead."
+                )
+        count = self._same_length(layers, "features")
+        white = {name: TransformedRows(value, self._checked_transform(name)) for name, value in layers.items()}
+        return self._scores(self._compare(white, self.reference, count, self.candidates))
 
     def save(self, path: str | os.PathLike, fingerprint: str = "") -> None:
-        """Write the fitted index as one safetensors file.
+        """Write the fitted index as one safetensors file, a block at a time.
 
         Args:
             path: of the file.
             fingerprint: of the weights and preprocessing that made the features; :meth:`load` checks it.
         """
-        arrays = {f"reference.{name}": value for name, value in self.reference.items()}
+        arrays: dict[str, Rows] = {"null": self.null}
+        arrays |= {f"reference.{name}": value for name, value in self.reference.items()}
         for name, whitening in self.whiteners.items():
             arrays |= {f"mean.{name}": whitening.mean, f"matrix.{name}": whitening.matrix}
-        settings = {
-            k: getattr(self, k)
-            for k in ("calibration", "estimator", "folds", "draws", "candidates", "seed", "null_mean", "null_std")
-        }
+        settings = {name: getattr(self, name) for name in SETTINGS}
         metadata = {"settings": json.dumps(settings), "layers": json.dumps(list(self.reference)), "fingerprint": fingerprint}
-        temporary = f"{os.fspath(path)}.tmp"
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, temporary, metadata)
-        os.replace(temporary, path)
+        write_safetensors(path, arrays, metadata)
 
     @classmethod
-    def load(cls, path: str | os.PathLike, fingerprint: str = "") -> MemorizationIndex:
-        """Read what :meth:`save` wrote.
+    def load(cls, path: str | os.PathLike, fingerprint: str | None = None, device: str | torch.device = "cpu") -> MemorizationIndex:
+        """Read what :meth:`save` wrote; a reference that is larger than memory allows is read as it is searched.
+
+        Args:
+            path: of the file.
+            fingerprint: the file's must be this one; None takes any.
+            device: where cosines are computed.
 
         Raises:
             ValueError: no such file, not a reference, or one of other weights or preprocessing.
         """
         try:
-            with safe_open(os.fspath(path), "numpy") as file:
-                metadata = file.metadata() or {}
-                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            arrays, metadata = read_safetensors(path, KEPT_VALUES)
             settings, layers = json.loads(metadata["settings"]), json.loads(metadata["layers"])
+            index = cls(**{k: settings[k] for k in SETTINGS if k != "clipped_in_null"}, device=device)
+            index.clipped_in_null, index.null = settings["clipped_in_null"], np.asarray(arrays["null"][:])
+            for name in layers:
+                whitening = index._whitening()
+                whitening.mean, whitening.matrix = np.asarray(arrays[f"mean.{name}"][:]), np.asarray(arrays[f"matrix.{name}"][:])
+                index.whiteners[name], index.reference[name] = whitening, arrays[f"reference.{name}"]
         except (OSError, KeyError, SafetensorError) as error:
             raise ValueError(
                 f"The reference {os.fspath(path)!r} must be a file that the train workflow of mi_scorer wrote. Got one that cannot be read; "
                 "run train on the training set first."
             ) from error
-        if metadata["fingerprint"] != fingerprint:
+        if fingerprint is not None and metadata["fingerprint"] != fingerprint:
             raise ValueError(
                 f"The reference {os.fspath(path)!r} was fitted with other weights or preprocessing ({metadata['fingerprint'][:12]}, not "
                 f"{fingerprint[:12]}); fit it again."
             )
-        index = cls(**{k: settings[k] for k in ("calibration", "estimator", "folds", "draws", "candidates", "seed")})
-        index.null_mean, index.null_std = settings["null_mean"], settings["null_std"]
-        for name in layers:
-            whitening = Whitening("zca" if index.calibration == "paper" else index.estimator, EPS)
-            whitening.mean, whitening.matrix = arrays[f"mean.{name}"], arrays[f"matrix.{name}"]
-            index.whiteners[name], index.reference[name] = whitening, arrays[f"reference.{name}"]
         return index
+
+    def _whitening(self) -> Whitening:
+        return Whitening("zca" if self.calibration == "paper" else self.estimator, EPS)
+
+    def _checked_transform(self, name: str):
+        return lambda block: self.whiteners[name].transform(_finite(name, block))
 
     def _refuse(self, count: int, patients: int) -> None:
         if count < self.smallest_images or patients < self.smallest_patients:
@@ -215,93 +303,144 @@ class MemorizationIndex:
             )
 
     @staticmethod
-    def _checked(name: str, value: np.ndarray) -> np.ndarray:
-        value = np.asarray(value, dtype=np.float32)
-        if value.ndim not in (2, 3):
-            raise ValueError(f"The features of layer {name!r} must have shape [N, C] or [N, P, C]. Got {value.shape} instead.")
-        if not np.isfinite(value).all():
-            raise ValueError(f"The features of layer {name!r} must be finite. Got NaN or Inf; check the encoder and its input.")
+    def _warn_where_it_breaks(count: int, widest: int) -> None:
+        if count < 4 * widest:
+            warnings.warn(
+                f"calibration='paper' with {count} training images and {widest} features: its covariance is (nearly) singular and "
+                f"novel images score as memorized; use calibration='robust' below {4 * widest} images.",
+                stacklevel=3,
+            )
+
+    @staticmethod
+    def _rows(name: str, value: Rows) -> Rows:
+        if not hasattr(value, "shape"):
+            value = np.asarray(value, dtype=np.float32)
+        if len(value.shape) not in (2, 3):
+            raise ValueError(
+                f"The features of layer {name!r} must have shape [N, C] or [N, P, C]. Got {tuple(value.shape)} instead."
+            )
         return value
 
-    def _paper_null(self) -> np.ndarray:
+    @staticmethod
+    def _same_length(layers: Mapping[str, Rows], parameter: str) -> int:
+        lengths = {name: value.shape[0] for name, value in layers.items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(
+                f"The '{parameter}' parameter must have one or more layers of as many images each. Got {lengths} instead."
+            )
+        return next(iter(lengths.values()))
+
+    def _paper_null(self, count: int) -> np.ndarray:
         """Eq. 4: disjoint halves of the training set scored against each other, whitened as they are."""
         generator = np.random.default_rng(self.seed)
-        count = len(next(iter(self.reference.values())))
-        scores = []
+        similarities = []
         for _ in range(self.draws):
             order = generator.permutation(count)
-            a, b = order[: count // 2], order[count // 2 : 2 * (count // 2)]
-            halves = self._compare({n: v[a] for n, v in self.reference.items()}, {n: v[b] for n, v in self.reference.items()})
-            scores.append(halves.similarity)
-        return np.concatenate(scores)
+            queries, others = np.sort(order[: count // 2]), np.ones(count, bool)
+            others[order[count // 2 : 2 * (count // 2)]] = False
+            halves = {name: _chosen(value, queries) for name, value in self.reference.items()}
+            similarities.append(self._null_similarity(self._compare(halves, self.reference, len(queries), 1, others)))
+        return np.concatenate(similarities)
 
-    def _robust_null(self, layers, patients, posed, posed_rows) -> np.ndarray:
+    def _robust_null(
+        self, white: Mapping[str, Rows], fold: np.ndarray, queries: Mapping[str, Rows], rows: np.ndarray
+    ) -> np.ndarray:
         """Each patient fold against the others, with whitening fitted on the others: as a new patient meets the training set."""
-        folds = min(self.folds, len(set(map(str, patients))))
-        fold = patient_folds(patients, folds, self.seed)
-        rows = np.arange(len(fold)) if posed_rows is None else np.asarray(posed_rows)
-        queries = layers if posed is None else {n: self._checked(n, v) for n, v in posed.items()}
-        scores = []
-        for number in range(folds):
-            inside, outside = fold[rows] == number, fold != number
-            if not inside.any() or outside.sum() < 2:
+        similarities = []
+        for number in range(int(fold.max()) + 1):
+            inside = fold == number
+            chosen = np.flatnonzero(inside[rows])
+            if not len(chosen) or (~inside).sum() < 2:
                 continue
-            whiteners = {n: Whitening(self.estimator, EPS).fit(v[outside]) for n, v in layers.items()}
-            reference = {n: w.transform(layers[n][outside]) for n, w in whiteners.items()}
-            held_out = {n: w.transform(queries[n][inside]) for n, w in whiteners.items()}
-            scores.append(self._compare(held_out, reference).similarity)
-        return np.concatenate(scores)
+            held_out, reference = {}, {}
+            for name, value in white.items():
+                left_out = _chosen(value, np.flatnonzero(inside))
+                poses = left_out.size // (len(left_out) * left_out.shape[-1])
+                without = LeftOut(left_out.reshape(-1, left_out.shape[-1]), poses * len(value), self.whiteners[name].cohort_weight)
+                held_out[name] = without.transform(self.whiteners[name].whiten(_finite(name, _chosen(queries[name], chosen))))
+                reference[name] = TransformedRows(value, without.transform)
+            similarities.append(self._null_similarity(self._compare(held_out, reference, len(chosen), 1, inside)))
+        return np.concatenate(similarities)
 
-    def _compare(self, queries: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]) -> MemorizationScores:
-        """Eq. 2-6 of whitened, normalised queries [M, (P,) C] against whitened references [N, C]."""
-        cosines, neighbours, margins, poses, tops = [], [], [], [], []
+    def _null_similarity(self, found: Sequence[Nearest]) -> np.ndarray:
+        similarity, _, clipped = _geometric_mean(found)
+        self.clipped_in_null += clipped
+        return similarity
+
+    def _compare(self, queries, reference, count: int, candidates: int, left_out=None) -> list[Nearest]:
+        """Eq. 2: the nearest of whitened queries in each layer, a block of queries at a time."""
+        result = []
         for name, value in queries.items():
-            best, rows, margin, pose, top = self._nearest(value if value.ndim == 3 else value[:, None], reference[name])
-            cosines.append(best)
-            neighbours.append(rows)
-            margins.append(margin)
-            poses.append(pose)
-            tops.append(top)
-        raw = np.stack(cosines, 1)
-        clipped = int((raw < 0).sum())
-        layer_similarity = np.clip(raw, 0, 1)
-        similarity = np.exp(np.log(layer_similarity + EPS).mean(1)).astype(np.float32)
-        mi = ((similarity - self.null_mean) / self.null_std).astype(np.float32)
-        neighbour, pose = np.stack(neighbours, 1), np.stack(poses, 1)
+            parts = []
+            for start in range(0, count, QUERIES):
+                part = value[start : start + QUERIES]
+                part = part if part.ndim == 3 else part[:, None]
+                parts.append(nearest(part, reference[name], candidates, left_out, self.device))
+            result.append(Nearest.joined(parts))
+        return result
+
+    def _scores(self, found: Sequence[Nearest]) -> MemorizationScores:
+        similarity, layer_similarity, clipped = _geometric_mean(found)
+        mi = (similarity - self.null_mean) / self.null_std
+        neighbour, margin = np.stack([f.row for f in found], 1), np.stack([f.margin for f in found], 1).astype(np.float64)
         agree = (neighbour[:, :, None] == neighbour[:, None]).sum(2)
-        speaker = agree.argmax(1)
+        # Most layers first, then the layer that is surest.
+        speaker = np.lexsort((margin, agree), axis=1)[:, -1]
+        image = np.arange(len(neighbour))
         return MemorizationScores(
-            similarity,
-            1 - similarity,
-            mi,
-            -np.tanh(mi),
-            agree.max(1),
-            neighbour,
-            layer_similarity.astype(np.float32),
-            np.stack(margins, 1).astype(np.float32),
-            pose[np.arange(len(pose)), speaker],
-            _interleave(tops, self.candidates),
-            clipped,
+            similarity=similarity,
+            distance=1 - similarity,
+            mi=mi,
+            oni=-np.tanh(mi),
+            consensus=agree.max(1),
+            neighbour=neighbour,
+            layer_similarity=layer_similarity,
+            margin=margin,
+            match=neighbour[image, speaker],
+            pose=np.stack([f.pose for f in found], 1)[image, speaker],
+            candidates=_interleave([f.candidates for f in found], self.candidates),
+            clipped=clipped,
         )
 
-    def _nearest(self, queries: np.ndarray, reference: np.ndarray):
-        """Best cosine over poses with its row, margin, pose and the first candidates, in blocks of queries."""
-        count, poses, _ = queries.shape
-        block = max(1, BLOCK // (poses * len(reference)))
-        kept = min(self.candidates, len(reference))
-        out = []
-        for start in range(0, count, block):
-            part = queries[start : start + block]
-            cosine = (part.reshape(-1, part.shape[-1]) @ reference.T).reshape(len(part), poses, -1)
-            pose = cosine.argmax(1)
-            cosine = cosine.max(1)
-            # A stable sort breaks ties by the row, so that duplicated training images name the same neighbour in each layer.
-            order = np.argsort(-cosine, axis=1, kind="stable")[:, :kept]
-            rows = np.arange(len(part))
-            best = cosine[rows, order[:, 0]]
-            second = cosine[rows, order[:, 1]] if kept > 1 else np.zeros_like(best)
-            out.append((best, order[:, 0], best - second, pose[rows, order[:, 0]], order))
-        return tuple(np.concatenate(column) for column in zip(*out, strict=True))
+
+def _geometric_mean(found: Sequence[Nearest]) -> tuple[np.ndarray, np.ndarray, int]:
+    """Eq. 3 of the layers' nearest: similarity [M], clipped layer cosines [M, K] and how many were below 0."""
+    raw = np.stack([f.similarity for f in found], 1).astype(np.float64)
+    clipped = np.clip(raw, 0, 1)
+    return np.exp(np.log(clipped + EPS).mean(1)), clipped, int((raw < 0).sum())
+
+
+def _moments(name: str, features: Rows) -> FeatureMoments:
+    """In one pass over the features."""
+    moments = None
+    for block in blocks_of(features):
+        part = _finite(name, features[block])
+        part = part.reshape(-1, part.shape[-1])
+        moments = (FeatureMoments(part[0]) if moments is None else moments).add(part)
+    assert moments is not None
+    return moments
+
+
+def _kept(rows: TransformedRows) -> Rows:
+    """In memory when they are few, else transformed as they are read."""
+    return rows[:] if np.prod(rows.shape) <= KEPT_VALUES else rows
+
+
+def _finite(name: str, value) -> np.ndarray:
+    value = np.asarray(value)
+    if not np.isfinite(value).all():
+        raise ValueError(f"The features of layer {name!r} must be finite. Got NaN or Inf; check the encoder and its input.")
+    return value
+
+
+def _chosen(rows: Rows, which: np.ndarray) -> np.ndarray:
+    """Some rows in memory, read in blocks."""
+    parts = []
+    for block in blocks_of(rows):
+        inside = which[(which >= block.start) & (which < block.stop)] - block.start
+        if len(inside):
+            parts.append(np.asarray(rows[block])[inside])
+    return np.concatenate(parts)
 
 
 def _interleave(tops: list[np.ndarray], kept: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Report: table, summary, page, redaction."""
 
-from doppelscan.report.figures import agreement_figure, roc_figure
-from doppelscan.report.tables import SCORE_COLUMNS, AuditTables, to_csv, write_atomic
+from doppelscan.report.figures import agreement_figure, contamination_figure, roc_figure
+from doppelscan.report.tables import SCORE_COLUMNS, AuditTables, to_csv, to_json, write_atomic
 from doppelscan.report.write import ReportError, write_report
 
 __all__ = [
@@ -9,8 +9,10 @@ __all__ = [
     "AuditTables",
     "ReportError",
     "agreement_figure",
+    "contamination_figure",
     "roc_figure",
     "to_csv",
+    "to_json",
     "write_atomic",
     "write_report",
 ]

@@ -1,4 +1,4 @@
-"""Figures of an evaluation: predicted similarity by SSIM class, and ROC curves of planted copies."""
+"""Figures of an evaluation: similarity by SSIM class, ROC curves of planted copies, set-level score by contamination."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sklearn.metrics import roc_curve
 
 from doppelscan.deepssim import THRESHOLDS, VERDICTS, verdict_number
 
-__all__ = ["agreement_figure", "roc_figure"]
+__all__ = ["agreement_figure", "contamination_figure", "roc_figure"]
 
 COLOURS = ("#4477aa", "#ddaa33", "#bb5566")
 
@@ -68,4 +68,30 @@ def roc_figure(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], path: str | 
     )
     axis.set_title("Planted copies, all sources and transforms", fontsize=10, loc="left")
     axis.legend(frameon=False, fontsize=9, loc="lower right")
+    _save(figure, path)
+
+
+def contamination_figure(
+    sets: Mapping[str, Mapping[str, Mapping[float, Mapping[str, float]]]], score: str, path: str | os.PathLike
+) -> None:
+    """Write a PNG: a set-level score over the share of copies, a panel for each data set and a line for each transform.
+
+    Args:
+        sets: data set -> transform -> share of copies -> score name -> value.
+        score: which score.
+        path: of the PNG.
+    """
+    figure = Figure(figsize=(3.6 * len(sets) + 1.6, 3.6), layout="constrained")
+    axes = figure.subplots(1, len(sets), squeeze=False, sharey=True)[0]
+    for axis, (source, transforms) in zip(axes, sets.items(), strict=True):
+        for transform, levels in transforms.items():
+            axis.plot(list(levels), [row[score] for row in levels.values()], marker="o", markersize=3, label=transform)
+        shares = list(next(iter(transforms.values())))
+        if score.endswith("share"):
+            axis.plot(shares, shares, color="black", linewidth=0.8, linestyle=":", label="true share")
+        axis.set_title(source, fontsize=10, loc="left")
+        axis.set(xlabel="share of copies in the set", xticks=shares)
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes[0].set_ylabel(score)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
     _save(figure, path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
+import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable
@@ -16,12 +18,25 @@ import numpy as np
 
 from doppelscan.deepssim import verdict
 
-__all__ = ["SCORE_COLUMNS", "AuditTables", "write_atomic"]
+__all__ = ["SCORE_COLUMNS", "AuditTables", "to_csv", "to_json", "write_atomic"]
 
 SCORE_COLUMNS = (
     "image", "patient", "match", "match_patient", "pose", "score", "deepssim", "embedding", "similarity", "mi", "oni",
     "consensus", "ssim", "p_value", "q_value", "verdict", "flagged",
 )  # fmt: skip
+
+
+def to_json(content: Any) -> str:
+    """JSON of ``content``; NaN is no JSON, so a value that is not defined becomes null."""
+    return json.dumps(_without_nan(content), indent=1, default=float)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

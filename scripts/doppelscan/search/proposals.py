@@ -53,7 +53,7 @@ class CandidateSearch:
         posed: Mapping[str, np.ndarray] | None = None,
         posed_rows: np.ndarray | None = None,
         null_of: MemorizationIndex | None = None,
-        view_differences: np.ndarray | None = None,
+        view_differences: Mapping[str, np.ndarray] | None = None,
     ) -> CandidateSearch:
         """Fit on the training set.
 
@@ -63,12 +63,14 @@ class CandidateSearch:
             posed: layer features [n, P, C] of some training images in all poses, for the null of the index.
             posed_rows: int [n], which they are.
             null_of: an index whose null is taken over, for folds of its own training set.
-            view_differences: of the ``embedding`` [V, C], see :func:`doppelscan.deepssim.view_differences`; whitening uses them.
+            view_differences: of ``embedding`` and the layers, each [V, C], see :func:`doppelscan.deepssim.view_differences`; whitening
+                uses them.
         """
         layers = {name: value for name, value in training.items() if name.startswith("layer")}
         self.deepssim = training["deepssim"]
         enough = len(training["embedding"]) > 1
-        self.whitening = Whitening().fit(training["embedding"], view_differences) if enough else None
+        views = view_differences or {}
+        self.whitening = Whitening().fit(training["embedding"], views.get("embedding")) if enough else None
         self.embedding = self._white(training["embedding"])
         if not layers:
             self.index_reason = "the encoder has no layer features."
@@ -76,7 +78,7 @@ class CandidateSearch:
         try:
             layers_posed = None if posed is None else {name: posed[name] for name in layers}
             index = MemorizationIndex(candidates=self.candidates, seed=self.seed)
-            self.index = index.fit(layers, patients, layers_posed, posed_rows, null_of)
+            self.index = index.fit(layers, patients, layers_posed, posed_rows, null_of, views)
         except ValueError as error:
             self.index_reason = str(error)
         return self

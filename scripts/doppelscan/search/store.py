@@ -58,8 +58,14 @@ class EmbeddingStore:
         self.unreadable: list[str] = []
         for left in self.directory.glob("*.tmp"):
             left.unlink(missing_ok=True)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look for shards that other processes wrote."""
+        known = {path for path, _ in self._where.values()}
         for path in sorted(self.directory.glob("*.parquet")):
-            self._index(path)
+            if path not in known:
+                self._index(path)
 
     def _index(self, path: Path) -> None:
         try:

@@ -4,8 +4,10 @@ from doppelscan.workflows.audit import Audit, AuditResult
 from doppelscan.workflows.embed import EmbeddingEvaluator, EmbeddingWriter, PoseInferer, RecordDataset
 from doppelscan.workflows.errors import one_line_errors
 from doppelscan.workflows.evaluate import CopyDetection, EvaluationImages, EvaluationReport, evaluation_pairs
-from doppelscan.workflows.index import FeatureCollector, IndexFitter, IndexScoreWriter
+from doppelscan.workflows.index import IndexFitter, IndexScoreWriter
 from doppelscan.workflows.locations import audit_root, bundle_root
+from doppelscan.workflows.protocol import ContaminationProtocol, IndexVariant
+from doppelscan.workflows.protocol_report import ProtocolReport
 from doppelscan.workflows.run import audit
 from doppelscan.workflows.training import BestWeights, EarlyStop, EpochSeeds, GradientClip, ResumableCheckpoint
 
@@ -13,6 +15,7 @@ __all__ = [
     "Audit",
     "AuditResult",
     "BestWeights",
+    "ContaminationProtocol",
     "CopyDetection",
     "EarlyStop",
     "EmbeddingEvaluator",
@@ -20,11 +23,12 @@ __all__ = [
     "EpochSeeds",
     "EvaluationImages",
     "EvaluationReport",
-    "FeatureCollector",
     "GradientClip",
     "IndexFitter",
     "IndexScoreWriter",
+    "IndexVariant",
     "PoseInferer",
+    "ProtocolReport",
     "RecordDataset",
     "ResumableCheckpoint",
     "audit",

@@ -18,7 +18,7 @@ import torch
 from doppelscan.calibrate import Conclusion, Evidence, conclude, conformal_p_values, q_values, residual_risk, wilson
 from doppelscan.deepssim import encoder_file, file_sha256, verdict
 from doppelscan.images import ImageSet, InputError, SkippedImage
-from doppelscan.memorization import patient_folds
+from doppelscan.memorization import patient_folds, spread_over_patients
 from doppelscan.report import AuditTables, write_report
 from doppelscan.search import CandidateSearch, EmbeddingStore, fingerprint
 from doppelscan.verify import Registration
@@ -137,10 +137,10 @@ class Audit:
             synthetic = self._embed(self.synthetic, 8, "synthetic")
         control_set, ratio = self._control_set(training)
         with self._timed("fit"):
-            null_rows = self._spread(training)
+            null_rows = spread_over_patients(training.patients, self.control_size, self.seed)
             null = self._posed_training(training, null_rows)
             search = CandidateSearch(self.candidates, self.seed)
-            self.view_differences = self.evaluator.view_differences(null.thumbnails(range(len(null))), self.seed).get("embedding")
+            self.view_differences = self.evaluator.view_differences(null.thumbnails(range(len(null))), self.seed)
             search.fit(
                 training.single_pose(),
                 training.patients,
@@ -188,22 +188,10 @@ class Audit:
         posed = self._embed(self.training.with_source(image_set, "training"), 8, "training poses")
         return posed
 
-    def _spread(self, training: EmbeddedSet) -> list[int]:
-        """At most ``control_size`` training rows, spread over patients: one of each patient first, then a second, ..."""
-        rng = np.random.default_rng(self.seed)
-        order = rng.permutation(len(training))
-        seen: dict[str, int] = {}
-        ranked: list[tuple[int, int, int]] = []
-        for row in order.tolist():
-            patient = training.patients[row]
-            seen[patient] = seen.get(patient, 0) + 1
-            ranked.append((seen[patient], len(ranked), row))
-        return sorted(row for _, _, row in sorted(ranked)[: self.control_size])
-
     def _control_set(self, training: EmbeddedSet) -> tuple[EmbeddedSet, float]:
         if self.holdout is None:
             with self._timed("embed control"):
-                rows = self._spread(training)
+                rows = spread_over_patients(training.patients, self.control_size, self.seed)
                 control = self._posed_training(training, rows)
             self.notes.append(
                 f"The control is {len(control)} training images, each scored against the training patients of the other {FOLDS - 1} of {FOLDS} folds; "

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
@@ -91,6 +92,19 @@ class RecordDataset(Dataset):
             choice.channel,
         )
 
+    def with_records(self, records: list[ImageRecord], transform: Callable | None = None) -> RecordDataset:
+        """The same choices on some of the images, with ``transform`` or the same one."""
+        made = self.with_source(ImageSet(self.image_set.name, list(records)), self.image_set.name)
+        # Not "transform or ...": asking a Compose for its length seeds its transforms anew.
+        made.transform = self.transform if transform is None else transform  # type: ignore[assignment]
+        return made
+
+    @property
+    def foreground_size(self) -> int:
+        """Side of the foreground squares that the transform makes; 0 when it makes none."""
+        transforms = getattr(self.transform, "transforms", [])
+        return next((t.spatial_size for t in transforms if isinstance(t, ForegroundSquared)), 0)
+
     def transform_settings(self) -> list[str]:
         """The transforms with their settings, in words that are the same in every process: part of the store's fingerprint."""
         return [
@@ -109,7 +123,7 @@ class RecordDataset(Dataset):
                 raise
             return {"index": index, "error": str(cause)}
         return {
-            "image": torch.as_tensor(made["image"]),
+            "image": torch.as_tensor(np.asarray(made["image"])),
             "thumbnail": made["thumbnail"],
             "native_shape": made["native_shape"],
             "index": index,
@@ -222,6 +236,12 @@ class EmbeddingWriter:
             write_atomic(Path(self.table), to_csv(("image", "patient", "key"), rows))
 
 
+def _gathered(skipped: list[SkippedImage]) -> list[SkippedImage]:
+    parts: list = [None] * idist.get_world_size()
+    torch.distributed.all_gather_object(parts, skipped)
+    return [one for part in parts for one in part]
+
+
 def prepare_images(batchdata: dict, device: torch.device, non_blocking: bool = False, **kwargs: Any):
     """``prepare_batch`` of engines without labels."""
     return batchdata["image"].to(device, non_blocking=non_blocking), None
@@ -304,8 +324,14 @@ class EmbeddingEvaluator(SupervisedEvaluator):
             if readable[index] and key not in store and key not in seen:
                 missing.append(index)
                 seen.add(key)
-        if missing:
-            self._run(dataset, missing, keys, store, poses, label)
+        # Every process embeds its share; what it could not read is told to the others.
+        before = len(image_set.skipped)
+        mine = missing[idist.get_rank() :: idist.get_world_size()]
+        if mine:
+            self._run(dataset, mine, keys, store, poses, label)
+        if idist.get_world_size() > 1:
+            image_set.skipped[before:] = _gathered(image_set.skipped[before:])
+            store.refresh()
         unread = {s.path for s in image_set.skipped}
         kept = [
             (r, k) for r, k, ok in zip(image_set.records, keys, readable, strict=True) if ok and k in store and r.id not in unread
@@ -319,16 +345,15 @@ class EmbeddingEvaluator(SupervisedEvaluator):
     def view_differences(self, thumbnails: torch.Tensor, seed: int = 0) -> dict[str, np.ndarray]:
         """Output name -> float32 [V, C], what views of ``thumbnails`` uint8 [n, 1, S, S] change in it; ``{}`` for another preprocessing
         than foreground squares."""
-        transforms = getattr(self.dataset.transform, "transforms", [])
-        sizes = [t.spatial_size for t in transforms if isinstance(t, ForegroundSquared)]
-        if not sizes:
+        size = self.dataset.foreground_size
+        if not size:
             return {}
         self.network.eval()
 
         def embed(images: torch.Tensor) -> torch.Tensor:
             return self.network(images.to(self.state.device).contiguous(memory_format=torch.channels_last)).float().cpu()
 
-        found = view_differences(embed, thumbnails, sizes[0], seed=seed).numpy()
+        found = view_differences(embed, thumbnails, size, seed=seed).numpy()
         return {name: np.ascontiguousarray(found[:, part]) for name, part in self.output_slices.items()}
 
     def _run(self, dataset, missing, keys, store, poses, label) -> None:

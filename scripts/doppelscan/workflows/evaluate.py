@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -25,7 +23,7 @@ from doppelscan.images import (
     Windowd,
     find_images,
 )
-from doppelscan.report import agreement_figure, roc_figure, write_atomic
+from doppelscan.report import agreement_figure, roc_figure, to_json, write_atomic
 from doppelscan.search import Similarity
 from doppelscan.workflows.progress import progress
 
@@ -197,8 +195,7 @@ class EvaluationReport:
             "images": {source: len(images) for source, images in detection.images.cohorts.items()},
             "skipped": len(detection.images.skipped),
         }
-        # NaN is no JSON: a value that is not defined is null.
-        write_atomic(self.output_dir / "evaluation.json", json.dumps(_without_nan(content), indent=1))
+        write_atomic(self.output_dir / "evaluation.json", to_json(content))
         write_atomic(self.output_dir / "evaluation.md", self._tables(agreement, pooled))
         agreement_figure({title: metric.pairs for title, metric in self.agreement.items()}, self.output_dir / "agreement.png")
         roc_figure({name: metric.scores() for name, metric in detection.pooled.items()}, self.output_dir / "roc.png")
@@ -227,9 +224,3 @@ class EvaluationReport:
                 cells = [f"{result[n][transform]['auc']:.3f} ({result[n][transform]['source_accuracy']:.2f})" for n in names]
                 lines.append(f"| {transform} | " + " | ".join(cells) + " |")
         return "\n".join(lines) + "\n"
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(part) for key, part in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value

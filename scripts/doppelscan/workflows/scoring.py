@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import torch
 
-from doppelscan.memorization import MemorizationScores
+from doppelscan.memorization import MemorizationScores, Rows
 from doppelscan.search import CandidateSearch, EmbeddingStore, Proposals, fingerprint
 from doppelscan.verify import Pose, Registration
 from doppelscan.workflows.progress import progress
 
-__all__ = ["EmbeddedSet", "ScoredImage", "combined_score", "score_images"]
+__all__ = ["EmbeddedSet", "ScoredImage", "StoredFeatures", "combined_score", "score_images"]
 
 QUERY_BLOCK = 128
 
@@ -63,6 +64,37 @@ class EmbeddedSet:
     def native_shape(self, row: int) -> tuple[int, int]:
         height, width = self.store.read([self.keys[row]], ["native_shape"], keep=True)["native_shape"][0]
         return int(height), int(width)
+
+
+class StoredFeatures:
+    """One output of an embedded set as rows that are read from its store when they are asked for.
+
+    Args:
+        embedded: the set.
+        part: which columns of its embeddings.
+    """
+
+    def __init__(self, embedded: EmbeddedSet, part: slice) -> None:
+        self.embedded, self.part = embedded, part
+        poses = embedded.store.read(embedded.keys[:1], ["embedding"])["embedding"].shape[1]
+        size = part.stop - part.start
+        self.shape = (len(embedded), size) if poses == 1 else (len(embedded), poses, size)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        chosen, *rest = rows if isinstance(rows, tuple) else (rows,)
+        values = self.embedded.store.read(self.embedded.keys[chosen], ["embedding"])["embedding"][..., self.part]
+        return np.ascontiguousarray(values.reshape(-1, *self.shape[1:])[(slice(None), *rest)])
+
+    @classmethod
+    def of(cls, embedded: EmbeddedSet, most: int = 2**27) -> dict[str, Rows]:
+        """Output name -> features [n, C], or [n, P, C] in poses; in memory up to ``most`` values, else rows of the store."""
+        rows: dict[str, Rows] = {name: cls(embedded, part) for name, part in embedded.outputs.items()}
+        if sum(int(np.prod(value.shape)) for value in rows.values()) <= most:
+            return {name: value[:] for name, value in rows.items()}
+        return rows
 
 
 @dataclass(frozen=True)

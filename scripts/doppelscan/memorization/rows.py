@@ -1,0 +1,98 @@
+"""Features that may be larger than memory: read by slices, transformed as they are read, written a block at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from safetensors import safe_open
+
+__all__ = ["BLOCK_VALUES", "Rows", "TransformedRows", "blocks_of", "read_safetensors", "write_safetensors"]
+
+BLOCK_VALUES = 2**25  # float32 values held at a time, 128 MB
+DTYPES = {"float32": "F32", "float64": "F64"}
+
+
+class Rows(Protocol):
+    """What features may be: anything of shape [N, C] or [N, P, C] that gives rows by slices, such as an array or ``np.memmap``."""
+
+    shape: Any
+
+    def __getitem__(self, rows: Any) -> Any: ...
+
+    def __len__(self) -> int: ...
+
+
+class TransformedRows:
+    """Rows that are transformed when they are read."""
+
+    def __init__(self, rows: Rows, transform: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.rows, self.transform, self.shape = rows, transform, tuple(rows.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return self.transform(np.asarray(self.rows[rows]))
+
+
+def blocks_of(rows: Rows, values: int = BLOCK_VALUES) -> Iterator[slice]:
+    """Slices that cover ``rows``, each of about ``values`` values."""
+    step = max(1, values // int(np.prod(rows.shape[1:])))
+    for start in range(0, len(rows), step):
+        yield slice(start, min(start + step, len(rows)))
+
+
+class SavedRows:
+    """A tensor of a safetensors file whose rows are read when they are asked for."""
+
+    def __init__(self, path: str | os.PathLike, name: str) -> None:
+        self.path, self.name = os.fspath(path), name
+        with safe_open(self.path, "numpy") as file:
+            self.shape = tuple(file.get_slice(name).get_shape())
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        with safe_open(self.path, "numpy") as file:
+            return file.get_slice(self.name)[rows]
+
+
+def write_safetensors(path: str | os.PathLike, tensors: Mapping[str, Rows], metadata: Mapping[str, str]) -> None:
+    """Write ``tensors`` as one safetensors file; ``safetensors`` itself would hold all of them in memory at once.
+
+    The format: length of the header (8 bytes, little endian), the header (JSON: dtype, shape and place of each tensor), the values.
+    A file that was cut short is never left under ``path``.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    place = 0
+    for name, rows in tensors.items():
+        sample = np.asarray(rows[:1])
+        size = int(np.prod(rows.shape)) * sample.dtype.itemsize
+        header[name] = {"dtype": DTYPES[str(sample.dtype)], "shape": list(rows.shape), "data_offsets": [place, place + size]}
+        place += size
+    words = json.dumps(header).encode()
+    words += b" " * (-len(words) % 8)
+    temporary = Path(f"{os.fspath(path)}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(len(words).to_bytes(8, "little") + words)
+        for rows in tensors.values():
+            for block in blocks_of(rows):
+                file.write(np.ascontiguousarray(rows[block]).tobytes())
+    os.replace(temporary, path)
+
+
+def read_safetensors(path: str | os.PathLike, most: int) -> tuple[dict[str, Rows], dict[str, str]]:
+    """Tensors and metadata of a file; a tensor of more than ``most`` values is read by slices later."""
+    tensors: dict[str, Rows] = {}
+    with safe_open(os.fspath(path), "numpy") as file:
+        metadata = file.metadata() or {}
+        for name in file.keys():  # noqa: SIM118
+            large = int(np.prod(file.get_slice(name).get_shape())) > most
+            tensors[name] = SavedRows(path, name) if large else file.get_tensor(name)
+    return tensors, metadata

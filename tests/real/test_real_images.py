@@ -74,3 +74,22 @@ def test_two_sets_of_generated_images_are_audited_with_real_training(mri, tmp_pa
         training=mri / "figshare_t1ce", synthetic=mri / "generated_alimzade", output=tmp_path, patient_pattern=r"^([^_]+)__"
     )
     assert result.summary["images"]["synthetic"] == 50 and result.summary["control"].startswith("training patients")
+
+
+@pytest.mark.parametrize("source", ["spider_spine_t2", "msd_hippocampus", "ds002748_t1:axial"])
+def test_the_memorization_index_finds_the_papers_copies_and_keeps_its_null(mri, source):
+    from benchmark import load_source
+    from doppelscan.workflows import ContaminationProtocol
+    from monai.bundle import ConfigWorkflow
+
+    config = Path(__file__).parents[2] / "bundles" / "mi_scorer" / "configs" / "evaluate.json"
+    workflow = ConfigWorkflow(str(config), workflow_type="infer", logging_file=False, comparisons=False, repeats=1)
+    workflow.initialize()
+    protocol: ContaminationProtocol = workflow.parser.get_parsed_content("evaluator")
+    protocol.images.cohorts[source] = load_source(mri, source)
+    protocol.run()
+    found = protocol.samples[source]["ours"]
+    assert min(row["auc"] for row in found.values()) >= 0.99 and found["clean"]["auc"] == pytest.approx(1.0)
+    null = protocol.null[source]["ours"]
+    # One split of one cohort: the bounds of the aim, +-0.3 and 0.8 to 1.25, and the noise of some tens of patients.
+    assert null["training"] < 50 or (abs(null["mean"]) < 0.7 and 0.6 < null["std"] < 1.6)

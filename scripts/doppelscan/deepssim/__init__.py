@@ -20,7 +20,7 @@ from doppelscan.deepssim.metrics import CopyDetectionMetric, CopyRetrieval, SSIM
 from doppelscan.deepssim.nuisance import view_differences
 from doppelscan.deepssim.pairs import CohortBatchSampler, CohortDataset, MakeViews
 from doppelscan.deepssim.ssim import align_to_first, pairwise_ssim, registered_ssim, ssim
-from doppelscan.deepssim.weights import WeightsError, file_sha256, load_weights, start_from
+from doppelscan.deepssim.weights import WeightsError, file_sha256, load_weights, read_checkpoint, start_from
 
 __all__ = [
     "THRESHOLDS",
@@ -54,6 +54,7 @@ __all__ = [
     "pairwise_ssim",
     "quarter_turn",
     "quarter_turn_poses",
+    "read_checkpoint",
     "registered_ssim",
     "rotated",
     "ssim",

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-__all__ = ["WeightsError", "file_sha256", "load_weights", "start_from"]
+__all__ = ["WeightsError", "file_sha256", "load_weights", "read_checkpoint", "start_from"]
 
 CHECKSUMS = "checksums.json"
 
@@ -27,6 +27,28 @@ def file_sha256(path: str | os.PathLike) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def read_checkpoint(path: str | os.PathLike) -> dict:
+    """What a ``.safetensors`` file or a PyTorch checkpoint (``weights_only=True``) holds, on the CPU.
+
+    Raises:
+        WeightsError: it cannot be read, or is no dictionary.
+    """
+    try:
+        if Path(path).suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        first = (str(error).splitlines() or ["unknown"])[0]
+        raise WeightsError(
+            f"The weights {str(path)!r} must be a plain state dict. Got a file that cannot be read as one: {first[:120]}"
+        ) from error
+    if not isinstance(state, dict):
+        raise WeightsError(f"The weights {str(path)!r} must be a plain state dict. Got {type(state).__name__}.")
+    return state
 
 
 def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
@@ -51,18 +73,7 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
             f"The weights {str(path)!r} must have the sha256 {expected[:16]}... that {CHECKSUMS} lists. Got {found[:16]}...; "
             "the file was changed or damaged: restore it, or list your own weights there."
         )
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: dict = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        first = (str(error).splitlines() or ["unknown"])[0]
-        raise WeightsError(
-            f"The weights {str(path)!r} must be a plain state dict. Got a file that cannot be read as one: {first[:120]}"
-        ) from error
+    state = read_checkpoint(path)
     state = dict(state.get("model", state))
     missing = sorted(set(network.state_dict()) - set(state))
     unexpected = sorted(set(state) - set(network.state_dict()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from doppelscan.deepssim import WeightsError
+from doppelscan.deepssim import WeightsError, read_checkpoint
 
 __all__ = ["MRICoreEncoder", "load_mri_core"]
 
@@ -201,15 +200,9 @@ def _image_encoder_state(path: str | os.PathLike) -> dict[str, torch.Tensor]:
             f"The 'ckpt_path' parameter must name MRI-CORE's weights. Got {str(path)!r}, which does not exist; "
             "download them from the authors (github.com/mazurowski-lab/mri_foundation)."
         )
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        first = (str(error).splitlines() or ["unknown"])[0]
-        raise WeightsError(
-            f"The weights {str(path)!r} must be a plain state dict. Got a file that cannot be read as one: {first[:120]}"
-        ) from error
+    state = read_checkpoint(path)
     for key in ("model", "state_dict", "teacher", "student"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
+        if isinstance(state.get(key), dict):
             state = state[key]
             break
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):

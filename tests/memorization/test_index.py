@@ -90,6 +90,39 @@ def test_constant_features_are_no_nan():
     assert np.isfinite(scores.mi).all()
 
 
+@pytest.mark.parametrize("calibration", ["robust", "paper"])
+@pytest.mark.filterwarnings("ignore:calibration='paper'")
+@pytest.mark.parametrize(
+    "kind", ["fewer than features", "constant", "one layer", "all the same image", "duplicated", "zero", "tiny", "huge"]
+)
+def test_nothing_is_nan_whatever_the_features_are(calibration, kind):
+    base = features(21, widths=(30, 8))
+    training = {
+        "fewer than features": base,
+        "constant": {k: np.ones_like(v) for k, v in base.items()},
+        "one layer": {"layer0": base["layer0"]},
+        "all the same image": {k: np.repeat(v[:1], 21, 0) for k, v in base.items()},
+        "duplicated": {k: np.repeat(v[:7], 3, 0) for k, v in base.items()},
+        "zero": {k: np.zeros_like(v) for k, v in base.items()},
+        "tiny": {k: v * 1e-6 for k, v in base.items()},
+        "huge": {k: v * 1e6 for k, v in base.items()},
+    }[kind]
+    index = MemorizationIndex(calibration).fit(training)
+    for queries in (training, {k: v + np.float32(0.1) for k, v in training.items()}, {k: v[:1] for k, v in training.items()}):
+        scores = index.score(queries)
+        for name in ("similarity", "distance", "mi", "oni", "layer_similarity", "margin"):
+            assert np.isfinite(getattr(scores, name)).all(), name
+        assert (np.abs(scores.oni) <= 1).all() and (scores.consensus >= 1).all()
+        assert np.isfinite(index.p_values(scores)).all() and 0 <= index.memorized_share(scores) <= 1
+
+
+def test_scale_of_the_features_does_not_matter():
+    training, queries = features(40), features(10, seed=3)
+    plain = MemorizationIndex().fit(training).score(queries)
+    small = MemorizationIndex().fit({k: v * 1e-4 for k, v in training.items()}).score({k: v * 1e-4 for k, v in queries.items()})
+    np.testing.assert_allclose(small.mi, plain.mi, atol=1e-2)
+
+
 def test_best_of_poses_finds_the_posed_copy():
     training = features(30)
     posed = {k: np.stack([features(30, seed=50 + p)[k] for p in range(8)], 1) for k in training}

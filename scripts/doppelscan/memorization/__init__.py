@@ -1,10 +1,12 @@
 """Memorization Index (arXiv 2602.13066): layer features, whitening, null, MI and ONI."""
 
-from doppelscan.memorization.index import MemorizationIndex, MemorizationScores, patient_folds, spread_over_patients
+from doppelscan.memorization.folds import patient_folds, spread_over_patients
+from doppelscan.memorization.index import MemorizationIndex
 from doppelscan.memorization.moments import FeatureMoments
 from doppelscan.memorization.mri_core import MRICoreEncoder, load_mri_core
 from doppelscan.memorization.rows import Rows, TransformedRows
 from doppelscan.memorization.scorer import MemorizationScorer
+from doppelscan.memorization.scores import MemorizationScores
 from doppelscan.memorization.set_metrics import SET_METRICS, set_metrics
 from doppelscan.memorization.whitening import Whitening, unit_length
 

@@ -6,75 +6,23 @@ import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 
+from doppelscan.memorization.folds import patient_folds
 from doppelscan.memorization.moments import FeatureMoments
 from doppelscan.memorization.nearest import Nearest, nearest
 from doppelscan.memorization.rows import Rows, TransformedRows, blocks_of, read_safetensors, write_safetensors
+from doppelscan.memorization.scores import EPS, MemorizationScores, geometric_mean, scores_of
 from doppelscan.memorization.whitening import LeftOut, Whitening, unit_length
 
-__all__ = ["MemorizationIndex", "MemorizationScores", "patient_folds", "spread_over_patients"]
+__all__ = ["MemorizationIndex"]
 
-EPS = 1e-6
 KEPT_VALUES = 2**27  # whitened values of a layer kept in memory, 512 MB; more are whitened as they are read
 SETTINGS = ("calibration", "estimator", "folds", "draws", "candidates", "seed", "clipped_in_null")
 QUERIES = 1024  # queries whose whitened features are held at a time
-
-
-@dataclass(frozen=True)
-class MemorizationScores:
-    """Scores of M images over K layers.
-
-    Attributes:
-        similarity: float64 [M], geometric mean over layers of the nearest training cosine, 0 to 1 (eq. 3).
-        distance: float64 [M], 1 - similarity.
-        mi: float64 [M], (similarity - null mean) / null standard deviation (eq. 5).
-        oni: float64 [M], -tanh(mi): -1 memorized, +1 novel (eq. 6).
-        consensus: int64 [M], largest number of layers that name the same neighbour, 1 to K.
-        neighbour: int64 [M, K], row of the nearest training image in each layer.
-        layer_similarity: float64 [M, K], its cosine, clipped to [0, 1].
-        margin: float64 [M, K], cosine of the nearest minus that of the second nearest.
-        match: int64 [M], the neighbour that most layers name; of equals, the one named by the layer of the largest margin.
-        pose: int64 [M], pose (view) in which ``match`` was met: of the query, or of the reference when that holds the poses.
-        candidates: int64 [M, k], training rows by falling best layer cosine.
-        clipped: number of layer cosines below 0 that were set to 0.
-    """
-
-    similarity: np.ndarray
-    distance: np.ndarray
-    mi: np.ndarray
-    oni: np.ndarray
-    consensus: np.ndarray
-    neighbour: np.ndarray
-    layer_similarity: np.ndarray
-    margin: np.ndarray
-    match: np.ndarray
-    pose: np.ndarray
-    candidates: np.ndarray
-    clipped: int
-
-
-def patient_folds(patients: Sequence, folds: int, seed: int) -> np.ndarray:
-    """Fold number of each image, int64 [N]; all images of a patient share one, and folds hold about as many patients."""
-    names = sorted(set(map(str, patients)))
-    order = np.random.default_rng(seed).permutation(len(names))
-    fold = {names[i]: rank % folds for rank, i in enumerate(order)}
-    return np.array([fold[str(p)] for p in patients])
-
-
-def spread_over_patients(patients: Sequence, most: int, seed: int) -> list[int]:
-    """At most ``most`` rows, spread over patients: one of each patient first, then a second, ...; rising."""
-    seen: dict[str, int] = {}
-    ranked: list[tuple[int, int, int]] = []
-    for row in np.random.default_rng(seed).permutation(len(patients)).tolist():
-        patient = str(patients[row])
-        seen[patient] = seen.get(patient, 0) + 1
-        ranked.append((seen[patient], len(ranked), row))
-    return sorted(row for _, _, row in sorted(ranked)[:most])
 
 
 class MemorizationIndex:
@@ -239,7 +187,9 @@ class MemorizationIndex:
                 )
         count = self._same_length(layers, "features")
         white = {name: TransformedRows(value, self._checked_transform(name)) for name, value in layers.items()}
-        return self._scores(self._compare(white, self.reference, count, self.candidates))
+        return scores_of(
+            self._compare(white, self.reference, count, self.candidates), self.null_mean, self.null_std, self.candidates
+        )
 
     def save(self, path: str | os.PathLike, fingerprint: str = "") -> None:
         """Write the fitted index as one safetensors file, a block at a time.
@@ -363,7 +313,7 @@ class MemorizationIndex:
         return np.concatenate(similarities)
 
     def _null_similarity(self, found: Sequence[Nearest]) -> np.ndarray:
-        similarity, _, clipped = _geometric_mean(found)
+        similarity, _, clipped = geometric_mean(found)
         self.clipped_in_null += clipped
         return similarity
 
@@ -378,36 +328,6 @@ class MemorizationIndex:
                 parts.append(nearest(part, reference[name], candidates, left_out, self.device))
             result.append(Nearest.joined(parts))
         return result
-
-    def _scores(self, found: Sequence[Nearest]) -> MemorizationScores:
-        similarity, layer_similarity, clipped = _geometric_mean(found)
-        mi = (similarity - self.null_mean) / self.null_std
-        neighbour, margin = np.stack([f.row for f in found], 1), np.stack([f.margin for f in found], 1).astype(np.float64)
-        agree = (neighbour[:, :, None] == neighbour[:, None]).sum(2)
-        # Most layers first, then the layer that is surest.
-        speaker = np.lexsort((margin, agree), axis=1)[:, -1]
-        image = np.arange(len(neighbour))
-        return MemorizationScores(
-            similarity=similarity,
-            distance=1 - similarity,
-            mi=mi,
-            oni=-np.tanh(mi),
-            consensus=agree.max(1),
-            neighbour=neighbour,
-            layer_similarity=layer_similarity,
-            margin=margin,
-            match=neighbour[image, speaker],
-            pose=np.stack([f.pose for f in found], 1)[image, speaker],
-            candidates=_interleave([f.candidates for f in found], self.candidates),
-            clipped=clipped,
-        )
-
-
-def _geometric_mean(found: Sequence[Nearest]) -> tuple[np.ndarray, np.ndarray, int]:
-    """Eq. 3 of the layers' nearest: similarity [M], clipped layer cosines [M, K] and how many were below 0."""
-    raw = np.stack([f.similarity for f in found], 1).astype(np.float64)
-    clipped = np.clip(raw, 0, 1)
-    return np.exp(np.log(clipped + EPS).mean(1)), clipped, int((raw < 0).sum())
 
 
 def _moments(name: str, features: Rows) -> FeatureMoments:
@@ -441,13 +361,3 @@ def _chosen(rows: Rows, which: np.ndarray) -> np.ndarray:
         if len(inside):
             parts.append(np.asarray(rows[block])[inside])
     return np.concatenate(parts)
-
-
-def _interleave(tops: list[np.ndarray], kept: int) -> np.ndarray:
-    """First of each layer, then second of each layer, ...: [M, k]; repeated rows are filled with the last new one."""
-    mixed = np.stack(tops, 2).reshape(len(tops[0]), -1)
-    result = np.empty((len(mixed), min(kept, mixed.shape[1])), np.int64)
-    for i, row in enumerate(mixed):
-        unique = list(dict.fromkeys(row.tolist()))[: result.shape[1]]
-        result[i] = unique + [unique[-1]] * (result.shape[1] - len(unique))
-    return result

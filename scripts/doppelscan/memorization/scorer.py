@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from doppelscan.deepssim import quarter_turn
-from doppelscan.memorization.index import EPS, MemorizationIndex
+from doppelscan.memorization.index import MemorizationIndex
+from doppelscan.memorization.scores import EPS
 
 __all__ = ["MemorizationScorer"]
 

@@ -62,7 +62,7 @@ class ContaminationProtocol:
         transforms: names of ``PAPER_TRANSFORMS`` or ``COPY_TRANSFORMS``; None for the paper's eight.
         repeats: draws of the replaced images at each level; averaged.
         comparisons: compute the set-level scores of others too.
-        view_images: training images whose views are looked at.
+        view_images: training images whose views are looked at; 0 whitens every variant on the cohort alone.
         spatial_size: side of the square images.
         seed: of splits and draws.
 
@@ -225,7 +225,7 @@ class ContaminationProtocol:
         return {name: np.ascontiguousarray(vectors[..., part]) for name, part in self.slices.items()}
 
     def _differences(self, squares: torch.Tensor) -> dict[str, np.ndarray] | None:
-        if not any(variant.views for variant in self.variants.values()):
+        if self.view_images < 1 or not any(variant.views for variant in self.variants.values()):
             return None
         some = squares[np.unique(np.linspace(0, len(squares) - 1, min(self.view_images, len(squares))).round().astype(int))]
         found = view_differences(self.embedder.forward, some, self.embedder.spatial_size, seed=self.seed).numpy()

@@ -21,6 +21,9 @@ def user_mistake(error: BaseException | None) -> BaseException | None:
     while error is not None:
         if isinstance(error, (InputError, ImageError, WeightsError, StoreError, ReportError, FloatingPointError)):
             return error
+        # A class of ours that refuses a setting says so in one line of this form.
+        if isinstance(error, ValueError) and str(error).startswith("The '") and "\n" not in str(error):
+            return error
         error = error.__cause__ or error.__context__
     return None
 

@@ -145,6 +145,16 @@ def test_too_few_patients_and_bad_features_are_refused():
         MemorizationIndex().fit(features(20)).score({"layer0": features(2)["layer0"]})
 
 
+def test_fitting_again_forgets_the_first_training_set():
+    index = MemorizationIndex().fit(features(30))
+    index.fit({"layer0": features(20, seed=8)["layer0"]})
+    fresh = MemorizationIndex().fit({"layer0": features(20, seed=8)["layer0"]})
+    assert list(index.reference) == ["layer0"] and index.clipped_in_null == fresh.clipped_in_null
+    np.testing.assert_array_equal(index.score(features(4)).mi, fresh.score(features(4)).mi)
+    with pytest.raises(ValueError, match="at least one image"):
+        index.score({"layer0": features(2)["layer0"][:0]})
+
+
 def test_saved_index_scores_the_same_and_is_bound_to_its_weights(tmp_path):
     index = MemorizationIndex().fit(features(30))
     index.save(tmp_path / "reference.safetensors", "weights-1")

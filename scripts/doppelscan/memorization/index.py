@@ -132,6 +132,7 @@ class MemorizationIndex:
             if name in layers and len(value) > 1
         }
         white: dict[str, Rows] = {}
+        self.whiteners, self.reference, self.clipped_in_null = {}, {}, 0
         for name, value in layers.items():
             self.whiteners[name] = self._whitening().fit_moments(_moments(name, value), views.get(name))
             white[name] = _kept(TransformedRows(value, self.whiteners[name].whiten))
@@ -186,6 +187,8 @@ class MemorizationIndex:
                     f"The features of layer {name!r} must have {len(self.whiteners[name].mean)} channels as in fit. Got {value.shape[-1]} instead."
                 )
         count = self._same_length(layers, "features")
+        if not count:
+            raise ValueError("The 'features' of score must be of at least one image. Got none.")
         white = {name: TransformedRows(value, self._checked_transform(name)) for name, value in layers.items()}
         return scores_of(
             self._compare(white, self.reference, count, self.candidates), self.null_mean, self.null_std, self.candidates

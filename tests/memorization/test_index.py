@@ -128,8 +128,14 @@ def test_best_of_poses_finds_the_posed_copy():
     posed = {k: np.stack([features(30, seed=50 + p)[k] for p in range(8)], 1) for k in training}
     for k in posed:
         posed[k][4, 5] = training[k][17]
-    scores = MemorizationIndex().fit(training).score(posed)
+    scores = MemorizationIndex().fit(training, null_features=posed, null_rows=range(30)).score(posed)
     assert (scores.neighbour[4] == 17).all() and scores.pose[4] == 5 and scores.similarity[4] > 0.99
+
+
+def test_another_number_of_poses_than_the_null_has_is_told():
+    posed = {k: np.stack([v, v], 1) for k, v in features(20).items()}
+    with pytest.warns(UserWarning, match="in 1 poses and these come in 2"):
+        MemorizationIndex().fit(features(20)).score(posed)
 
 
 def test_too_few_patients_and_bad_features_are_refused():

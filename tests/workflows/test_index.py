@@ -108,7 +108,7 @@ def test_jitter_moves_the_null_and_nothing_else(folders, tmp_path):
 def test_papers_form_runs_and_warns(folders, tmp_path):
     with pytest.warns(UserWarning, match="robust"):
         run("train", dataset_dir=folders["training"], output_dir=tmp_path / "index", calibration="paper", poses=1)
-    run("inference", dataset_dir=folders["synthetic"], output_dir=tmp_path / "out", reference=tmp_path / "index", poses=1)
+    run("inference", dataset_dir=folders["synthetic"], output_dir=tmp_path / "out", reference=tmp_path / "index")
     rows = table(tmp_path / "out" / "scores.csv")
     assert all(np.isfinite(float(row[key])) for row in rows.values() for key in ("mi", "oni", "similarity"))
 

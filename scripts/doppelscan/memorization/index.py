@@ -21,7 +21,8 @@ from doppelscan.memorization.whitening import LeftOut, Whitening, unit_length
 __all__ = ["MemorizationIndex"]
 
 KEPT_VALUES = 2**27  # whitened values of a layer kept in memory, 512 MB; more are whitened as they are read
-SETTINGS = ("calibration", "estimator", "folds", "draws", "candidates", "seed", "clipped_in_null")
+SETTINGS = ("calibration", "estimator", "folds", "draws", "candidates", "seed")
+FITTED = ("null_poses", "clipped_in_null")
 QUERIES = 1024  # queries whose whitened features are held at a time
 
 
@@ -43,6 +44,7 @@ class MemorizationIndex:
         reference: layer -> whitened training features of unit length, [N, C] or [N, P, C], read by slices.
         null: float64 [n], the similarities under the null, rising.
         null_mean, null_std: of them.
+        null_poses: poses that the null's queries came in; scores of queries in another number of poses have another null.
         clipped_in_null: layer cosines below 0 among the null's.
 
     Example:
@@ -82,7 +84,7 @@ class MemorizationIndex:
         self.whiteners: dict[str, Whitening] = {}
         self.reference: dict[str, Rows] = {}
         self.null = np.zeros(0)
-        self.clipped_in_null = 0
+        self.null_poses, self.clipped_in_null = 1, 0
         self._whitening()  # refuses an unknown estimator now, not after the features were made
 
     def fit(
@@ -138,8 +140,9 @@ class MemorizationIndex:
             white[name] = _kept(TransformedRows(value, self.whiteners[name].whiten))
             self.reference[name] = _kept(TransformedRows(white[name], unit_length))
         if null_of is not None:
-            self.null = null_of.null
+            self.null, self.null_poses = null_of.null, null_of.null_poses
             return self
+        self.null_poses = 1
         if self.calibration == "paper":
             null = self._paper_null(count)
         else:
@@ -148,6 +151,7 @@ class MemorizationIndex:
             if self._same_length(queries, "null_features") != len(rows):
                 raise ValueError("The 'null_rows' parameter must name the training image of each of null_features.")
             null = self._robust_null(white, fold, queries, rows)
+            self.null_poses = _poses(queries)
         self.null = np.sort(null)
         return self
 
@@ -187,6 +191,12 @@ class MemorizationIndex:
                     f"The features of layer {name!r} must have {len(self.whiteners[name].mean)} channels as in fit. Got {value.shape[-1]} instead."
                 )
         count = self._same_length(layers, "features")
+        if _poses(layers) != self.null_poses:
+            warnings.warn(
+                f"The null was drawn with queries in {self.null_poses} poses and these come in {_poses(layers)}: MI is not comparable. Pass "
+                "null_features in as many poses to fit.",
+                stacklevel=2,
+            )
         if not count:
             raise ValueError("The 'features' of score must be of at least one image. Got none.")
         white = {name: TransformedRows(value, self._checked_transform(name)) for name, value in layers.items()}
@@ -205,7 +215,7 @@ class MemorizationIndex:
         arrays |= {f"reference.{name}": value for name, value in self.reference.items()}
         for name, whitening in self.whiteners.items():
             arrays |= {f"mean.{name}": whitening.mean, f"matrix.{name}": whitening.matrix}
-        settings = {name: getattr(self, name) for name in SETTINGS}
+        settings = {name: getattr(self, name) for name in (*SETTINGS, *FITTED)}
         metadata = {"settings": json.dumps(settings), "layers": json.dumps(list(self.reference)), "fingerprint": fingerprint}
         write_safetensors(path, arrays, metadata)
 
@@ -224,8 +234,10 @@ class MemorizationIndex:
         try:
             arrays, metadata = read_safetensors(path, KEPT_VALUES)
             settings, layers = json.loads(metadata["settings"]), json.loads(metadata["layers"])
-            index = cls(**{k: settings[k] for k in SETTINGS if k != "clipped_in_null"}, device=device)
-            index.clipped_in_null, index.null = settings["clipped_in_null"], np.asarray(arrays["null"][:])
+            index = cls(**{name: settings[name] for name in SETTINGS}, device=device)
+            index.null = np.asarray(arrays["null"][:])
+            for name in FITTED:
+                setattr(index, name, settings[name])
             for name in layers:
                 whitening = index._whitening()
                 whitening.mean, whitening.matrix = np.asarray(arrays[f"mean.{name}"][:]), np.asarray(arrays[f"matrix.{name}"][:])
@@ -331,6 +343,11 @@ class MemorizationIndex:
                 parts.append(nearest(part, reference[name], candidates, left_out, self.device))
             result.append(Nearest.joined(parts))
         return result
+
+
+def _poses(layers: Mapping[str, Rows]) -> int:
+    shape = next(iter(layers.values())).shape
+    return 1 if len(shape) == 2 else shape[1]
 
 
 def _moments(name: str, features: Rows) -> FeatureMoments:

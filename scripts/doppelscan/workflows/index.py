@@ -225,7 +225,7 @@ class IndexScoreWriter:
         weights: path of the network's weights.
         output: path of the CSV: image, patient, match, match_patient, pose, similarity, distance, mi, oni, null_p, consensus, margin, and the
             match and margin of each layer. ``summary.json`` is written beside it.
-        inferer: its poses are set to 1 when the reference holds the poses.
+        inferer: its poses are set to those that the null was drawn with; other ones would shift every MI.
         device: where cosines are computed.
     """
 
@@ -258,8 +258,8 @@ class IndexScoreWriter:
         with open(path.with_name("images.csv"), newline="", encoding="utf-8") as file:
             self.training = list(csv.DictReader(file))
         self.reference_holds_poses = any(len(value.shape) == 3 for value in self.index.reference.values())
-        if self.reference_holds_poses and self.inferer is not None:
-            self.inferer.poses = 1
+        if self.inferer is not None:
+            self.inferer.poses = self.index.null_poses
         self.waiting: list[tuple[list[int], np.ndarray]] = []
         self.rows: list[dict] = []
         self.scored: list[MemorizationScores] = []

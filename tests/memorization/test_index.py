@@ -113,7 +113,7 @@ def test_nothing_is_nan_whatever_the_features_are(calibration, kind):
         for name in ("similarity", "distance", "mi", "oni", "layer_similarity", "margin"):
             assert np.isfinite(getattr(scores, name)).all(), name
         assert (np.abs(scores.oni) <= 1).all() and (scores.consensus >= 1).all()
-        assert np.isfinite(index.p_values(scores)).all() and 0 <= index.memorized_share(scores) <= 1
+        assert np.isfinite(index.p_values(scores)).all() and 0 <= index.memorized_share(scores.mi) <= 1
 
 
 def test_scale_of_the_features_does_not_matter():
@@ -218,7 +218,7 @@ def test_p_values_and_the_threshold_come_from_the_null():
     for value, similarity in zip(p, scores.similarity, strict=True):
         assert value == pytest.approx((1 + (index.null >= similarity).sum()) / 61)
     assert index.copy_threshold == pytest.approx((index.null.max() - index.null.mean()) / index.null_std + 1)
-    assert index.memorized_share(scores) == pytest.approx((scores.mi > index.copy_threshold).mean())
+    assert index.memorized_share(scores.mi) == pytest.approx((scores.mi > index.copy_threshold).mean())
 
 
 def test_poses_on_the_reference_side_find_the_posed_copy():

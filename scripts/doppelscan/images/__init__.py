@@ -6,7 +6,16 @@ from doppelscan.images.foreground import foreground_square, gaussian_blur
 from doppelscan.images.generated import generate_cohort, smooth_fields, warp
 from doppelscan.images.planted import PlantedCopies, PlantedQueries
 from doppelscan.images.readers import ImageError, read_pixels
-from doppelscan.images.records import ImageRecord, ImageSet, InputError, SkippedImage, SliceChoice, content_hash, find_images
+from doppelscan.images.records import (
+    ImageRecord,
+    ImageSet,
+    InputError,
+    SkippedImage,
+    SliceChoice,
+    content_hash,
+    evenly_chosen,
+    find_images,
+)
 from doppelscan.images.transforms import ForegroundSquared, LoadSliced, SquareThumbnaild, Windowd, unit_float
 
 __all__ = [
@@ -28,6 +37,7 @@ __all__ = [
     "band_pass",
     "content_hash",
     "correlation",
+    "evenly_chosen",
     "find_images",
     "foreground_square",
     "gaussian_blur",

@@ -12,9 +12,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from doppelscan.images.readers import FileHeader, ImageError, image_format, read_header, read_pixels
 
-__all__ = ["ImageRecord", "ImageSet", "SkippedImage", "SliceChoice", "content_hash", "find_images"]
+__all__ = [
+    "ImageRecord",
+    "ImageSet",
+    "SkippedImage",
+    "SliceChoice",
+    "content_hash",
+    "evenly_chosen",
+    "find_images",
+]
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".nii", ".nii.gz", ".dcm", ".dicom", ".ima")
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
@@ -127,6 +137,11 @@ def content_hash(record: ImageRecord) -> str:
                 digest.update(block)
     digest.update(f"|{record.slice}|{record.axis}|{record.channel}".encode())
     return digest.hexdigest()
+
+
+def evenly_chosen(count: int, most: int) -> np.ndarray:
+    """At most ``most`` of ``count`` rows, evenly spread from the first to the last: int64, rising."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
 
 
 def find_images(

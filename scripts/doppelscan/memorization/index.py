@@ -173,9 +173,9 @@ class MemorizationIndex:
         below = np.searchsorted(self.null, scores.similarity, side="left")
         return (1 + len(self.null) - below) / (1 + len(self.null))
 
-    def memorized_share(self, scores: MemorizationScores) -> float:
-        """Share of images whose MI is above :attr:`copy_threshold`: the set-level score, about the share of copies."""
-        return float((scores.mi > self.copy_threshold).mean())
+    def memorized_share(self, mi: np.ndarray) -> float:
+        """Share of images whose ``mi`` float [M] is above :attr:`copy_threshold`: the set-level score, about the share of copies."""
+        return float((mi > self.copy_threshold).mean())
 
     def score(self, features: Mapping[str, Rows]) -> MemorizationScores:
         """Score ``features`` layer -> float32 [M, C_k], or [M, P, C_k] for the best of P poses."""
@@ -320,8 +320,8 @@ class MemorizationIndex:
             held_out, reference = {}, {}
             for name, value in white.items():
                 left_out = _chosen(value, np.flatnonzero(inside))
-                poses = left_out.size // (len(left_out) * left_out.shape[-1])
-                without = LeftOut(left_out.reshape(-1, left_out.shape[-1]), poses * len(value), self.whiteners[name].cohort_weight)
+                count = int(np.prod(value.shape[:-1]))
+                without = LeftOut(left_out.reshape(-1, left_out.shape[-1]), count, self.whiteners[name].cohort_weight)
                 held_out[name] = without.transform(self.whiteners[name].whiten(_finite(name, _chosen(queries[name], chosen))))
                 reference[name] = TransformedRows(value, without.transform)
             similarities.append(self._null_similarity(self._compare(held_out, reference, len(chosen), 1, inside)))

@@ -11,11 +11,10 @@ class FeatureMoments:
     """Count, mean, covariance and fourth moment of features that are added batch by batch.
 
     scikit-learn's shrinkage estimators want all features at once; these are the same estimators on sums, so that memory does not
-    grow with the number of images and a part (a fold of patients) can be taken away again.
+    grow with the number of images.
 
     Args:
-        origin: float [C], subtracted from everything first, so that the sums do not cancel; any typical feature will do. Moments
-            that are added or subtracted must share it.
+        origin: float [C], subtracted from everything first, so that the sums do not cancel; any typical feature will do.
 
     Attributes:
         count: features added.
@@ -41,18 +40,6 @@ class FeatureMoments:
         self._norm_squared += norms @ norms
         self._norm_times += norms @ moved
         return self
-
-    def _combined(self, other: FeatureMoments, sign: int) -> FeatureMoments:
-        result = FeatureMoments(self.origin)
-        for name in ("count", "_sum", "_products", "_norm", "_norm_squared", "_norm_times"):
-            setattr(result, name, getattr(self, name) + sign * getattr(other, name))
-        return result
-
-    def __add__(self, other: FeatureMoments) -> FeatureMoments:
-        return self._combined(other, 1)
-
-    def __sub__(self, other: FeatureMoments) -> FeatureMoments:
-        return self._combined(other, -1)
 
     @property
     def mean(self) -> np.ndarray:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from doppelscan.deepssim import pairwise_ssim, quarter_turn_poses, view_differences, zscore
-from doppelscan.images import ForegroundSquared, unit_float
+from doppelscan.images import ForegroundSquared, evenly_chosen, unit_float
 from doppelscan.memorization import Whitening
 
 __all__ = ["EncoderSimilarity", "NormalisedCorrelation", "PerceptualHash", "PlainSSIM", "PoseEmbedder", "Similarity"]
@@ -92,7 +92,7 @@ class EncoderSimilarity:
         if self.whitening is not None:
             self.whitening = Whitening()
             values = self._vectors(self.embedder(images, 1)[0])
-            chosen = np.unique(np.linspace(0, len(images) - 1, min(300, len(images))).round().astype(int))
+            chosen = evenly_chosen(len(images), 300)
             differences = view_differences(
                 lambda views: F.normalize(self.embedder.forward(views)[:, self.part], dim=1),
                 images[chosen],

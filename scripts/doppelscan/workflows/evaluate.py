@@ -21,6 +21,7 @@ from doppelscan.images import (
     SliceChoice,
     SquareThumbnaild,
     Windowd,
+    evenly_chosen,
     find_images,
 )
 from doppelscan.report import agreement_figure, roc_figure, to_json, write_atomic
@@ -55,7 +56,7 @@ class EvaluationImages:
             )
             self.skipped += [(s.path, s.reason) for s in found.skipped]
             images = []
-            for i in np.unique(np.linspace(0, len(found.records) - 1, min(most, len(found.records))).round().astype(int)):
+            for i in evenly_chosen(len(found.records), most):
                 record = found.records[i]
                 item = {"image": list(record.paths), "slice": record.slice, "axis": record.axis, "channel": record.channel}
                 try:

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,11 @@ class IndexFitter(Trainer):
         self.output.parent.mkdir(parents=True, exist_ok=True)
         super().run()
 
+    @cached_property
+    def made_by(self) -> str:
+        """See :func:`index_fingerprint`; it reads the whole weights file."""
+        return index_fingerprint(self.dataset, self.network, self.weights)
+
     def _step(self, engine: Engine, step: str) -> dict:
         if step == self.steps[0]:
             self.training = self._embed(self.dataset, self.reference_poses, "training")
@@ -167,7 +173,7 @@ class IndexFitter(Trainer):
         return both
 
     def _embed(self, dataset: RecordDataset, poses: int, label: str, *drawn: float) -> EmbeddedSet:
-        made = fingerprint(index_fingerprint(self.dataset, self.network, self.weights), poses, *drawn)
+        made = fingerprint(self.made_by, poses, *drawn)
         store = EmbeddingStore(self.store / f"{label}-{made[:8]}", made)
         idist.barrier()  # a store clears away what a killed run left: not what another process is writing
         records, keys = self.evaluator.embed(dataset, store, poses, label)
@@ -176,14 +182,13 @@ class IndexFitter(Trainer):
         return EmbeddedSet(records, keys, store, self.network.output_slices)
 
     def _fit(self) -> None:
-        training, null = StoredFeatures.of(self.training), StoredFeatures.of(self.null)
-        if self.query_poses == 1:
-            null = {name: value[:, :1] if len(value.shape) == 3 else value for name, value in null.items()}
+        training = StoredFeatures.of(self.training)
+        null = {name: value[:, : self.query_poses] for name, value in self.null.features().items()}
         try:
             self.index.fit(training, self.training.patients, null, self.null_rows, view_differences=self._view_differences())
         except ValueError as error:
             raise InputError(str(error)) from error
-        self.index.save(self.output, index_fingerprint(self.dataset, self.network, self.weights))
+        self.index.save(self.output, self.made_by)
         rows = [{"image": record.id, "patient": record.patient} for record in self.training.records]
         write_atomic(self.output.with_name("images.csv"), to_csv(("image", "patient"), rows))
         skipped = [{"image": s.path, "reason": s.reason} for s in self.dataset.image_set.skipped]
@@ -262,7 +267,8 @@ class IndexScoreWriter:
             self.inferer.poses = self.index.null_poses
         self.waiting: list[tuple[list[int], np.ndarray]] = []
         self.rows: list[dict] = []
-        self.scored: list[MemorizationScores] = []
+        self.mi: list[float] = []
+        self.clipped = 0
 
     def iteration_completed(self, engine: Engine) -> None:
         """Keep the batch; score when enough wait."""
@@ -295,7 +301,8 @@ class IndexScoreWriter:
         scores = self.index.score(features)
         null_p = self.index.p_values(scores)
         records = self.dataset.image_set.records
-        self.scored.append(scores)
+        self.mi += scores.mi.tolist()
+        self.clipped += scores.clipped
         self.rows += [self._row(records[index], scores, i, null_p[i]) for i, index in enumerate(indices)]
 
     def _row(self, record: Any, scores: MemorizationScores, i: int, null_p: float) -> dict:
@@ -317,17 +324,16 @@ class IndexScoreWriter:
         return Pose(flip, turns if flip or self.reference_holds_poses else (4 - turns) % 4)
 
     def _summary(self) -> dict[str, Any]:
-        mi = np.concatenate([scores.mi for scores in self.scored])
-        images = sum(len(scores.mi) for scores in self.scored)
+        mi = np.array(self.mi)
         return {
-            "images": images,
+            "images": len(mi),
             "skipped": [{"image": s.path, "reason": s.reason} for s in self.dataset.image_set.skipped],
             "training_images": len(self.training),
             "mean_mi": float(mi.mean()),
             "mean_oni": float(-np.tanh(mi).mean()),
-            "memorized_share": float((mi > self.index.copy_threshold).mean()),
+            "memorized_share": self.index.memorized_share(mi),
             "copy_threshold_mi": self.index.copy_threshold,
-            "clipped_cosines": sum(scores.clipped for scores in self.scored),
+            "clipped_cosines": self.clipped,
             "null": {"mean": self.index.null_mean, "std": self.index.null_std, "images": len(self.index.null)},
             "calibration": self.index.calibration,
             "weights_sha256": file_sha256(self.weights),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from doppelscan.deepssim import view_differences
-from doppelscan.images import COPY_TRANSFORMS, PAPER_TRANSFORMS, InputError, plant_copy
+from doppelscan.images import COPY_TRANSFORMS, PAPER_TRANSFORMS, InputError, evenly_chosen, plant_copy
 from doppelscan.memorization import MemorizationIndex, MemorizationScores, set_metrics
 from doppelscan.search import PoseEmbedder
 from doppelscan.workflows.evaluate import EvaluationImages
@@ -95,6 +96,7 @@ class ContaminationProtocol:
         self.images, self.embedder, self.variants = images, embedder, dict(variants)
         self.levels, self.repeats, self.comparisons = sorted(levels), repeats, comparisons
         self.view_images, self.spatial_size, self.seed = view_images, spatial_size, seed
+        self.poses = max(variant.poses for variant in self.variants.values())
         self.slices: dict[str, slice] = dict(getattr(embedder.network, "output_slices"))  # noqa: B009
         self.samples: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
         self.sets: dict[str, dict[str, dict[float, dict[str, float]]]] = {}
@@ -134,10 +136,10 @@ class ContaminationProtocol:
     def _run_source(self, source: str, images: Sequence[tuple[str, np.ndarray]], bar: Any) -> None:
         parts, rng = self.split(images), np.random.default_rng(self.seed + 1)
         squares = self._squares([pixels for _, pixels in parts.training])
-        training = self._features(squares, max(v.poses for v in self.variants.values()))
-        novel = self._features(self._squares([p for _, p in parts.novel]), 8)
+        training = self._features(squares, self.poses)
+        novel = self._features(self._squares([p for _, p in parts.novel]), self.poses)
         differences = self._differences(squares)
-        others = self._features(self._squares([p for _, p in parts.other_slices]), 8) if parts.other_slices else None
+        others = self._features(self._squares([p for _, p in parts.other_slices]), self.poses) if parts.other_slices else None
         fitted: dict[str, MemorizationIndex] = {}
         novel_scores: dict[str, MemorizationScores] = {}
         self.null[source], self.samples[source], self.sets[source] = {}, {name: {} for name in self.variants}, {}
@@ -145,14 +147,14 @@ class ContaminationProtocol:
             index = fitted[name] = self._fit(variant, training, [patient for patient, _ in parts.training], differences)
             scores = novel_scores[name] = index.score(_posed(novel, variant.poses))
             self.null[source][name] = {
-                "mean": float(scores.mi.mean()), "std": float(scores.mi.std()), "share": index.memorized_share(scores),
+                "mean": float(scores.mi.mean()), "std": float(scores.mi.std()), "share": index.memorized_share(scores.mi),
                 "training": len(parts.training), "novel": len(scores.mi),
             }  # fmt: skip
             if others is not None:
                 found = index.score(_posed(others, variant.poses))
                 self.null[source][name] |= {
                     "other slices": len(found.mi), "other slices mean": float(found.mi.mean()),
-                    "other slices share": index.memorized_share(found),
+                    "other slices share": index.memorized_share(found.mi),
                 }  # fmt: skip
         flat = {"training": self._flat(training), "novel": self._flat(novel)}
         flat["held_out"] = self._flat(self._features(self._squares([p for _, p in parts.held_out]), 1))
@@ -161,7 +163,7 @@ class ContaminationProtocol:
             copied = sorted({row for places in draws.values() for _, rows in places for row in rows})
             where = {row: i for i, row in enumerate(copied)}
             pixels = [self._copy(parts.training[row][1], transform, rng, parts.novel) for row in copied]
-            copies = self._features(self._squares(pixels), 8)
+            copies = self._features(self._squares(pixels), self.poses)
             scored = {name: fitted[name].score(_posed(copies, v.poses)) for name, v in self.variants.items()}
             for name in self.variants:
                 self.samples[source][name][transform] = _sample_metrics(scored[name].mi, novel_scores[name].mi)
@@ -174,8 +176,7 @@ class ContaminationProtocol:
     def _fit(
         self, variant: IndexVariant, training: Mapping[str, np.ndarray], patients: list[str], differences
     ) -> MemorizationIndex:
-        like = variant.index
-        index = MemorizationIndex(like.calibration, like.estimator, like.folds, like.draws, like.candidates, like.seed, like.device)
+        index = copy.copy(variant.index)  # fit replaces what was fitted and leaves the variant's own as it is
         single = {name: value[:, 0] for name, value in training.items()}
         try:
             return index.fit(
@@ -206,7 +207,7 @@ class ContaminationProtocol:
             one: dict[str, float] = {}
             for name, index in fitted.items():
                 mi = np.concatenate([novel_scores[name].mi[kept], scored[name].mi[chosen]])
-                one[f"{name}: share"] = float((mi > index.copy_threshold).mean())
+                one[f"{name}: share"] = index.memorized_share(mi)
                 one[f"{name}: mean_mi"], one[f"{name}: mean_oni"] = float(mi.mean()), float(-np.tanh(mi).mean())
             if self.comparisons:
                 one |= set_metrics(flat["training"], flat["held_out"], np.concatenate([flat["novel"][kept], copies[chosen]]))
@@ -227,7 +228,7 @@ class ContaminationProtocol:
     def _differences(self, squares: torch.Tensor) -> dict[str, np.ndarray] | None:
         if self.view_images < 1 or not any(variant.views for variant in self.variants.values()):
             return None
-        some = squares[np.unique(np.linspace(0, len(squares) - 1, min(self.view_images, len(squares))).round().astype(int))]
+        some = squares[evenly_chosen(len(squares), self.view_images)]
         found = view_differences(self.embedder.forward, some, self.embedder.spatial_size, seed=self.seed).numpy()
         return {name: found[:, part] for name, part in self.slices.items()}
 

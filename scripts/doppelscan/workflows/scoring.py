@@ -72,11 +72,11 @@ class StoredFeatures:
     Args:
         embedded: the set.
         part: which columns of its embeddings.
+        poses: of each image.
     """
 
-    def __init__(self, embedded: EmbeddedSet, part: slice) -> None:
+    def __init__(self, embedded: EmbeddedSet, part: slice, poses: int) -> None:
         self.embedded, self.part = embedded, part
-        poses = embedded.store.read(embedded.keys[:1], ["embedding"])["embedding"].shape[1]
         size = part.stop - part.start
         self.shape = (len(embedded), size) if poses == 1 else (len(embedded), poses, size)
 
@@ -84,17 +84,17 @@ class StoredFeatures:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        chosen, *rest = rows if isinstance(rows, tuple) else (rows,)
-        values = self.embedded.store.read(self.embedded.keys[chosen], ["embedding"])["embedding"][..., self.part]
-        return np.ascontiguousarray(values.reshape(-1, *self.shape[1:])[(slice(None), *rest)])
+        values = self.embedded.store.read(self.embedded.keys[rows], ["embedding"])["embedding"][..., self.part]
+        return np.ascontiguousarray(values.reshape(-1, *self.shape[1:]))
 
     @classmethod
     def of(cls, embedded: EmbeddedSet, most: int = 2**27) -> dict[str, Rows]:
         """Output name -> features [n, C], or [n, P, C] in poses; in memory up to ``most`` values, else rows of the store."""
-        rows: dict[str, Rows] = {name: cls(embedded, part) for name, part in embedded.outputs.items()}
-        if sum(int(np.prod(value.shape)) for value in rows.values()) <= most:
-            return {name: value[:] for name, value in rows.items()}
-        return rows
+        poses = next(iter(embedded.features([0]).values())).shape[1]
+        rows = {name: cls(embedded, part, poses) for name, part in embedded.outputs.items()}
+        if sum(int(np.prod(value.shape)) for value in rows.values()) > most:
+            return dict(rows)
+        return {name: value.reshape(rows[name].shape) for name, value in embedded.features().items()}
 
 
 @dataclass(frozen=True)

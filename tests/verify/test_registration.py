@@ -7,8 +7,8 @@ import pytest
 import torch
 from doppelscan.deepssim import verdict
 from doppelscan.images import COPY_TRANSFORMS, SquareThumbnaild, plant_copy
-from doppelscan.verify import Pose, Registration
-from doppelscan.verify.registration import filled_border, match_intensity
+from doppelscan.verify import Pose, Registration, match_intensity
+from doppelscan.verify.registration import filled_border
 
 
 def thumbnail(image) -> torch.Tensor:

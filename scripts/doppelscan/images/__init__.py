@@ -1,6 +1,6 @@
 """Images: files to records, pixels and the one preprocessing; generated patients."""
 
-from doppelscan.images.alignment import align, band_pass, correlation
+from doppelscan.images.alignment import align, band_pass, correlation, within
 from doppelscan.images.copies import COPY_TRANSFORMS, PAPER_TRANSFORMS, plant_copy
 from doppelscan.images.foreground import foreground_square, gaussian_blur
 from doppelscan.images.generated import generate_cohort, smooth_fields, warp
@@ -47,4 +47,5 @@ __all__ = [
     "smooth_fields",
     "unit_float",
     "warp",
+    "within",
 ]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from doppelscan.images.foreground import gaussian_blur
 
-__all__ = ["align", "band_pass", "correlation"]
+__all__ = ["align", "band_pass", "correlation", "within"]
 
 
 def band_pass(images: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -30,7 +30,12 @@ def correlation(first: torch.Tensor, second: torch.Tensor, weight: torch.Tensor)
 
 
 def align(
-    fixed: torch.Tensor, moving: torch.Tensor, matrices: torch.Tensor, seen: torch.Tensor, iterations: int
+    fixed: torch.Tensor,
+    moving: torch.Tensor,
+    matrices: torch.Tensor,
+    seen: torch.Tensor,
+    iterations: int,
+    extent: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Refine the sampling matrices that bring ``moving`` on ``fixed``: rotation, scale, shift and a free gain.
 
@@ -40,6 +45,7 @@ def align(
         matrices: float [B, 2, 3], where to start; from a point of ``fixed`` to the point of ``moving`` in [-1, 1] coordinates.
         seen: float [B or 1, 1, S, S], 1 where ``fixed`` holds image.
         iterations: Gauss-Newton steps.
+        extent: float [B, 2], how far ``moving`` holds image from its centre to the right and down, 1 to its edges; None is 1.
 
     Returns:
         the best matrices [B, 2, 3] that were met and their band-passed correlation [B].
@@ -58,7 +64,7 @@ def align(
     for step in range(iterations + 1):
         grid = F.affine_grid(current, [count, 1, size, size], align_corners=False)
         warped = F.grid_sample(gradient, grid, align_corners=False).flatten(2)
-        inside = (grid.abs().amax(-1) <= 1).flatten(1).float() * seen
+        inside = within(grid, extent).flatten(1) * seen
         image, gx, gy = warped[:, 0], warped[:, 1], warped[:, 2]
         score = correlation(image, target, inside)
         better = score > best_score
@@ -77,6 +83,12 @@ def align(
         a, b, tx, ty = delta.unbind(1)
         current = current + torch.stack([torch.stack([a, -b, tx], 1), torch.stack([b, a, ty], 1)], 1)
     return best, best_score
+
+
+def within(grid: torch.Tensor, extent: torch.Tensor | None = None) -> torch.Tensor:
+    """1 where a sampling ``grid`` [B, S, S, 2] points inside of the image, or of its ``extent`` float [B, 2], else 0: float [B, S, S]."""
+    reach = grid.abs() if extent is None else grid.abs() / extent[:, None, None]
+    return (reach.amax(-1) <= 1).float()
 
 
 def _gradients(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

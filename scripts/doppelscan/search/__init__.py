@@ -1,5 +1,6 @@
 """Search: the embedding store on disk and exact top-k."""
 
+from doppelscan.search.patches import PatchDescriptor, PatchMatches, PatchSearch, mean_agreement
 from doppelscan.search.proposals import CandidateSearch, Proposals
 from doppelscan.search.similarity import (
     EncoderSimilarity,
@@ -17,6 +18,9 @@ __all__ = [
     "EmbeddingStore",
     "EncoderSimilarity",
     "NormalisedCorrelation",
+    "PatchDescriptor",
+    "PatchMatches",
+    "PatchSearch",
     "PerceptualHash",
     "PlainSSIM",
     "PoseEmbedder",
@@ -25,5 +29,6 @@ __all__ = [
     "StoreError",
     "best_of_poses",
     "fingerprint",
+    "mean_agreement",
     "top_k",
 ]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
 
 from doppelscan.calibrate.intervals import wilson
+from doppelscan.calibrate.two_sample import TwoSampleResult
 
-__all__ = ["Conclusion", "Evidence", "Verdict", "conclude"]
+__all__ = ["Conclusion", "Evidence", "Verdict", "conclude", "count_kinds"]
 
 SMALLEST_PATIENTS = 5
 CLOSE_SHARE = 0.05
@@ -36,29 +38,33 @@ class Evidence:
 
     Attributes:
         p_values: float [M] of the synthetic images.
-        flagged: bool [M], q-value within the false discovery rate and the aligned pair at least similar.
-        duplicate: bool [M], the aligned pair is a duplicate by its SSIM.
-        control_duplicate: bool [n], the same of the control.
+        flagged: bool [M], a finding at the false discovery rate.
+        close: bool [M], the verified pair agrees as copies do.
+        control_close: bool [n], the same of the control.
         training_patients: number of patients in training.
         control_patients: number of patients in the control.
         fdr: false discovery rate of the flags.
-        reference_ratio: see :func:`~doppelscan.calibrate.conformal_p_values`.
+        smallest: smallest p-value that the control can give an image, see :class:`~doppelscan.calibrate.Control`.
+        findings: how many of each kind were flagged.
+        same_kind: training against control, or None when it was not tested.
     """
 
     p_values: np.ndarray
     flagged: np.ndarray
-    duplicate: np.ndarray
-    control_duplicate: np.ndarray
+    close: np.ndarray
+    control_close: np.ndarray
     training_patients: int
     control_patients: int
     fdr: float
-    reference_ratio: float = 1.0
+    smallest: float
+    findings: Mapping[str, int] = field(default_factory=dict)
+    same_kind: TwoSampleResult | None = None
 
 
 def conclude(evidence: Evidence) -> Conclusion:
-    """Apply the rules in their order: too few patients, control too small, flagged, out of reach, control too close, clear."""
+    """Apply the rules in their order; the first that holds gives the words."""
     e = evidence
-    images, controls = len(e.p_values), len(e.control_duplicate)
+    images, controls = len(e.p_values), len(e.control_close)
     if e.training_patients < SMALLEST_PATIENTS:
         return _cannot(
             f"the training set holds {_count(e.training_patients, 'patient')} and at least {SMALLEST_PATIENTS} are needed to tell a copy "
@@ -68,32 +74,38 @@ def conclude(evidence: Evidence) -> Conclusion:
         return _cannot(
             f"the control holds {_count(e.control_patients, 'patient')} and at least {SMALLEST_PATIENTS} are needed; give a larger holdout"
         )
-    smallest = e.reference_ratio / (controls + 1)
-    if smallest > e.fdr:
-        needed = math.ceil(e.reference_ratio / e.fdr) - 1
+    if e.smallest > e.fdr:
+        factor = (1 / e.fdr - 1) / max(1e-9, 1 / e.smallest - 1)
         return _cannot(
-            f"the control is too small: with {_count(controls, 'image')} no p-value can fall below {smallest:.3f}, above the false discovery rate "
-            f"of {e.fdr:g}; give at least {needed} holdout images"
+            f"the control is too small: with {_count(controls, 'image')} of {_count(e.control_patients, 'patient')} no p-value can fall below "
+            f"{e.smallest:.3f}, above the false discovery rate of {e.fdr:g}; give at least {math.ceil(controls * factor)} holdout images"
+        )
+    if e.same_kind is not None and e.same_kind.apart:
+        return _cannot(
+            f"the control is of another kind than the training set (a classifier tells their patients apart with an AUC of {e.same_kind.auc:.2f}, "
+            f"p {e.same_kind.p_value:.1g}): another scanner, sequence, plane or preparation, whose images are too easily unlike the training "
+            "set; give a holdout of the same kind"
         )
     if e.flagged.any():
+        kinds = count_kinds(e.findings)
         return Conclusion(
             Verdict.FOUND,
             f"{int(e.flagged.sum())} of {_count(images, 'synthetic image')} are closer to a training image than real images of other patients "
-            f"are, at a false discovery rate of {e.fdr:g}",
+            f"are, at a false discovery rate of {e.fdr:g}" + (f": {kinds}" if kinds else ""),
         )
-    top = e.p_values <= smallest * (1 + 1e-9)
-    above = int((top & e.duplicate).sum())
+    top = e.p_values <= e.smallest * (1 + 1e-9)
+    above = int((top & e.close).sum())
     if above:
-        needed = math.ceil(e.reference_ratio * images / (max(1, int(top.sum())) * e.fdr)) - 1
+        factor = images / (max(1, int(top.sum())) * e.fdr) / max(1e-9, 1 / e.smallest - 1)
         return _cannot(
-            f"{_count(above, 'synthetic image')} would pass as duplicate and above every control image, but {_count(controls, 'control image')} are too few to "
-            f"flag that many of {images} at a false discovery rate of {e.fdr:g}; give at least {needed} holdout images or look at them"
+            f"{_count(above, 'synthetic image')} would pass as a copy and above every control image, but {_count(controls, 'control image')} are too few to "
+            f"flag that many of {images} at a false discovery rate of {e.fdr:g}; give at least {math.ceil(controls * factor)} holdout images or look at them"
         )
-    close = wilson(int(e.control_duplicate.sum()), controls)
+    close = wilson(int(e.control_close.sum()), controls)
     if close.share > CLOSE_SHARE:
         return _cannot(
-            f"the control is too close: {close.count} of {_count(controls, 'control image')} are themselves duplicates of training images by "
-            "their SSIM, so a copy would not stand out; check that the holdout shares no patient with the training set"
+            f"the control is too close: {close.count} of {_count(controls, 'control image')} agree with a training image as copies do, so "
+            "a copy would not stand out; check that the holdout shares no patient with the training set"
         )
     bound = wilson(0, images).upper
     return Conclusion(
@@ -101,6 +113,12 @@ def conclude(evidence: Evidence) -> Conclusion:
         f"none of {_count(images, 'synthetic image')} is closer to a training image than real images of other patients are; up to "
         f"{100 * bound:.1f} % could still be (95 % upper bound)",
     )
+
+
+def count_kinds(findings: Mapping[str, int]) -> str:
+    """For example ``20 copies, 1 blend, 2 same patient?``; kinds that were not found are left out."""
+    plural = {"copy": "copies", "blend": "blends", "part": "parts"}
+    return ", ".join(f"{number} {kind if number == 1 else plural.get(kind, kind)}" for kind, number in findings.items() if number)
 
 
 def _cannot(reason: str) -> Conclusion:

@@ -83,6 +83,7 @@ class ImageRecord:
         slice: slice number along ``axis``, or None for a 2D image.
         axis: 0, 1 or 2 of the RAS+ array, or None.
         channel: volume of a 4D file, or None.
+        repeats: how often the training set showed it to the generator, from a column ``repeats``; 1 where nothing is said.
     """
 
     id: str
@@ -92,6 +93,7 @@ class ImageRecord:
     slice: int | None = None
     axis: int | None = None
     channel: int | None = None
+    repeats: int = 1
 
 
 @dataclass(frozen=True)
@@ -154,9 +156,9 @@ def find_images(
     """List the images of a set.
 
     Args:
-        source: a folder (searched recursively), a .csv with a column ``path`` (and ``patient`` if known), or a MONAI data list
-            .json (``[{"image": ...}]`` or ``{"training": [...]}``, with ``patient`` or ``subject`` if known). Relative paths
-            are taken from the file's folder.
+        source: a folder (searched recursively), a .csv with a column ``path`` (and ``patient``, ``repeats`` if known), or a MONAI
+            data list .json (``[{"image": ...}]`` or ``{"training": [...]}``, with ``patient`` or ``subject``, ``repeats`` if known).
+            Relative paths are taken from the file's folder.
         name: name of the parameter in messages.
         patient_pattern: regular expression searched in the file name; group 1 is the patient.
         slices: which slices of volumes; default: the middle half of the axial axis, at most 16.
@@ -179,12 +181,12 @@ def find_images(
     elif source.suffix.lower() == ".json":
         rows = _from_data_list(source, name)
     else:
-        rows = [(str(source), None)]
+        rows = [_Row(str(source))]
     if not rows:
         raise InputError(f"The '{name}' parameter must name at least one image. Got {str(source)!r}, which holds none.")
     origins = set()
-    for group, patient, header in _read_headers(rows, result):
-        origins.add(_add(result, group, patient, header, pattern, slices))
+    for group, row, header in _read_headers(rows, result):
+        origins.add(_add(result, group, row, header, pattern, slices))
     origins.discard("")
     result.patient_source = " and ".join(sorted(origins)) or "volume"
     if not result.records:
@@ -210,8 +212,29 @@ def _compile(pattern: str | None) -> re.Pattern | None:
     return compiled
 
 
-def _from_folder(folder: Path, result: ImageSet) -> list[tuple[str, str | None]]:
-    rows: list[tuple[str, str | None]] = []
+@dataclass(frozen=True)
+class _Row:
+    """A file and what a table says of it."""
+
+    path: str
+    patient: str | None = None
+    repeats: int = 1
+
+
+def _repeats(value: object, name: str) -> int:
+    """How often a record was shown, of a table's cell."""
+    text = str(value).strip() if value is not None else ""
+    try:
+        number = int(float(text)) if text else 1
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise InputError(f"The column 'repeats' of the '{name}' table must hold integers >= 1. Got {text!r} instead.")
+    return number
+
+
+def _from_folder(folder: Path, result: ImageSet) -> list[_Row]:
+    rows: list[_Row] = []
     for root, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for file in sorted(files):
@@ -219,7 +242,7 @@ def _from_folder(folder: Path, result: ImageSet) -> list[tuple[str, str | None]]
                 continue
             path = os.path.join(root, file)
             if file.lower().endswith(EXTENSIONS) or _is_image(path):
-                rows.append((path, None))
+                rows.append(_Row(path))
             else:
                 result.ignored += 1
     return rows
@@ -232,7 +255,7 @@ def _is_image(path: str) -> bool:
         return False
 
 
-def _from_csv(source: Path, name: str) -> list[tuple[str, str | None]]:
+def _from_csv(source: Path, name: str) -> list[_Row]:
     with open(source, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         columns = {c.strip().lower(): c for c in reader.fieldnames or []}
@@ -242,14 +265,19 @@ def _from_csv(source: Path, name: str) -> list[tuple[str, str | None]]:
                 f"The '{name}' table must have a column 'path'. Got the columns {', '.join(columns) or 'none'} in {str(source)!r}."
             )
         patient_column = next((columns[c] for c in ("patient", "subject", "patient_id", "subject_id") if c in columns), None)
+        repeats_column = columns.get("repeats")
         return [
-            (str(_resolve(row[path_column], source)), (row.get(patient_column) or "").strip() or None if patient_column else None)
+            _Row(
+                str(_resolve(row[path_column], source)),
+                (row.get(patient_column) or "").strip() or None if patient_column else None,
+                _repeats(row.get(repeats_column), name) if repeats_column else 1,
+            )
             for row in reader
             if (row[path_column] or "").strip()
         ]
 
 
-def _from_data_list(source: Path, name: str) -> list[tuple[str, str | None]]:
+def _from_data_list(source: Path, name: str) -> list[_Row]:
     try:
         data = json.loads(source.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -266,7 +294,8 @@ def _from_data_list(source: Path, name: str) -> list[tuple[str, str | None]]:
             )
         for path in image if isinstance(image, list) else [image]:
             patient = item.get("patient", item.get("subject"))
-            rows.append((str(_resolve(path, source)), None if patient is None else str(patient)))
+            repeats = _repeats(item.get("repeats"), name)
+            rows.append(_Row(str(_resolve(path, source)), None if patient is None else str(patient), repeats))
     return rows
 
 
@@ -275,35 +304,33 @@ def _resolve(path: str, source: Path) -> Path:
     return Path(path) if os.path.isabs(path) else source.parent / path
 
 
-def _read_headers(rows: list[tuple[str, str | None]], result: ImageSet) -> Iterable[tuple[list[str], str | None, FileHeader]]:
+def _read_headers(rows: list[_Row], result: ImageSet) -> Iterable[tuple[list[str], _Row, FileHeader]]:
     """Headers of all files; DICOM files of one series in one folder come as one group, in the order of their position."""
-    series: dict[tuple[str, str], list[tuple[str, str | None, FileHeader]]] = {}
-    for path, patient in dict.fromkeys(rows):
+    series: dict[tuple[str, str], list[tuple[_Row, FileHeader]]] = {}
+    for row in dict.fromkeys(rows):
         try:
-            header = read_header(path)
+            header = read_header(row.path)
         except (ImageError, OSError) as error:
             result.skipped.append(
-                SkippedImage(path, str(error) if isinstance(error, ImageError) else f"cannot be opened: {error.strerror}")
+                SkippedImage(row.path, str(error) if isinstance(error, ImageError) else f"cannot be opened: {error.strerror}")
             )
             continue
         if header.format == "dicom" and header.series and len(header.shape) == 2:
-            series.setdefault((os.path.dirname(path), header.series), []).append((path, patient, header))
+            series.setdefault((os.path.dirname(row.path), header.series), []).append((row, header))
         else:
-            yield [path], patient, header
+            yield [row.path], row, header
     for members in series.values():
-        members.sort(key=lambda m: (m[2].position or 0.0, m[0]))
-        rows_columns = members[0][2].shape
+        members.sort(key=lambda m: (m[1].position or 0.0, m[0].path))
+        rows_columns = members[0][1].shape
         shape = rows_columns if len(members) == 1 else (rows_columns[1], rows_columns[0], len(members))
-        first = members[0][2]
-        yield [m[0] for m in members], members[0][1], FileHeader("dicom", shape, first.patient, first.series, first.position)
+        row, first = members[0]
+        yield [m[0].path for m in members], row, FileHeader("dicom", shape, first.patient, first.series, first.position)
 
 
-def _add(
-    result: ImageSet, paths: list[str], patient: str | None, header: FileHeader, pattern: re.Pattern | None, slices: SliceChoice
-) -> str:
+def _add(result: ImageSet, paths: list[str], row: _Row, header: FileHeader, pattern: re.Pattern | None, slices: SliceChoice) -> str:
     """Add the records of one file or series to ``result``; returns where the patient came from."""
     volume = paths[0] if len(paths) == 1 else f"{os.path.dirname(paths[0])}#series={header.series}"
-    origin = "column"
+    patient, origin = row.patient, "column"
     if patient is None and header.patient:
         patient, origin = header.patient, "DICOM"
     if patient is None and pattern is not None:
@@ -316,7 +343,7 @@ def _add(
         patient, origin = volume, "volume"
     shape = header.shape
     if len(shape) == 2:
-        result.records.append(ImageRecord(volume, tuple(paths), volume, patient))
+        result.records.append(ImageRecord(volume, tuple(paths), volume, patient, repeats=row.repeats))
         return origin
     if len(shape) == 4 and slices.channel is None:
         result.skipped.append(SkippedImage(volume, f"4D of shape {shape} without a choice: pass --channel 0 to {shape[3] - 1}"))
@@ -327,7 +354,7 @@ def _add(
     axis = int(slices.axis)
     length = _axis_length(paths, header, axis, slices.channel)
     result.records.extend(
-        ImageRecord(f"{volume}#slice={index}", tuple(paths), volume, patient, index, axis, slices.channel)
+        ImageRecord(f"{volume}#slice={index}", tuple(paths), volume, patient, index, axis, slices.channel, row.repeats)
         for index in slices.indices(length)
     )
     return origin

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jinja2
 import matplotlib
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image
 
+from doppelscan.calibrate import count_kinds
 from doppelscan.deepssim import THRESHOLDS, verdict
+from doppelscan.verify import Pose
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 __all__ = ["render_page"]
 
-# 600 pairs of about 12 KB keep the page under 10 MB; the others are rows without pictures.
-PICTURED_PAIRS = 600
+# 500 pairs of about 16 KB keep the page under 10 MB; the others are rows without pictures.
+PICTURED_PAIRS = 500
 INK, FLAGGED, CONTROL = "#1f2933", "#c0392b", "#5b7c99"
 
 
@@ -31,40 +33,44 @@ def _picture(pixels: np.ndarray) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def aligned_match(thumbnail: torch.Tensor, scored) -> np.ndarray:
-    """The match brought into the pose of the image: uint8 [S, S]."""
-    posed = torch.from_numpy(np.ascontiguousarray(scored.pose.apply_quarter(thumbnail[0].numpy()))).float()[None, None]
-    matrix = torch.from_numpy(scored.pose.sampling_matrix()).float()[None]
-    moved = F.grid_sample(posed, F.affine_grid(matrix, list(posed.shape), align_corners=False), align_corners=False)
-    return moved[0, 0].round().clamp(0, 255).to(torch.uint8).numpy()
-
-
 def _difference(image: np.ndarray, moved: np.ndarray) -> np.ndarray:
     """Absolute difference as shades of one hue on white: uint8 [S, S, 3]."""
     amount = np.clip(np.abs(image.astype(np.float32) - moved.astype(np.float32)) / 128, 0, 1)[..., None]
     return np.round(255 - amount * (255 - np.array([192, 57, 43], np.float32))).astype(np.uint8)
 
 
-def _pair_pictures(tables, scored) -> dict[str, str]:
-    image = tables.synthetic.thumbnails([scored.row])[0]
-    match = tables.training.thumbnails([scored.match])[0]
-    moved = aligned_match(match, scored)
+def _overlay(image: np.ndarray, agreement: np.ndarray) -> np.ndarray:
+    """``image`` in grey, tinted where it agrees with the match: uint8 [S, S, 3]. Half agreement is half the tint; no structure, none."""
+    grey = np.repeat(image.astype(np.float32)[..., None], 3, -1) * 0.8
+    # Cells reach over the edge of the anatomy; the black around it agrees with everything.
+    lit = np.clip(image.astype(np.float32) / 25, 0, 1)
+    amount = (lit * np.clip((np.nan_to_num(agreement, nan=0.0) - 0.2) / 0.7, 0, 1))[..., None] * 0.75
+    return np.round(grey + amount * (np.array([46, 160, 140], np.float32) - grey)).astype(np.uint8)
+
+
+def _pair_pictures(tables, scored, pair: Callable) -> dict[str, str]:
+    image = tables.synthetic.thumbnails([scored.row])[0][0].numpy()
+    aligned = pair(scored)
+    moved = np.round(aligned.moved * 255).clip(0, 255).astype(np.uint8)
     return {
-        "synthetic": _picture(image[0].numpy()),
-        "match": _picture(match[0].numpy()),
+        "synthetic": _picture(image),
+        "match": _picture(tables.training.thumbnails([scored.match])[0][0].numpy()),
         "aligned": _picture(moved),
-        "difference": _picture(_difference(image[0].numpy(), moved)),
+        "difference": _picture(_difference(image, moved)),
+        "agreement": _picture(_overlay(image, aligned.agreement_map)),
     }
 
 
 def _distributions(tables, summary: dict[str, Any]) -> str:
-    """Histograms of the score and of the aligned SSIM, synthetic against control, as inline SVG."""
-    figure, axes = plt.subplots(1, 2, figsize=(10.5, 3.0), layout="constrained")
-    flagged = [s for s, f in zip(tables.scored, tables.flagged, strict=True) if f]
-    for axis, name, label in ((axes[0], "score", "score"), (axes[1], "ssim", "SSIM of the aligned pair")):
+    """Histograms of the score, of the best region and of the aligned SSIM, synthetic against control, as inline SVG."""
+    figure, axes = plt.subplots(1, 3, figsize=(10.8, 2.9), layout="constrained")
+    kinds = ["" if f is None else f.kind for f in tables.findings]
+    columns = (("score", "score"), ("part", "agreement of the best region"), ("ssim", "SSIM of the aligned pair"))
+    for axis, (name, label) in zip(axes, columns, strict=True):
         synthetic = np.array([getattr(s, name) for s in tables.scored])
         control = np.array([getattr(s, name) for s in tables.control])
         every = np.concatenate([synthetic, control])
+        every = every[np.isfinite(every)]
         middle, half = (every.max() + every.min()) / 2, max(0.25, (every.max() - every.min()) / 2 + 1e-3)
         bins = np.linspace(middle - half, middle + half, 41)
         for values, colour, what in ((control, CONTROL, "control"), (synthetic, FLAGGED, "synthetic")):
@@ -81,12 +87,14 @@ def _distributions(tables, summary: dict[str, Any]) -> str:
         axis.set_ylabel("% of images")
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False)
-    if flagged:
-        axes[0].axvline(min(s.score for s in flagged), color=INK, linestyle="--", linewidth=1)
-        axes[0].set_title("dashed: lowest flagged score", fontsize=9, loc="left")
+    for axis, name, parts in ((axes[0], "score", False), (axes[1], "part", True)):
+        flagged = [getattr(s, name) for s, kind in zip(tables.scored, kinds, strict=True) if kind and (kind == "part") == parts]
+        if flagged:
+            axis.axvline(min(flagged), color=INK, linestyle="--", linewidth=1)
+            axis.set_title(f"dashed: lowest flagged {'part' if parts else 'score'}", fontsize=9, loc="left")
     for threshold in THRESHOLDS:
-        axes[1].axvline(threshold, color=INK, linestyle=":", linewidth=1)
-    axes[1].set_title("dotted: 0.60 similar, 0.85 duplicate", fontsize=9, loc="left")
+        axes[2].axvline(threshold, color=INK, linestyle=":", linewidth=1)
+    axes[2].set_title("dotted: 0.60 similar, 0.85 duplicate", fontsize=9, loc="left")
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "doppelscan"}):
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -95,7 +103,14 @@ def _distributions(tables, summary: dict[str, Any]) -> str:
     return buffer.getvalue()[buffer.getvalue().index("<svg") :]
 
 
-def render_page(tables, summary: dict[str, Any], rows: list[dict[str, Any]], exposure: list[dict[str, Any]], redact: bool) -> str:
+def render_page(
+    tables,
+    summary: dict[str, Any],
+    rows: list[dict[str, Any]],
+    exposure: list[dict[str, Any]],
+    redact: bool,
+    pair: Callable | None = None,
+) -> str:
     """The page as HTML text.
 
     Args:
@@ -104,15 +119,23 @@ def render_page(tables, summary: dict[str, Any], rows: list[dict[str, Any]], exp
         rows: rows of scores.csv, already redacted where asked for.
         exposure: rows of exposure.csv, likewise.
         redact: leave out pictures.
+        pair: gives the :class:`~doppelscan.verify.AlignedPair` of a scored image; without it there are no pictures.
     """
-    order = sorted((i for i, row in enumerate(rows) if row["flagged"]), key=lambda i: -rows[i]["score"])
+    # Parts come last: their score is that of the whole image.
+    order = sorted(
+        (i for i, row in enumerate(rows) if row["flagged"]), key=lambda i: (rows[i]["finding"] == "part", -rows[i]["score"])
+    )
     nearest = not order
     if nearest:  # nothing flagged: the nearest ten let a reader see what "not a copy" looks like
         order = sorted(range(len(rows)), key=lambda i: -rows[i]["score"])[:10]
     pairs = []
     for rank, i in enumerate(order):
-        pictured = not redact and rank < PICTURED_PAIRS
-        pairs.append({**rows[i], "pictures": _pair_pictures(tables, tables.scored[i]) if pictured else None, "rank": rank + 1})
+        scored, pictures = tables.scored[i], None
+        if rows[i]["finding"] == "part":
+            scored = replace(scored, match=scored.part_match, pose=Pose(scored.part_mirrored))
+        if not redact and pair is not None and rank < PICTURED_PAIRS:
+            pictures = _pair_pictures(tables, scored, pair)
+        pairs.append({**rows[i], "pictures": pictures, "rank": rank + 1})
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("doppelscan.report", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -120,6 +143,7 @@ def render_page(tables, summary: dict[str, Any], rows: list[dict[str, Any]], exp
         summary=summary,
         pairs=pairs,
         nearest=nearest,
+        kinds=count_kinds(summary["findings"]),
         exposure=exposure[:50],
         exposed=len(exposure),
         distributions=_distributions(tables, summary),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,24 @@ from doppelscan.report.tables import SCORE_COLUMNS, AuditTables, pseudonym, to_c
 
 __all__ = ["ReportError", "write_report"]
 
-IDENTIFYING = ("image", "patient", "match", "match_patient", "volume")
+IDENTIFYING = ("image", "patient", "match", "match_patient", "volume", "second_match", "part_match")
 VOLUME_COLUMNS = ("volume", "patient", "images", "flagged_images", "match_patient", "match", "score", "p_value", "verdict")
-EXPOSURE_COLUMNS = ("patient", "flagged_images", "training_images", "highest_score", "smallest_p_value")
+EXPOSURE_COLUMNS = (
+    "patient", "flagged_images", "copy", "blend", "part", "same patient?", "training_images", "highest_score", "smallest_p_value",
+)  # fmt: skip
 
 
 class ReportError(RuntimeError):
     """A report that cannot be written; the text is one line that says what to do."""
 
 
-def write_report(output: Path, tables: AuditTables, summary: dict[str, Any], redact: bool) -> list[dict[str, Any]]:
-    """Write scores.csv, control.csv, volumes.csv, exposure.csv, summary.json and report.html to ``output``.
+def write_report(
+    output: Path, tables: AuditTables, summary: dict[str, Any], redact: bool, pair: Callable | None = None
+) -> list[dict[str, Any]]:
+    """Write scores.csv, control.csv, volumes.csv, patients.csv, exposure.csv, summary.json and report.html to ``output``.
 
-    With ``redact`` every path and patient is replaced by a pseudonym that is new in each report, and the page has no pictures.
+    With ``redact`` every path and patient is replaced by a pseudonym that is new in each report, and the page has no pictures. ``pair`` gives
+    the :class:`~doppelscan.verify.AlignedPair` of a scored image, for its pictures; None leaves out what needs one.
 
     Returns:
         the rows of scores.csv as they were written.
@@ -33,18 +39,23 @@ def write_report(output: Path, tables: AuditTables, summary: dict[str, Any], red
         ReportError: a file cannot be written, as when the disk is full; what was written before is whole.
     """
     rows, control = tables.score_rows(), tables.control_rows()
-    volumes, exposure = tables.volume_rows(rows), tables.exposure_rows(rows)
+    volumes, patients, exposure = tables.volume_rows(rows), tables.patient_rows(rows), tables.exposure_rows(rows)
     if redact:
         salt = secrets.token_bytes(16)
-        rows, control, volumes, exposure = ([_redacted(row, salt) for row in part] for part in (rows, control, volumes, exposure))
-        summary = {**summary, "skipped": [{**item, "path": pseudonym(item["path"], salt)} for item in summary["skipped"]]}
+        rows, control, volumes, patients, exposure, twice = (
+            [_redacted(row, salt) for row in part]
+            for part in (rows, control, volumes, patients, exposure, summary["near_duplicates"])
+        )
+        left_out = [{**item, "path": pseudonym(item["path"], salt)} for item in summary["skipped"]]
+        summary = {**summary, "skipped": left_out, "near_duplicates": twice}
     files = {
         "scores.csv": to_csv(SCORE_COLUMNS, rows),
         "control.csv": to_csv(SCORE_COLUMNS, control),
         "volumes.csv": to_csv(VOLUME_COLUMNS, volumes),
+        "patients.csv": to_csv(VOLUME_COLUMNS[1:], patients),
         "exposure.csv": to_csv(EXPOSURE_COLUMNS, exposure),
         "summary.json": json.dumps(summary, indent=2, default=float),
-        "report.html": render_page(tables, summary, rows, exposure, redact),
+        "report.html": render_page(tables, summary, rows, exposure, redact, pair),
     }
     for name, content in files.items():
         try:
@@ -57,4 +68,4 @@ def write_report(output: Path, tables: AuditTables, summary: dict[str, Any], red
 
 
 def _redacted(row: dict[str, Any], salt: bytes) -> dict[str, Any]:
-    return {key: pseudonym(value, salt) if key in IDENTIFYING else value for key, value in row.items()}
+    return {key: pseudonym(value, salt) if key in IDENTIFYING and value else value for key, value in row.items()}

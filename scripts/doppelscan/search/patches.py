@@ -9,7 +9,10 @@ over small shifts. The mean over the cells speaks of the image, the highest cell
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,10 +54,14 @@ class PatchDescriptor:
         self.components, self.shrinkage, self.device = components, shrinkage, torch.device(device)
         self.matrix = torch.zeros(0)
 
-    def fit(self, thumbnails: torch.Tensor) -> PatchDescriptor:
-        """Learn what the training images [N, 1, S, S] (uint8 or float) have in common in each cell."""
+    def fit(self, thumbnails: Any) -> PatchDescriptor:
+        """Learn what the training images have in common in each cell.
+
+        Args:
+            thumbnails: uint8 or float [N, 1, S, S]; anything with a length whose slices are tensors, read a block at a time.
+        """
         covariance, count = torch.zeros((), device=self.device), 0
-        for part in thumbnails.split(REFERENCES):
+        for part in _blocks(thumbnails):
             structure = self.structure(part)
             for shift in ((0, 0), (-2, 0), (2, 0), (0, -2), (0, 2)):
                 cells = self._cells(torch.roll(structure, shift, (2, 3)))
@@ -67,9 +74,9 @@ class PatchDescriptor:
         self.matrix = (vectors * scale[:, None])[:, :, -self.components :].contiguous()
         return self
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Changes with the training set that was fitted."""
+        """Changes with the training set that was fitted; read after :meth:`fit`."""
         return hashlib.sha256(self.matrix.cpu().numpy().tobytes()).hexdigest()
 
     def structure(self, images: torch.Tensor) -> torch.Tensor:
@@ -154,43 +161,48 @@ class PatchSearch:
         self.candidates = candidates
         self.descriptor = PatchDescriptor(device=device)
 
-    def fit(self, thumbnails: torch.Tensor) -> PatchSearch:
-        """Keep the structure of the training ``thumbnails`` uint8 [N, 1, S, S]: 8 KB an image."""
+    def fit(self, thumbnails: Any) -> PatchSearch:
+        """Keep the structure of the training ``thumbnails``, see :meth:`PatchDescriptor.fit`: 8 KB an image."""
         self.descriptor.fit(thumbnails)
-        self.reference = torch.cat([self.descriptor.structure(part).half() for part in thumbnails.split(REFERENCES)])
+        self.reference = torch.cat([self.descriptor.structure(part).half() for part in _blocks(thumbnails)])
         return self
 
-    def search(self, thumbnails: torch.Tensor, seen: torch.Tensor | None = None, without: np.ndarray | None = None) -> PatchMatches:
-        """Search ``thumbnails`` [M, 1, S, S].
+    def search(self, thumbnails: torch.Tensor) -> PatchMatches:
+        """Search ``thumbnails`` uint8 or float [M, 1, S, S]."""
+        return self.search_structure(self.descriptor.structure(thumbnails))
+
+    def search_structure(
+        self, structure: torch.Tensor, asked: np.ndarray | None = None, without: np.ndarray | None = None
+    ) -> PatchMatches:
+        """Search fine structure, as of :meth:`PatchDescriptor.structure` or what is left of it when a match was taken out.
 
         Args:
-            thumbnails: uint8 or float.
-            seen: bool [M, L], the cells that are asked about; None asks about all.
-            without: int64 [M], a training row that is not to be found for each image, as when its match is known.
+            structure: float [M, 1, 64, 64].
+            asked: bool [M, L], cells of the image as it is that are asked about, and then it is not mirrored; None asks about all.
+            without: int64 [M], a training row that is not to be found for each image; None leaves out none.
         """
         parts = []
-        for start in range(0, len(thumbnails), QUERIES):
+        for start in range(0, len(structure), QUERIES):
             block = slice(start, start + QUERIES)
-            parts.append(
-                self._search(thumbnails[block], None if seen is None else seen[block], None if without is None else without[block])
-            )
+            cells = None if asked is None else torch.from_numpy(asked[block].T.copy())
+            parts.append(self._search(structure[block], cells, None if without is None else without[block]))
         return PatchMatches(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     @torch.no_grad()
-    def _search(self, thumbnails: torch.Tensor, seen: torch.Tensor | None, without: np.ndarray | None) -> tuple:
-        structure = self.descriptor.structure(thumbnails)
-        queries = torch.stack([self.descriptor.shifted(structure), self.descriptor.shifted(structure.flip(-1))])
-        counted = queries[:, 0].abs().amax(-1) > 0  # [2, L, M]
-        if seen is not None:
-            counted = counted & seen.T.to(counted.device)
-        count = len(thumbnails)
+    def _search(self, structure: torch.Tensor, asked: torch.Tensor | None, without: np.ndarray | None) -> tuple:
+        views = [structure] if asked is not None else [structure, structure.flip(-1)]
+        queries = torch.stack([self.descriptor.shifted(view) for view in views])
+        counted = queries[:, 0].abs().amax(-1) > 0  # [views, L, M]
+        if asked is not None:
+            counted = counted & asked.to(counted.device)
+        count = len(structure)
         mean, rows = torch.full((count, 0), -1.0), torch.zeros((count, 0), dtype=torch.int64)
         part = torch.full((count,), -2.0)
         part_row, part_mirrored = torch.zeros(count, dtype=torch.int64), torch.zeros(count, dtype=torch.bool)
         part_cells = torch.zeros(count, counted.shape[1])
         for start in range(0, len(self.reference), REFERENCES):
             reference = self.descriptor.describe(self.reference[start : start + REFERENCES].float()).transpose(1, 2)
-            for mirrored in range(2):
+            for mirrored in range(len(views)):
                 cells = queries[mirrored, 0] @ reference
                 for shifted in queries[mirrored, 1:]:
                     cells = torch.maximum(cells, shifted @ reference)
@@ -223,3 +235,8 @@ class PatchSearch:
             first = np.sort(first)[:kept]
             best_rows[i, : len(first)], best[i, : len(first)] = rows[i, first], mean[i, first]
         return best_rows, best
+
+
+def _blocks(thumbnails: Any) -> Iterator[torch.Tensor]:
+    for start in range(0, len(thumbnails), REFERENCES):
+        yield thumbnails[start : start + REFERENCES]

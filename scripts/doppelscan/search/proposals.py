@@ -1,14 +1,20 @@
-"""Which training images could be the source of a synthetic one: union of the whitened embedding's and the index's nearest."""
+"""Which training images could be the source of a synthetic one: union of the nearest by each head, each layer and by local structure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 
 from doppelscan.memorization import MemorizationIndex, MemorizationScores, Whitening
+from doppelscan.search.patches import PatchMatches, PatchSearch
 from doppelscan.search.topk import best_of_poses
+
+# Of a candidate's 8 flip-and-turn poses the three that the embedding likes best: the right one is among them in 99.6 % (docs/benchmarks.md).
+POSES_KEPT = 3
 
 __all__ = ["CandidateSearch", "Proposals"]
 
@@ -21,13 +27,18 @@ class Proposals:
         rows: int64 [M, k] training rows, most likely first; -1 fills up where fewer were found.
         embedding: float32 [M, k] whitened identity similarity of each, best of the poses.
         deepssim: float32 [M, k] the deepssim head's cosine of each, best of the poses.
+        poses: int64 [M, k, n] the flip-and-turn poses to register each candidate in, numbers of :class:`~doppelscan.verify.Pose`;
+            None when the queries came in one pose.
         index: the Memorization Index of the images, or None when the training set is too small for a null.
+        patches: local structure found in place, or None without thumbnails.
     """
 
     rows: np.ndarray
     embedding: np.ndarray
     deepssim: np.ndarray
+    poses: np.ndarray | None
     index: MemorizationScores | None
+    patches: PatchMatches | None
 
 
 class CandidateSearch:
@@ -39,10 +50,12 @@ class CandidateSearch:
 
     Attributes:
         index: the fitted :class:`~doppelscan.memorization.MemorizationIndex`, or None with :attr:`index_reason`.
+        patches: the fitted :class:`PatchSearch`, or None when fitted without thumbnails.
     """
 
-    def __init__(self, candidates: int = 20, seed: int = 0) -> None:
-        self.candidates, self.seed = candidates, seed
+    def __init__(self, candidates: int = 20, seed: int = 0, device: str | torch.device = "cpu") -> None:
+        self.candidates, self.seed, self.device = candidates, seed, device
+        self.patches: PatchSearch | None = None
         self.index: MemorizationIndex | None = None
         self.index_reason = ""
 
@@ -54,6 +67,7 @@ class CandidateSearch:
         posed_rows: np.ndarray | None = None,
         null_of: MemorizationIndex | None = None,
         view_differences: Mapping[str, np.ndarray] | None = None,
+        thumbnails: Any = None,
     ) -> CandidateSearch:
         """Fit on the training set.
 
@@ -65,7 +79,9 @@ class CandidateSearch:
             null_of: an index whose null is taken over, for folds of its own training set.
             view_differences: of ``embedding`` and the layers, each [V, C], see :func:`doppelscan.deepssim.view_differences`; whitening
                 uses them.
+            thumbnails: of the training images, for the search by local structure, see :meth:`PatchDescriptor.fit`; None leaves it out.
         """
+        self.patches = None if thumbnails is None else PatchSearch(device=self.device).fit(thumbnails)
         layers = {name: value for name, value in training.items() if name.startswith("layer")}
         self.deepssim = training["deepssim"]
         enough = len(training["embedding"]) > 1
@@ -86,21 +102,31 @@ class CandidateSearch:
     def _white(self, values: np.ndarray) -> np.ndarray:
         return values if self.whitening is None else self.whitening.transform(values)
 
-    def propose(self, queries: Mapping[str, np.ndarray]) -> Proposals:
-        """Candidates of ``queries``: the same names as in fit, each float32 [M, P, C]."""
+    def propose(self, queries: Mapping[str, np.ndarray], thumbnails: torch.Tensor | None = None) -> Proposals:
+        """Candidates of ``queries``: the same names as in fit, each float32 [M, V, C], in views as :class:`PoseInferer` makes them.
+
+        ``thumbnails`` uint8 [M, 1, S, S] are searched by local structure, when the search was fitted with thumbnails.
+        """
         white = self._white(queries["embedding"])
-        _, rows, _ = best_of_poses(white, self.embedding, self.candidates)
-        index = None
-        lists = [rows]
+        lists = [best_of_poses(white, self.embedding, self.candidates)[1]]
+        index = patches = None
         if self.index is not None:
             index = self.index.score({name: value for name, value in queries.items() if name.startswith("layer")})
             lists.append(index.candidates)
+        lists.append(best_of_poses(queries["deepssim"], self.deepssim, self.candidates)[1])
+        if self.patches is not None and thumbnails is not None:
+            patches = self.patches.search(thumbnails)
+            lists.append(patches.rows)
         merged = _union(lists, min(self.candidates, len(self.embedding)))
+        views = _view_similarity(white, self.embedding, merged)
+        in_place = None if patches is None else (merged[:, :, None] == patches.rows[:, None]).any(-1)
         return Proposals(
             merged,
-            _pair_similarity(white, self.embedding, merged),
-            _pair_similarity(queries["deepssim"], self.deepssim, merged),
+            views.max(1),
+            _view_similarity(queries["deepssim"], self.deepssim, merged).max(1),
+            None if views.shape[1] % 8 else _likely_poses(views, in_place),
             index,
+            patches,
         )
 
 
@@ -109,16 +135,29 @@ def _union(lists: list[np.ndarray], kept: int) -> np.ndarray:
     result = np.full((len(lists[0]), kept), -1, np.int64)
     longest = max(part.shape[1] for part in lists)
     for i in range(len(result)):
-        order = dict.fromkeys(int(part[i, j]) for j in range(longest) for part in lists if j < part.shape[1])
+        order = dict.fromkeys(int(part[i, j]) for j in range(longest) for part in lists if j < part.shape[1] and part[i, j] >= 0)
         chosen = list(order)[:kept]
         result[i, : len(chosen)] = chosen
     return result
 
 
-def _pair_similarity(queries: np.ndarray, reference: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Largest cosine over poses of each query [M, P, D] with its rows [M, k] of the reference."""
-    result = np.empty(rows.shape, np.float32)
+def _view_similarity(queries: np.ndarray, reference: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Cosine of each view of each query [M, V, D] with its rows [M, k] of the reference: float32 [M, V, k]."""
+    result = np.empty((len(rows), queries.shape[1], rows.shape[1]), np.float32)
     for i, row in enumerate(rows):
-        result[i] = (queries[i] @ reference[row].T).max(0)
-    result[rows < 0] = -1
+        result[i] = queries[i] @ reference[row].T
+        result[i, :, row < 0] = -1
     return result
+
+
+def _likely_poses(views: np.ndarray, in_place: np.ndarray | None) -> np.ndarray:
+    """int64 [M, k, n]: the poses whose views are nearest; identity and mirror join for candidates that were found ``in_place``."""
+    count, _, kept = views.shape
+    by_pose = views.reshape(count, -1, 8, kept).max(1)
+    best = np.argsort(-by_pose, axis=1, kind="stable")[:, :POSES_KEPT].transpose(0, 2, 1)
+    # The view was made of the query: what maps the candidate on the query is the inverse, and a mirrored pose is its own.
+    numbers = np.where(best >= 4, best, (4 - best) % 4)
+    if in_place is None:
+        return numbers
+    plain = np.where(in_place[..., None], np.array([0, 4]), numbers[..., :1])
+    return np.concatenate([numbers, plain], -1)

@@ -3,5 +3,16 @@
 from doppelscan.verify.agreement import explained_share, match_intensity
 from doppelscan.verify.pose import Pose
 from doppelscan.verify.registration import AlignedPair, PairAgreement, Registration
+from doppelscan.verify.sources import SecondSources, interpolation_loss, second_sources
 
-__all__ = ["AlignedPair", "PairAgreement", "Pose", "Registration", "explained_share", "match_intensity"]
+__all__ = [
+    "AlignedPair",
+    "PairAgreement",
+    "Pose",
+    "Registration",
+    "SecondSources",
+    "explained_share",
+    "interpolation_loss",
+    "match_intensity",
+    "second_sources",
+]

@@ -15,19 +15,34 @@ from typing import Any
 import numpy as np
 import torch
 
-from doppelscan.calibrate import Conclusion, Evidence, conclude, conformal_p_values, q_values, residual_risk, wilson
+from doppelscan.calibrate import (
+    Conclusion,
+    Control,
+    Evidence,
+    TwoSampleResult,
+    classifier_two_sample_test,
+    conclude,
+    duplication_trend,
+    q_values,
+    residual_risk,
+    wilson,
+)
 from doppelscan.deepssim import encoder_file, file_sha256, verdict
 from doppelscan.images import ImageSet, InputError, SkippedImage
 from doppelscan.memorization import patient_folds, spread_over_patients
 from doppelscan.report import AuditTables, write_report
 from doppelscan.search import CandidateSearch, EmbeddingStore, fingerprint
-from doppelscan.verify import Registration
+from doppelscan.verify import AlignedPair, Registration
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
-from doppelscan.workflows.scoring import EmbeddedSet, ScoredImage, score_images
+from doppelscan.workflows.findings import KINDS, Finding, NearDuplicate, explain, near_duplicates
+from doppelscan.workflows.scoring import CLOSE_PAIR, SCORES, EmbeddedSet, ScoredImage, StoredThumbnails, score_images
 
 __all__ = ["Audit", "AuditResult"]
 
 FOLDS = 5
+# Rare is not enough: a flag also needs a pair that agrees at all. Unrelated people reach more than these now and then, copies nearly always.
+LEAST_VERIFIED, LEAST_PART = 0.5, 0.8
+SCANNER_FEATURES = "layer2"
 GATE_STATUS = {"memorization found": 3, "cannot conclude": 4, "no memorization found": 0}
 
 
@@ -63,6 +78,8 @@ class Audit:
         store: folder of the embeddings, shared between audits; None is ``store`` in the output folder.
         weights: path of the encoder's weights, whose sha256 goes into the summary.
         fdr: false discovery rate of the flags, in (0, 1).
+        correction: "bh" (Benjamini-Hochberg) or "by" (Benjamini-Yekutieli).
+        score: what ranks and is calibrated: "combined", "verified", "deepssim" or "mi".
         candidates: training images that are verified for each image.
         control_size: most images taken from the training set as control.
         redact: leave pictures, paths and patients out of everything that is written.
@@ -82,6 +99,8 @@ class Audit:
         store: str | os.PathLike | None = None,
         weights: str | os.PathLike | None = None,
         fdr: float = 0.05,
+        correction: str = "bh",
+        score: str = "combined",
         candidates: int = 20,
         control_size: int = 300,
         redact: bool = False,
@@ -92,6 +111,10 @@ class Audit:
             raise InputError(f"The 'fdr' parameter must lie between 0 and 1. Got {fdr!r} instead.")
         if candidates < 1:
             raise InputError(f"The 'candidates' parameter must be at least 1. Got {candidates!r} instead.")
+        if correction not in ("bh", "by"):
+            raise InputError(f"The 'correction' parameter must be bh or by. Got {correction!r} instead.")
+        if score not in SCORES:
+            raise InputError(f"The 'score' parameter must be one of {', '.join(SCORES)}. Got {score!r} instead.")
         synthetic.require()
         if training is None:
             raise InputError("The 'training' parameter must be a folder, .csv or .json. Got nothing; pass --training DIR.")
@@ -101,6 +124,7 @@ class Audit:
         self.output = Path(output)
         self.weights_sha256 = file_sha256(encoder_file(weights)) if weights else "none"
         self.fdr, self.candidates, self.control_size = fdr, candidates, control_size
+        self.correction, self.score = correction, score
         self.redact, self.gate, self.seed = redact, gate, seed
         self.seconds: dict[str, float] = {}
         self.notes: list[str] = []
@@ -139,7 +163,7 @@ class Audit:
         with self._timed("fit"):
             null_rows = spread_over_patients(training.patients, self.control_size, self.seed)
             null = self._posed_training(training, null_rows)
-            search = CandidateSearch(self.candidates, self.seed)
+            search = CandidateSearch(self.candidates, self.seed, self.registration.device)
             self.view_differences = self.evaluator.view_differences(null.thumbnails(range(len(null))), self.seed)
             search.fit(
                 training.single_pose(),
@@ -147,17 +171,26 @@ class Audit:
                 null.features(),
                 np.array(null_rows),
                 view_differences=self.view_differences,
+                thumbnails=StoredThumbnails(training),
             )
             if search.index is None:
+                if self.score == "mi":
+                    raise InputError(
+                        f"The 'score' parameter cannot be mi for this training set: {search.index_reason} Pass another --score."
+                    )
                 self.notes.append(f"No Memorization Index: {search.index_reason}")
         verified = EmbeddingStore(
             self.store / "verified", fingerprint("verified", self.weights_sha256, self.registration.settings()), 512
         )
         with self._timed("score synthetic"):
-            scored = score_images(synthetic, training, search, self.registration, verified, "synthetic")
+            scored = score_images(synthetic, training, search, self.registration, verified, "synthetic", self.score)
         with self._timed("score control"):
             control = self._score_control(control_set, training, search, verified)
-        return self._conclude(training, synthetic, scored, control_set, control, ratio)
+        with self._timed("near duplicates"):
+            twice = near_duplicates(training, search, self.registration)
+            control, close = self._without_near_duplicates(control)
+        same_kind = self._same_kind(training, control_set)
+        return self._conclude(training, synthetic, scored, control_set, control, ratio, search, close + twice, same_kind)
 
     def _refuse_same_set(self) -> None:
         sets = [d.image_set for d in (self.training, self.synthetic, self.holdout) if d is not None]
@@ -224,7 +257,7 @@ class Audit:
 
     def _score_control(self, control, training, search, verified) -> list[ScoredImage]:
         if self.holdout is not None:
-            return score_images(control, training, search, self.registration, verified, "control")
+            return score_images(control, training, search, self.registration, verified, "control", self.score)
         if len(set(training.patients)) < 2:
             return []
         folds = min(FOLDS, len(set(training.patients)))
@@ -236,49 +269,133 @@ class Audit:
             if not inside:
                 continue
             reference = training.subset(outside)
-            fold_search = CandidateSearch(self.candidates, self.seed).fit(
-                reference.single_pose(), reference.patients, null_of=search.index, view_differences=self.view_differences
+            fold_search = CandidateSearch(self.candidates, self.seed, self.registration.device).fit(
+                reference.single_pose(),
+                reference.patients,
+                null_of=search.index,
+                view_differences=self.view_differences,
+                thumbnails=StoredThumbnails(reference),
             )
             part = score_images(
-                control.subset(inside), reference, fold_search, self.registration, verified, f"control {number + 1}/{folds}"
+                control.subset(inside),
+                reference,
+                fold_search,
+                self.registration,
+                verified,
+                f"control {number + 1}/{folds}",
+                self.score,
             )
-            results += [replace(s, row=inside[s.row], match=outside[s.match]) for s in part]
+            results += [replace(s, row=inside[s.row], match=outside[s.match], part_match=outside[s.part_match]) for s in part]
         return sorted(results, key=lambda s: s.row)
 
-    def _conclude(self, training, synthetic, scored, control_set, control, ratio) -> AuditResult:
+    def _without_near_duplicates(self, control: list[ScoredImage]) -> tuple[list[ScoredImage], list[NearDuplicate]]:
+        """The control without the few that agree with a training image as copies do: a person who is in both spoils the calibration.
+
+        They are left out when they are at most 5 %; more of them are the rule in these images, and the conclusion refuses.
+        """
+        close = [NearDuplicate(True, s.row, s.match, s.verified) for s in control if s.verified >= CLOSE_PAIR]
+        if close and 20 * len(close) <= len(control):
+            rows = {n.row for n in close}
+            control = [s for s in control if s.row not in rows]
+            self.notes.append(
+                f"{len(close)} control images agree with a training image of another patient as copies do, as when one person is in both; they were "
+                "left out of the control. They are listed under near duplicates."
+            )
+        return control, sorted(close, key=lambda n: -n.score)
+
+    def _same_kind(self, training: EmbeddedSet, control: EmbeddedSet) -> TwoSampleResult | None:
+        """Training against a holdout by the encoder's early features, which see texture and contrast; None when there is nothing to test."""
+        name = SCANNER_FEATURES if SCANNER_FEATURES in training.outputs else "embedding"
+        if self.holdout is None or name not in training.outputs:
+            return None
         with self._timed("calibrate"):
-            values = np.array([s.score for s in scored])
-            control_values = np.array([s.score for s in control])
-            p = conformal_p_values(values, control_values, ratio)
-            q = q_values(p)
-            duplicate = np.array([verdict(s.ssim) == "duplicate" for s in scored])
-            # Rare is not enough: a flag also needs a verified pair that is at least similar.
-            flagged = (q <= self.fdr) & np.array([verdict(s.ssim) != "different" for s in scored])
-            control_duplicate = np.array([verdict(s.ssim) == "duplicate" for s in control], dtype=bool)
-            evidence = Evidence(
+            return classifier_two_sample_test(
+                training.single_pose()[name], training.patients, control.single_pose()[name], control.patients
+            )
+
+    def _conclude(self, training, synthetic, scored, control_set, control, ratio, search, twice, same_kind) -> AuditResult:
+        with self._timed("calibrate"):
+            patients = [control_set.patients[s.row] for s in control]
+            null = Control(np.array([s.score for s in control]), patients, ratio, self.seed)
+            part_null = Control(np.array([s.part for s in control]), patients, ratio, self.seed)
+            values, parts = np.array([s.score for s in scored]), np.array([s.part for s in scored])
+            p, part_p = null.p_values(values), part_null.p_values(parts)
+            q, part_q = q_values(p, self.correction), q_values(part_p, self.correction)
+            whole = (q <= self.fdr) & np.array([s.verified >= LEAST_VERIFIED for s in scored])
+            part = (part_q <= self.fdr) & (parts >= LEAST_PART) & ~whole
+        with self._timed("explain findings"):
+            findings: list[Finding | None] = [Finding("part") if one else None for one in part]
+            rows = np.flatnonzero(whole)
+            found = explain([scored[i] for i in rows], synthetic, training, search, self.registration)
+            for i, finding in zip(rows, found, strict=True):
+                findings[i] = finding
+        flagged = whole | part
+        kinds = {kind: sum(f is not None and f.kind == kind for f in findings) for kind in KINDS}
+        conclusion = conclude(
+            Evidence(
                 p,
                 flagged,
-                duplicate,
-                control_duplicate,
+                np.array([s.verified >= CLOSE_PAIR for s in scored]),
+                np.array([s.verified >= CLOSE_PAIR for s in control], dtype=bool),
                 len(set(training.patients)),
-                len({control_set.patients[s.row] for s in control}),
+                len(set(patients)),
                 self.fdr,
-                ratio,
+                null.smallest,
+                kinds,
+                same_kind,
             )
-            conclusion = conclude(evidence)
-            cut = values[flagged].min() if flagged.any() else np.inf
-            shares = wilson(int(flagged.sum()), len(flagged)), wilson(int((control_values >= cut).sum()), len(control_values))
+        )
+        cut, part_cut = (value[hit].min() if hit.any() else np.inf for value, hit in ((values, whole), (parts, part)))
+        as_close = sum(s.score >= cut or (s.part >= part_cut and s.part >= LEAST_PART) for s in control)
+        shares = wilson(int(flagged.sum()), len(flagged)), wilson(int(as_close), len(control))
         tables = AuditTables(
-            training, synthetic, scored, p, q, flagged, control_set, control,
-            conformal_p_values(control_values, control_values, ratio) if len(control) else np.zeros(0),
-        )  # fmt: skip
-        summary = self._summary(conclusion, tables, shares, ratio)
+            training,
+            synthetic,
+            scored,
+            p,
+            q,
+            flagged,
+            control_set,
+            control,
+            null,
+            part_p,
+            part_q,
+            findings,
+            twice,
+        )
+        summary = self._summary(conclusion, tables, shares, null, kinds, same_kind)
         with self._timed("report"):
-            rows = write_report(self.output, tables, summary, self.redact)
+            pair = search.patches and (lambda s: self._pair(synthetic, training, search, s))
+            rows = write_report(self.output, tables, summary, self.redact, pair)
         status = GATE_STATUS[conclusion.verdict.value] if self.gate else 0
         return AuditResult(conclusion, summary, rows, self.output, status)
 
-    def _summary(self, conclusion: Conclusion, tables: AuditTables, shares, ratio: float) -> dict[str, Any]:
+    def _pair(self, synthetic: EmbeddedSet, training: EmbeddedSet, search: CandidateSearch, s: ScoredImage) -> AlignedPair:
+        assert search.patches is not None
+        return self.registration.pair(
+            synthetic.thumbnails([s.row])[0],
+            training.thumbnails([s.match])[0],
+            s.pose,
+            search.patches.descriptor,
+            synthetic.native_shapes([s.row])[0],
+            training.native_shapes([s.match])[0],
+        )
+
+    def _trend(self, tables: AuditTables) -> dict[str, Any] | None:
+        """Flagged share of training images by how often they were shown: the column ``repeats``, and files of the same bytes."""
+        training = tables.training
+        shown: dict[str, int] = {}
+        for record, key in zip(training.records, training.keys, strict=True):
+            shown[key] = shown.get(key, 0) + record.repeats
+        leaked = {
+            training.keys[s.part_match if finding.kind == "part" else s.match]
+            for s, finding in zip(tables.scored, tables.findings, strict=True)
+            if finding is not None
+        }
+        keys = list(shown)
+        return duplication_trend(np.array([shown[k] for k in keys]), np.array([k in leaked for k in keys]))
+
+    def _summary(self, conclusion: Conclusion, tables: AuditTables, shares, null: Control, kinds, same_kind) -> dict[str, Any]:
         synthetic, control = shares
         mi = np.array([s.mi for s in tables.scored])
         sets = [self.training, self.synthetic] + ([self.holdout] if self.holdout else [])
@@ -292,19 +409,27 @@ class Audit:
                 "synthetic": len(tables.synthetic),
                 "control": len(tables.control),
                 "training_patients": len(set(tables.training.patients)),
-                "control_patients": len({tables.control_set.patients[s.row] for s in tables.control}),
+                "control_patients": len(null.by_patient) if len(tables.control) else 0,
                 "skipped": len(skipped),
             },
             "flagged": synthetic.__dict__,
             "flagged_control": control.__dict__,
+            "findings": kinds,
             "residual_risk": residual_risk(synthetic, control),
             "verdicts": {name: verdicts.count(name) for name in ("duplicate", "similar", "different")},
             "set_mi": None
             if np.isnan(mi).all()
             else {"mean": float(mi.mean()), "median": float(np.median(mi)), "max": float(mi.max())},
+            "duplication_trend": self._trend(tables),
+            "near_duplicates": tables.near_duplicate_rows(),
             "fdr": self.fdr,
-            "smallest_p_value": ratio / (len(tables.control) + 1),
+            "correction": self.correction,
+            "score": self.score,
+            "smallest_p_value": null.smallest,
+            "smallest_patient_p_value": null.smallest_of_patient,
+            "effective_control": round(null.effective_size, 1),
             "control": "holdout" if self.holdout else "training patients, patient-wise folds",
+            "control_against_training": None if same_kind is None else {"auc": same_kind.auc, "p_value": same_kind.p_value},
             "patient_source": self.training.image_set.patient_source,
             "notes": self.notes + self._patient_note(),
             "skipped": [{"set": name, "path": s.path, "reason": s.reason} for name, s in skipped],

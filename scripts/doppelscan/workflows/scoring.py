@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
+from scipy import ndimage
 
 from doppelscan.memorization import MemorizationScores, Rows
-from doppelscan.search import CandidateSearch, EmbeddingStore, Proposals, fingerprint
-from doppelscan.verify import Pose, Registration
+from doppelscan.search import CandidateSearch, EmbeddingStore, PatchDescriptor, Proposals, fingerprint
+from doppelscan.verify import PairAgreement, Pose, Registration
 from doppelscan.workflows.progress import progress
 
-__all__ = ["EmbeddedSet", "ScoredImage", "StoredFeatures", "combined_score", "score_images"]
+__all__ = [
+    "CLOSE_PAIR",
+    "SCORES",
+    "EmbeddedSet",
+    "ScoredImage",
+    "StoredFeatures",
+    "StoredThumbnails",
+    "combined_score",
+    "score_images",
+    "verified_score",
+]
 
 QUERY_BLOCK = 128
+PAIR_COLUMNS = 11
+# Share of a copied region: cells above this, joined to the one that agrees best.
+REGION = 0.8
+# A pair whose verified score is at least this agrees as copies do: unrelated people reached 0.65 in five cohorts (docs/benchmarks.md).
+CLOSE_PAIR = 0.72
 
 
 @dataclass
@@ -61,9 +77,22 @@ class EmbeddedSet:
         """uint8 [n, 1, S, S]."""
         return torch.from_numpy(self.store.read([self.keys[i] for i in rows], ["thumbnail"], keep=True)["thumbnail"])
 
-    def native_shape(self, row: int) -> tuple[int, int]:
-        height, width = self.store.read([self.keys[row]], ["native_shape"], keep=True)["native_shape"][0]
-        return int(height), int(width)
+    def native_shapes(self, rows: Sequence[int]) -> np.ndarray:
+        """int32 [n, 2], heights and widths of the images as they are on disk."""
+        return self.store.read([self.keys[i] for i in rows], ["native_shape"], keep=True)["native_shape"]
+
+
+class StoredThumbnails:
+    """The thumbnails of a set, uint8 [n, 1, S, S] a slice, read from its store when they are asked for."""
+
+    def __init__(self, embedded: EmbeddedSet) -> None:
+        self.embedded = embedded
+
+    def __len__(self) -> int:
+        return len(self.embedded)
+
+    def __getitem__(self, rows: slice) -> torch.Tensor:
+        return self.embedded.thumbnails(range(*rows.indices(len(self))))
 
 
 class StoredFeatures:
@@ -111,6 +140,12 @@ class ScoredImage:
         similarity, mi, oni, consensus: of the Memorization Index; NaN and 0 when the training set is too small for it.
         ssim: of the aligned pair.
         detail: correlation of fine structure of the aligned pair.
+        agreement: of whitened local structure of the aligned pair.
+        share: share of the field of view that matches.
+        part: highest agreement of one cell with any training image, in place.
+        part_match: row of that training image.
+        part_share: share of the image's structure that the region around the cell makes.
+        part_mirrored: it agrees with that training image mirrored left to right.
     """
 
     row: int
@@ -125,11 +160,39 @@ class ScoredImage:
     consensus: int
     ssim: float
     detail: float
+    agreement: float
+    share: float
+    part: float
+    part_match: int
+    part_share: float
+    part_mirrored: bool
+
+    @property
+    def verified(self) -> float:
+        """See :func:`verified_score`."""
+        return verified_score(self.detail, self.agreement)
 
 
-def combined_score(detail: float, embedding: float) -> float:
-    """The score that ranks and that the p-value is taken on; docs/interpretation.md says how it was chosen."""
-    return detail + 0.25 * embedding
+def verified_score(detail: float, agreement: float) -> float:
+    """Agreement of the registered pair, about 0 to 1."""
+    return 0.35 * detail + 0.65 * agreement
+
+
+def combined_score(detail: float, agreement: float, embedding: float, similarity: float) -> float:
+    """The score that ranks: verified agreement, the encoder's whitened embedding and the index's similarity.
+
+    Without an index its weight goes to the others. docs/benchmarks.md says how the weights were chosen.
+    """
+    score = 0.85 * verified_score(detail, agreement) + 0.05 * embedding
+    return score / 0.9 if np.isnan(similarity) else score + 0.1 * similarity
+
+
+SCORES: dict[str, Callable[[ScoredImage], float]] = {
+    "combined": lambda s: combined_score(s.detail, s.agreement, s.embedding, s.similarity),
+    "verified": lambda s: s.verified,
+    "deepssim": lambda s: s.deepssim,
+    "mi": lambda s: s.mi,
+}
 
 
 def score_images(
@@ -139,27 +202,31 @@ def score_images(
     registration: Registration,
     verified: EmbeddingStore,
     label: str,
+    score: str = "combined",
 ) -> list[ScoredImage]:
-    """Score every image of ``queries`` against ``training``; verified pairs are kept in ``verified`` and not computed again."""
+    """Score every image of ``queries`` against ``training``; verified pairs are kept in ``verified`` and not computed again.
+
+    ``search`` must have been fitted with thumbnails; ``score`` is a name of :data:`SCORES`.
+    """
+    assert search.patches is not None
     # Two small registrations side by side, one thread each, are faster than one on two threads.
     threads = torch.get_num_threads()
     workers = threads if registration.device.type == "cpu" else 1
+    descriptor = search.patches.descriptor
     results = []
-    with (
-        progress(None, f"verify {label}", "image", total=len(queries)) as bar,
-        ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-    ):
+    with progress(None, f"verify {label}", "image", total=len(queries)) as bar:
         for start in range(0, len(queries), QUERY_BLOCK):
             rows = list(range(start, min(start + QUERY_BLOCK, len(queries))))
-            proposals = search.propose(queries.features(rows))
-            verify = partial(_verified_pairs, queries, training, proposals, registration, verified)
-            pairs = pool.map(verify, range(len(rows)), rows)
-            for position, (key, found) in enumerate(pairs):
-                if key not in verified:
-                    verified.add(key, {"pairs": found})
-                results.append(_best(proposals, position, rows[position], found))
-                bar.update()
-    torch.set_num_threads(threads)
+            proposals = search.propose(queries.features(rows), queries.thumbnails(rows))
+            verify = partial(_verified_pairs, queries, training, proposals, registration, descriptor, verified)
+            with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                for position, (key, found) in enumerate(pool.map(verify, range(len(rows)), rows)):
+                    if key not in verified:
+                        verified.add(key, {"pairs": found})
+                    best = _best(proposals, position, rows[position], found)
+                    results.append(replace(best, score=SCORES[score](best)))
+                    bar.update()
+            torch.set_num_threads(threads)
     verified.flush()
     return results
 
@@ -168,44 +235,85 @@ def _candidates(proposals: Proposals, position: int) -> list[int]:
     return [int(c) for c in proposals.rows[position] if c >= 0]
 
 
-def _verified_pairs(queries, training, proposals, registration, verified, position, row) -> tuple[str, np.ndarray]:
-    """Key and registered pairs, float32 [refined, 9], of one image; taken from the store when they are there."""
+def _verified_pairs(
+    queries: EmbeddedSet,
+    training: EmbeddedSet,
+    proposals: Proposals,
+    registration: Registration,
+    descriptor: PatchDescriptor,
+    verified: EmbeddingStore,
+    position: int,
+    row: int,
+) -> tuple[str, np.ndarray]:
+    """Key and registered pairs, float32 [refined, 11], of one image; taken from the store when they are there."""
     candidates = _candidates(proposals, position)
-    key = fingerprint(queries.keys[row], [training.keys[c] for c in candidates])
+    poses = None if proposals.poses is None else proposals.poses[position, : len(candidates)]
+    key = fingerprint(
+        queries.keys[row],
+        [training.keys[c] for c in candidates],
+        None if poses is None else poses.tolist(),
+        descriptor.fingerprint,
+    )
     if key in verified:
         return key, verified.read([key], ["pairs"], keep=True)["pairs"][0]
-    pairs = registration(queries.thumbnails([row])[0], training.thumbnails(candidates))
-    return key, np.array([_pair_row(p) for p in pairs] + [[-1.0] * 9] * (registration.refined - len(pairs)), np.float32)
+    pairs = registration(
+        queries.thumbnails([row])[0],
+        training.thumbnails(candidates),
+        shape=queries.native_shapes([row])[0],
+        shapes=training.native_shapes(candidates),
+        poses=poses,
+        descriptor=descriptor,
+    )
+    empty = [[-1.0] * PAIR_COLUMNS] * (registration.refined - len(pairs))
+    return key, np.array([_pair_row(p) for p in pairs] + empty, np.float32)
 
 
 def _best(proposals: Proposals, position: int, row: int, found: np.ndarray) -> ScoredImage:
     candidates = _candidates(proposals, position)
+    similarity, mi, oni, consensus = _index_columns(proposals.index, position)
+    part, part_match, part_share, part_mirrored = _part(proposals, position)
     scored = []
     for values in found[found[:, 0] >= 0]:
-        candidate, flip, turns, rotation, scale, x, y, ssim, detail = map(float, values)
+        candidate, flip, turns, rotation, scale, x, y, ssim, detail, agreement, share = map(float, values)
         place = int(candidate)
-        embedding = float(proposals.embedding[position, place])
-        pose = Pose(flip > 0.5, int(turns), rotation, scale, x, y)
-        scored.append((combined_score(detail, embedding), place, embedding, pose, ssim, detail))
-    score, place, embedding, pose, ssim, detail = max(scored, key=lambda s: s[0])
-    similarity, mi, oni, consensus = _index_columns(proposals.index, position)
-    return ScoredImage(
-        row=row,
-        match=candidates[place],
-        pose=pose,
-        score=score,
-        deepssim=float(proposals.deepssim[position, place]),
-        embedding=embedding,
-        similarity=similarity,
-        mi=mi,
-        oni=oni,
-        consensus=consensus,
-        ssim=ssim,
-        detail=detail,
-    )
+        scored.append(
+            ScoredImage(
+                row=row,
+                match=candidates[place],
+                pose=Pose(flip > 0.5, int(turns), rotation, scale, x, y),
+                score=0.0,
+                deepssim=float(proposals.deepssim[position, place]),
+                embedding=float(proposals.embedding[position, place]),
+                similarity=similarity,
+                mi=mi,
+                oni=oni,
+                consensus=consensus,
+                ssim=ssim,
+                detail=detail,
+                agreement=agreement,
+                share=share,
+                part=part,
+                part_match=part_match,
+                part_share=part_share,
+                part_mirrored=part_mirrored,
+            )
+        )
+    return max(scored, key=SCORES["combined"])
 
 
-def _pair_row(pair) -> list[float]:
+def _part(proposals: Proposals, position: int) -> tuple[float, int, float, bool]:
+    """Agreement, training row and share of the image of the region that agrees best, and whether it is mirrored."""
+    patches = proposals.patches
+    assert patches is not None
+    cells = patches.part_cells[position]
+    grid = cells.reshape(PatchDescriptor.grid, -1)
+    regions, _ = ndimage.label(grid >= min(REGION, float(cells.max())), np.ones((3, 3)))
+    region = regions == regions.flat[int(grid.argmax())]
+    share = region.sum() / max(1, int(patches.counted[position].sum()))
+    return float(patches.part[position]), int(patches.part_row[position]), float(share), bool(patches.part_mirrored[position])
+
+
+def _pair_row(pair: PairAgreement) -> list[float]:
     pose = pair.pose
     return [
         pair.candidate,
@@ -217,6 +325,8 @@ def _pair_row(pair) -> list[float]:
         pose.shift_y,
         pair.ssim,
         pair.detail,
+        pair.agreement,
+        pair.share,
     ]
 
 

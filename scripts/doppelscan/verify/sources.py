@@ -1,0 +1,105 @@
+"""What else a matched image holds: a second training image mixed in or set in, and whether the match is the image or only the patient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from doppelscan.images import gaussian_blur, unit_float
+from doppelscan.search import PatchSearch
+from doppelscan.verify.agreement import explained_share
+from doppelscan.verify.registration import AlignedPair
+
+__all__ = ["SecondSources", "interpolation_loss", "second_sources"]
+
+# A cell that agrees less than this with the match is asked of the other training images.
+UNLIKE = 0.5
+
+
+@dataclass(frozen=True)
+class SecondSources:
+    """Of K registered pairs, what the match does not explain.
+
+    Attributes:
+        mixed: float32 [K], mean agreement, over all cells, of the residual with its nearest other training image.
+        mixed_row: int64 [K], which.
+        mixed_share: float32 [K], weight of that image beside the match, 0 to 1, by least squares on the fine structure.
+        set_in: float32 [K], highest agreement of one cell with another training image, where the match disagrees.
+        set_in_row: int64 [K], which.
+        set_in_share: float32 [K], share of the structure where that image agrees and the match does not.
+    """
+
+    mixed: np.ndarray
+    mixed_row: np.ndarray
+    mixed_share: np.ndarray
+    set_in: np.ndarray
+    set_in_row: np.ndarray
+    set_in_share: np.ndarray
+
+
+@torch.no_grad()
+def second_sources(
+    pairs: Sequence[AlignedPair], matches: np.ndarray, thumbnails: torch.Tensor, search: PatchSearch
+) -> SecondSources:
+    """Look for a second training image in registered pairs.
+
+    Args:
+        pairs: of :meth:`~doppelscan.verify.Registration.pair`.
+        matches: int64 [K], training row of each match.
+        thumbnails: uint8 [K, 1, S, S] of the matches.
+        search: fitted on the training set.
+    """
+    descriptor = search.descriptor
+    queries = descriptor.structure(torch.from_numpy(np.stack([p.query for p in pairs]))[:, None])
+    matched = descriptor.structure(thumbnails)
+    counted, cells = np.stack([p.counted for p in pairs]), np.stack([p.cells for p in pairs])
+    residual = queries - _local_gain(matched, queries) * matched
+    mixed = search.search_structure(residual, counted, matches)
+    set_in = search.search_structure(queries, counted & (cells < UNLIKE), matches)
+    others = search.reference[torch.from_numpy(mixed.rows[:, 0])].float()
+    agree = (set_in.part_cells > 0.8) & (cells < UNLIKE) & counted
+    return SecondSources(
+        mixed.mean[:, 0],
+        mixed.rows[:, 0],
+        _weight(queries, matched, others),
+        set_in.part,
+        set_in.part_row,
+        (agree.sum(1) / counted.sum(1).clip(1)).astype(np.float32),
+    )
+
+
+def _local_gain(matched: torch.Tensor, queries: torch.Tensor, sigma: float = 8.0) -> torch.Tensor:
+    """Gain of the match that changes slowly over the image, as gamma and bias field make it."""
+    power = gaussian_blur(matched * matched, sigma)
+    return gaussian_blur(matched * queries, sigma) / (power + 1e-5)
+
+
+def _weight(queries: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> np.ndarray:
+    """Share of ``second`` in the mixture of both that fits ``queries`` best: float32 [K] in [0, 1]."""
+    columns = torch.stack([first.flatten(1), second.flatten(1)], 2)
+    normal = columns.transpose(1, 2) @ columns + 1e-6 * torch.eye(2, device=columns.device)
+    weights = torch.linalg.solve(normal, columns.transpose(1, 2) @ queries.flatten(1)[..., None])[..., 0].clamp_min(0)
+    return (weights[:, 1] / weights.sum(1).clamp_min(1e-6)).cpu().numpy()
+
+
+@torch.no_grad()
+def interpolation_loss(thumbnail: torch.Tensor, shape: Sequence[int]) -> float:
+    """Fine structure that an image of native ``shape`` loses when it is moved by half a pixel and back: 1 - explained share.
+
+    What a copy of a small image loses by being turned or shifted is no sign of another image.
+    """
+    image, size = unit_float(thumbnail[None]), thumbnail.shape[-1]
+    native = min(size, int(max(shape)))
+    small = F.interpolate(image, (native, native), mode="bilinear", antialias=True)
+    half = torch.eye(2, 3)[None].clone()
+    half[0, :, 2] = 1 / native
+    moved = F.grid_sample(small, F.affine_grid(half, list(small.shape), align_corners=False), align_corners=False)
+    moved = F.interpolate(moved, (size, size), mode="bilinear")
+    back = torch.eye(2, 3)[None].clone()
+    back[0, :, 2] = -1 / native
+    moved = F.grid_sample(moved, F.affine_grid(back, list(moved.shape), align_corners=False), align_corners=False)
+    return float(1 - explained_share(image, moved, torch.ones_like(image)))

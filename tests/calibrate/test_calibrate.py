@@ -4,24 +4,92 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from doppelscan.calibrate import Evidence, Verdict, conclude, conformal_p_values, q_values, residual_risk, wilson
+from doppelscan.calibrate import (
+    Control,
+    Evidence,
+    TwoSampleResult,
+    Verdict,
+    classifier_two_sample_test,
+    conclude,
+    count_kinds,
+    duplication_trend,
+    q_values,
+    residual_risk,
+    wilson,
+)
 
 
 def test_p_value_formula_and_its_smallest_value():
-    control = np.array([0.1, 0.2, 0.3, 0.3])
-    p = conformal_p_values(np.array([0.05, 0.2, 0.3, 0.9]), control)
-    np.testing.assert_allclose(p, [5 / 5, 4 / 5, 3 / 5, 1 / 5])
+    control = np.array([0.1, 0.2, 0.3, 0.35])
+    p = Control(control).p_values(np.array([0.05, 0.15, 0.32, 0.9]))
+    np.testing.assert_allclose(p, [(1 + np.sum(control >= s)) / 5 for s in (0.05, 0.15, 0.32, 0.9)])
+    assert Control(control).smallest == pytest.approx(1 / 5)
 
 
 def test_p_values_of_unrelated_images_are_not_too_small():
     rng = np.random.default_rng(0)
-    small = [np.mean(conformal_p_values(rng.normal(size=200), rng.normal(size=50)) <= 0.1) for _ in range(200)]
+    small = [np.mean(Control(rng.normal(size=50)).p_values(rng.normal(size=200)) <= 0.1) for _ in range(200)]
     assert np.mean(small) <= 0.105
+
+
+def test_ties_are_neither_all_counted_nor_all_forgotten():
+    rng = np.random.default_rng(0)
+    means, extremes = [], []
+    for seed in range(300):
+        p = Control(rng.integers(0, 4, 60).astype(float), seed=seed).p_values(rng.integers(0, 4, 40).astype(float))
+        means.append(p.mean())
+        extremes.append(np.mean(p <= 0.1))
+    # Uniform on 1/61, ..., 1: counting every tie would give a mean of 0.63, none of them 0.38.
+    assert abs(np.mean(means) - 31 / 61) < 0.02 and np.mean(extremes) <= 0.115
+    scores = np.array([1.0, 1.0, 2.0, 1.0])
+    p = Control(np.array([1.0] * 9 + [3.0])).p_values(scores)
+    assert p[0] == p[1] == p[3] and (p == Control(np.array([1.0] * 9 + [3.0])).p_values(scores)).all()
 
 
 def test_smaller_reference_makes_p_larger_and_at_most_one():
     scores, control = np.array([0.0, 1.0]), np.array([0.5, 0.6, 0.7])
-    np.testing.assert_allclose(conformal_p_values(scores, control, 1.25), [1.0, 1.25 / 4])
+    np.testing.assert_allclose(Control(control, reference_ratio=1.25).p_values(scores), [1.0, 1.25 / 4])
+
+
+def slices(rng, patients: int, each: int, rho: float) -> tuple[np.ndarray, list[int]]:
+    """Scores of ``each`` slices of patients, with intraclass correlation ``rho``."""
+    people = np.repeat(np.sqrt(rho) * rng.normal(size=patients), each)
+    return people + np.sqrt(1 - rho) * rng.normal(size=patients * each), [i // each for i in range(patients * each)]
+
+
+def test_ten_slices_of_one_patient_are_not_ten_controls():
+    rng = np.random.default_rng(0)
+    same = Control(np.repeat(rng.normal(size=30), 10), np.repeat(np.arange(30), 10))
+    assert same.effective_size == pytest.approx(30) and same.smallest == pytest.approx(1 / 31)
+    sizes = [Control(*slices(rng, 30, 10, 0.0)).effective_size for _ in range(20)]
+    assert np.mean(sizes) > 200, "independent slices are worth nearly as many images"
+    some = [Control(*slices(rng, 30, 10, 0.5)).effective_size for _ in range(20)]
+    assert 40 < np.mean(some) < 80  # Kish: 300 / (1 + 9 * 0.5) = 55
+    with pytest.raises(ValueError, match="patients"):
+        Control(np.zeros(3), ["a"])
+
+
+@pytest.mark.parametrize("rho", [0.3, 0.9])
+def test_p_values_hold_for_new_patients_when_slices_depend_on_their_patient(rho):
+    rng = np.random.default_rng(1)
+    rates = []
+    for _ in range(400):
+        control = Control(*slices(rng, 20, 8, rho))
+        rates.append(np.mean(control.p_values(rng.normal(size=100)) <= 0.05))
+    assert np.mean(rates) <= 0.055
+
+
+def test_a_volume_is_one_test_whatever_its_number_of_slices():
+    rng = np.random.default_rng(2)
+    for each, own in ((8, 8), (8, 3), (4, 12), (1, 1)):
+        small = []
+        for _ in range(300):
+            scores, patients = slices(rng, 40, each, 0.5)
+            volumes = slices(rng, 10, own, 0.5)[0].reshape(10, own)
+            small.append(np.mean(Control(scores, patients).group_p_values(list(volumes)) <= 0.1))
+        assert np.mean(small) <= 0.11, (each, own)
+    far = Control(*slices(rng, 40, 8, 0.5)).group_p_values([np.full(8, 9.0)])
+    assert far[0] == pytest.approx(1 / 41)
 
 
 def test_q_values_are_benjamini_hochberg():
@@ -35,18 +103,24 @@ def test_q_values_are_benjamini_hochberg():
         expected[order[rank - 1]] = running
     np.testing.assert_allclose(q_values(p), expected)
     assert len(q_values(np.zeros(0))) == 0
+    harmonic = sum(1 / i for i in range(1, m + 1))
+    np.testing.assert_allclose(q_values(p, "by"), np.minimum(1, expected * harmonic))
 
 
-@pytest.mark.parametrize("share", [0.0, 0.05, 0.3])
-def test_observed_false_discovery_share_is_at_most_nominal(share):
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.05, 0.3])
+@pytest.mark.parametrize(("patients", "each"), [(30, 1), (100, 1), (300, 1), (1000, 1), (50, 6)])
+def test_observed_false_discovery_share_is_at_most_nominal(share, patients, each):
+    """200 simulated audits; the bound is the rate plus two standard errors of the mean of shares."""
     rng = np.random.default_rng(1)
     false_shares = []
     for _ in range(200):
         copies = round(share * 200)
         scores = np.concatenate([rng.normal(6, 0.5, copies), rng.normal(size=200 - copies)])
-        flagged = q_values(conformal_p_values(scores, rng.normal(size=300))) <= 0.05
+        flagged = q_values(Control(*slices(rng, patients, each, 0.5)).p_values(scores)) <= 0.05
         false_shares.append(flagged[copies:].sum() / max(1, flagged.sum()))
-    assert np.mean(false_shares) <= 0.06
+    assert np.mean(false_shares) <= 0.05 + 2 * np.std(false_shares) / np.sqrt(200)
+    if share == 0.3 and patients * each >= 100:
+        assert flagged[:copies].all()
 
 
 def test_wilson_interval_of_the_textbook_and_its_ends():
@@ -62,30 +136,73 @@ def test_residual_risk_takes_the_control_away():
 
 
 def evidence(
-    flagged=0, images=50, controls=100, duplicates=0, control_duplicates=0, patients=20, control_patients=20, p=0.5, fdr=0.05
+    flagged=0, images=50, controls=100, close=0, control_close=0, patients=20, control_patients=20, p=0.5, fdr=0.05, kind=None
 ):
-    values = np.full(images, p)
-    flags = np.zeros(images, bool)
-    flags[:flagged] = True
-    copies = np.zeros(images, bool)
-    copies[:duplicates] = True
-    close = np.zeros(controls, bool)
-    close[:control_duplicates] = True
-    return Evidence(values, flags, copies, close, patients, control_patients, fdr)
+    flags, near, control_near = np.zeros(images, bool), np.zeros(images, bool), np.zeros(controls, bool)
+    flags[:flagged], near[:close], control_near[:control_close] = True, True, True
+    smallest = 1 / (controls + 1)
+    return Evidence(
+        np.full(images, p),
+        flags,
+        near,
+        control_near,
+        patients,
+        control_patients,
+        fdr,
+        smallest,
+        {"copy": flagged, "blend": 0},
+        kind,
+    )
 
 
 @pytest.mark.parametrize(
     ("given", "verdict", "words"),
     [
         (evidence(flagged=3), Verdict.FOUND, "3 of 50"),
+        (evidence(flagged=3), Verdict.FOUND, ": 3 copies"),
         (evidence(), Verdict.NOT_FOUND, "95 % upper bound"),
         (evidence(flagged=3, patients=1), Verdict.CANNOT, "1 patient and"),
         (evidence(flagged=3, control_patients=4), Verdict.CANNOT, "4 patients"),
         (evidence(controls=10), Verdict.CANNOT, "at least 19 holdout images"),
-        (evidence(duplicates=2, p=1 / 101, images=500), Verdict.CANNOT, "would pass as duplicate"),
-        (evidence(control_duplicates=20), Verdict.CANNOT, "too close"),
+        (evidence(close=2, p=1 / 101, images=500), Verdict.CANNOT, "would pass as a copy"),
+        (evidence(control_close=20), Verdict.CANNOT, "too close"),
+        (evidence(flagged=3, kind=TwoSampleResult(0.99, 1e-6)), Verdict.CANNOT, "another kind"),
+        (evidence(flagged=3, kind=TwoSampleResult(0.6, 0.2)), Verdict.FOUND, "3 of 50"),
     ],
 )
 def test_conclusions_and_refusals(given, verdict, words):
     found = conclude(given)
     assert found.verdict is verdict and words in found.reason and "\n" not in found.reason
+
+
+def test_kinds_in_words():
+    assert count_kinds({"copy": 1, "blend": 2, "part": 0, "same patient?": 3}) == "1 copy, 2 blends, 3 same patient?"
+
+
+def test_a_control_of_another_scanner_is_told_and_one_of_the_same_is_not():
+    rng = np.random.default_rng(3)
+    people = np.repeat(rng.normal(size=(60, 20)), 4, 0) + 0.3 * rng.normal(size=(240, 20))
+    names = [str(i // 4) for i in range(240)]
+    same = classifier_two_sample_test(people[:120], names[:120], people[120:], names[120:])
+    assert not same.apart and 0.2 < same.auc < 0.8
+    moved = people[120:] + np.r_[2.5, np.zeros(19)]
+    other = classifier_two_sample_test(people[:120], names[:120], moved, names[120:])
+    assert other.apart and other.auc > 0.9
+    few = classifier_two_sample_test(people[:120], names[:120], moved[:12], names[120:132])
+    assert few == TwoSampleResult(0.5, 1.0), "three patients tell nothing"
+    assert not classifier_two_sample_test(people[:120], names[:120], people[:120], names[:120]).apart
+
+
+def test_trend_over_duplication_and_none_without_it():
+    rng = np.random.default_rng(4)
+    repeats = rng.choice([1, 2, 5, 20], 400)
+    trend = duplication_trend(repeats, rng.random(400) < repeats / 25)
+    assert trend["tau"] > 0.3 and trend["p_value"] < 1e-6
+    shares = [g["share"] for g in trend["groups"]]
+    assert [g["repeats"] for g in trend["groups"]] == ["1", "2", "5", "20"] and shares == sorted(shares)
+    assert duplication_trend(np.ones(9), np.arange(9) < 3) is None
+    flat = duplication_trend(repeats, rng.random(400) < 0.2)
+    assert flat["p_value"] > 0.01
+    many = duplication_trend(np.arange(1, 101), np.arange(100) > 50)
+    assert len(many["groups"]) <= 6 and sum(g["images"] for g in many["groups"]) == 100
+    assert duplication_trend(np.array([1, 2]), np.zeros(2, bool))["p_value"] == 1.0

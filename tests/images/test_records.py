@@ -119,3 +119,15 @@ def test_content_hash_tells_slices_and_contents_apart(tmp_path, picture):
     nib.save(nib.Nifti1Image(np.random.default_rng(0).random((9, 9, 20)).astype(np.float32), np.eye(4)), tmp_path / "v.nii")
     records = find_images(tmp_path).records
     assert len({content_hash(r) for r in records}) == len(records)
+
+
+def test_how_often_a_record_was_shown_is_read_from_tables(tmp_path, cohort):
+    for i in range(3):
+        save_png(tmp_path / f"{i}.png", cohort[i])
+    (tmp_path / "t.csv").write_text("path,patient,repeats\n0.png,a,5\n1.png,b,\n2.png,c,1\n")
+    assert [r.repeats for r in find_images(tmp_path / "t.csv").records] == [5, 1, 1]
+    (tmp_path / "t.json").write_text('[{"image": "0.png", "repeats": 3}, {"image": "1.png"}]')
+    assert [r.repeats for r in find_images(tmp_path / "t.json").records] == [3, 1]
+    (tmp_path / "bad.csv").write_text("path,repeats\n0.png,often\n")
+    with pytest.raises(InputError, match=r"'repeats'.*integers >= 1.*often"):
+        find_images(tmp_path / "bad.csv")

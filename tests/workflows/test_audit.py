@@ -76,9 +76,12 @@ def test_novel_images_are_not_flagged(audited, truth):
 def test_summary_says_what_was_found(audited):
     summary = json.loads((audited[1] / "summary.json").read_text())
     assert summary["conclusion"] == "memorization found" and summary["flagged"]["count"] == 24
-    assert summary["control"] == "holdout" and summary["images"]["control"] == 120
+    assert summary["control"] == "holdout, topped up with 90 training images" and summary["images"]["control"] == 210
+    assert summary["findings"] == {"copy": 24, "blend": 0, "part": 0, "same patient?": 0}
     assert summary["flagged"]["lower"] < 24 / 66 < summary["flagged"]["upper"]
-    assert abs(summary["smallest_p_value"] - 1 / 121) < 1e-9
+    # Three slices a patient: worth between the 70 patients and the 210 images.
+    assert 1 / 211 < summary["smallest_p_value"] < 1.2 / 71 < summary["smallest_patient_p_value"] * 1.2
+    assert 70 <= summary["effective_control"] <= 210 and summary["control_against_training"]["auc"] < 0.9
     assert set(summary["seconds"]) >= {"embed training", "embed synthetic", "score synthetic", "score control", "calibrate"}
     assert len(summary["weights_sha256"]) == 64 and summary["versions"]["monai"]
 
@@ -88,12 +91,12 @@ def test_table_has_the_promised_columns_and_digits(audited):
     assert tuple(rows[0]) == SCORE_COLUMNS and len(rows) == 66
     assert all(len(r["score"].replace(".", "").lstrip("0")) >= 4 for r in rows)
     control = read(audited[1] / "control.csv")
-    assert tuple(control[0]) == SCORE_COLUMNS and len(control) == 120 and {r["flagged"] for r in control} == {"false"}
+    assert tuple(control[0]) == SCORE_COLUMNS and len(control) == 210 and {r["flagged"] for r in control} == {"false"}
 
 
 def test_page_is_one_offline_file_with_its_pictures(audited):
     page = (audited[1] / "report.html").read_text()
-    assert "memorization found" in page and page.count("data:image/webp") == 24 * 4
+    assert "memorization found" in page and page.count("data:image/webp") == 24 * 5
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
 
 
@@ -226,12 +229,12 @@ def test_redacted_files_name_nobody(folders, tmp_path):
 
 @pytest.mark.parametrize("gate", [True, False])
 def test_gate_sets_the_exit_status(folders, tmp_path, gate):
-    # One copy among four with twenty controls cannot be told at a rate of 0.05, but at 0.2 it can.
+    # Twenty controls give no p-value below 1/21: enough for a rate of 0.05, not for 0.01.
     flags = ["--gate"] if gate else []
     arguments = [f"--{k}={v}" for k, v in folders.items()]
-    found = command("audit", *arguments, "--fdr", "0.2", "--output", tmp_path / "a", *flags, cwd=tmp_path)
+    found = command("audit", *arguments, "--output", tmp_path / "a", *flags, cwd=tmp_path)
     assert found.returncode == (3 if gate else 0) and "memorization found" in found.stdout
-    unsure = command("audit", *arguments, "--output", tmp_path / "b", *flags, cwd=tmp_path)
+    unsure = command("audit", *arguments, "--fdr", "0.01", "--output", tmp_path / "b", *flags, cwd=tmp_path)
     assert unsure.returncode == (4 if gate else 0) and "cannot conclude" in unsure.stdout
 
 

@@ -38,7 +38,7 @@ class Evidence:
 
     Attributes:
         p_values: float [M] of the synthetic images.
-        flagged: bool [M], a finding at the false discovery rate.
+        flagged: bool [M], a finding at the false discovery rate or far beyond every control image.
         close: bool [M], the verified pair agrees as copies do.
         control_close: bool [n], the same of the control.
         training_patients: number of patients in training.
@@ -91,7 +91,7 @@ def conclude(evidence: Evidence) -> Conclusion:
         return Conclusion(
             Verdict.FOUND,
             f"{int(e.flagged.sum())} of {_count(images, 'synthetic image')} are closer to a training image than real images of other patients "
-            f"are, at a false discovery rate of {e.fdr:g}" + (f": {kinds}" if kinds else ""),
+            f"are, at a false discovery rate of {e.fdr:g} or far beyond every control image" + (f": {kinds}" if kinds else ""),
         )
     top = e.p_values <= e.smallest * (1 + 1e-9)
     above = int((top & e.close).sum())

@@ -19,14 +19,15 @@ from doppelscan.images.copies import plant_copy
 from doppelscan.images.readers import encode_png
 from doppelscan.images.records import InputError
 
-__all__ = ["template_patient", "write_sample"]
+__all__ = ["template_maps", "template_patient", "write_sample"]
 
 SIZE = 160
 SLICES = (68, 80, 92)  # of the 1 mm template, in the middle of the brain
 COPIES = ("exact", "flip-x", "rotation 10", "crop 15 %", "noise", "quarter turn", "shift 6 %", "flip, rotation, noise")
 
 
-def _template() -> dict[str, np.ndarray]:
+def template_maps() -> dict[str, np.ndarray]:
+    """The MNI152 template of nilearn at 1 mm: name -> float32 [X, Y, Z] of t1, grey, white, head and fluid."""
     try:
         from nilearn.datasets import load_mni152_gm_template, load_mni152_template, load_mni152_wm_template
     except ImportError as error:
@@ -111,7 +112,7 @@ def write_sample(
         raise InputError(
             f"The 'output' parameter must be a folder that can be written. Got {str(output)!r}: {error.strerror}."
         ) from error
-    maps = _template()
+    maps = template_maps()
     children = np.random.SeedSequence(seed).spawn(training + holdout + novel + 1)
     patients = [template_patient(maps, np.random.default_rng(child)) for child in children[:-1]]
     rng = np.random.default_rng(children[-1])

@@ -222,9 +222,9 @@ class PatchSearch:
                 part_mirrored = torch.where(better, torch.tensor(bool(mirrored)), part_mirrored)
                 found = cells[:, torch.arange(count), row].T.cpu()
                 part_cells = torch.where(better[:, None], found, part_cells)
-        rows, mean = self._without_repeats(rows.numpy(), mean.numpy())
+        best_rows, best_mean = self._without_repeats(rows.numpy(), mean.numpy())
         chosen = counted[part_mirrored.long().to(counted.device), :, torch.arange(count, device=counted.device)].cpu()
-        return rows, mean, part.numpy(), part_row.numpy(), part_cells.numpy(), part_mirrored.numpy(), chosen.numpy()
+        return best_rows, best_mean, part.numpy(), part_row.numpy(), part_cells.numpy(), part_mirrored.numpy(), chosen.numpy()
 
     def _without_repeats(self, rows: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A training image can be found as it is and mirrored: once is enough."""

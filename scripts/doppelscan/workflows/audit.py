@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,11 @@ from doppelscan.workflows.scoring import CLOSE_PAIR, SCORES, EmbeddedSet, Scored
 __all__ = ["Audit", "AuditResult"]
 
 FOLDS = 5
-# Rare is not enough: a flag also needs a pair that agrees at all. Unrelated people reach more than these now and then, copies nearly always.
-LEAST_VERIFIED, LEAST_PART = 0.5, 0.8
+# Rare is not enough: a flag also needs a pair that agrees. Unrelated people reach this now and then, copies nearly always.
+LEAST_VERIFIED, LEAST_PART = 0.6, 0.8
+# Few copies among many images have no q-value below the rate, however clear they are. Far beyond every control image, by this
+# much in the verified score or by this factor in what a region leaves to perfect agreement, they are flagged all the same.
+BEYOND_SCORE, BEYOND_PART, CLOSE_PART = 0.1, 3.0, 0.985
 SCANNER_FEATURES = "layer2"
 GATE_STATUS = {"memorization found": 3, "cannot conclude": 4, "no memorization found": 0}
 
@@ -74,14 +78,14 @@ class Audit:
         evaluator: embeds a set into a store.
         registration: verifies candidates.
         output: folder of the report; made when missing.
-        holdout: real images of other patients, the control; None takes it from the training set, patient-wise.
+        holdout: real images of other patients, the control; None takes it from the training set, patient-wise, and a small one is topped up so.
         store: folder of the embeddings, shared between audits; None is ``store`` in the output folder.
         weights: path of the encoder's weights, whose sha256 goes into the summary.
         fdr: false discovery rate of the flags, in (0, 1).
         correction: "bh" (Benjamini-Hochberg) or "by" (Benjamini-Yekutieli).
         score: what ranks and is calibrated: "combined", "verified", "deepssim" or "mi".
         candidates: training images that are verified for each image.
-        control_size: most images taken from the training set as control.
+        control_size: images that a control from the training set, or a holdout with what it is topped up with, holds at most.
         redact: leave pictures, paths and patients out of everything that is written.
         gate: let :attr:`AuditResult.exit_status` tell the conclusion.
         seed: of folds and draws.
@@ -159,7 +163,7 @@ class Audit:
             training = self._embed(self.training, 1, "training")
         with self._timed("embed synthetic"):
             synthetic = self._embed(self.synthetic, 8, "synthetic")
-        control_set, ratio = self._control_set(training)
+        holdout = self._holdout_set(training)
         with self._timed("fit"):
             null_rows = spread_over_patients(training.patients, self.control_size, self.seed)
             null = self._posed_training(training, null_rows)
@@ -185,11 +189,11 @@ class Audit:
         with self._timed("score synthetic"):
             scored = score_images(synthetic, training, search, self.registration, verified, "synthetic", self.score)
         with self._timed("score control"):
-            control = self._score_control(control_set, training, search, verified)
+            control_set, control, ratio = self._score_control(holdout, null, training, search, verified)
         with self._timed("near duplicates"):
             twice = near_duplicates(training, search, self.registration)
             control, close = self._without_near_duplicates(control)
-        same_kind = self._same_kind(training, control_set)
+        same_kind = None if holdout is None else self._same_kind(training, holdout)
         return self._conclude(training, synthetic, scored, control_set, control, ratio, search, close + twice, same_kind)
 
     def _refuse_same_set(self) -> None:
@@ -221,20 +225,12 @@ class Audit:
         posed = self._embed(self.training.with_source(image_set, "training"), 8, "training poses")
         return posed
 
-    def _control_set(self, training: EmbeddedSet) -> tuple[EmbeddedSet, float]:
+    def _holdout_set(self, training: EmbeddedSet) -> EmbeddedSet | None:
         if self.holdout is None:
-            with self._timed("embed control"):
-                rows = spread_over_patients(training.patients, self.control_size, self.seed)
-                control = self._posed_training(training, rows)
-            self.notes.append(
-                f"The control is {len(control)} training images, each scored against the training patients of the other {FOLDS - 1} of {FOLDS} folds; "
-                "p-values are corrected for the smaller reference. A holdout folder of other patients is the better control."
-            )
-            folds = min(FOLDS, len(set(training.patients)))
-            return control, folds / max(1, folds - 1)
+            return None
         with self._timed("embed control"):
             control = self._embed(self.holdout, 8, "holdout")
-        return self._without_leaks(control, training), 1.0
+        return self._without_leaks(control, training)
 
     def _without_leaks(self, control: EmbeddedSet, training: EmbeddedSet) -> EmbeddedSet:
         """Holdout images that are training images, or of training patients, are no control: left out and counted."""
@@ -255,11 +251,50 @@ class Audit:
             )
         return control.subset(kept)
 
-    def _score_control(self, control, training, search, verified) -> list[ScoredImage]:
-        if self.holdout is not None:
-            return score_images(control, training, search, self.registration, verified, "control", self.score)
+    def _score_control(
+        self,
+        holdout: EmbeddedSet | None,
+        posed: EmbeddedSet,
+        training: EmbeddedSet,
+        search: CandidateSearch,
+        verified: EmbeddingStore,
+    ) -> tuple[EmbeddedSet, list[ScoredImage], float]:
+        """The control, its scores, and how much smaller on average its reference was than the training set.
+
+        A holdout below ``control_size`` is topped up with training images, each against the patients of the other folds; only where
+        patients are known, since files of one person would otherwise be taken for strangers.
+        """
+        scored: list[ScoredImage] = []
+        if holdout is not None:
+            scored = score_images(holdout, training, search, self.registration, verified, "control", self.score)
+            known = self.training.image_set.patient_source != "volume"
+            if len(holdout) >= self.control_size or not known or len(set(training.patients)) < FOLDS:
+                return holdout, scored, 1.0
+            rows = spread_over_patients(posed.patients, self.control_size - len(holdout), self.seed)
+            posed = posed.subset(rows)
+        extra, ratio = self._score_folds(posed, training, search, verified)
+        if holdout is None:
+            self.notes.append(
+                f"The control is {len(extra)} training images, each scored against the training patients of the other {FOLDS - 1} of {FOLDS} folds; "
+                "p-values are corrected for the smaller reference. A holdout folder of other patients is the better control."
+            )
+            return posed, extra, ratio
+        self.notes.append(
+            f"The holdout holds {len(holdout)} images; the control was topped up with {len(extra)} training images, each scored against the training "
+            f"patients of the other {FOLDS - 1} of {FOLDS} folds, and p-values are corrected for the smaller reference of these."
+        )
+        start = len(holdout)
+        posed.store.refresh()
+        both = EmbeddedSet(holdout.records + posed.records, holdout.keys + posed.keys, posed.store, posed.outputs)
+        scored = scored + [replace(s, row=start + s.row) for s in extra]
+        return both, scored, (start + ratio * len(extra)) / len(scored)
+
+    def _score_folds(
+        self, control: EmbeddedSet, training: EmbeddedSet, search: CandidateSearch, verified: EmbeddingStore
+    ) -> tuple[list[ScoredImage], float]:
+        """Training images against the patients of the other folds, and how much larger the training set is than their reference."""
         if len(set(training.patients)) < 2:
-            return []
+            return [], 1.0
         folds = min(FOLDS, len(set(training.patients)))
         fold_of = dict(zip(training.patients, patient_folds(training.patients, folds, self.seed), strict=True))
         results: list[ScoredImage] = []
@@ -276,7 +311,7 @@ class Audit:
                 view_differences=self.view_differences,
                 thumbnails=StoredThumbnails(reference),
             )
-            part = score_images(
+            scored = score_images(
                 control.subset(inside),
                 reference,
                 fold_search,
@@ -285,8 +320,8 @@ class Audit:
                 f"control {number + 1}/{folds}",
                 self.score,
             )
-            results += [replace(s, row=inside[s.row], match=outside[s.match], part_match=outside[s.part_match]) for s in part]
-        return sorted(results, key=lambda s: s.row)
+            results += [replace(s, row=inside[s.row], match=outside[s.match], part_match=outside[s.part_match]) for s in scored]
+        return sorted(results, key=lambda s: s.row), folds / (folds - 1)
 
     def _without_near_duplicates(self, control: list[ScoredImage]) -> tuple[list[ScoredImage], list[NearDuplicate]]:
         """The control without the few that agree with a training image as copies do: a person who is in both spoils the calibration.
@@ -303,11 +338,9 @@ class Audit:
             )
         return control, sorted(close, key=lambda n: -n.score)
 
-    def _same_kind(self, training: EmbeddedSet, control: EmbeddedSet) -> TwoSampleResult | None:
-        """Training against a holdout by the encoder's early features, which see texture and contrast; None when there is nothing to test."""
+    def _same_kind(self, training: EmbeddedSet, control: EmbeddedSet) -> TwoSampleResult:
+        """Training against a holdout by the encoder's early features, which see texture and contrast."""
         name = SCANNER_FEATURES if SCANNER_FEATURES in training.outputs else "embedding"
-        if self.holdout is None or name not in training.outputs:
-            return None
         with self._timed("calibrate"):
             return classifier_two_sample_test(
                 training.single_pose()[name], training.patients, control.single_pose()[name], control.patients
@@ -321,8 +354,10 @@ class Audit:
             values, parts = np.array([s.score for s in scored]), np.array([s.part for s in scored])
             p, part_p = null.p_values(values), part_null.p_values(parts)
             q, part_q = q_values(p, self.correction), q_values(part_p, self.correction)
-            whole = (q <= self.fdr) & np.array([s.verified >= LEAST_VERIFIED for s in scored])
-            part = (part_q <= self.fdr) & (parts >= LEAST_PART) & ~whole
+            verified = np.array([s.verified for s in scored])
+            beyond, part_beyond = self._beyond(verified, parts, control)
+            whole = ((q <= self.fdr) & (verified >= LEAST_VERIFIED)) | beyond
+            part = (((part_q <= self.fdr) & (parts >= LEAST_PART)) | part_beyond) & ~whole
         with self._timed("explain findings"):
             findings: list[Finding | None] = [Finding("part") if one else None for one in part]
             rows = np.flatnonzero(whole)
@@ -335,7 +370,7 @@ class Audit:
             Evidence(
                 p,
                 flagged,
-                np.array([s.verified >= CLOSE_PAIR for s in scored]),
+                verified >= CLOSE_PAIR,
                 np.array([s.verified >= CLOSE_PAIR for s in control], dtype=bool),
                 len(set(training.patients)),
                 len(set(patients)),
@@ -346,7 +381,9 @@ class Audit:
             )
         )
         cut, part_cut = (value[hit].min() if hit.any() else np.inf for value, hit in ((values, whole), (parts, part)))
-        as_close = sum(s.score >= cut or (s.part >= part_cut and s.part >= LEAST_PART) for s in control)
+        as_close = sum(
+            (s.score >= cut and s.verified >= LEAST_VERIFIED) or (s.part >= part_cut and s.part >= LEAST_PART) for s in control
+        )
         shares = wilson(int(flagged.sum()), len(flagged)), wilson(int(as_close), len(control))
         tables = AuditTables(
             training,
@@ -365,10 +402,21 @@ class Audit:
         )
         summary = self._summary(conclusion, tables, shares, null, kinds, same_kind)
         with self._timed("report"):
-            pair = search.patches and (lambda s: self._pair(synthetic, training, search, s))
-            rows = write_report(self.output, tables, summary, self.redact, pair)
+            pair = partial(self._pair, synthetic, training, search)
+            written = write_report(self.output, tables, summary, self.redact, pair)
         status = GATE_STATUS[conclusion.verdict.value] if self.gate else 0
-        return AuditResult(conclusion, summary, rows, self.output, status)
+        return AuditResult(conclusion, summary, written, self.output, status)
+
+    @staticmethod
+    def _beyond(verified: np.ndarray, parts: np.ndarray, control: list[ScoredImage]) -> tuple[np.ndarray, np.ndarray]:
+        """bool [M] each: the whole image, and a region, agrees as copies do and far more than in any control image."""
+        if not control:
+            return np.zeros(len(verified), bool), np.zeros(len(parts), bool)
+        highest, left = max(s.verified for s in control), 1 - max(s.part for s in control)
+        return (
+            verified >= max(CLOSE_PAIR, highest + BEYOND_SCORE),
+            1 - parts <= min(1 - CLOSE_PART, left / BEYOND_PART),
+        )
 
     def _pair(self, synthetic: EmbeddedSet, training: EmbeddedSet, search: CandidateSearch, s: ScoredImage) -> AlignedPair:
         assert search.patches is not None
@@ -380,6 +428,13 @@ class Audit:
             synthetic.native_shapes([s.row])[0],
             training.native_shapes([s.match])[0],
         )
+
+    def _control_words(self, control: list[ScoredImage], control_set: EmbeddedSet) -> str:
+        if self.holdout is None:
+            return "training patients, patient-wise folds"
+        held = {record.id for record in self.holdout.image_set.records}
+        extra = sum(control_set.records[s.row].id not in held for s in control)
+        return f"holdout, topped up with {extra} training images" if extra else "holdout"
 
     def _trend(self, tables: AuditTables) -> dict[str, Any] | None:
         """Flagged share of training images by how often they were shown: the column ``repeats``, and files of the same bytes."""
@@ -428,7 +483,7 @@ class Audit:
             "smallest_p_value": null.smallest,
             "smallest_patient_p_value": null.smallest_of_patient,
             "effective_control": round(null.effective_size, 1),
-            "control": "holdout" if self.holdout else "training patients, patient-wise folds",
+            "control": self._control_words(tables.control, tables.control_set),
             "control_against_training": None if same_kind is None else {"auc": same_kind.auc, "p_value": same_kind.p_value},
             "patient_source": self.training.image_set.patient_source,
             "notes": self.notes + self._patient_note(),

@@ -1,0 +1,93 @@
+"""Copy, neighbour, blend: what the match explains and what else is in the image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from doppelscan.images import SquareThumbnaild, generate_cohort, plant_copy
+from doppelscan.search import PatchSearch
+from doppelscan.verify import Pose, Registration, explained_share, interpolation_loss, second_sources
+from doppelscan.verify.agreement import mild_bending
+
+
+def thumbnail(image) -> torch.Tensor:
+    return torch.from_numpy(SquareThumbnaild("image", 128)({"image": image[None]})["thumbnail"])
+
+
+@pytest.fixture(scope="module")
+def training():
+    images = generate_cohort(30, 1, 160, seed=5)[0][:, 0].numpy().astype(np.float32) / 255
+    return images, torch.stack([thumbnail(i) for i in images])
+
+
+@pytest.fixture(scope="module")
+def search(training):
+    return PatchSearch().fit(training[1][:24])
+
+
+def aligned(query, training, match, search, pose=None):
+    found = Pose() if pose is None else pose
+    return Registration().pair(thumbnail(query), training[1][match], found, search.descriptor)
+
+
+@pytest.mark.parametrize("name", ["exact", "noise", "gamma 1.5", "bias field", "elastic", "JPEG", "blur"])
+def test_a_copy_is_explained_whatever_was_done_to_it(training, search, name):
+    copy = plant_copy(training[0][3], name, np.random.default_rng(0))
+    assert aligned(copy, training, 3, search).explained > 0.95
+
+
+def test_another_patient_is_not_explained(training, search):
+    shares = [aligned(training[0][i], training, 3, search).explained for i in range(24, 30)]
+    assert max(shares) < 0.9
+
+
+def test_agreement_map_lies_in_the_frame_of_the_image(training, search):
+    """Left half from training 3, the rest from a stranger, all turned by 90 degrees: agreement lies where the half went."""
+    image = training[0][25].copy()
+    image[:, :80] = training[0][3][:, :80]
+    pair = aligned(np.rot90(image).copy(), training, 3, search, Pose(False, 1))
+    bottom, top = pair.agreement_map[70:], pair.agreement_map[:58]  # left goes to the bottom under a counter-clockwise turn
+    assert np.nanmean(bottom) > 0.75 and np.nanmean(top) < 0.5 and np.nanmean(bottom) > np.nanmean(top) + 0.4
+
+
+def test_both_sources_of_a_blend_are_found_and_a_copy_has_one(training, search):
+    images, thumbs = training
+    queries = [0.65 * images[i] + 0.35 * images[i + 10] for i in range(6)] + [images[i] for i in range(6)]
+    pairs = [aligned(q, training, i % 6, search) for i, q in enumerate(queries)]
+    matches = np.array([i % 6 for i in range(12)])
+    found = second_sources(pairs, matches, thumbs[matches], search)
+    assert (found.mixed_row[:6] == np.arange(10, 16)).all() and found.mixed[:6].min() > 0.6 > found.mixed[6:].max()
+    np.testing.assert_allclose(found.mixed_share[:6], 0.35, atol=0.08)
+
+
+def test_a_half_that_was_set_in_is_found_beside_the_match(training, search):
+    images, thumbs = training
+    queries = []
+    for i in range(6):
+        image = images[i].copy()
+        image[:, 100:] = images[i + 10][:, 100:]
+        queries.append(image)
+    pairs = [aligned(q, training, i, search) for i, q in enumerate(queries)]
+    found = second_sources(pairs, np.arange(6), thumbs[:6], search)
+    assert (
+        (found.set_in_row == np.arange(10, 16)).mean() > 0.8
+        and np.median(found.set_in) > 0.95
+        and (found.set_in_share > 0.03).all()
+    )
+
+
+def test_bending_is_mild_and_brings_an_elastic_copy_back(training):
+    image = torch.from_numpy(training[0][3])[None, None]
+    bent = torch.from_numpy(plant_copy(training[0][3], "elastic", np.random.default_rng(0)))[None, None]
+    everywhere = torch.ones_like(image)
+    before, after = float((bent - image).abs().mean()), float((mild_bending(image, bent, everywhere) - image).abs().mean())
+    assert after < 0.6 * before
+    assert float(explained_share(image, bent, everywhere)) > 0.95
+
+
+def test_small_images_lose_more_to_interpolation(training):
+    thumb = training[1][3]
+    assert (
+        interpolation_loss(thumb, (35, 35)) > interpolation_loss(thumb, (160, 160)) and interpolation_loss(thumb, (160, 160)) < 0.1
+    )

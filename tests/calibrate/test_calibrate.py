@@ -46,6 +46,12 @@ def test_ties_are_neither_all_counted_nor_all_forgotten():
     assert p[0] == p[1] == p[3] and (p == Control(np.array([1.0] * 9 + [3.0])).p_values(scores)).all()
 
 
+def test_an_empty_control_makes_nothing_rare():
+    empty = Control(np.zeros(0), [])
+    assert (empty.p_values(np.array([0.1, 9.0])) == 1).all() and empty.smallest == 1
+    assert (empty.group_p_values([np.array([9.0])]) == 1).all()
+
+
 def test_smaller_reference_makes_p_larger_and_at_most_one():
     scores, control = np.array([0.0, 1.0]), np.array([0.5, 0.6, 0.7])
     np.testing.assert_allclose(Control(control, reference_ratio=1.25).p_values(scores), [1.0, 1.25 / 4])

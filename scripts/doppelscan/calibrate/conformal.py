@@ -20,7 +20,7 @@ class Control:
     number of images of an image's patient and rho the intraclass correlation of the ranks of the scores.
 
     Args:
-        scores: float [n], n >= 1, higher is more suspicious.
+        scores: float [n], higher is more suspicious; with none every p-value is 1.
         patients: patient of each; None counts every image as a patient.
         reference_ratio: size of the training set over that of the reference that the control was scored against, >= 1. Where the
             control is held out of the training set its reference is smaller, and so is its largest similarity with it; by the
@@ -95,6 +95,8 @@ class Control:
         Returns:
             float64 [G] in (0, 1]; the smallest possible is :attr:`smallest_of_patient`.
         """
+        if not self.by_patient:
+            return np.ones(len(groups))
         sizes = np.array([len(one) for one in self.by_patient])
         typical = int(np.median(sizes))
         result = np.empty(len(groups))

@@ -191,7 +191,7 @@ class Audit:
         with self._timed("score control"):
             control_set, control, ratio = self._score_control(holdout, null, training, search, verified)
         with self._timed("near duplicates"):
-            twice = near_duplicates(training, search, self.registration)
+            twice = near_duplicates(training, search, self.registration, verified)
             control, close = self._without_near_duplicates(control)
         same_kind = None if holdout is None else self._same_kind(training, holdout)
         return self._conclude(training, synthetic, scored, control_set, control, ratio, search, close + twice, same_kind)

@@ -9,16 +9,24 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from doppelscan.search import CandidateSearch
+from doppelscan.search import CandidateSearch, EmbeddingStore
 from doppelscan.verify import Registration, interpolation_loss, second_sources
-from doppelscan.workflows.scoring import CLOSE_PAIR, EmbeddedSet, ScoredImage, verified_score
+from doppelscan.workflows.scoring import (
+    AGREEMENT,
+    CLOSE_PAIR,
+    DETAIL,
+    EmbeddedSet,
+    ScoredImage,
+    registered_pairs,
+    verified_score,
+)
 
 __all__ = ["KINDS", "Finding", "NearDuplicate", "explain", "near_duplicates"]
 
 KINDS = ("copy", "blend", "part", "same patient?")
 # Of the fine structure, what the match must explain for the image and not only its patient to be the source; a slice 1 mm away explains
 # 0.92 to 0.965 (docs/benchmarks.md). Images of few pixels lose structure when they are moved, which is allowed for by half.
-EXPLAINED, USUAL_LOSS = 0.97, 0.03
+EXPLAINED, USUAL_LOSS = 0.966, 0.03
 MIXED = 0.6
 SET_IN, SET_IN_SHARE = 0.9, 0.03
 BLOCK = 64
@@ -104,7 +112,9 @@ def explain(
     return result
 
 
-def near_duplicates(training: EmbeddedSet, search: CandidateSearch, registration: Registration) -> list[NearDuplicate]:
+def near_duplicates(
+    training: EmbeddedSet, search: CandidateSearch, registration: Registration, verified: EmbeddingStore
+) -> list[NearDuplicate]:
     """Training images of different patients that agree as copies do: one person under two names, or a scan that was exported twice.
 
     Each image's nearest of another patient by the whitened embedding; the nearest 40 pairs of patients are registered.
@@ -125,15 +135,12 @@ def near_duplicates(training: EmbeddedSet, search: CandidateSearch, registration
             chosen.setdefault((first, second), (int(row), other))
     found = []
     for row, other in chosen.values():
-        pair = registration(
-            training.thumbnails([row])[0],
-            training.thumbnails([other]),
-            shape=training.native_shapes([row])[0],
-            shapes=training.native_shapes([other]),
-            poses=np.array([[0, 4]]),
-            descriptor=search.patches.descriptor,
-        )[0]
-        score = verified_score(pair.detail, pair.agreement)
+        descriptor, poses = search.patches.descriptor, np.array([[0, 4]])
+        key, pairs = registered_pairs(training, row, training, [other], poses, registration, descriptor, verified)
+        if key not in verified:
+            verified.add(key, {"pairs": pairs})
+        score = verified_score(float(pairs[0, DETAIL]), float(pairs[0, AGREEMENT]))
         if score >= CLOSE_PAIR:
             found.append(NearDuplicate(False, row, other, score))
+    verified.flush()
     return sorted(found, key=lambda n: -n.score)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,14 @@ __all__ = [
     "StoredFeatures",
     "StoredThumbnails",
     "combined_score",
+    "registered_pairs",
     "score_images",
     "verified_score",
 ]
 
 QUERY_BLOCK = 128
 PAIR_COLUMNS = 11
+DETAIL, AGREEMENT = 8, 9
 # Share of a copied region: cells above this, joined to the one that agrees best.
 REGION = 0.8
 # A pair whose verified score is at least this agrees as copies do: unrelated people reached 0.65 in five cohorts (docs/benchmarks.md).
@@ -218,7 +220,12 @@ def score_images(
         for start in range(0, len(queries), QUERY_BLOCK):
             rows = list(range(start, min(start + QUERY_BLOCK, len(queries))))
             proposals = search.propose(queries.features(rows), queries.thumbnails(rows))
-            verify = partial(_verified_pairs, queries, training, proposals, registration, descriptor, verified)
+
+            def verify(position: int, row: int, proposals: Proposals = proposals) -> tuple[str, np.ndarray]:
+                candidates = _candidates(proposals, position)
+                poses = None if proposals.poses is None else proposals.poses[position, : len(candidates)]
+                return registered_pairs(queries, row, training, candidates, poses, registration, descriptor, verified)
+
             with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
                 for position, (key, found) in enumerate(pool.map(verify, range(len(rows)), rows)):
                     if key not in verified:
@@ -235,19 +242,17 @@ def _candidates(proposals: Proposals, position: int) -> list[int]:
     return [int(c) for c in proposals.rows[position] if c >= 0]
 
 
-def _verified_pairs(
+def registered_pairs(
     queries: EmbeddedSet,
+    row: int,
     training: EmbeddedSet,
-    proposals: Proposals,
+    candidates: Sequence[int],
+    poses: np.ndarray | None,
     registration: Registration,
     descriptor: PatchDescriptor,
     verified: EmbeddingStore,
-    position: int,
-    row: int,
 ) -> tuple[str, np.ndarray]:
-    """Key and registered pairs, float32 [refined, 11], of one image; taken from the store when they are there."""
-    candidates = _candidates(proposals, position)
-    poses = None if proposals.poses is None else proposals.poses[position, : len(candidates)]
+    """Key and registered pairs, float32 [refined, 11], of one image; taken from ``verified`` when they are there."""
     key = fingerprint(
         queries.keys[row],
         [training.keys[c] for c in candidates],

@@ -40,7 +40,7 @@ def place(tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("docs")
     write_sample(folder / "sample", training=7, holdout=7, novel=1, copies=3)
-    for name in ("configs", "bundles", "Makefile", "tests"):
+    for name in ("configs", "bundles", "docs", "Makefile", "tests"):
         (folder / name).symlink_to(ROOT / name)
     return folder
 

@@ -22,7 +22,8 @@ class Commands:
             synthetic: the images that the model made.
             output: folder for scores.csv, summary.json and report.html.
             holdout: real images of other patients, the control.
-            settings: keys of configs/audit.json: --patient-pattern REGEX, --fdr 0.05, --store DIR, --redact, --gate,
+            settings: keys of configs/audit.json: --patient-pattern REGEX, --fdr 0.05, --correction bh|by,
+                --score combined|verified|deepssim|mi, --store DIR, --redact, --gate,
                 --slice-axis axial, --slice-range 0.25,0.75, --slice-step N, --channel N, --device cuda, --seed N.
         """
         from doppelscan.workflows.run import audit

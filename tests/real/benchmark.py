@@ -5,7 +5,8 @@
 Patients of each source (those that did not train the encoder, see split.py) are split into training and novel. Copies of
 training images are planted with each of the 21 transforms; novel images go through the same transform, so that the transform
 itself gives nothing away. Scores: the deepssim head, the whitened identity head (embedding), the Memorization Index
-(similarity), the verified pair (detail), and the combined score that the audit ranks by.
+(similarity), the verified pair (detail, agreement), and the combined score that the audit ranks by. A pose is right within 1 degree and
+1 % of the field of what was planted.
 """
 
 from __future__ import annotations
@@ -21,15 +22,42 @@ import numpy as np
 from doppelscan.images import COPY_TRANSFORMS, ImageRecord, ImageSet, PlantedCopies, plant_copy, read_pixels
 from doppelscan.images.transforms import take_slice, window
 from doppelscan.search import CandidateSearch, EmbeddingStore
-from doppelscan.verify import Registration
+from doppelscan.verify import Pose, Registration
 from doppelscan.workflows import RecordDataset
 from doppelscan.workflows.run import audit_workflow
-from doppelscan.workflows.scoring import EmbeddedSet, score_images
+from doppelscan.workflows.scoring import EmbeddedSet, StoredThumbnails, score_images
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 from split import rows, trains
 
-COLUMNS = ("deepssim", "embedding", "similarity", "detail", "score")
+COLUMNS = ("deepssim", "embedding", "similarity", "detail", "agreement", "score")
+POSES = {
+    "rotation 3": Pose(rotation=3.0),
+    "rotation 5": Pose(rotation=-5.0),
+    "rotation 10": Pose(rotation=10.0),
+    "rotation 15": Pose(rotation=-15.0),
+    "flip-x": Pose(flip=True),
+    "flip-y": Pose(flip=True, quarter_turns=2),
+    "quarter turn": Pose(quarter_turns=1),
+    "shift 6 %": Pose(shift_x=0.06, shift_y=-0.06),
+    "crop 15 %": Pose(scale=1 / 0.85),
+    "flip, rotation, noise": Pose(flip=True, rotation=8.0),
+}
+
+
+def pose_is_right(found: Pose, planted: Pose) -> bool:
+    """Rotation within 1 degree and shift within 1 % of the field, of the whole maps: a turn of 89.5 degrees is one of 90."""
+
+    def matrix(pose: Pose) -> np.ndarray:
+        flip = np.diag([-1.0 if pose.flip else 1.0, 1.0, 1.0])
+        turn = np.linalg.matrix_power(np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]), pose.quarter_turns)
+        return flip @ turn @ np.vstack([pose.sampling_matrix(), [0, 0, 1]])
+
+    between = np.linalg.inv(matrix(planted)) @ matrix(found)
+    if np.linalg.det(between[:2, :2]) <= 0:
+        return False
+    angle = np.degrees(np.arctan2(between[1, 0] - between[0, 1], between[0, 0] + between[1, 1]))
+    return bool(abs(angle) <= 1 and np.abs(between[:2, 2]).max() / 2 <= 0.01)
 
 
 def load_source(mri: Path, source: str) -> list[tuple[str, np.ndarray]]:
@@ -74,7 +102,12 @@ def evaluate(mri: Path, source: str, count: int, work: Path, seed: int, names: l
     posed = embed(write(work / "posed", training, "posed-store"), 8)
     differences = evaluator.view_differences(reference.thumbnails(range(min(300, len(reference)))))
     search = CandidateSearch().fit(
-        reference.single_pose(), reference.patients, posed.features(), np.arange(len(posed)), view_differences=differences
+        reference.single_pose(),
+        reference.patients,
+        posed.features(),
+        np.arange(len(posed)),
+        view_differences=differences,
+        thumbnails=StoredThumbnails(reference),
     )
     registration = Registration()
     verified = EmbeddingStore(work / "verified", "benchmark")
@@ -108,13 +141,15 @@ def evaluate(mri: Path, source: str, count: int, work: Path, seed: int, names: l
         entry["source_right"] = float(
             np.mean([training[s.match][0] == made[s.row][0] and s.match == copied[s.row] for s in scored if truth[s.row]])
         )
+        right = [s for s in scored if truth[s.row] and s.match == copied[s.row]]
+        entry["pose_right"] = float(np.mean([pose_is_right(s.pose, POSES.get(name, Pose())) for s in right])) if right else 0.0
         entry.update(retrieval(queries, search, copied))
         entry["verdict_right"] = float(np.mean([s.ssim > 0.60 for s in scored if truth[s.row]]))
         result["transforms"][name] = entry
         print(
             f"{source:22s} {name:24s}",
             " ".join(f"{c} {entry[c]['auc']:.3f}" for c in COLUMNS if c in entry),
-            f"right {entry['source_right']:.2f} first {entry['retrieved_first']:.2f} top20 {entry['retrieved_20']:.2f}",
+            f"right {entry['source_right']:.2f} pose {entry['pose_right']:.2f} first {entry['retrieved_first']:.2f} top20 {entry['retrieved_20']:.2f}",
             flush=True,
         )
     return result
@@ -132,19 +167,21 @@ def retrieval(queries: EmbeddedSet, search: CandidateSearch, copied: list[int]) 
 
 def table(results: dict) -> str:
     lines = [
-        "| source | transform | " + " | ".join(f"AUC {c}" for c in COLUMNS) + " | recall at 1 % FP | source right | in first 20 |",
-        "|---" * 10 + "|",
+        "| source | transform | "
+        + " | ".join(f"AUC {c}" for c in COLUMNS)
+        + " | recall at 1 % FP | source right | pose right | in first 20 |",
+        "|---" * 12 + "|",
     ]
     for source, result in results.items():
         sums = defaultdict(list)
         for name, e in [*result["transforms"].items(), ("**mean**", None), ("**worst**", None)]:
             if e is not None:
                 values = [e.get(c, {}).get("auc", float("nan")) for c in COLUMNS]
-                values += [e["score"]["recall_at_1pc"], e["source_right"], e["retrieved_20"]]
+                values += [e["score"]["recall_at_1pc"], e["source_right"], e["pose_right"], e["retrieved_20"]]
                 for i, v in enumerate(values):
                     sums[i].append(v)
             else:
-                values = [(np.mean if "mean" in name else np.min)(sums[i]) for i in range(8)]
+                values = [(np.mean if "mean" in name else np.min)(sums[i]) for i in range(10)]
             lines.append(f"| {source} | {name} | " + " | ".join(f"{v:.3f}" for v in values) + " |")
     return "\n".join(lines)
 

@@ -44,7 +44,7 @@ def _overlay(image: np.ndarray, agreement: np.ndarray) -> np.ndarray:
     grey = np.repeat(image.astype(np.float32)[..., None], 3, -1) * 0.8
     # Cells reach over the edge of the anatomy; the black around it agrees with everything.
     lit = np.clip(image.astype(np.float32) / 25, 0, 1)
-    amount = (lit * np.clip((np.nan_to_num(agreement, nan=0.0) - 0.2) / 0.7, 0, 1))[..., None] * 0.75
+    amount = (lit * np.clip((np.nan_to_num(agreement, nan=0.0) - 0.2) / 0.7, 0, 1))[..., None] * 0.6
     return np.round(grey + amount * (np.array([46, 160, 140], np.float32) - grey)).astype(np.uint8)
 
 

@@ -24,7 +24,6 @@ from doppelscan.calibrate import (
     classifier_two_sample_test,
     conclude,
     duplication_trend,
-    q_values,
     residual_risk,
     wilson,
 )
@@ -35,17 +34,12 @@ from doppelscan.report import AuditTables, write_report
 from doppelscan.search import CandidateSearch, EmbeddingStore, fingerprint
 from doppelscan.verify import AlignedPair, Registration
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
-from doppelscan.workflows.findings import KINDS, Finding, NearDuplicate, explain, near_duplicates
+from doppelscan.workflows.findings import KINDS, Finding, NearDuplicate, explain, flag_images, near_duplicates
 from doppelscan.workflows.scoring import CLOSE_PAIR, SCORES, EmbeddedSet, ScoredImage, StoredThumbnails, score_images
 
 __all__ = ["Audit", "AuditResult"]
 
 FOLDS = 5
-# Rare is not enough: a flag also needs a pair that agrees. Unrelated people reach this now and then, copies nearly always.
-LEAST_VERIFIED, LEAST_PART = 0.6, 0.8
-# Few copies among many images have no q-value below the rate, however clear they are. Far beyond every control image, by this
-# much in the verified score or by this factor in what a region leaves to perfect agreement, they are flagged all the same.
-BEYOND_SCORE, BEYOND_PART, CLOSE_PART = 0.1, 3.0, 0.985
 SCANNER_FEATURES = "layer2"
 GATE_STATUS = {"memorization found": 3, "cannot conclude": 4, "no memorization found": 0}
 
@@ -351,26 +345,20 @@ class Audit:
             patients = [control_set.patients[s.row] for s in control]
             null = Control(np.array([s.score for s in control]), patients, ratio, self.seed)
             part_null = Control(np.array([s.part for s in control]), patients, ratio, self.seed)
-            values, parts = np.array([s.score for s in scored]), np.array([s.part for s in scored])
-            p, part_p = null.p_values(values), part_null.p_values(parts)
-            q, part_q = q_values(p, self.correction), q_values(part_p, self.correction)
-            verified = np.array([s.verified for s in scored])
-            beyond, part_beyond = self._beyond(verified, parts, control)
-            whole = ((q <= self.fdr) & (verified >= LEAST_VERIFIED)) | beyond
-            part = (((part_q <= self.fdr) & (parts >= LEAST_PART)) | part_beyond) & ~whole
+            flags = flag_images(scored, control, null, part_null, self.fdr, self.correction)
         with self._timed("explain findings"):
-            findings: list[Finding | None] = [Finding("part") if one else None for one in part]
-            rows = np.flatnonzero(whole)
+            findings: list[Finding | None] = [Finding("part") if one else None for one in flags.part]
+            rows = np.flatnonzero(flags.whole)
             found = explain([scored[i] for i in rows], synthetic, training, search, self.registration)
             for i, finding in zip(rows, found, strict=True):
                 findings[i] = finding
-        flagged = whole | part
+        flagged = flags.whole | flags.part
         kinds = {kind: sum(f is not None and f.kind == kind for f in findings) for kind in KINDS}
         conclusion = conclude(
             Evidence(
-                p,
+                flags.p,
                 flagged,
-                verified >= CLOSE_PAIR,
+                np.array([s.verified >= CLOSE_PAIR for s in scored]),
                 np.array([s.verified >= CLOSE_PAIR for s in control], dtype=bool),
                 len(set(training.patients)),
                 len(set(patients)),
@@ -380,23 +368,19 @@ class Audit:
                 same_kind,
             )
         )
-        cut, part_cut = (value[hit].min() if hit.any() else np.inf for value, hit in ((values, whole), (parts, part)))
-        as_close = sum(
-            (s.score >= cut and s.verified >= LEAST_VERIFIED) or (s.part >= part_cut and s.part >= LEAST_PART) for s in control
-        )
-        shares = wilson(int(flagged.sum()), len(flagged)), wilson(int(as_close), len(control))
+        shares = wilson(int(flagged.sum()), len(flagged)), wilson(flags.control_as_close, len(control))
         tables = AuditTables(
             training,
             synthetic,
             scored,
-            p,
-            q,
+            flags.p,
+            flags.q,
             flagged,
             control_set,
             control,
             null,
-            part_p,
-            part_q,
+            flags.part_p,
+            flags.part_q,
             findings,
             twice,
         )
@@ -406,17 +390,6 @@ class Audit:
             written = write_report(self.output, tables, summary, self.redact, pair)
         status = GATE_STATUS[conclusion.verdict.value] if self.gate else 0
         return AuditResult(conclusion, summary, written, self.output, status)
-
-    @staticmethod
-    def _beyond(verified: np.ndarray, parts: np.ndarray, control: list[ScoredImage]) -> tuple[np.ndarray, np.ndarray]:
-        """bool [M] each: the whole image, and a region, agrees as copies do and far more than in any control image."""
-        if not control:
-            return np.zeros(len(verified), bool), np.zeros(len(parts), bool)
-        highest, left = max(s.verified for s in control), 1 - max(s.part for s in control)
-        return (
-            verified >= max(CLOSE_PAIR, highest + BEYOND_SCORE),
-            1 - parts <= min(1 - CLOSE_PART, left / BEYOND_PART),
-        )
 
     def _pair(self, synthetic: EmbeddedSet, training: EmbeddedSet, search: CandidateSearch, s: ScoredImage) -> AlignedPair:
         assert search.patches is not None

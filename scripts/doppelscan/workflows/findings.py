@@ -1,4 +1,4 @@
-"""What kind of finding a flagged image is: a copy, perhaps only the same patient, a blend of two, or a part; and people who are there twice."""
+"""Which images are flagged, and of what kind each finding is: a copy, perhaps only the same patient, a blend, or a part; and people who are there twice."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from doppelscan.calibrate import Control, q_values
 from doppelscan.search import CandidateSearch, EmbeddingStore
 from doppelscan.verify import Registration, interpolation_loss, second_sources
 from doppelscan.workflows.scoring import (
@@ -21,7 +22,7 @@ from doppelscan.workflows.scoring import (
     verified_score,
 )
 
-__all__ = ["KINDS", "Finding", "NearDuplicate", "explain", "near_duplicates"]
+__all__ = ["KINDS", "Finding", "Flags", "NearDuplicate", "explain", "flag_images", "near_duplicates"]
 
 KINDS = ("copy", "blend", "part", "same patient?")
 # Of the fine structure, what the match must explain for the image and not only its patient to be the source; a slice 1 mm away explains
@@ -30,7 +31,15 @@ EXPLAINED, USUAL_LOSS = 0.966, 0.03
 MIXED = 0.6
 SET_IN, SET_IN_SHARE = 0.9, 0.03
 BLOCK = 64
-PAIRS_CHECKED = 40
+# Whole images and regions are two families of tests, whose false discovery rates add up: most of the rate goes to the first.
+WHOLE_RATE = 0.8
+# Rare is not enough: a flag also needs a pair that agrees. Unrelated people reach this now and then, copies nearly always.
+LEAST_VERIFIED, LEAST_PART = 0.6, 0.8
+# Few copies among many images have no q-value below the rate, however clear they are. Far beyond every control image, by this
+# much in the verified score or by this factor in what a region leaves to perfect agreement, they are flagged all the same.
+BEYOND_SCORE, BEYOND_PART, CLOSE_PART = 0.1, 5.0, 0.995
+# A region of some dozen strangers may agree by accident; of fewer controls their highest says little.
+BEYOND_CONTROL = 100
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,64 @@ class NearDuplicate:
     row: int
     training_row: int
     score: float
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Of M synthetic images.
+
+    Attributes:
+        p, q: float64 [M], of the whole image; q-values of both families together hold the rate.
+        part_p, part_q: float64 [M], of its best region.
+        whole: bool [M], flagged by the whole image.
+        part: bool [M], flagged by a region only.
+        control_as_close: number of control images that score as high as the lowest of the flagged.
+    """
+
+    p: np.ndarray
+    q: np.ndarray
+    part_p: np.ndarray
+    part_q: np.ndarray
+    whole: np.ndarray
+    part: np.ndarray
+    control_as_close: int
+
+
+def flag_images(
+    scored: Sequence[ScoredImage],
+    control: Sequence[ScoredImage],
+    null: Control,
+    part_null: Control,
+    fdr: float,
+    correction: str = "bh",
+) -> Flags:
+    """Flag by q-value, or far beyond every control image; docs/interpretation.md has the rules in words.
+
+    Args:
+        scored: the synthetic images.
+        control: the control images.
+        null: the control's scores.
+        part_null: the same of its best regions.
+        fdr: false discovery rate of all flags.
+        correction: see :func:`doppelscan.calibrate.q_values`.
+    """
+    values, parts, verified = (np.array([getattr(s, name) for s in scored]) for name in ("score", "part", "verified"))
+    p, part_p = null.p_values(values), part_null.p_values(parts)
+    q = np.minimum(1, q_values(p, correction) / WHOLE_RATE)
+    part_q = np.minimum(1, q_values(part_p, correction) / (1 - WHOLE_RATE))
+    beyond, part_beyond = np.zeros(len(values), bool), np.zeros(len(values), bool)
+    if control:
+        beyond = verified >= max(CLOSE_PAIR, max(s.verified for s in control) + BEYOND_SCORE)
+    if len(control) >= BEYOND_CONTROL:
+        left = 1 - max(s.part for s in control)
+        part_beyond = 1 - parts <= min(1 - CLOSE_PART, left / BEYOND_PART)
+    whole = ((q <= fdr) & (verified >= LEAST_VERIFIED)) | beyond
+    part = (((part_q <= fdr) & (parts >= LEAST_PART)) | part_beyond) & ~whole
+    cut, part_cut = (value[hit].min() if hit.any() else np.inf for value, hit in ((values, whole), (parts, part)))
+    as_close = sum(
+        (s.score >= cut and s.verified >= LEAST_VERIFIED) or (s.part >= part_cut and s.part >= LEAST_PART) for s in control
+    )
+    return Flags(p, q, part_p, part_q, whole, part, int(as_close))
 
 
 def explain(

@@ -11,7 +11,7 @@ import torch
 
 from doppelscan.calibrate import Control, q_values
 from doppelscan.search import CandidateSearch, EmbeddingStore
-from doppelscan.verify import Registration, interpolation_loss, second_sources
+from doppelscan.verify import AlignedPair, Registration, interpolation_loss, second_sources
 from doppelscan.workflows.scoring import (
     AGREEMENT,
     CLOSE_PAIR,
@@ -30,6 +30,7 @@ KINDS = ("copy", "blend", "part", "same patient?")
 EXPLAINED, USUAL_LOSS = 0.966, 0.03
 MIXED = 0.6
 SET_IN, SET_IN_SHARE = 0.9, 0.03
+PART_EXPLAINED, PART_AGREES, PART_DISAGREES = 0.9, 0.9, 0.5
 BLOCK = 64
 # Whole images and regions are two families of tests, whose false discovery rates add up: most of the rate goes to the first.
 WHOLE_RATE = 0.8
@@ -37,9 +38,10 @@ WHOLE_RATE = 0.8
 LEAST_VERIFIED, LEAST_PART = 0.6, 0.8
 # Few copies among many images have no q-value below the rate, however clear they are. Far beyond every control image, by this
 # much in the verified score or by this factor in what a region leaves to perfect agreement, they are flagged all the same.
-BEYOND_SCORE, BEYOND_PART, CLOSE_PART = 0.1, 5.0, 0.995
+BEYOND_SCORE, BEYOND_PART, CLOSE_PART = 0.1, 8.0, 0.995
 # A region of some dozen strangers may agree by accident; of fewer controls their highest says little.
-BEYOND_CONTROL = 100
+BEYOND_CONTROL = 50
+PAIRS_CHECKED = 40
 
 
 @dataclass(frozen=True)
@@ -173,10 +175,18 @@ def explain(
                 and training.patients[set_in] != patient
             ):
                 result.append(Finding("blend", explained, set_in, float(found.set_in_share[k])))
+            elif _is_part(pairs[k]) and s.part_match == s.match:
+                result.append(Finding("part", explained))
             else:
                 enough = EXPLAINED - 0.5 * max(0.0, losses[k] - USUAL_LOSS)
                 result.append(Finding("copy" if explained >= enough else "same patient?", explained))
     return result
+
+
+def _is_part(pair: AlignedPair) -> bool:
+    """Some of the image agrees as copies do and much of it not at all, as where a half was set into another person."""
+    cells = pair.cells[pair.counted]
+    return bool(pair.explained < PART_EXPLAINED and (cells > PART_AGREES).mean() >= 0.1 and (cells < PART_DISAGREES).mean() >= 0.25)
 
 
 def near_duplicates(

@@ -10,6 +10,8 @@ from scipy.stats import mannwhitneyu
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.model_selection import StratifiedGroupKFold
 
+from doppelscan.images import evenly_chosen
+
 __all__ = ["TwoSampleResult", "classifier_two_sample_test"]
 
 APART, CHANCE = 0.9, 0.001
@@ -51,7 +53,7 @@ def classifier_two_sample_test(
     """
     sets = []
     for values, patients in ((first, first_patients), (second, second_patients)):
-        chosen = np.unique(np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int))
+        chosen = evenly_chosen(len(values), most)
         sets.append((np.asarray(values, np.float64)[chosen], [str(patients[i]) for i in chosen]))
     if any(len(set(patients)) < FEWEST for _, patients in sets):
         return TwoSampleResult(0.5, 1.0)

@@ -41,7 +41,7 @@ LEAST_VERIFIED, LEAST_PART = 0.6, 0.8
 BEYOND_SCORE, BEYOND_PART, CLOSE_PART = 0.1, 8.0, 0.995
 # A region of some dozen strangers may agree by accident; of fewer controls their highest says little.
 BEYOND_CONTROL = 50
-PAIRS_CHECKED = 40
+PAIRS_CHECKED, ROWS = 40, 256
 
 
 @dataclass(frozen=True)
@@ -200,10 +200,11 @@ def near_duplicates(
     patients = np.unique(training.patients, return_inverse=True)[1]
     embedding = search.embedding
     best, rows = np.empty(len(embedding), np.float32), np.empty(len(embedding), np.int64)
-    for start in range(0, len(embedding), 1024):
-        similarity = embedding[start : start + 1024] @ embedding.T
-        similarity[patients[start : start + 1024, None] == patients[None]] = -2
-        rows[start : start + 1024], best[start : start + 1024] = similarity.argmax(1), similarity.max(1)
+    for start in range(0, len(embedding), ROWS):
+        block = slice(start, start + ROWS)
+        similarity = embedding[block] @ embedding.T
+        similarity[patients[block, None] == patients[None]] = -2
+        rows[block], best[block] = similarity.argmax(1), similarity.max(1)
     chosen: dict[tuple[int, int], tuple[int, int]] = {}
     for row in np.argsort(-best, kind="stable"):
         other = int(rows[row])

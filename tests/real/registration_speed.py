@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import torch
-from doppelscan.images import SquareThumbnaild, generate_cohort, plant_copy, unit_float
+from doppelscan.images import SquareThumbnaild, align, generate_cohort, plant_copy, unit_float
 from doppelscan.search import PatchSearch
 from doppelscan.verify import Registration
 from doppelscan.verify.registration import filled_border
@@ -42,6 +42,10 @@ def main() -> None:
                 f"screening, refinement and measures {total - coarse:.1f} ms an image, together {total:.1f} ms"
             )
             seconds = {"coarse": 0.0, "whole": 0.0}
+    start, two = time.perf_counter(), unit_float(training[:2])
+    for query in queries:
+        align(unit_float(query[None]), two, torch.eye(2, 3).expand(2, 2, 3), torch.ones(1, 1, 128, 128), 6)
+    print(f"refinement at full size alone, best two: {1e3 * (time.perf_counter() - start) / QUERIES:.1f} ms an image")
 
 
 if __name__ == "__main__":

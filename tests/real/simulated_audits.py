@@ -28,7 +28,12 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def scored(row: dict[str, str]) -> SimpleNamespace:
     detail, agreement = float(row["detail"]), float(row["agreement"])
-    return SimpleNamespace(score=float(row["score"]), part=float(row["part"]), verified=verified_score(detail, agreement))
+    return SimpleNamespace(
+        score=float(row["score"]),
+        part=float(row["part"]),
+        part_share=float(row["part_share"]),
+        verified=verified_score(detail, agreement),
+    )
 
 
 def main() -> None:

@@ -41,6 +41,8 @@ LEAST_VERIFIED, LEAST_PART = 0.6, 0.8
 BEYOND_SCORE, BEYOND_PART, CLOSE_PART = 0.1, 8.0, 0.995
 # A region of some dozen strangers may agree by accident; of fewer controls their highest says little.
 BEYOND_CONTROL = 50
+# A region of this share of the structure, and twice the largest of the control, is beyond it whatever the control's size.
+BEYOND_SHARE, SHARED_PART = 0.3, 0.98
 PAIRS_CHECKED, ROWS = 40, 256
 
 
@@ -127,6 +129,10 @@ def flag_images(
     if len(control) >= BEYOND_CONTROL:
         left = 1 - max(s.part for s in control)
         part_beyond = 1 - parts <= min(1 - CLOSE_PART, left / BEYOND_PART)
+    if control:
+        shares = np.array([s.part_share for s in scored])
+        large = shares >= max(BEYOND_SHARE, 2 * max(s.part_share for s in control))
+        part_beyond |= large & (parts >= max(SHARED_PART, max(s.part for s in control)))
     whole = ((q <= fdr) & (verified >= LEAST_VERIFIED)) | beyond
     part = (((part_q <= fdr) & (parts >= LEAST_PART)) | part_beyond) & ~whole
     cut, part_cut = (value[hit].min() if hit.any() else np.inf for value, hit in ((values, whole), (parts, part)))

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from doppelscan.calibrate import Control
+from doppelscan.calibrate import KINDS, Control
 from doppelscan.report import SCORE_COLUMNS, AuditTables, to_csv, write_report
 from doppelscan.verify import AlignedPair, Pose
-from doppelscan.workflows.findings import KINDS, Finding, NearDuplicate
+from doppelscan.workflows.findings import Finding, NearDuplicate
 from doppelscan.workflows.scoring import ScoredImage
 
 IMAGES = 40

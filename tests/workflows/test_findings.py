@@ -14,7 +14,12 @@ from doppelscan.images import InputError, generate_cohort, plant_copy
 from made_files import save_png
 from scipy import ndimage
 
-PATTERN = r"^(?:t|h)?([a-z]+\d+)"
+
+def write_people(root: Path, people: np.ndarray, training: int, holdout: int) -> None:
+    """The first of ``people`` as training images, those up to ``holdout`` as the holdout."""
+    for i in range(holdout):
+        part = "training" if i < training else "holdout"
+        save_png(root / part / f"{part[0]}{i:03d}.png", people[i])
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +33,7 @@ def sets(people, tmp_path_factory) -> dict[str, Path]:
     """30 training and 60 holdout people; synthetic: 4 copies, 4 halves, 4 blends, 12 novel images."""
     root = tmp_path_factory.mktemp("kinds")
     rng = np.random.default_rng(0)
-    for i in range(30):
-        save_png(root / "training" / f"t{i:03d}.png", people[i])
-    for i in range(30, 90):
-        save_png(root / "holdout" / f"h{i:03d}.png", people[i])
+    write_people(root, people, 30, 90)
     for k in range(4):
         save_png(root / "synthetic" / f"copy{k}.png", plant_copy(people[k], "rotation 5", rng))
         half = people[90 + k].copy()
@@ -84,10 +86,7 @@ def test_a_blend_names_both_sources_and_the_weight_of_the_second(audited):
 def test_a_neighbouring_slice_may_only_be_the_same_patient(people, tmp_path):
     """Structure of its own in every place, as the next slice has, and everything else the same."""
     rng = np.random.default_rng(3)
-    for i in range(20):
-        save_png(tmp_path / "training" / f"t{i}.png", people[i])
-    for i in range(20, 60):
-        save_png(tmp_path / "holdout" / f"h{i}.png", people[i])
+    write_people(tmp_path, people, 20, 60)
     for i in range(4):
         other = ndimage.gaussian_filter(rng.standard_normal((128, 128)), 1.5)
         other *= (people[i] > 0.05) * 0.035 / other.std()
@@ -100,11 +99,8 @@ def test_a_neighbouring_slice_may_only_be_the_same_patient(people, tmp_path):
 
 def test_one_person_under_two_names_is_reported_and_left_out_of_the_control(people, sets, tmp_path):
     rng = np.random.default_rng(1)
-    for i in range(30):
-        save_png(tmp_path / "training" / f"t{i:03d}.png", people[i])
+    write_people(tmp_path, people, 30, 90)
     save_png(tmp_path / "training" / "t900.png", plant_copy(people[5], "rotation 3", rng))
-    for i in range(30, 90):
-        save_png(tmp_path / "holdout" / f"h{i:03d}.png", people[i])
     save_png(tmp_path / "holdout" / "h900.png", plant_copy(people[7], "noise", rng))
     result = doppelscan.audit(
         training=tmp_path / "training", synthetic=sets["synthetic"], holdout=tmp_path / "holdout", output=tmp_path / "out"

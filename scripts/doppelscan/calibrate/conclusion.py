@@ -12,8 +12,10 @@ import numpy as np
 from doppelscan.calibrate.intervals import wilson
 from doppelscan.calibrate.two_sample import TwoSampleResult
 
-__all__ = ["Conclusion", "Evidence", "Verdict", "conclude", "count_kinds"]
+__all__ = ["KINDS", "Conclusion", "Evidence", "Verdict", "conclude", "count_kinds"]
 
+# Of findings, in the order of a report.
+KINDS = ("copy", "blend", "part", "same patient?")
 SMALLEST_PATIENTS = 5
 CLOSE_SHARE = 0.05
 

@@ -10,8 +10,6 @@ from scipy.stats import mannwhitneyu
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.model_selection import StratifiedGroupKFold
 
-from doppelscan.images import evenly_chosen
-
 __all__ = ["TwoSampleResult", "classifier_two_sample_test"]
 
 APART, CHANCE = 0.9, 0.001
@@ -37,7 +35,7 @@ class TwoSampleResult:
 
 
 def classifier_two_sample_test(
-    first: np.ndarray, first_patients: Sequence[Hashable], second: np.ndarray, second_patients: Sequence[Hashable], most: int = 400
+    first: np.ndarray, first_patients: Sequence[Hashable], second: np.ndarray, second_patients: Sequence[Hashable]
 ) -> TwoSampleResult:
     """Lopez-Paz and Oquab 2017, with a shrunk linear discriminant, folds by patient and one vote a patient.
 
@@ -46,15 +44,14 @@ def classifier_two_sample_test(
         first_patients: of each image.
         second: float [m, C], of the other.
         second_patients: of each image.
-        most: images of each set that are used, evenly spread.
 
     Returns:
         the result; AUC 0.5 and p 1 with fewer than 5 patients in either set.
     """
-    sets = []
-    for values, patients in ((first, first_patients), (second, second_patients)):
-        chosen = evenly_chosen(len(values), most)
-        sets.append((np.asarray(values, np.float64)[chosen], [str(patients[i]) for i in chosen]))
+    sets = [
+        (np.asarray(values, np.float64), [str(patient) for patient in patients])
+        for values, patients in ((first, first_patients), (second, second_patients))
+    ]
     if any(len(set(patients)) < FEWEST for _, patients in sets):
         return TwoSampleResult(0.5, 1.0)
     features = np.concatenate([values for values, _ in sets])

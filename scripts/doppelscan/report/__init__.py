@@ -1,7 +1,7 @@
 """Report: table, summary, page, redaction."""
 
 from doppelscan.report.figures import agreement_figure, contamination_figure, roc_figure
-from doppelscan.report.tables import SCORE_COLUMNS, AuditTables, to_csv, to_json, write_atomic
+from doppelscan.report.tables import SCORE_COLUMNS, AuditTables, source_row, to_csv, to_json, write_atomic
 from doppelscan.report.write import ReportError, write_report
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "agreement_figure",
     "contamination_figure",
     "roc_figure",
+    "source_row",
     "to_csv",
     "to_json",
     "write_atomic",

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from doppelscan.calibrate import KINDS
 from doppelscan.deepssim import verdict
 
-__all__ = ["SCORE_COLUMNS", "AuditTables", "to_csv", "to_json", "write_atomic"]
+__all__ = ["SCORE_COLUMNS", "AuditTables", "source_row", "to_csv", "to_json", "write_atomic"]
 
 SCORE_COLUMNS = (
     "image", "patient", "match", "match_patient", "pose", "score", "deepssim", "embedding", "similarity", "mi", "oni",
@@ -76,6 +77,11 @@ def to_csv(columns: Iterable[str], rows: list[dict[str, Any]]) -> str:
     writer.writerow(columns)
     writer.writerows([[_number(row[c]) for c in columns] for row in rows])
     return text.getvalue()
+
+
+def source_row(scored, finding) -> int:
+    """Training row that a finding is of: the region's source for a part, else the match."""
+    return scored.part_match if finding.kind == "part" else scored.match
 
 
 @dataclass
@@ -216,10 +222,8 @@ class AuditTables:
         for s, row, finding in zip(self.scored, rows, self.findings, strict=True):
             if finding is None:
                 continue
-            if finding.kind == "part":
-                source, p = self.training.records[s.part_match], row["part_p_value"]
-            else:
-                source, p = self.training.records[s.match], row["p_value"]
+            source = self.training.records[source_row(s, finding)]
+            p = row["part_p_value" if finding.kind == "part" else "p_value"]
             groups[source.patient].append((source.id, p, row))
             if finding.second_match is not None:
                 second = self.training.records[finding.second_match]
@@ -228,10 +232,7 @@ class AuditTables:
             {
                 "patient": patient,
                 "flagged_images": len(members),
-                **{
-                    kind: sum(row["finding"] == kind for _, _, row in members)
-                    for kind in ("copy", "blend", "part", "same patient?")
-                },
+                **{kind: sum(row["finding"] == kind for _, _, row in members) for kind in KINDS},
                 "training_images": len({source for source, _, _ in members}),
                 "highest_score": max(row["score"] for _, _, row in members),
                 "smallest_p_value": min(p for _, p, _ in members),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from doppelscan.calibrate import KINDS
 from doppelscan.report.page import render_page
 from doppelscan.report.tables import SCORE_COLUMNS, AuditTables, pseudonym, to_csv, write_atomic
 
@@ -16,7 +17,7 @@ __all__ = ["ReportError", "write_report"]
 IDENTIFYING = ("image", "patient", "match", "match_patient", "volume", "second_match", "part_match")
 VOLUME_COLUMNS = ("volume", "patient", "images", "flagged_images", "match_patient", "match", "score", "p_value", "verdict")
 EXPOSURE_COLUMNS = (
-    "patient", "flagged_images", "copy", "blend", "part", "same patient?", "training_images", "highest_score", "smallest_p_value",
+    "patient", "flagged_images", *KINDS, "training_images", "highest_score", "smallest_p_value",
 )  # fmt: skip
 
 

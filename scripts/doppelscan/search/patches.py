@@ -120,6 +120,14 @@ class PatchDescriptor:
             parts.append(self.describe(torch.roll(structure, shift, (2, 3)), moved))
         return torch.stack(parts)
 
+    def picture(self, cells: torch.Tensor) -> torch.Tensor:
+        """Values of the cells [C, L] as a smooth image, each at the place of its cell: float32 [1, C, 64, 64]."""
+        grid = cells.float().view(1, len(cells), self.grid, self.grid)
+        spread = F.interpolate(grid, scale_factor=STRIDE, mode="bilinear")
+        before = (CELL - STRIDE) // 2
+        after = SIZE - before - spread.shape[-1]
+        return F.pad(spread, (before, after, before, after), mode="replicate")
+
 
 def mean_agreement(cells: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
     """Mean of ``cells`` [L, ...] over the cells that are ``counted`` (bool, the same shape); few cells make it small."""

@@ -148,9 +148,7 @@ class Registration:
         query = unit_float(query[None]).to(self.device)
         candidates = unit_float(candidates).to(self.device)
         half = query.shape[-1] // 2
-        held = image_area(shape, half).to(self.device)
-        # Found once, at half size: growing it from the border is the slowest part at full size.
-        filled = filled_border(_resize(query, half), held)
+        filled, visible = self._seen(query, shape)
         areas = None if shapes is None else torch.cat([image_area(s, COARSE) for s in shapes]).to(self.device)
         numbers, matrices = self.coarse(query, candidates, filled, areas, poses)
         posed = torch.stack([quarter_turn(c, int(n)) for c, n in zip(candidates, numbers, strict=True)])
@@ -162,9 +160,8 @@ class Registration:
         matrices, agreement = align(_resize(query, half), _resize(posed, half), matrices, 1 - filled, 5, extent)
         best = agreement.argsort(descending=True, stable=True)[: self.refined]
         posed, matrices, extent, kept = posed[best], matrices[best], extent[best], first[best].cpu()
-        seen = F.interpolate(1 - filled, size=query.shape[-2:])
-        matrices, _ = align(query, posed, matrices, seen, 6, extent)
-        return self._measure(query, posed, matrices, seen, extent, numbers[kept], kept, descriptor)
+        matrices, _ = align(query, posed, matrices, visible, 6, extent)
+        return self._measure(query, posed, matrices, visible, extent, numbers[kept], kept, descriptor)
 
     def coarse(
         self,
@@ -212,6 +209,13 @@ class Registration:
             numbers.append(int(tried[index]))
             matrices.append(self._sampling_matrix(numbers[-1], transform, int(self.offsets[column]), int(self.offsets[row])))
         return torch.tensor(numbers), torch.stack(matrices).to(self.device)
+
+    def _seen(self, query: torch.Tensor, shape: Sequence[int] | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where ``query`` [1, 1, S, S] was filled up, at half size, and where it holds image, at full size."""
+        # Found at half size: growing it from the border is the slowest part at full size.
+        half = query.shape[-1] // 2
+        filled = filled_border(_resize(query, half), image_area(shape, half).to(self.device))
+        return filled, F.interpolate(1 - filled, size=query.shape[-2:])
 
     @staticmethod
     def _undo(images: torch.Tensor, number: int) -> torch.Tensor:
@@ -288,19 +292,15 @@ class Registration:
     ) -> AlignedPair:
         """All of one pair whose ``pose`` is known; ``query`` and ``candidate`` uint8 or float [1, S, S]."""
         query, candidate = unit_float(query[None]).to(self.device), unit_float(candidate[None]).to(self.device)
-        half, size = query.shape[-1] // 2, query.shape[-1]
-        filled = filled_border(_resize(query, half), image_area(shape, half).to(self.device))
-        seen = F.interpolate(1 - filled, size=query.shape[-2:])
+        size = query.shape[-1]
+        _, seen = self._seen(query, shape)
         posed = quarter_turn(candidate, pose.number)
         matrix = torch.from_numpy(pose.sampling_matrix()).float()[None].to(self.device)
         number = torch.tensor([pose.number])
         extent = _extents(None if candidate_shape is None else np.asarray(candidate_shape)[None], number).to(self.device)
         moved, inside = self._moved(query, posed, matrix, seen, extent)
         cells, counted, back = self._local(query, posed, matrix, seen, number, descriptor)
-        grid = descriptor.grid
-        picture = torch.stack([cells[:, 0], counted[:, 0].float()]).view(1, 2, grid, grid)
-        # Cells are centred 6 of 64 pixels apart, the outermost 6 pixels from the edge: their grid spans the middle (SIZE - CELL + STRIDE) pixels.
-        picture = F.pad(F.interpolate(picture, scale_factor=6, mode="bilinear"), (3, 7, 3, 7), mode="replicate")
+        picture = descriptor.picture(torch.stack([cells[:, 0], counted[:, 0].float()]))
         picture = F.interpolate(quarter_turn(picture, pose.number), (size, size), mode="bilinear")
         picture = F.grid_sample(picture, F.affine_grid(matrix, [1, 1, size, size], align_corners=False), align_corners=False)[0]
         known = torch.where(picture[1] > 0.25, picture[0] / picture[1].clamp_min(0.25), torch.nan)

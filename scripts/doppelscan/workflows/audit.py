@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from doppelscan.calibrate import (
+    KINDS,
     Conclusion,
     Control,
     Evidence,
@@ -28,19 +29,19 @@ from doppelscan.calibrate import (
     wilson,
 )
 from doppelscan.deepssim import encoder_file, file_sha256, verdict
-from doppelscan.images import ImageSet, InputError, SkippedImage
+from doppelscan.images import ImageSet, InputError, SkippedImage, evenly_chosen
 from doppelscan.memorization import patient_folds, spread_over_patients
-from doppelscan.report import AuditTables, write_report
+from doppelscan.report import AuditTables, source_row, write_report
 from doppelscan.search import CandidateSearch, EmbeddingStore, fingerprint
 from doppelscan.verify import AlignedPair, Registration
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
-from doppelscan.workflows.findings import KINDS, Finding, NearDuplicate, explain, flag_images, near_duplicates
+from doppelscan.workflows.findings import Finding, NearDuplicate, explain, flag_images, near_duplicates
 from doppelscan.workflows.scoring import CLOSE_PAIR, SCORES, EmbeddedSet, ScoredImage, StoredThumbnails, score_images
 
 __all__ = ["Audit", "AuditResult"]
 
 FOLDS = 5
-SCANNER_FEATURES = "layer2"
+SCANNER_FEATURES, SCANNER_IMAGES = "layer2", 400
 GATE_STATUS = {"memorization found": 3, "cannot conclude": 4, "no memorization found": 0}
 
 
@@ -219,6 +220,11 @@ class Audit:
         posed = self._embed(self.training.with_source(image_set, "training"), 8, "training poses")
         return posed
 
+    @property
+    def _patients_known(self) -> bool:
+        """Of the training set; else every file counts as a patient of its own."""
+        return self.training.image_set.patient_source != "volume"
+
     def _holdout_set(self, training: EmbeddedSet) -> EmbeddedSet | None:
         if self.holdout is None:
             return None
@@ -229,7 +235,7 @@ class Audit:
     def _without_leaks(self, control: EmbeddedSet, training: EmbeddedSet) -> EmbeddedSet:
         """Holdout images that are training images, or of training patients, are no control: left out and counted."""
         same_bytes = set(training.keys)
-        known = set(training.patients) if self.training.image_set.patient_source != "volume" else set()
+        known = set(training.patients) if self._patients_known else set()
         kept = [i for i, key in enumerate(control.keys) if key not in same_bytes and control.patients[i] not in known]
         if len(kept) < len(control):
             left = set(range(len(control))) - set(kept)
@@ -261,8 +267,7 @@ class Audit:
         scored: list[ScoredImage] = []
         if holdout is not None:
             scored = score_images(holdout, training, search, self.registration, verified, "control", self.score)
-            known = self.training.image_set.patient_source != "volume"
-            if len(holdout) >= self.control_size or not known or len(set(training.patients)) < FOLDS:
+            if len(holdout) >= self.control_size or not self._patients_known or len(set(training.patients)) < FOLDS:
                 return holdout, scored, 1.0
             rows = spread_over_patients(posed.patients, self.control_size - len(holdout), self.seed)
             posed = posed.subset(rows)
@@ -336,8 +341,9 @@ class Audit:
         """Training against a holdout by the encoder's early features, which see texture and contrast."""
         name = SCANNER_FEATURES if SCANNER_FEATURES in training.outputs else "embedding"
         with self._timed("calibrate"):
+            first, second = (one.subset(evenly_chosen(len(one), SCANNER_IMAGES).tolist()) for one in (training, control))
             return classifier_two_sample_test(
-                training.single_pose()[name], training.patients, control.single_pose()[name], control.patients
+                first.single_pose()[name], first.patients, second.single_pose()[name], second.patients
             )
 
     def _conclude(self, training, synthetic, scored, control_set, control, ratio, search, twice, same_kind) -> AuditResult:
@@ -416,7 +422,7 @@ class Audit:
         for record, key in zip(training.records, training.keys, strict=True):
             shown[key] = shown.get(key, 0) + record.repeats
         leaked = {
-            training.keys[s.part_match if finding.kind == "part" else s.match]
+            training.keys[source_row(s, finding)]
             for s, finding in zip(tables.scored, tables.findings, strict=True)
             if finding is not None
         }
@@ -475,7 +481,7 @@ class Audit:
         }
 
     def _patient_note(self) -> list[str]:
-        if self.training.image_set.patient_source == "volume":
+        if not self._patients_known:
             return [
                 "No patient is known: every file counts as a patient of its own. If several files are of one person, p-values are too small; "
                 "pass --patient_pattern or a table with a column 'patient'."

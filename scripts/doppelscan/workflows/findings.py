@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,18 +12,17 @@ from doppelscan.calibrate import Control, q_values
 from doppelscan.search import CandidateSearch, EmbeddingStore
 from doppelscan.verify import AlignedPair, Registration, interpolation_loss, second_sources
 from doppelscan.workflows.scoring import (
-    AGREEMENT,
     CLOSE_PAIR,
-    DETAIL,
     EmbeddedSet,
     ScoredImage,
+    StoredPair,
     registered_pairs,
+    side_by_side,
     verified_score,
 )
 
-__all__ = ["KINDS", "Finding", "Flags", "NearDuplicate", "explain", "flag_images", "near_duplicates"]
+__all__ = ["Finding", "Flags", "NearDuplicate", "explain", "flag_images", "near_duplicates"]
 
-KINDS = ("copy", "blend", "part", "same patient?")
 # Of the fine structure, what the match must explain for the image and not only its patient to be the source; a slice 1 mm away explains
 # 0.92 to 0.965 (docs/benchmarks.md). Images of few pixels lose structure when they are moved, which is allowed for by half.
 EXPLAINED, USUAL_LOSS = 0.966, 0.03
@@ -51,7 +49,7 @@ class Finding:
     """What a flagged image is.
 
     Attributes:
-        kind: one of :data:`KINDS`.
+        kind: one of :data:`doppelscan.calibrate.KINDS`.
         explained: share of the fine structure that the match explains, NaN for a part.
         second_match: training row of the second source of a blend, or None.
         second_share: its share of the image.
@@ -126,13 +124,12 @@ def flag_images(
     beyond, part_beyond = np.zeros(len(values), bool), np.zeros(len(values), bool)
     if control:
         beyond = verified >= max(CLOSE_PAIR, max(s.verified for s in control) + BEYOND_SCORE)
-    if len(control) >= BEYOND_CONTROL:
-        left = 1 - max(s.part for s in control)
-        part_beyond = 1 - parts <= min(1 - CLOSE_PART, left / BEYOND_PART)
-    if control:
+        highest = max(s.part for s in control)
         shares = np.array([s.part_share for s in scored])
         large = shares >= max(BEYOND_SHARE, 2 * max(s.part_share for s in control))
-        part_beyond |= large & (parts >= max(SHARED_PART, max(s.part for s in control)))
+        part_beyond = large & (parts >= max(SHARED_PART, highest))
+        if len(control) >= BEYOND_CONTROL:
+            part_beyond |= 1 - parts <= min(1 - CLOSE_PART, (1 - highest) / BEYOND_PART)
     whole = ((q <= fdr) & (verified >= LEAST_VERIFIED)) | beyond
     part = (((part_q <= fdr) & (parts >= LEAST_PART)) | part_beyond) & ~whole
     cut, part_cut = (value[hit].min() if hit.any() else np.inf for value, hit in ((values, whole), (parts, part)))
@@ -160,13 +157,9 @@ def explain(
         return pair, match, interpolation_loss(match, match_shape)
 
     result: list[Finding] = []
-    workers = torch.get_num_threads() if registration.device.type == "cpu" else 1
     for start in range(0, len(scored), BLOCK):
         block = list(scored[start : start + BLOCK])
-        threads = torch.get_num_threads()
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            pairs, matches, losses = zip(*pool.map(pair_of, block), strict=True)
-        torch.set_num_threads(threads)
+        pairs, matches, losses = zip(*side_by_side(registration, pair_of, block), strict=True)
         found = second_sources(pairs, np.array([s.match for s in block]), torch.stack(matches), search.patches)
         for k, s in enumerate(block):
             explained = pairs[k].explained
@@ -223,7 +216,8 @@ def near_duplicates(
         key, pairs = registered_pairs(training, row, training, [other], poses, registration, descriptor, verified)
         if key not in verified:
             verified.add(key, {"pairs": pairs})
-        score = verified_score(float(pairs[0, DETAIL]), float(pairs[0, AGREEMENT]))
+        pair = StoredPair(*map(float, pairs[0]))
+        score = verified_score(pair.detail, pair.agreement)
         if score >= CLOSE_PAIR:
             found.append(NearDuplicate(False, row, other, score))
     verified.flush()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,16 +23,16 @@ __all__ = [
     "EmbeddedSet",
     "ScoredImage",
     "StoredFeatures",
+    "StoredPair",
     "StoredThumbnails",
     "combined_score",
     "registered_pairs",
     "score_images",
+    "side_by_side",
     "verified_score",
 ]
 
 QUERY_BLOCK = 128
-PAIR_COLUMNS = 11
-DETAIL, AGREEMENT = 8, 9
 # Share of a copied region: cells above this, joined to the one that agrees best.
 REGION = 0.8
 # A pair whose verified score is at least this agrees as copies do: unrelated people reached 0.65 in five cohorts (docs/benchmarks.md).
@@ -211,9 +211,6 @@ def score_images(
     ``search`` must have been fitted with thumbnails; ``score`` is a name of :data:`SCORES`.
     """
     assert search.patches is not None
-    # Two small registrations side by side, one thread each, are faster than one on two threads.
-    threads = torch.get_num_threads()
-    workers = threads if registration.device.type == "cpu" else 1
     descriptor = search.patches.descriptor
     results = []
     with progress(None, f"verify {label}", "image", total=len(queries)) as bar:
@@ -226,16 +223,39 @@ def score_images(
                 poses = None if proposals.poses is None else proposals.poses[position, : len(candidates)]
                 return registered_pairs(queries, row, training, candidates, poses, registration, descriptor, verified)
 
-            with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                for position, (key, found) in enumerate(pool.map(verify, range(len(rows)), rows)):
-                    if key not in verified:
-                        verified.add(key, {"pairs": found})
-                    best = _best(proposals, position, rows[position], found)
-                    results.append(replace(best, score=SCORES[score](best)))
-                    bar.update()
-            torch.set_num_threads(threads)
+            for position, (key, found) in enumerate(side_by_side(registration, verify, range(len(rows)), rows)):
+                if key not in verified:
+                    verified.add(key, {"pairs": found})
+                best = _best(proposals, position, rows[position], found)
+                results.append(replace(best, score=SCORES[score](best)))
+                bar.update()
     verified.flush()
     return results
+
+
+def side_by_side(registration: Registration, function: Callable, *arguments: Iterable) -> Iterator:
+    """``map`` over pairs: small registrations side by side, one thread each, are faster than one at a time on all threads."""
+    threads = torch.get_num_threads()
+    workers = threads if registration.device.type == "cpu" else 1
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield from pool.map(function, *arguments)
+    torch.set_num_threads(threads)
+
+
+class StoredPair(NamedTuple):
+    """A registered pair as the row of numbers that is stored."""
+
+    candidate: float
+    flip: float
+    quarter_turns: float
+    rotation: float
+    scale: float
+    shift_x: float
+    shift_y: float
+    ssim: float
+    detail: float
+    agreement: float
+    share: float
 
 
 def _candidates(proposals: Proposals, position: int) -> list[int]:
@@ -269,7 +289,7 @@ def registered_pairs(
         poses=poses,
         descriptor=descriptor,
     )
-    empty = [[-1.0] * PAIR_COLUMNS] * (registration.refined - len(pairs))
+    empty = [[-1.0] * len(StoredPair._fields)] * (registration.refined - len(pairs))
     return key, np.array([_pair_row(p) for p in pairs] + empty, np.float32)
 
 
@@ -279,13 +299,13 @@ def _best(proposals: Proposals, position: int, row: int, found: np.ndarray) -> S
     part, part_match, part_share, part_mirrored = _part(proposals, position)
     scored = []
     for values in found[found[:, 0] >= 0]:
-        candidate, flip, turns, rotation, scale, x, y, ssim, detail, agreement, share = map(float, values)
-        place = int(candidate)
+        pair = StoredPair(*map(float, values))
+        place = int(pair.candidate)
         scored.append(
             ScoredImage(
                 row=row,
                 match=candidates[place],
-                pose=Pose(flip > 0.5, int(turns), rotation, scale, x, y),
+                pose=Pose(pair.flip > 0.5, int(pair.quarter_turns), *pair[3:7]),
                 score=0.0,
                 deepssim=float(proposals.deepssim[position, place]),
                 embedding=float(proposals.embedding[position, place]),
@@ -293,10 +313,10 @@ def _best(proposals: Proposals, position: int, row: int, found: np.ndarray) -> S
                 mi=mi,
                 oni=oni,
                 consensus=consensus,
-                ssim=ssim,
-                detail=detail,
-                agreement=agreement,
-                share=share,
+                ssim=pair.ssim,
+                detail=pair.detail,
+                agreement=pair.agreement,
+                share=pair.share,
                 part=part,
                 part_match=part_match,
                 part_share=part_share,
@@ -318,9 +338,9 @@ def _part(proposals: Proposals, position: int) -> tuple[float, int, float, bool]
     return float(patches.part[position]), int(patches.part_row[position]), float(share), bool(patches.part_mirrored[position])
 
 
-def _pair_row(pair: PairAgreement) -> list[float]:
+def _pair_row(pair: PairAgreement) -> StoredPair:
     pose = pair.pose
-    return [
+    return StoredPair(
         pair.candidate,
         pose.flip,
         pose.quarter_turns,
@@ -332,7 +352,7 @@ def _pair_row(pair: PairAgreement) -> list[float]:
         pair.detail,
         pair.agreement,
         pair.share,
-    ]
+    )
 
 
 def _index_columns(index: MemorizationScores | None, position: int) -> tuple[float, float, float, int]:

@@ -57,3 +57,14 @@ def sample(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sample")
     write_sample(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory) -> Path:
+    """A folder with both bundles as ``doppelscan pack`` makes them."""
+    from doppelscan.publish import pack
+
+    folder = tmp_path_factory.mktemp("packed")
+    for name in ("deepssim_encoder", "mi_scorer"):
+        pack(name, folder / name)
+    return folder

@@ -73,6 +73,31 @@ class Commands:
 
         print(quantize_int8(str(model), str(output)))
 
+    def pack(self, bundle: str, *, output: str, weights: str | None = None, repo: str | None = None) -> None:
+        """Make a self-contained bundle: the same bytes every time, with the sha256 of every file.
+
+        Args:
+            bundle: folder of a bundle, or deepssim_encoder or mi_scorer.
+            output: new or empty folder, or an earlier pack.
+            weights: packed as models/model.pt instead of the bundle's own.
+            repo: OWNER/NAME on the Hub, for the commands in its card.
+        """
+        from doppelscan.publish import pack
+
+        print(pack(str(bundle), str(output), weights, repo))
+
+    def verify(self, bundle: str) -> None:
+        """Check a packed bundle: every sha256, a strict load, stored input against stored output; exit status 1 when a check fails.
+
+        Args:
+            bundle: folder of a packed bundle.
+        """
+        from doppelscan.publish import verify
+
+        checks = verify(str(bundle))
+        print(*checks, sep="\n")
+        sys.exit(1 if any(check.passed is False for check in checks) else 0)
+
     def version(self) -> None:
         """Print the version."""
         from doppelscan import __version__

@@ -5,7 +5,7 @@ from doppelscan.workflows.embed import EmbeddingEvaluator, EmbeddingWriter, Pose
 from doppelscan.workflows.errors import one_line_errors
 from doppelscan.workflows.evaluate import CopyDetection, EvaluationImages, EvaluationReport, evaluation_pairs
 from doppelscan.workflows.index import IndexFitter, IndexScoreWriter
-from doppelscan.workflows.locations import audit_root, bundle_root
+from doppelscan.workflows.locations import audit_root, bundle_id, bundle_root, encoder_weights
 from doppelscan.workflows.protocol import ContaminationProtocol, IndexVariant
 from doppelscan.workflows.protocol_report import ProtocolReport
 from doppelscan.workflows.run import audit
@@ -33,7 +33,9 @@ __all__ = [
     "ResumableCheckpoint",
     "audit",
     "audit_root",
+    "bundle_id",
     "bundle_root",
+    "encoder_weights",
     "evaluation_pairs",
     "one_line_errors",
 ]

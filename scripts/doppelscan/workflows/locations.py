@@ -2,28 +2,58 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["audit_root", "bundle_root"]
+__all__ = ["audit_root", "bundle_id", "bundle_root", "encoder_weights"]
 
 PACKAGE = Path(__file__).resolve().parents[1]
+ENCODER = "deepssim_encoder"
 
 
 def audit_root() -> str:
-    """The folder that holds ``configs/audit.json`` and ``bundles/``."""
+    """The folder that holds ``configs/audit.json`` and ``metadata.json``."""
     for place in (PACKAGE.parents[1], PACKAGE / "bundle"):
         if (place / "configs" / "audit.json").is_file():
             return str(place)
     raise FileNotFoundError("configs/audit.json is not beside the doppelscan package; reinstall it: pip install doppelscan")
 
 
+def bundle_id(folder: Path) -> str | None:
+    """The name of the bundle in ``folder`` as its metadata has it, in the form of a folder's name; None when it is no bundle."""
+    try:
+        name = json.loads((folder / "configs" / "metadata.json").read_text())["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(name).lower().replace(" ", "_")
+
+
+def _bundle_folders(name: str) -> Iterator[Path]:
+    # MONAI puts the root of the bundle that it runs on sys.path: that one is meant, also beside an installed doppelscan or when two
+    # packed bundles share a process and one's copy of the package serves both.
+    for place in (*map(Path, sys.path), PACKAGE.parent):
+        if bundle_id(place) == name:
+            yield place
+    known = Path(audit_root()) / "bundles" / name
+    if known.is_dir():
+        yield known
+
+
 def bundle_root(name: str) -> str:
-    """The folder of the bundle ``name``, such as ``deepssim_encoder``; in a packed bundle, the one the package lies in."""
-    packed = PACKAGE.parent
-    if (packed / "configs" / "inference.json").is_file() and (packed / "models").is_dir():
-        return str(packed)
-    place = Path(audit_root()) / "bundles" / name
-    if not place.is_dir():
-        known = sorted(p.name for p in place.parent.iterdir() if p.is_dir())
-        raise FileNotFoundError(f"The 'name' parameter of bundle_root must be one of {', '.join(known)}. Got {name!r} instead.")
-    return str(place)
+    """The folder of the bundle ``name``, such as ``deepssim_encoder``: the one that runs, the one round the package, or the installed one."""
+    for place in _bundle_folders(name):
+        return str(place.resolve())
+    raise FileNotFoundError(
+        f"The 'name' parameter of bundle_root must be a bundle beside the doppelscan package. Got {name!r}, which is not there: "
+        "pass --bundle_root DIR."
+    )
+
+
+def encoder_weights() -> str:
+    """The weights that audits and the Memorization Index use: ``deepssim_encoder``'s, or the copy that a packed ``mi_scorer`` carries."""
+    for place in _bundle_folders("mi_scorer"):
+        if (place / "models" / "encoder.pt").is_file():
+            return str(place.resolve() / "models" / "encoder.pt")
+    return bundle_root(ENCODER) + "/models/model.pt"

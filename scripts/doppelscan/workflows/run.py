@@ -74,7 +74,7 @@ def audit(
     )
     try:
         workflow.initialize()
-        return workflow.run()[0]
+        return workflow.run()[-1]
     except Exception as error:
         mistake = user_mistake(error)
         if mistake is None:

@@ -24,12 +24,11 @@ class Commands:
             holdout: real images of other patients, the control.
             settings: keys of configs/audit.json: --patient-pattern REGEX, --fdr 0.05, --correction bh|by,
                 --score combined|verified|deepssim|mi, --store DIR, --redact, --gate,
+                --encoder PATH, torchscript:PATH or hf://OWNER/NAME@VERSION, --runtime torch|onnx,
                 --slice-axis axial, --slice-range 0.25,0.75, --slice-step N, --channel N, --device cuda, --seed N.
         """
         from doppelscan.workflows.run import audit
 
-        renamed = {"store": "store_dir", "encoder": "ckpt_path"}
-        settings = {renamed.get(key, key): value for key, value in settings.items()}
         result = audit(
             training=str(training),
             synthetic=str(synthetic),
@@ -97,6 +96,44 @@ class Commands:
         checks = verify(str(bundle))
         print(*checks, sep="\n")
         sys.exit(1 if any(check.passed is False for check in checks) else 0)
+
+    def info(self, bundle: str) -> None:
+        """Tell a bundle's name, version, task, size, licence and references.
+
+        Args:
+            bundle: folder of a bundle, deepssim_encoder or mi_scorer, or OWNER/NAME[@VERSION] on the Hub.
+        """
+        from doppelscan.publish import info
+
+        for key, value in info(str(bundle)).items():
+            print(f"{key:11} {value}")
+
+    def publish(self, bundle: str, *, repo: str, public: bool = False, dry_run: bool = False, message: str | None = None) -> None:
+        """Publish a bundle on the Hugging Face Hub: one commit, its version as a tag, latest_version moved to it.
+
+        Args:
+            bundle: folder of a bundle, packed or not, or deepssim_encoder or mi_scorer.
+            repo: OWNER/NAME; made when missing, private unless --public.
+            public: make a new repository public.
+            dry_run: show what would be uploaded; no connection is opened.
+            message: of the commit.
+        """
+        from doppelscan.publish import publish
+
+        done = publish(str(bundle), str(repo), public, dry_run, message)
+        if done.commit is None:
+            print(*(f"{size:>12,}  {name}" for name, size in done.files.items()), sep="\n")
+            print(done.card.split("\n## ")[0])
+            latest = "latest_version would move to it unless a higher version is published"
+            print(
+                f"Dry run: {len(done.files)} files to {done.repo}, {'public' if public else 'private'} if new, tag {done.version}; {latest}."
+            )
+        else:
+            latest = "latest_version points to it" if done.latest else "latest_version stays on a higher version"
+            print(
+                f"Published {done.repo}@{done.version} ({'private' if done.private else 'public'}), commit {done.commit[:12]}; {latest}."
+            )
+            print(f"Use it: doppelscan audit ... --encoder hf://{done.repo}@{done.version}")
 
     def version(self) -> None:
         """Print the version."""

@@ -57,7 +57,16 @@ def test_monais_checks_pass_in_the_bundles_folder(place, bundle):
     assert "verified with no error" in said
     target = place / f"{bundle}.ts"
     alone(
-        "-m", "monai.bundle", "ckpt_export", "network_def", "--filepath", str(target), "--ckpt_file", "models/model.pt", *common, cwd=folder
+        "-m",
+        "monai.bundle",
+        "ckpt_export",
+        "network_def",
+        "--filepath",
+        str(target),
+        "--ckpt_file",
+        "models/model.pt",
+        *common,
+        cwd=folder,
     )
     assert target.stat().st_size > 1e6
 
@@ -72,7 +81,18 @@ def test_the_encoder_runs_from_a_foreign_folder(place):
 
 def test_the_scorer_is_fitted_and_finds_the_copy_from_a_foreign_folder(place):
     config = "bundles/mi_scorer/configs"
-    alone("-m", "monai.bundle", "run", "--config_file", f"{config}/train.json", "--dataset_dir", "training", "--output_dir", "index", cwd=place)
+    alone(
+        "-m",
+        "monai.bundle",
+        "run",
+        "--config_file",
+        f"{config}/train.json",
+        "--dataset_dir",
+        "training",
+        "--output_dir",
+        "index",
+        cwd=place,
+    )
     alone(
         "-m", "monai.bundle", "run", "--config_file", f"{config}/inference.json", "--dataset_dir", "synthetic", "--output_dir", "scores",
         "--reference", "index", cwd=place,

@@ -173,5 +173,5 @@ def test_own_weights_are_packed_and_a_large_file_needs_the_address_it_will_have(
 
 
 def test_an_unknown_bundle_is_told_in_one_line(tmp_path):
-    with pytest.raises(InputError, match="deepssim_encoder or mi_scorer. Got 'nothing' instead"):
+    with pytest.raises(InputError, match=r"deepssim_encoder or mi_scorer. Got 'nothing' instead"):
         pack("nothing", tmp_path / "out")

@@ -13,7 +13,8 @@ from doppelscan.deepssim.augment import (
 from doppelscan.deepssim.classes import THRESHOLDS, VERDICTS, verdict, verdict_number
 from doppelscan.deepssim.encoder import DeepSSIMEncoder
 from doppelscan.deepssim.evaluation import PairDataset, PairInferer, PreparePairs
-from doppelscan.deepssim.external import ConvNeXtEncoder, OnnxEncoder, TorchScriptEncoder, encoder_file, load_encoder
+from doppelscan.deepssim.external import ConvNeXtEncoder, OnnxEncoder, TorchScriptEncoder, encoder_file, export_onnx, load_encoder
+from doppelscan.deepssim.hub import HubError, hub_client, hub_encoder, hub_errors, hub_file, hub_versions, repository_and_version
 from doppelscan.deepssim.inferer import AutocastInferer
 from doppelscan.deepssim.loss import DeepSSIMLoss
 from doppelscan.deepssim.metrics import CopyDetectionMetric, CopyRetrieval, SSIMAgreement, SSIMError
@@ -33,6 +34,7 @@ __all__ = [
     "CopyRetrieval",
     "DeepSSIMEncoder",
     "DeepSSIMLoss",
+    "HubError",
     "MakeViews",
     "OnnxEncoder",
     "PairDataset",
@@ -46,8 +48,14 @@ __all__ = [
     "align_to_first",
     "augment",
     "encoder_file",
+    "export_onnx",
     "file_sha256",
     "foreground_views",
+    "hub_client",
+    "hub_encoder",
+    "hub_errors",
+    "hub_file",
+    "hub_versions",
     "load_encoder",
     "load_weights",
     "misalign",
@@ -56,6 +64,7 @@ __all__ = [
     "quarter_turn_poses",
     "read_checkpoint",
     "registered_ssim",
+    "repository_and_version",
     "rotated",
     "ssim",
     "start_from",

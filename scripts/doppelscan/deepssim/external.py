@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
+import io
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from doppelscan.deepssim.weights import WeightsError, load_weights
+from doppelscan.deepssim.hub import HUB_PREFIX, hub_encoder
+from doppelscan.deepssim.weights import WeightsError, load_weights, require_listed_sha256
 
-__all__ = ["ConvNeXtEncoder", "OnnxEncoder", "TorchScriptEncoder", "encoder_file", "load_encoder"]
+__all__ = ["ConvNeXtEncoder", "OnnxEncoder", "TorchScriptEncoder", "encoder_file", "export_onnx", "load_encoder"]
 
 PREFIX = "torchscript:"
+RUNTIMES = ("torch", "onnx")
 
 
 def encoder_file(encoder: str | os.PathLike) -> str:
-    """The file that an ``--encoder`` value names: PATH, or torchscript:PATH."""
-    return os.fspath(encoder).removeprefix(PREFIX)
+    """The file that an ``--encoder`` value names: PATH, torchscript:PATH, or hf://OWNER/NAME@VERSION, see :func:`~doppelscan.deepssim.hub_encoder`."""
+    named = os.fspath(encoder)
+    return hub_encoder(named) if named.startswith(HUB_PREFIX) else named.removeprefix(PREFIX)
 
 
-def load_encoder(network: nn.Module, encoder: str | os.PathLike) -> nn.Module:
-    """The encoder that ``encoder`` names, in evaluation mode: PATH loads weights into ``network``, torchscript:PATH replaces it.
+def load_encoder(
+    network: nn.Module, encoder: str | os.PathLike, runtime: str = "torch", device: str | torch.device = "cpu"
+) -> nn.Module:
+    """The encoder that ``encoder`` names, in evaluation mode.
+
+    Args:
+        network: takes the weights.
+        encoder: PATH or hf://OWNER/NAME@VERSION loads weights into ``network``, torchscript:PATH replaces it.
+        runtime: "torch", or "onnx": exported in memory and run by onnxruntime.
+        device: where onnxruntime is to run; the PyTorch network is moved by whoever asked for it.
 
     Raises:
-        WeightsError: see :func:`~doppelscan.deepssim.load_weights` and :class:`TorchScriptEncoder`.
+        WeightsError: see :func:`~doppelscan.deepssim.load_weights`, :class:`TorchScriptEncoder` and :class:`OnnxEncoder`.
+        ValueError: an unknown runtime.
     """
-    if os.fspath(encoder).startswith(PREFIX):
-        return TorchScriptEncoder(encoder_file(encoder)).eval()
-    return load_weights(network, encoder)
+    if runtime not in RUNTIMES:
+        raise ValueError(f"The 'runtime' parameter must be one of {', '.join(RUNTIMES)}. Got {runtime!r} instead.")
+    script = os.fspath(encoder).startswith(PREFIX)
+    loaded = TorchScriptEncoder(encoder_file(encoder)).eval() if script else load_weights(network, encoder_file(encoder))
+    return loaded if runtime == "torch" else OnnxEncoder.of(loaded, device)
 
 
 class TorchScriptEncoder(nn.Module):
@@ -54,6 +71,7 @@ class TorchScriptEncoder(nn.Module):
     def __init__(self, path: str | os.PathLike, output_slices: Mapping[str, slice] | None = None, spatial_size: int = 128) -> None:
         super().__init__()
         _require_file(path, "TorchScript")
+        require_listed_sha256(path)
         try:
             self.script = torch.jit.load(str(path), map_location="cpu").eval()
         except Exception as error:
@@ -87,42 +105,102 @@ class TorchScriptEncoder(nn.Module):
 
 
 class OnnxEncoder(nn.Module):
-    """Our ONNX export, run by onnxruntime: CUDA where the runtime has it, else the CPU.
+    """Our ONNX export, run by onnxruntime: CUDA where it is asked for and the runtime has it, else the CPU.
 
     Args:
-        path: the file.
+        model: path of the file, or its bytes.
         output_slices: where each output lies in the prediction.
-        threads: of the CPU; 0 lets onnxruntime choose.
+        threads: of the CPU; 0 takes as many as PyTorch.
+        device: "cpu" keeps to the CPU.
+
+    Attributes:
+        runtime: what really runs, read from the session, such as ``onnxruntime 1.31.1 CPUExecutionProvider``.
 
     Shape:
         image float32 [B, 1, H, W], z-scored -> float32 [B, D].
 
     Raises:
         WeightsError: no such file, or onnxruntime cannot run it.
-        ImportError: onnxruntime is missing; ``pip install "doppelscan[onnx]"``.
+        WeightsError: onnxruntime is missing.
     """
 
-    def __init__(self, path: str | os.PathLike, output_slices: Mapping[str, slice], threads: int = 0) -> None:
+    def __init__(
+        self,
+        model: str | os.PathLike | bytes,
+        output_slices: Mapping[str, slice],
+        threads: int = 0,
+        device: str | torch.device = "cuda",
+    ) -> None:
         super().__init__()
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ImportError('OnnxEncoder needs onnxruntime: pip install "doppelscan[onnx]"') from error
-        _require_file(path, "ONNX")
+        onnxruntime = _onnxruntime()
+        if not isinstance(model, bytes):
+            _require_file(model, "ONNX")
+            require_listed_sha256(model)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or torch.get_num_threads()
+        wanted = (
+            ("CUDAExecutionProvider", "CPUExecutionProvider") if torch.device(device).type == "cuda" else ("CPUExecutionProvider",)
+        )
         known = onnxruntime.get_available_providers()
-        providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in known]
+        name = "of this audit" if isinstance(model, bytes) else repr(str(model))
         try:
-            self.session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+            self.session = onnxruntime.InferenceSession(
+                model if isinstance(model, bytes) else str(model), options, providers=[one for one in wanted if one in known]
+            )
         except Exception as error:
-            raise WeightsError(f"The encoder {str(path)!r} must be an ONNX model. Got: {_reason(error)}") from error
+            raise WeightsError(f"The encoder {name} must be an ONNX model. Got: {_reason(error)}") from error
         self.output_slices = dict(output_slices)
+        # A provider that could not start (no driver, another CUDA) is not in the session's list, though it is in the runtime's.
+        self.runtime = f"onnxruntime {onnxruntime.__version__} {self.session.get_providers()[0]}"
+
+    @classmethod
+    def of(cls, network: nn.Module, device: str | torch.device = "cpu", spatial_size: int = 128) -> OnnxEncoder:
+        """``network`` exported in memory, for any batch.
+
+        Raises:
+            WeightsError: onnxruntime or onnx is missing, or the network cannot be exported.
+        """
+        _onnxruntime()
+        outputs: Any = network.output_slices
+        buffer = io.BytesIO()
+        try:
+            export_onnx(network.cpu().eval(), torch.zeros(2, 1, spatial_size, spatial_size), buffer)
+        except Exception as error:
+            raise WeightsError(
+                f"The encoder must be one that ONNX can express for --runtime onnx. Got: {_reason(error)}"
+            ) from error
+        return cls(buffer.getvalue(), outputs, device=device)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         pixels = image.detach().cpu().float().contiguous().numpy()
         (out,) = self.session.run(None, {self.session.get_inputs()[0].name: pixels})
         return torch.from_numpy(out).to(image.device)
+
+
+def export_onnx(network: nn.Module, image: torch.Tensor, target: Any) -> None:
+    """Write ``network`` as ONNX to ``target``, a path or an open file: input ``image`` like ``image``, output ``pred``, of any batch."""
+    with warnings.catch_warnings():  # the tracer warns of every shape that a network asks for
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            (image,),
+            target,
+            input_names=["image"],
+            output_names=["pred"],
+            dynamic_axes={"image": {0: "batch"}, "pred": {0: "batch"}},
+            dynamo=False,
+        )
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+    except ImportError as error:
+        raise WeightsError(
+            'The onnx runtime needs onnxruntime: pip install "doppelscan[onnx]", or "doppelscan[onnx-gpu]" where a GPU is.'
+        ) from error
+    return onnxruntime
 
 
 def _reason(error: BaseException) -> str:

@@ -12,7 +12,16 @@ from typing import Any
 
 from doppelscan.deepssim.weights import CHECKSUMS, WeightsError, file_sha256
 
-__all__ = ["HUB_PREFIX", "HubError", "hub_client", "hub_encoder", "hub_errors", "hub_file", "hub_versions", "repository_and_version"]
+__all__ = [
+    "HUB_PREFIX",
+    "HubError",
+    "hub_client",
+    "hub_encoder",
+    "hub_errors",
+    "hub_file",
+    "hub_versions",
+    "repository_and_version",
+]
 
 HUB_PREFIX = "hf://"
 WEIGHTS = "models/model.safetensors"
@@ -29,6 +38,7 @@ def hub_client() -> Any:
     Raises:
         HubError: it is missing.
     """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         import huggingface_hub
     except ImportError as error:
@@ -60,13 +70,17 @@ def hub_errors(repository: str, version: str | None = None) -> Iterator[None]:
         raise
     except errors.RevisionNotFoundError as error:
         known = ", ".join(hub_versions(repository)) or "none"
-        raise HubError(f"The version of hf://{repository} must be one that was published: {known}. Got {version!r} instead.") from error
+        raise HubError(
+            f"The version of hf://{repository} must be one that was published: {known}. Got {version!r} instead."
+        ) from error
     except errors.EntryNotFoundError as error:
         if isinstance(error, errors.LocalEntryNotFoundError):
             raise HubError(
                 f"hf://{named} is not in the cache and {client.constants.ENDPOINT} cannot be reached; run once with a network, or pass the path of a file."
             ) from error
-        raise HubError(f"hf://{named} must be a packed bundle. Got a repository without a file that one has: {_first(error)}") from error
+        raise HubError(
+            f"hf://{named} must be a packed bundle. Got a repository without a file that one has: {_first(error)}"
+        ) from error
     except (errors.RepositoryNotFoundError, errors.GatedRepoError) as error:
         raise HubError(
             f"hf://{repository} does not exist or is private to others; check the name, or log in with a token that may read it: hf auth login."
@@ -104,17 +118,24 @@ def hub_versions(repository: str) -> list[str]:
         return []
 
 
-def hub_file(repository: str, version: str, name: str) -> Path:
+def hub_file(repository: str, version: str, name: str, pinned: bool = True) -> Path:
     """One file of a published bundle: from the cache when it is there, else downloaded into it.
+
+    Args:
+        repository: OWNER/NAME.
+        version: tag, branch or commit.
+        name: path of the file in it.
+        pinned: False asks the Hub first, since a branch or ``latest_version`` moves.
 
     Raises:
         HubError: no such repository, version or file; no connection; a download that broke off, of which nothing is used.
     """
     client = hub_client()
-    try:
-        return Path(client.hf_hub_download(repository, name, revision=version, local_files_only=True))
-    except client.errors.LocalEntryNotFoundError:
-        pass
+    if pinned:
+        try:
+            return Path(client.hf_hub_download(repository, name, revision=version, local_files_only=True))
+        except client.errors.LocalEntryNotFoundError:
+            pass
     with hub_errors(repository, version):
         return Path(client.hf_hub_download(repository, name, revision=version))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-__all__ = ["WeightsError", "file_sha256", "load_weights", "read_checkpoint", "start_from"]
+__all__ = ["WeightsError", "file_sha256", "load_weights", "read_checkpoint", "require_listed_sha256", "start_from"]
 
 CHECKSUMS = "checksums.json"
 
@@ -51,6 +51,25 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     return state
 
 
+def require_listed_sha256(path: str | os.PathLike) -> None:
+    """Refuse a file whose sha256 is not the one that ``checksums.json`` beside it lists; one that is not listed is taken.
+
+    Raises:
+        WeightsError: another sha256.
+    """
+    path = Path(path)
+    listed = path.parent / CHECKSUMS
+    expected = json.loads(listed.read_text()).get(path.name) if listed.is_file() else None
+    if expected is None:
+        return
+    found = file_sha256(path)
+    if found != expected:
+        raise WeightsError(
+            f"The weights {str(path)!r} must have the sha256 {expected[:16]}... that {CHECKSUMS} lists. Got {found[:16]}...; "
+            "the file was changed or damaged: restore it, or list your own weights there."
+        )
+
+
 def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
     """Load ``path`` into ``network``, which is returned in evaluation mode.
 
@@ -65,14 +84,7 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
         raise WeightsError(
             f"The 'ckpt_path' parameter must be a weights file. Got {str(path)!r}, which does not exist; reinstall or train."
         )
-    listed = path.parent / CHECKSUMS
-    expected = json.loads(listed.read_text()).get(path.name) if listed.is_file() else None
-    found = file_sha256(path)
-    if expected is not None and found != expected:
-        raise WeightsError(
-            f"The weights {str(path)!r} must have the sha256 {expected[:16]}... that {CHECKSUMS} lists. Got {found[:16]}...; "
-            "the file was changed or damaged: restore it, or list your own weights there."
-        )
+    require_listed_sha256(path)
     state = read_checkpoint(path)
     state = dict(state.get("model", state))
     missing = sorted(set(network.state_dict()) - set(state))

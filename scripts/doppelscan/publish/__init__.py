@@ -1,8 +1,10 @@
 """Publish: what is made of trained weights to hand them on."""
 
 from doppelscan.publish.checksums import list_checksum
+from doppelscan.publish.hub import Publication, publish
+from doppelscan.publish.info import info
 from doppelscan.publish.pack import bundle_folder, pack
 from doppelscan.publish.quantize import quantize_int8
 from doppelscan.publish.verification import verify
 
-__all__ = ["bundle_folder", "list_checksum", "pack", "quantize_int8", "verify"]
+__all__ = ["Publication", "bundle_folder", "info", "list_checksum", "pack", "publish", "quantize_int8", "verify"]

@@ -16,7 +16,7 @@ import torch
 from monai.bundle import ConfigParser
 from safetensors.torch import save_file
 
-from doppelscan.deepssim import WeightsError, foreground_views, load_weights
+from doppelscan.deepssim import WeightsError, export_onnx, foreground_views, load_weights
 from doppelscan.images import generate_cohort
 
 __all__ = ["CANARY", "build_networks", "export_models"]
@@ -88,7 +88,7 @@ def write_models(folder: str) -> None:
     network = networks["pred"]
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, models / "model.safetensors")
     _write_torchscript(network, metadata, models / "model.ts")
-    _write_onnx(network, image, models / "model.onnx")
+    export_onnx(network, image, str(models / "model.onnx"))
 
 
 def _write_unfitted(bundle: Path) -> None:
@@ -100,8 +100,9 @@ def _write_unfitted(bundle: Path) -> None:
 
 def _refuse_another_encoder(networks: Mapping[str, torch.nn.Module]) -> None:
     """A scorer fitted on one encoder's features says nothing about another's."""
-    if hasattr(networks["pred"], "encoder"):
-        fitted, carried = networks["pred"].encoder.state_dict(), networks["network"].state_dict()
+    encoder: Any = getattr(networks["pred"], "encoder", None)
+    if encoder is not None:
+        fitted, carried = encoder.state_dict(), networks["network"].state_dict()
         if any(not torch.equal(fitted[name], carried[name]) for name in carried):
             raise WeightsError(
                 "The 'weights' parameter must hold a scorer that was fitted with this bundle's encoder. Got one with another encoder; fit it again."
@@ -125,15 +126,3 @@ def _write_torchscript(network: torch.nn.Module, metadata: Mapping[str, Any], pa
             if not entry.filename.endswith((".debug_pkl", ".data/serialization_id")):
                 target.writestr(zipfile.ZipInfo(entry.filename), source.read(entry))
     path.write_bytes(buffer.getvalue())
-
-
-def _write_onnx(network: torch.nn.Module, image: torch.Tensor, path: Path) -> None:
-    torch.onnx.export(
-        network,
-        (image,),
-        str(path),
-        input_names=["image"],
-        output_names=["pred"],
-        dynamic_axes={"image": {0: "batch"}, "pred": {0: "batch"}},
-        dynamo=False,
-    )

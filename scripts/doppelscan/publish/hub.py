@@ -98,7 +98,9 @@ def _checked(bundle: str | os.PathLike, repo: str) -> Iterator[Path]:
 def _refuse_failed(folder: Path) -> None:
     for check in verify(folder):
         if check.passed is False:
-            raise InputError(f"The 'bundle' parameter must pass every check of doppelscan verify. Got a failed one, {check.name}: {check.words}")
+            raise InputError(
+                f"The 'bundle' parameter must pass every check of doppelscan verify. Got a failed one, {check.name}: {check.words}"
+            )
 
 
 def _upload(folder: Path, planned: Publication, message: str | None) -> Publication:
@@ -116,12 +118,13 @@ def _upload(folder: Path, planned: Publication, message: str | None) -> Publicat
     operations += [client.CommitOperationDelete(name) for name in sorted(gone)]
     # One commit, so that no revision holds half a bundle.
     commit = api.create_commit(repo, operations, commit_message=message or f"Version {version}").oid
-    api.create_tag(repo, tag=version, revision=commit, tag_message=f"Version {version}")
     latest = all(_number(version) >= _number(tag) for tag in tags if tag != LATEST)
     if latest:
         if LATEST in tags:
             api.delete_tag(repo, tag=LATEST)
         api.create_tag(repo, tag=LATEST, revision=commit)
+    # Last: as long as it is missing, the same command again does what an interrupted one left undone.
+    api.create_tag(repo, tag=version, revision=commit, tag_message=f"Version {version}")
     return Publication(repo, version, planned.files, commit, latest, private, planned.card)
 
 

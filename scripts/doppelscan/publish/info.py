@@ -43,7 +43,7 @@ def _published(reference: str) -> dict[str, Any]:
     repository, version = repository_and_version(reference)
     versions = hub_versions(repository)
     revision = version or (LATEST if LATEST in versions else "main")
-    metadata = json.loads(hub_file(repository, revision, "configs/metadata.json").read_text())
+    metadata = json.loads(hub_file(repository, revision, "configs/metadata.json", version is not None).read_text())
     with hub_errors(repository, version):
         tree = hub_client().HfApi().list_repo_tree(repository, recursive=True, revision=revision)
         sizes = [entry.size for entry in tree if hasattr(entry, "size")]

@@ -107,7 +107,9 @@ def _copy_parts(source: Path, folder: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / part, folder / part)
         elif part != "models":
-            raise InputError(f"The 'bundle' parameter must be a folder with {', '.join(PARTS)}. Got {str(source)!r}, which has no {part}.")
+            raise InputError(
+                f"The 'bundle' parameter must be a folder with {', '.join(PARTS)}. Got {str(source)!r}, which has no {part}."
+            )
     (folder / "models").mkdir(exist_ok=True)
     # In the repository the commands start there; in the pack, in the folder of the bundle.
     page = folder / "docs" / "README.md"
@@ -140,7 +142,9 @@ def _write_large_files(folder: Path, repo: str | None) -> None:
         return
     if repo is None:
         names = ", ".join(p.relative_to(folder).as_posix() for p in large)
-        raise InputError(f"The 'repo' parameter must be OWNER/NAME when files are over 25 MB, for large_files.yml. Got nothing, and {names}.")
+        raise InputError(
+            f"The 'repo' parameter must be OWNER/NAME when files are over 25 MB, for large_files.yml. Got nothing, and {names}."
+        )
     version = json.loads((folder / "configs" / "metadata.json").read_text())["version"]
     lines = ["large_files:"]
     for path in large:

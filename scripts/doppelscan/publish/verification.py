@@ -89,7 +89,9 @@ def _checks(folder: Path) -> Iterator[Check]:
     state = networks["pred"].state_dict()
     yield Check("weights", True, f"model.pt loads strictly, {sum(v.numel() for v in state.values()):,} values")
     same = set(state) == set(tensors) and all(torch.equal(torch.nan_to_num(state[k]), torch.nan_to_num(tensors[k])) for k in state)
-    yield Check("safetensors", same, f"model.safetensors holds {'the' if same else 'other'} tensors {'of' if same else 'than'} model.pt")
+    yield Check(
+        "safetensors", same, f"model.safetensors holds {'the' if same else 'other'} tensors {'of' if same else 'than'} model.pt"
+    )
     canary = load_file(models / CANARY)
     image = canary["image"]
     with torch.no_grad():

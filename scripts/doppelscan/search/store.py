@@ -78,7 +78,7 @@ class EmbeddingStore:
             return
         if found != self.fingerprint:
             raise StoreError(
-                f"The store {str(self.directory)!r} was made by other weights or preprocessing ({found[:12] or 'none'}, not "
+                f"The store {str(self.directory)!r} was made by other weights, preprocessing or runtime ({found[:12] or 'none'}, not "
                 f"{self.fingerprint[:12]}); remove it or pass another --store."
             )
         self._where.update({key: (path, row) for row, key in enumerate(keys)})

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from doppelscan import __version__
 from doppelscan.calibrate import (
     KINDS,
     Conclusion,
@@ -204,8 +205,14 @@ class Audit:
     def _embed(self, dataset: RecordDataset, poses: int, label: str) -> EmbeddedSet:
         outputs = self.evaluator.output_slices
         layout = {name: [part.start, part.stop] for name, part in outputs.items()}
+        # Other runtimes round otherwise: their embeddings are not mixed with PyTorch's.
+        runtime = getattr(self.evaluator.network, "runtime", None)
         made_by = fingerprint(
-            self.weights_sha256, layout, self.synthetic.transform_settings(), self.evaluator.pose_inferer.settings(poses)
+            self.weights_sha256,
+            layout,
+            self.synthetic.transform_settings(),
+            self.evaluator.pose_inferer.settings(poses),
+            *([runtime] if runtime else []),
         )
         store = EmbeddingStore(self.store / ("poses-8" if poses == 8 else "poses-1"), made_by)
         records, keys = self.evaluator.embed(dataset, store, poses, label)
@@ -474,6 +481,7 @@ class Audit:
                 "redact": self.redact,
                 "preprocessing": self.synthetic.transform_settings(),
                 "device": str(self.evaluator.state.device),
+                "runtime": getattr(self.evaluator.network, "runtime", f"torch {torch.__version__}"),
             },
             "weights_sha256": self.weights_sha256,
             "versions": _versions(),
@@ -491,10 +499,10 @@ class Audit:
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for name in ("doppelscan", "monai", "torch", "pytorch-ignite", "numpy", "faiss-cpu", "pyarrow", "nibabel", "pydicom"):
+    for name in ("monai", "pytorch-ignite", "numpy", "faiss-cpu", "pyarrow", "nibabel", "pydicom"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "not installed"
-    found["torch"] = torch.__version__
+    found |= {"doppelscan": __version__, "torch": torch.__version__}
     return found

@@ -18,6 +18,8 @@ from doppelscan.workflows.locations import audit_root
 
 __all__ = ["audit", "audit_workflow"]
 
+SHORT = {"store": "store_dir", "encoder": "ckpt_path"}
+
 
 def audit_workflow(**overrides: Any) -> ConfigWorkflow:
     """MONAI workflow of configs/audit.json with ``overrides`` of its keys."""
@@ -50,7 +52,8 @@ def audit(
         output: folder for scores.csv, control.csv, summary.json and report.html.
         holdout: real images of other patients of the same kind, the control. Without it the control is taken from the training
             set, patient-wise.
-        settings: any other key of configs/audit.json, such as ``patient_pattern``, ``fdr``, ``redact``, ``store_dir``.
+        settings: any other key of configs/audit.json, such as ``patient_pattern``, ``fdr``, ``redact``; ``encoder`` is short for
+            ``ckpt_path``, ``store`` for ``store_dir``.
 
     Returns:
         conclusion, summary, rows of scores.csv and the exit status.
@@ -58,6 +61,7 @@ def audit(
     Raises:
         InputError, WeightsError, StoreError, ReportError: a mistake in what was passed, in one line.
     """
+    settings = {SHORT.get(key, key): value for key, value in settings.items()}
     known = json.loads((Path(audit_root()) / "configs" / "audit.json").read_text())
     unknown = [key for key in settings if re.split("::|#", key)[0] not in known]
     if unknown:

@@ -5,12 +5,14 @@ BIN := $(VENV)/bin
 OUT ?= audit
 STAMP := $(VENV)/.installed
 
-.PHONY: help install audit test test-real benchmark train train-rival export export-scorer lint clean
+.PHONY: help install audit test test-real test-monailabel docs benchmark train train-rival export export-scorer lint clean
 
 help:
 	@echo "make audit            install, write the sample cohort, audit it, say where the report is"
 	@echo "make test             install and run the tests (offline, CPU, under 10 minutes)"
 	@echo "make test-real DATA=  the slow tests on a folder of real images"
+	@echo "make test-monailabel  a MONAI Label server of its own environment, asked on loopback"
+	@echo "make docs             the documentation as a site"
 	@echo "make benchmark DATA=  the tables of docs/benchmarks.md"
 	@echo "make train DATA=      train the encoder's weights again"
 	@echo "make export           TorchScript and ONNX of the encoder"
@@ -94,8 +96,18 @@ export-scorer: $(STAMP)
 	  --meta_file $(SCORER)/metadata.json --config_file $(SCORER)/inference.json \
 	  --use_trace True --converter_kwargs "$(DYNAMIC)"
 
+LABEL := $(OUT)-label
+LABEL_VENV := .venv-monailabel
+
+# MONAI Label needs NumPy 1, so it has an environment of its own. torch is pinned in the same command, or it would pull CUDA packages.
+test-monailabel: $(STAMP)
+	$(BIN)/doppelscan label-app --output $(LABEL)/app
+	test -x $(LABEL_VENV)/bin/monailabel || { $(PYTHON) -m venv $(LABEL_VENV) && \
+	  $(LABEL_VENV)/bin/python -m pip install --quiet torch==2.13.0 -r $(LABEL)/app/requirements.txt; }
+	$(BIN)/python tests/publish/monailabel_server.py --app $(LABEL)/app --environment $(LABEL_VENV) --output $(LABEL)/run
+
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check scripts tests && $(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) $(OUT) build dist
+	rm -rf $(VENV) $(LABEL_VENV) $(OUT) $(LABEL) build dist site

@@ -135,6 +135,16 @@ class Commands:
             )
             print(f"Use it: doppelscan audit ... --encoder hf://{done.repo}@{done.version}")
 
+    def label_app(self, *, output: str) -> None:
+        """Write the MONAI Label app: monailabel start_server --app OUTPUT --studies SYNTHETIC --conf training TRAINING.
+
+        Args:
+            output: new or empty folder, or an earlier app.
+        """
+        from doppelscan.publish import write_label_app
+
+        print(write_label_app(str(output)))
+
     def version(self) -> None:
         """Print the version."""
         from doppelscan import __version__

@@ -16,7 +16,15 @@ from doppelscan.images.records import (
     evenly_chosen,
     find_images,
 )
-from doppelscan.images.transforms import ForegroundSquared, LoadSliced, SquareThumbnaild, Windowd, unit_float
+from doppelscan.images.transforms import (
+    ForegroundSquared,
+    LoadSliced,
+    SquareThumbnaild,
+    Windowd,
+    from_thumbnail,
+    put_slice,
+    unit_float,
+)
 
 __all__ = [
     "COPY_TRANSFORMS",
@@ -40,9 +48,11 @@ __all__ = [
     "evenly_chosen",
     "find_images",
     "foreground_square",
+    "from_thumbnail",
     "gaussian_blur",
     "generate_cohort",
     "plant_copy",
+    "put_slice",
     "read_pixels",
     "smooth_fields",
     "unit_float",

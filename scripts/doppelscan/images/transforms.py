@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -24,6 +24,8 @@ __all__ = [
     "LoadSliced",
     "SquareThumbnaild",
     "Windowd",
+    "from_thumbnail",
+    "put_slice",
     "resample_square",
     "take_slice",
     "unit_float",
@@ -95,6 +97,21 @@ def resample_square(pixels: np.ndarray, centre: tuple[float, float], side: float
     box = (x0 + left, y0 + top, x0 + left + side, y0 + top + side)
     image = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.float32), mode="F")
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+def from_thumbnail(square: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Bring a map in the frame of a thumbnail, float32 [S, S], back on the image it was made of: float32 [height, width]."""
+    height, width = int(shape[0]), int(shape[1])
+    side, size = max(height, width), square.shape[0]
+    scale = size / side
+    box = ((side - width) / 2 * scale, (side - height) / 2 * scale, (side + width) / 2 * scale, (side + height) / 2 * scale)
+    image = Image.fromarray(np.ascontiguousarray(square, dtype=np.float32), mode="F")
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box=box))
+
+
+def put_slice(volume: np.ndarray, slice_map: np.ndarray, axis: int, index: int) -> None:
+    """Write a map [H, W] of a slice, as it is looked at, into ``volume`` [X, Y, Z]: what :func:`take_slice` took."""
+    np.moveaxis(volume, axis, 0)[index] = np.rot90(slice_map, -1)
 
 
 class LoadSliced(MapTransform):

@@ -8,6 +8,7 @@ from doppelscan.workflows.index import IndexFitter, IndexScoreWriter
 from doppelscan.workflows.locations import audit_root, bundle_id, bundle_root, encoder_weights
 from doppelscan.workflows.protocol import ContaminationProtocol, IndexVariant
 from doppelscan.workflows.protocol_report import ProtocolReport
+from doppelscan.workflows.review import Review, ReviewedImage
 from doppelscan.workflows.run import audit
 from doppelscan.workflows.training import BestWeights, EarlyStop, EpochSeeds, GradientClip, ResumableCheckpoint
 
@@ -31,6 +32,8 @@ __all__ = [
     "ProtocolReport",
     "RecordDataset",
     "ResumableCheckpoint",
+    "Review",
+    "ReviewedImage",
     "audit",
     "audit_root",
     "bundle_id",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,7 +39,7 @@ from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
 from doppelscan.workflows.findings import Finding, NearDuplicate, explain, flag_images, near_duplicates
 from doppelscan.workflows.scoring import CLOSE_PAIR, SCORES, EmbeddedSet, ScoredImage, StoredThumbnails, score_images
 
-__all__ = ["Audit", "AuditResult"]
+__all__ = ["Audit", "AuditResult", "ScoredSet"]
 
 FOLDS = 5
 SCANNER_FEATURES, SCANNER_IMAGES = "layer2", 400
@@ -63,6 +63,23 @@ class AuditResult:
     scores: list[dict[str, Any]]
     output: Path
     exit_status: int
+
+
+@dataclass(frozen=True)
+class ScoredSet:
+    """Images scored against a training set, see :meth:`Audit.scorer`.
+
+    Attributes:
+        images: what was scored.
+        training: what it was scored against.
+        scored: one entry an image; ``row`` is its row in ``images``, ``match`` one of ``training``.
+        pair: an entry -> the registered pair in full.
+    """
+
+    images: EmbeddedSet
+    training: EmbeddedSet
+    scored: list[ScoredImage]
+    pair: Callable[[ScoredImage], AlignedPair]
 
 
 class Audit:
@@ -155,11 +172,44 @@ class Audit:
     def run(self) -> AuditResult:
         """Run every stage and write the report."""
         self._refuse_same_set()
-        with self._timed("embed training"):
-            training = self._embed(self.training, 1, "training")
+        training = self._embedded_training()
         with self._timed("embed synthetic"):
-            synthetic = self._embed(self.synthetic, 8, "synthetic")
+            synthetic = self.embed(self.synthetic, 8, "synthetic")
         holdout = self._holdout_set(training)
+        null, search = self._fit(training)
+        verified = self._verified_store()
+        with self._timed("score synthetic"):
+            scored = score_images(synthetic, training, search, self.registration, verified, "synthetic", self.score)
+        with self._timed("score control"):
+            control_set, control, ratio = self._score_control(holdout, null, training, search, verified)
+        with self._timed("near duplicates"):
+            twice = near_duplicates(training, search, self.registration, verified)
+            control, close = self._without_near_duplicates(control)
+        same_kind = None if holdout is None else self._same_kind(training, holdout)
+        return self._conclude(training, synthetic, scored, control_set, control, ratio, search, close + twice, same_kind)
+
+    def scorer(self) -> Callable[[str | os.PathLike], ScoredSet]:
+        """The training set embedded and fitted, as a function that scores further images against it: a source -> its images' scores.
+
+        Without a control, so without p-values and flags: those come from :meth:`run`.
+        """
+        training = self._embedded_training()
+        _, search = self._fit(training)
+        verified = self._verified_store()
+
+        def score(source: str | os.PathLike) -> ScoredSet:
+            images = self.embed(self._like_synthetic(source, "image"), 8, "image")
+            scored = score_images(images, training, search, self.registration, verified, "image", self.score)
+            return ScoredSet(images, training, scored, partial(self._pair, images, training, search))
+
+        return score
+
+    def _embedded_training(self) -> EmbeddedSet:
+        with self._timed("embed training"):
+            return self.embed(self.training, 1, "training")
+
+    def _fit(self, training: EmbeddedSet) -> tuple[EmbeddedSet, CandidateSearch]:
+        """Training images in all poses for the null, and the search that is fitted on the training set."""
         with self._timed("fit"):
             null_rows = spread_over_patients(training.patients, self.control_size, self.seed)
             null = self._posed_training(training, null_rows)
@@ -173,24 +223,18 @@ class Audit:
                 view_differences=self.view_differences,
                 thumbnails=StoredThumbnails(training),
             )
-            if search.index is None:
-                if self.score == "mi":
-                    raise InputError(
-                        f"The 'score' parameter cannot be mi for this training set: {search.index_reason} Pass another --score."
-                    )
-                self.notes.append(f"No Memorization Index: {search.index_reason}")
-        verified = EmbeddingStore(
+        if search.index is None:
+            if self.score == "mi":
+                raise InputError(
+                    f"The 'score' parameter cannot be mi for this training set: {search.index_reason} Pass another --score."
+                )
+            self.notes.append(f"No Memorization Index: {search.index_reason}")
+        return null, search
+
+    def _verified_store(self) -> EmbeddingStore:
+        return EmbeddingStore(
             self.store / "verified", fingerprint("verified", self.weights_sha256, self.registration.settings()), 512
         )
-        with self._timed("score synthetic"):
-            scored = score_images(synthetic, training, search, self.registration, verified, "synthetic", self.score)
-        with self._timed("score control"):
-            control_set, control, ratio = self._score_control(holdout, null, training, search, verified)
-        with self._timed("near duplicates"):
-            twice = near_duplicates(training, search, self.registration, verified)
-            control, close = self._without_near_duplicates(control)
-        same_kind = None if holdout is None else self._same_kind(training, holdout)
-        return self._conclude(training, synthetic, scored, control_set, control, ratio, search, close + twice, same_kind)
 
     def _refuse_same_set(self) -> None:
         sets = [d.image_set for d in (self.training, self.synthetic, self.holdout) if d is not None]
@@ -202,7 +246,12 @@ class Audit:
                         f"The '{first.name}' and '{second.name}' parameters must be different sets. Got the same {len(paths)} files twice."
                     )
 
-    def _embed(self, dataset: RecordDataset, poses: int, label: str) -> EmbeddedSet:
+    def embed(self, dataset: RecordDataset, poses: int, label: str) -> EmbeddedSet:
+        """``dataset`` in the store, in 1 or 8 poses.
+
+        Raises:
+            InputError: no image of it can be read.
+        """
         outputs = self.evaluator.output_slices
         layout = {name: [part.start, part.stop] for name, part in outputs.items()}
         # Other runtimes round otherwise: their embeddings are not mixed with PyTorch's.
@@ -224,7 +273,7 @@ class Audit:
         """Some training images in all poses: the null of the index, and the control when there is no holdout."""
         chosen = training.subset(rows)
         image_set = ImageSet("training", chosen.records)
-        posed = self._embed(self.training.with_source(image_set, "training"), 8, "training poses")
+        posed = self.embed(self.training.with_source(image_set, "training"), 8, "training poses")
         return posed
 
     @property
@@ -236,7 +285,7 @@ class Audit:
         if self.holdout is None:
             return None
         with self._timed("embed control"):
-            control = self._embed(self.holdout, 8, "holdout")
+            control = self.embed(self.holdout, 8, "holdout")
         return self._without_leaks(control, training)
 
     def _without_leaks(self, control: EmbeddedSet, training: EmbeddedSet) -> EmbeddedSet:

@@ -106,6 +106,10 @@ test-monailabel: $(STAMP)
 	  $(LABEL_VENV)/bin/python -m pip install --quiet torch==2.13.0 -r $(LABEL)/app/requirements.txt; }
 	$(BIN)/python tests/publish/monailabel_server.py --app $(LABEL)/app --environment $(LABEL_VENV) --output $(LABEL)/run
 
+# Warnings are errors: a link that leads nowhere, a page that is not listed, a docstring that names no parameter of its function.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check scripts tests && $(BIN)/mypy
 

@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("bundles/*/docs/README.md"))]
-NOT_HERE = ("pip install", "make train", "make benchmark", "make test-real")
+# The MONAI Label server needs an environment of its own: make test-monailabel runs it.
+NOT_HERE = ("pip install", "make train", "make benchmark", "make test-real", "python -m venv", "monailabel start_server")
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
@@ -23,14 +24,14 @@ def blocks(language: str) -> list[tuple[str, str]]:
 
 
 def commands() -> list[tuple[str, str]]:
-    """(page, command) of all bash blocks; continued lines joined, comments dropped."""
-    found = []
+    """(page, command) of all bash blocks, each command once; continued lines joined, comments dropped."""
+    found: dict[str, str] = {}
     for page, block in blocks("bash"):
         for line in block.replace("\\\n", " ").splitlines():
             line = re.sub(r"\s+#.*$", "", line).strip()
             if line and not line.startswith("#"):
-                found.append((page, " ".join(line.split())))
-    return list(dict.fromkeys(found))
+                found.setdefault(" ".join(line.split()), page)
+    return [(page, line) for line, page in found.items()]
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +46,23 @@ def place(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def hub(tmp_path_factory):
+    """The Hub that the documented commands publish to and download from."""
+    from hub_server import TOKEN, LocalHub
+
+    hub = LocalHub(tmp_path_factory.mktemp("hub") / "served")
+    home = str(tmp_path_factory.mktemp("home"))
+    HUB.update({"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_HOME": home})
+    yield hub
+    hub.stop()
+
+
+HUB: dict[str, str] = {}
+
+
 def run(arguments: list[str], place: Path) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment = {**os.environ, **HUB, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     return subprocess.run(arguments, cwd=place, env=environment, capture_output=True, text=True, timeout=400)
 
 
@@ -67,10 +83,47 @@ def test_documented_command_runs(place, page, line):
     assert done.returncode == 0, f"{page}: {line}\n{done.stderr[-2000:]}"
 
 
-@pytest.mark.parametrize(("page", "block"), blocks("python"), ids=lambda v: v[:40])
+@pytest.mark.parametrize(("page", "block"), [(p, b) for b, p in {b: p for p, b in blocks("python")}.items()], ids=lambda v: v[:40])
 def test_documented_python_runs(place, page, block):
     done = run([sys.executable, "-c", block], place)
     assert done.returncode == 0, f"{page}\n{done.stderr[-2000:]}"
+
+
+def test_the_documented_pipeline_stops_before_the_release(place):
+    """Every step of the example that is a command, in order, as a runner does: the first that fails ends the job."""
+    import yaml
+
+    (block,) = [block for page, block in blocks("yaml") if page == "docs/gate.md"]
+    job = yaml.safe_load(block)["jobs"]["audit"]
+    folder = place / "pipeline"
+    for name in ("training", "holdout"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).symlink_to(place / "sample" / name)
+    (folder / "generate.py").write_text(
+        "import shutil, sys; shutil.copytree('../sample/synthetic', sys.argv[sys.argv.index('--output') + 1])"
+    )
+    (folder / "release.py").write_text("open('released', 'w')")
+    statuses = {}
+    for step in job["steps"]:
+        if "run" in step:
+            statuses[step["name"]] = run(
+                ["bash", "-e", "-c", f"PATH={Path(sys.executable).parent}:$PATH; " + step["run"]], folder
+            ).returncode
+            if statuses[step["name"]]:
+                break
+    assert statuses == {"generate": 0, "audit": 3}
+    assert (folder / "audit" / "report.html").is_file() and not (folder / "released").exists()
+    assert any("audit/report.html" in str(step.get("with", "")) for step in job["steps"])
+
+
+def test_every_page_is_in_the_site():
+    import yaml
+
+    def pages(entries) -> list[str]:
+        return [p for entry in entries for value in entry.values() for p in ([value] if isinstance(value, str) else pages(value))]
+
+    listed = pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])
+    assert sorted(listed) == sorted(p.name for p in (ROOT / "docs").glob("*.md"))
 
 
 def test_links_between_pages_lead_somewhere():

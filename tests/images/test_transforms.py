@@ -62,3 +62,25 @@ def test_percentiles_by_counting_are_those_of_numpy(shape):
     pixels[0, 0] = 255
     low, high = np.percentile(pixels, (0.5, 99.5))
     np.testing.assert_allclose(window(pixels), np.clip((pixels - low) / (high - low), 0, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(96, 96), (60, 100), (100, 33)])
+def test_a_map_comes_back_on_the_pixels_that_the_thumbnail_was_made_of(shape):
+    from doppelscan.images import SquareThumbnaild, from_thumbnail
+
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    pixels = (0.5 + 0.4 * np.sin(x / 9) * np.cos(y / 7)).astype(np.float32)
+    thumbnail = SquareThumbnaild("image", 128)({"image": pixels[None]})["thumbnail"][0] / 255.0
+    assert np.abs(from_thumbnail(thumbnail.astype(np.float32), shape) - pixels)[4:-4, 4:-4].max() < 0.06
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_slice_is_put_where_it_was_taken(axis):
+    from doppelscan.images import put_slice
+    from doppelscan.images.transforms import take_slice
+
+    volume = np.random.default_rng(0).normal(size=(9, 11, 13))
+    made = np.zeros_like(volume)
+    for index in range(volume.shape[axis]):
+        put_slice(made, take_slice(volume, axis, index), axis, index)
+    np.testing.assert_array_equal(made, volume)

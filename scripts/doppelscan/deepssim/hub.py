@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from doppelscan.deepssim.weights import CHECKSUMS, WeightsError, file_sha256
+from doppelscan.images import InputError
 
 __all__ = [
     "HUB_PREFIX",
@@ -66,7 +67,7 @@ def hub_errors(repository: str, version: str | None = None) -> Iterator[None]:
     named = f"{repository}@{version}" if version else repository
     try:
         yield
-    except HubError:
+    except (HubError, InputError):
         raise
     except errors.RevisionNotFoundError as error:
         known = ", ".join(hub_versions(repository)) or "none"
@@ -89,6 +90,8 @@ def hub_errors(repository: str, version: str | None = None) -> Iterator[None]:
         status = getattr(getattr(error, "response", None), "status_code", None)
         hint = "; log in with a token that may write: hf auth login" if status in (401, 403) else ""
         raise HubError(f"The Hub refused {named}: {_first(error)}{hint}") from error
+    except ValueError as error:  # a card that the Hub does not take, a name that is none
+        raise HubError(f"The Hub refused {named}: {_first(error)}") from error
     except (OSError, RuntimeError, errors.OfflineModeIsEnabled, *_transport_errors()) as error:
         raise HubError(
             f"The connection for {named} broke off: {_first(error)}; nothing of the unfinished file is used, run it again to go on."

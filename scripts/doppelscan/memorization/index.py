@@ -47,7 +47,7 @@ class MemorizationIndex:
         null_poses: poses that the null's queries came in; scores of queries in another number of poses have another null.
         clipped_in_null: layer cosines below 0 among the null's.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> rng = np.random.default_rng(0)
         >>> training = {"layer4": rng.normal(size=(60, 8)).astype("float32")}

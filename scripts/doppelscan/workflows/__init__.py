@@ -10,6 +10,7 @@ from doppelscan.workflows.protocol import ContaminationProtocol, IndexVariant
 from doppelscan.workflows.protocol_report import ProtocolReport
 from doppelscan.workflows.review import Review, ReviewedImage
 from doppelscan.workflows.run import audit
+from doppelscan.workflows.samples import SampleAudit
 from doppelscan.workflows.training import BestWeights, EarlyStop, EpochSeeds, GradientClip, ResumableCheckpoint
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "ResumableCheckpoint",
     "Review",
     "ReviewedImage",
+    "SampleAudit",
     "audit",
     "audit_root",
     "bundle_id",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,7 +15,7 @@ from doppelscan.images import ImageError, InputError
 from doppelscan.report import ReportError
 from doppelscan.search import StoreError
 
-__all__ = ["one_line_errors", "user_mistake"]
+__all__ = ["one_line_errors", "told_in_one_line", "user_mistake"]
 
 
 def user_mistake(error: BaseException | None) -> BaseException | None:
@@ -26,6 +28,18 @@ def user_mistake(error: BaseException | None) -> BaseException | None:
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+@contextmanager
+def told_in_one_line() -> Iterator[None]:
+    """Raise the mistake itself, not what MONAI's config parser wraps round it."""
+    try:
+        yield
+    except Exception as error:
+        mistake = user_mistake(error)
+        if mistake is None or mistake is error:
+            raise
+        raise mistake from None
 
 
 def one_line_errors() -> None:

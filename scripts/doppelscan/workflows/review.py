@@ -20,6 +20,7 @@ from filelock import FileLock
 from doppelscan.images import from_thumbnail, put_slice, read_pixels
 from doppelscan.report import to_json, write_atomic
 from doppelscan.workflows.audit import ScoredSet
+from doppelscan.workflows.errors import told_in_one_line
 from doppelscan.workflows.run import audit, audit_workflow
 
 __all__ = ["Review", "ReviewedImage"]
@@ -145,7 +146,8 @@ class Review:
             output_dir=str(self.output / "single"),
             **self.settings,
         )
-        return workflow.parser.get_parsed_content("audit").scorer()
+        with told_in_one_line():
+            return workflow.parser.get_parsed_content("audit").scorer()
 
     def _state(self, names: Sequence[str]) -> str:
         files = [(name, *(os.stat(name)[i] for i in (6, 8))) if os.path.exists(name) else (name,) for name in names]

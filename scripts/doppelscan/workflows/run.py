@@ -13,7 +13,7 @@ from monai.bundle import ConfigWorkflow
 
 from doppelscan.images import InputError
 from doppelscan.workflows.audit import AuditResult
-from doppelscan.workflows.errors import user_mistake
+from doppelscan.workflows.errors import told_in_one_line
 from doppelscan.workflows.locations import audit_root
 
 __all__ = ["audit", "audit_workflow"]
@@ -76,14 +76,9 @@ def audit(
         output_dir=_path(output),
         **settings,
     )
-    try:
+    with told_in_one_line():
         workflow.initialize()
         return workflow.run()[-1]
-    except Exception as error:
-        mistake = user_mistake(error)
-        if mistake is None:
-            raise
-        raise mistake from None
 
 
 def _path(path: str | os.PathLike) -> str:

@@ -1,0 +1,153 @@
+"""An audit of a generator's samples while it trains: an ignite handler for any trainer, MONAI's generative ones too."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+
+from doppelscan.images import InputError
+
+__all__ = ["SampleAudit"]
+
+PACKAGE = Path(__file__).resolve().parents[1]
+FOUND = "memorization found"
+logger = logging.getLogger(__name__)
+
+
+class SampleAudit:
+    """ignite handler: every ``every`` epochs audit the generator's current samples and log what was found.
+
+    The audit runs in a process of its own, so that neither random numbers, threads nor the distributed state of the training change, and one
+    that cannot be made (samples that are still flat, say) is a warning and not the end of the training. In distributed training the first
+    process audits while the others go on to their next collective call. The training images are embedded once.
+
+    Args:
+        training: folder, .csv or .json of the images that the generator is trained on.
+        samples: called with the engine; gives the current samples, float or integer [N, 1, H, W] or [N, H, W], or [N, 1, X, Y, Z] for volumes,
+            as a tensor or array in any range.
+        output: folder; each audit is written to ``epoch_0010`` and so on, with its samples and its report. Holds patient data.
+        holdout: real images of other patients, the control.
+        every: epochs between audits.
+        log_dir: folder of a TensorBoard log; None writes none.
+        tracking_uri: of MLflow, such as ``sqlite:///mlruns.db``; the run that is active is used, else one is started. None logs nothing there.
+        stop: terminate the training when memorization is found.
+        settings: any other key of configs/audit.json, such as ``fdr`` or ``device``.
+
+    Logged, and put into ``engine.state.metrics``: ``memorization/flagged_share`` with ``memorization/flagged_lower`` and
+    ``memorization/flagged_upper`` (Wilson 95 %), ``memorization/mean_mi`` and ``memorization/max_mi``.
+
+    Raises:
+        InputError: ``every`` below 1, or samples of another shape.
+    """
+
+    def __init__(
+        self,
+        training: str | os.PathLike,
+        samples: Callable[[Engine], torch.Tensor | np.ndarray],
+        output: str | os.PathLike,
+        holdout: str | os.PathLike | None = None,
+        every: int = 10,
+        log_dir: str | os.PathLike | None = None,
+        tracking_uri: str | None = None,
+        stop: bool = False,
+        **settings: Any,
+    ) -> None:
+        if every < 1:
+            raise InputError(f"The 'every' parameter must be at least 1 epoch. Got {every!r} instead.")
+        self.training, self.samples, self.output, self.holdout = training, samples, Path(output), holdout
+        self.every, self.log_dir, self.tracking_uri, self.stop, self.settings = every, log_dir, tracking_uri, stop, settings
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self)
+
+    def __call__(self, engine: Engine) -> None:
+        if idist.get_rank() != 0:
+            return
+        epoch = engine.state.epoch
+        folder = self.output / f"epoch_{epoch:04d}"
+        with torch.no_grad():
+            self._write(self.samples(engine), folder / "samples")
+        summary = self._audit(folder)
+        if summary is None:
+            return
+        mi = summary["set_mi"] or {"mean": float("nan"), "max": float("nan")}
+        flagged = summary["flagged"]
+        values = {
+            "memorization/flagged_share": flagged["share"],
+            "memorization/flagged_lower": flagged["lower"],
+            "memorization/flagged_upper": flagged["upper"],
+            "memorization/mean_mi": mi["mean"],
+            "memorization/max_mi": mi["max"],
+        }
+        engine.state.metrics.update(values)
+        self._log(values, epoch)
+        logger.info(
+            "Samples of epoch %d: %s (%.1f %% flagged); %s",
+            epoch,
+            summary["conclusion"],
+            100 * flagged["share"],
+            folder / "report.html",
+        )
+        if self.stop and summary["conclusion"] == FOUND:
+            engine.terminate()
+
+    @staticmethod
+    def _write(samples: torch.Tensor | np.ndarray, folder: Path) -> None:
+        made = (
+            samples.detach().cpu().float().numpy() if isinstance(samples, torch.Tensor) else np.asarray(samples, dtype=np.float32)
+        )
+        if made.ndim in (4, 5) and made.shape[1] == 1:
+            made = made[:, 0]
+        if made.ndim not in (3, 4):
+            raise InputError(
+                f"The 'samples' function must give [N, 1, H, W], [N, H, W] or [N, 1, X, Y, Z]. Got an array of shape {list(made.shape)}."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, one in enumerate(made):
+            np.save(folder / f"sample{number:05d}.npy", one)
+
+    def _audit(self, folder: Path) -> dict[str, Any] | None:
+        sets = {"training": self.training, "synthetic": folder / "samples", "holdout": self.holdout, "output": folder}
+        values = {**sets, "store": self.output / "store", **self.settings}
+        arguments = [
+            f"--{key}={value if isinstance(value, str) else json.dumps(value, default=str).strip(chr(34))}"
+            for key, value in values.items()
+            if value is not None
+        ]
+        alone = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
+        environment = {key: value for key, value in os.environ.items() if key not in alone}
+        environment["PYTHONPATH"] = os.pathsep.join([str(PACKAGE.parent), *filter(None, [environment.get("PYTHONPATH")])])
+        command = [sys.executable, "-m", "doppelscan.cli", "audit", *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or ["no message"]
+            logger.warning("The samples could not be audited, the training goes on: %s", lines[-1])
+            return None
+        return json.loads((folder / "summary.json").read_text())
+
+    def _log(self, values: dict[str, float], epoch: int) -> None:
+        if self.log_dir is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            with SummaryWriter(str(self.log_dir)) as writer:
+                for name, value in values.items():
+                    writer.add_scalar(name, value, epoch)
+        if self.tracking_uri is not None:
+            import mlflow
+
+            mlflow.set_tracking_uri(self.tracking_uri)
+            if mlflow.active_run() is None:
+                mlflow.start_run()
+            mlflow.log_metrics({name: value for name, value in values.items() if np.isfinite(value)}, step=epoch)

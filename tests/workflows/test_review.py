@@ -1,0 +1,81 @@
+"""One image at a time, as a reviewer sees it: the right match and map, in the order of risk, and no second audit of the same files."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from doppelscan.images import InputError
+from doppelscan.workflows import Review
+from doppelscan.workflows import review as review_module
+from made_files import save_png
+
+
+@pytest.fixture
+def review(folders, tmp_path) -> Review:
+    return Review(folders["training"], tmp_path / "out", folders["holdout"], device="cpu")
+
+
+def test_an_image_has_its_match_pose_and_a_map_of_its_own_size(review, folders):
+    found = review.image(folders["synthetic"] / "copy.png")
+    assert Path(found.values["match"]).name == "p03.png" and found.values["pose"].startswith("flip-x")
+    assert (
+        found.values["score"] > 0.9 and found.values["mi"] > 3 and "p_value" not in found.values
+    )  # nothing is judged without a control
+    assert found.agreement.shape == (96, 96) and found.affine is None and np.median(found.agreement[24:72, 24:72]) > 0.8
+    novel = review.image(folders["synthetic"] / "novel10.png")
+    assert novel.values["score"] < 0.5 and np.median(novel.agreement[24:72, 24:72]) < 0.6
+
+
+def test_the_audit_adds_what_the_control_says_and_orders_the_images(review, folders, monkeypatch):
+    images = sorted(folders["synthetic"].glob("*.png"))
+    assert review.ranked(images)[0] == str(images[0])  # copy.png
+    values = review.image(images[0]).values
+    assert values["flagged"] is True and values["finding"] == "copy" and 0 < values["p_value"] < 0.1
+    assert json.loads(json.dumps(values)) == values
+    monkeypatch.setattr(review_module, "audit", lambda **settings: pytest.fail("the same files were audited again"))
+    review.ranked(images)
+
+
+def test_changed_files_are_audited_again(review, folders, cohort):
+    images = sorted(folders["synthetic"].glob("*.png"))
+    review.audit(images)
+    save_png(images[1], cohort[5])
+    os.utime(images[1], (1, 1))
+    assert Path(review.ranked(images)[0]).name in ("copy.png", images[1].name)
+    assert review.known()[str(images[1])]["flagged"] is True
+
+
+def test_an_image_that_cannot_be_read_is_looked_at_first(review, folders):
+    broken = folders["synthetic"] / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    order = review.ranked(sorted(folders["synthetic"].glob("*.png")))
+    assert [Path(one).name for one in order[:2]] == ["broken.png", "copy.png"]
+    with pytest.raises(InputError):
+        review.image(broken)
+
+
+@pytest.mark.parametrize("stored", [(1, 1, 1), (-1, -1, 1), (1, -1, -1)])
+def test_the_map_of_a_volume_lies_where_its_slice_lies_however_it_is_stored(review, folders, cohort, tmp_path, stored):
+    slices = [cohort[50], cohort[3], cohort[51]]
+    volume = np.stack([np.rot90(np.round(one * 255), -1) for one in slices], 2).astype(np.float32)
+    held = volume[:: stored[0], :: stored[1], :: stored[2]]
+    nib.save(nib.Nifti1Image(held, np.diag([*stored, 1.0])), tmp_path / "volume.nii.gz")
+    found = review.image(tmp_path / "volume.nii.gz")
+    assert found.values["slice"] == 1 and Path(found.values["match"]).name == "p03.png"
+    canonical = nib.as_closest_canonical(nib.load(tmp_path / "volume.nii.gz"))
+    assert found.agreement.shape == canonical.shape and np.allclose(found.affine, canonical.affine)
+    means = found.agreement[24:72, 24:72].mean((0, 1))
+    assert means[1] > 0.8 and means[1] > 1.5 * max(means[0], means[2])
+
+
+def test_the_map_of_an_oblong_image_lies_on_it(review, folders, cohort, tmp_path):
+    wide = np.pad(cohort[3], ((0, 0), (0, 48)))  # the body keeps to the left
+    save_png(tmp_path / "wide.png", wide)
+    found = review.image(tmp_path / "wide.png")
+    assert found.agreement.shape == (96, 144)
+    assert found.agreement[24:72, 24:72].mean() > 2 * found.agreement[:, 108:].mean()

@@ -13,4 +13,5 @@ INLINE = re.compile(r"\$`(.+?)`\$")
 def on_page_markdown(markdown: str, **context) -> str:
     """MkDocs calls this with the text of each page."""
     markdown = BLOCK.sub(lambda m: convert(m[1], display="block"), markdown)
-    return INLINE.sub(lambda m: convert(m[1]), markdown)
+    # In a span: a line that begins with an element that Markdown does not know would be a paragraph of its own.
+    return INLINE.sub(lambda m: f"<span>{convert(m[1])}</span>", markdown)

@@ -14,7 +14,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("bundles/*/docs/README.md"))]
 # The MONAI Label server needs an environment of its own: make test-monailabel runs it.
-NOT_HERE = ("pip install", "make train", "make benchmark", "make test-real", "python -m venv", "monailabel start_server")
+NOT_HERE = (
+    "pip install",
+    "make train",
+    "make benchmark",
+    "make test-real",
+    "python -m venv",
+    "source label-env",
+    "monailabel start_server",
+)
 
 
 def blocks(language: str) -> list[tuple[str, str]]:

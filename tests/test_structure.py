@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "scripts" / "doppelscan"
-ROOMS = ["images", "deepssim", "memorization", "search", "verify", "calibrate", "report", "workflows", "publish", "cli"]
+ROOMS = ["version", "images", "deepssim", "memorization", "search", "verify", "calibrate", "report", "workflows", "publish", "cli"]
 CONFIGS = sorted([*ROOT.glob("configs/*.json"), *ROOT.glob("bundles/*/configs/*.json")])
 
 
@@ -32,6 +32,14 @@ def test_rooms_import_only_from_rooms_above(path):
         return
     allowed = ROOMS[: ROOMS.index(place) + 1]
     assert imported_rooms(path) <= set(allowed)
+
+
+def test_one_version_everywhere():
+    from doppelscan.version import __version__
+
+    assert json.loads((ROOT / "metadata.json").read_text())["version"] == __version__
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_no_room_of_odds_and_ends():

@@ -147,7 +147,7 @@ class Commands:
 
     def version(self) -> None:
         """Print the version."""
-        from doppelscan import __version__
+        from doppelscan.version import __version__
 
         print(__version__)
 

@@ -22,7 +22,7 @@ from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 from PIL import Image
 
-from doppelscan import __version__
+from doppelscan.version import __version__
 from doppelscan.workflows import Review
 from doppelscan.workflows.errors import user_mistake
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from doppelscan import __version__
 from doppelscan.deepssim import WeightsError, read_checkpoint
 from doppelscan.images import InputError
 from doppelscan.publish.checksums import CHECKSUMS, changed_files
 from doppelscan.publish.export import CANARY, build_networks
+from doppelscan.version import __version__
 
 __all__ = ["TOLERANCE", "Check", "verify"]
 
@@ -115,7 +115,7 @@ def _compared(name: str, found: torch.Tensor, stored: torch.Tensor) -> Check:
 
 
 def _package_version(folder: Path) -> str:
-    for line in (folder / "doppelscan" / "__init__.py").read_text().splitlines():
+    for line in (folder / "doppelscan" / "version.py").read_text().splitlines():
         if line.startswith("__version__"):
             return line.partition("=")[2].strip().strip('"')
     return "of unknown version"

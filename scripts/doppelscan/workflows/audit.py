@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from doppelscan import __version__
 from doppelscan.calibrate import (
     KINDS,
     Conclusion,
@@ -35,6 +34,7 @@ from doppelscan.memorization import patient_folds, spread_over_patients
 from doppelscan.report import AuditTables, source_row, write_report
 from doppelscan.search import CandidateSearch, EmbeddingStore, fingerprint
 from doppelscan.verify import AlignedPair, Registration
+from doppelscan.version import __version__
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
 from doppelscan.workflows.findings import Finding, NearDuplicate, explain, flag_images, near_duplicates
 from doppelscan.workflows.scoring import CLOSE_PAIR, SCORES, EmbeddedSet, ScoredImage, StoredThumbnails, score_images

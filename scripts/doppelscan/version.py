@@ -1,0 +1,5 @@
+"""The version, in a place that every room may import."""
+
+__all__ = ["__version__"]
+
+__version__ = "0.3.0"

@@ -124,6 +124,17 @@ def test_the_documented_pipeline_stops_before_the_release(place):
     assert any("audit/report.html" in str(step.get("with", "")) for step in job["steps"])
 
 
+def test_the_site_is_built_without_a_warning_and_names_no_other_host(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    method = (tmp_path / "site" / "method.html").read_text()
+    assert method.count("<math") > 20 and "$$" not in method and "$`" not in method
+    for page in (tmp_path / "site").glob("*.html"):
+        loaded = re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="(https?://[^"]+)"', page.read_text())
+        assert not loaded, (page.name, loaded)  # a browser in the hospital asks nobody
+
+
 def test_every_page_is_in_the_site():
     import yaml
 

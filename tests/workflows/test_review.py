@@ -12,7 +12,7 @@ import pytest
 from doppelscan.images import InputError
 from doppelscan.workflows import Review
 from doppelscan.workflows import review as review_module
-from made_files import save_png
+from made_files import dicom, save_png
 
 
 @pytest.fixture
@@ -57,6 +57,15 @@ def test_an_image_that_cannot_be_read_is_looked_at_first(review, folders):
     assert [Path(one).name for one in order[:2]] == ["broken.png", "copy.png"]
     with pytest.raises(InputError):
         review.image(broken)
+
+
+def test_a_folder_is_a_dicom_series(review, cohort, tmp_path):
+    (tmp_path / "series").mkdir()
+    for number, one in enumerate((cohort[50], cohort[3], cohort[51])):
+        position = (0.0, 0.0, float(number))
+        dicom(tmp_path / "series" / f"{number}.dcm", np.round(one * 1000), number=number, position=position)
+    found = review.image(tmp_path / "series")
+    assert found.values["slice"] == 1 and Path(found.values["match"]).name == "p03.png" and found.agreement.shape == (96, 96, 3)
 
 
 @pytest.mark.parametrize("stored", [(1, 1, 1), (-1, -1, 1), (1, -1, -1)])

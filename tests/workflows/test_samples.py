@@ -42,7 +42,7 @@ def test_samples_that_become_copies_are_logged_and_end_the_training(folders, pic
     uri = f"sqlite:///{tmp_path}/mlruns.db"
     audit = SampleAudit(
         folders["training"], lambda engine: copies if engine.state.epoch >= 4 else novel, tmp_path / "audits", folders["holdout"],
-        every=2, log_dir=tmp_path / "tensorboard", tracking_uri=uri, stop=True, device="cpu",
+        every=2, log_dir=tmp_path / "tensorboard", tracking_uri=uri, stop=True, device="cpu", gate=True,
     )  # fmt: skip
     seen: list[float] = []
     engine = trainer(seen)

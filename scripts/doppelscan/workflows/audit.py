@@ -39,7 +39,7 @@ from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
 from doppelscan.workflows.findings import Finding, NearDuplicate, explain, flag_images, near_duplicates
 from doppelscan.workflows.scoring import CLOSE_PAIR, SCORES, EmbeddedSet, ScoredImage, StoredThumbnails, score_images
 
-__all__ = ["Audit", "AuditResult", "ScoredSet"]
+__all__ = ["GATE_STATUS", "Audit", "AuditResult", "ScoredSet"]
 
 FOLDS = 5
 SCANNER_FEATURES, SCANNER_IMAGES = "layer2", 400

@@ -118,7 +118,8 @@ class Review:
             InputError: it cannot be read.
         """
         with tempfile.TemporaryDirectory() as scratch:
-            source = _table([os.fspath(path)], Path(scratch) / "image.csv")
+            # A folder is a DICOM series.
+            source = Path(path) if os.path.isdir(path) else _table([os.fspath(path)], Path(scratch) / "image.csv")
             with self._lock:  # the engine that embeds runs one set at a time
                 if self._score is None:
                     self._score = self._fitted(source)

@@ -17,6 +17,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from doppelscan.images import InputError
+from doppelscan.workflows.audit import GATE_STATUS
 
 __all__ = ["SampleAudit"]
 
@@ -131,7 +132,7 @@ class SampleAudit:
         environment["PYTHONPATH"] = os.pathsep.join([str(PACKAGE.parent), *filter(None, [environment.get("PYTHONPATH")])])
         command = [sys.executable, "-m", "doppelscan.cli", "audit", *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if done.returncode:
+        if done.returncode not in (0, *GATE_STATUS.values()):
             lines = done.stderr.strip().splitlines() or ["no message"]
             logger.warning("The samples could not be audited, the training goes on: %s", lines[-1])
             return None

@@ -35,11 +35,11 @@ audit: $(STAMP)
 	  --holdout $(OUT)/sample/holdout --patient-pattern '(train\d+|other\d+|synthetic\d+)' --output $(OUT)/report
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not real" tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not real and not slow" tests
 
 test-real: $(STAMP)
 	@test -n "$(DATA)" || { echo "make test-real needs DATA=DIR, a folder with manifest.csv"; exit 2; }
-	DOPPELSCAN_REAL_DATA=$(DATA) $(BIN)/python -m pytest -m real tests
+	DOPPELSCAN_REAL_DATA=$(DATA) $(BIN)/python -m pytest -m "real or slow" tests
 
 benchmark: $(STAMP)
 	@test -n "$(DATA)" || { echo "make benchmark needs DATA=DIR, a folder with manifest.csv"; exit 2; }

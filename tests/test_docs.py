@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+# The Hub of the documented commands is on this machine.
+pytestmark = pytest.mark.loopback
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("bundles/*/docs/README.md"))]
 # The MONAI Label server needs an environment of its own: make test-monailabel runs it.
@@ -126,7 +128,9 @@ def test_the_documented_pipeline_stops_before_the_release(place):
 
 def test_the_site_is_built_without_a_warning_and_names_no_other_host(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     method = (tmp_path / "site" / "method.html").read_text()
     assert method.count("<math") > 20 and "$$" not in method and "$`" not in method

@@ -101,7 +101,7 @@ def test_the_scorer_is_fitted_and_finds_the_copy_from_a_foreign_folder(place):
     assert Path(rows["copy"]["match"]).stem == "p03" and float(rows["copy"]["mi"]) > float(rows["novel"]["mi"]) + 3
 
 
-@pytest.mark.parametrize("bundle", BUNDLES)
+@pytest.mark.parametrize("bundle", ["deepssim_encoder", pytest.param("mi_scorer", marks=pytest.mark.slow)])
 def test_one_bundle_is_enough_for_the_audit_and_its_own_verification(place, bundle):
     folder = place / "bundles" / bundle
     said = alone(

@@ -87,15 +87,16 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
     require_listed_sha256(path)
     state = read_checkpoint(path)
     state = dict(state.get("model", state))
-    missing = sorted(set(network.state_dict()) - set(state))
-    unexpected = sorted(set(state) - set(network.state_dict()))
-    shapes = [f"{k} {tuple(state[k].shape)}" for k, v in network.state_dict().items() if k in state and state[k].shape != v.shape]
-    if missing or unexpected or shapes:
+    try:
+        network.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        own = network.state_dict()
+        missing, unexpected = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+        shapes = [f"{k} {tuple(state[k].shape)}" for k, v in own.items() if k in state and state[k].shape != v.shape]
         raise WeightsError(
             f"The weights {str(path)!r} must fit the network. Got {len(missing)} missing keys {missing[:3]}, {len(unexpected)} unexpected "
             f"{unexpected[:3]}, {len(shapes)} of another shape {shapes[:3]}; they are of another architecture."
-        )
-    network.load_state_dict(state, strict=True)
+        ) from error
     return network.eval()
 
 

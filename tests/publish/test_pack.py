@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from doppelscan.deepssim import file_sha256
+from doppelscan.deepssim import WeightsError, file_sha256
 from doppelscan.images import InputError
 from doppelscan.publish import pack, verify
 from safetensors.torch import load_file, save_file
@@ -152,7 +152,7 @@ def test_pack_does_not_overwrite_somebodys_files(tmp_path):
 def test_a_pack_that_fails_leaves_the_earlier_one(changed, tmp_path):
     before = (changed / "checksums.json").read_text()
     (tmp_path / "bad.pt").write_bytes(b"no weights")
-    with pytest.raises(RuntimeError, match="plain state dict"):
+    with pytest.raises(WeightsError, match=r"^The weights .* must be a plain state dict"):
         pack("deepssim_encoder", changed, weights=tmp_path / "bad.pt")
     assert (changed / "checksums.json").read_text() == before and all(check.passed for check in verify(changed))
 

@@ -57,7 +57,8 @@ def export_models(bundle: Path) -> None:
     seed, and the same bundle must give the same bytes.
 
     Raises:
-        RuntimeError: the export failed; its last words are in the message.
+        WeightsError: the weights are not the network's.
+        RuntimeError: the export failed otherwise; its last words are in the message.
     """
     environment = {
         **os.environ,
@@ -68,7 +69,11 @@ def export_models(bundle: Path) -> None:
     code = "import sys; from doppelscan.publish.export import write_models; write_models(sys.argv[1])"
     done = subprocess.run([sys.executable, "-c", code, str(bundle)], env=environment, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"the export of {bundle.name} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        kind, _, words = last.partition(": ")
+        if kind.endswith(WeightsError.__name__):
+            raise WeightsError(words)
+        raise RuntimeError(f"the export of {bundle.name} failed: {last}")
 
 
 def write_models(folder: str) -> None:

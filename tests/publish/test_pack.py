@@ -14,7 +14,7 @@ import pytest
 import torch
 from doppelscan.deepssim import WeightsError, file_sha256
 from doppelscan.images import InputError
-from doppelscan.publish import pack, verify
+from doppelscan.publish import pack, verify, write_label_app
 from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).parents[2]
@@ -175,3 +175,11 @@ def test_own_weights_are_packed_and_a_large_file_needs_the_address_it_will_have(
 def test_an_unknown_bundle_is_told_in_one_line(tmp_path):
     with pytest.raises(InputError, match=r"deepssim_encoder or mi_scorer. Got 'nothing' instead"):
         pack("nothing", tmp_path / "out")
+
+
+def test_a_label_app_does_not_replace_a_folder_with_a_model_of_its_own(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "main.py").write_text("mine")
+    with pytest.raises(InputError, match="holds other files"):
+        write_label_app(tmp_path)
+    assert (tmp_path / "main.py").read_text() == "mine"

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from doppelscan.images import InputError
+from doppelscan.publish.checksums import CHECKSUMS
 from doppelscan.publish.pack import pack
 
 __all__ = ["write_label_app"]
@@ -54,7 +55,9 @@ def write_label_app(output: str | os.PathLike) -> Path:
         InputError: ``output`` holds something else.
     """
     folder = Path(output).expanduser().resolve()
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "model").is_dir())):
+    if folder.exists() and (
+        not folder.is_dir() or (any(folder.iterdir()) and not (folder / "model" / BUNDLES[0] / CHECKSUMS).is_file())
+    ):
         raise InputError(
             f"The 'output' parameter must be a new or empty folder, or an earlier app. Got {str(folder)!r}, which holds other files."
         )

@@ -18,6 +18,7 @@ from doppelscan.deepssim import OnnxEncoder, TorchScriptEncoder, file_sha256, fo
 from doppelscan.memorization import MemorizationIndex
 from monai.bundle import ConfigWorkflow
 from sam_files import sam_state
+from warm import run_warm
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = {
@@ -100,9 +101,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def bundle_command(*arguments, cwd: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "monai.bundle", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=400
-    )
+    done = run_warm(["-m", "monai.bundle", *arguments], cwd)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -155,10 +154,13 @@ FEW = (
 )  # fmt: skip
 
 
-def train(configs: str, *arguments, cwd: Path, launcher: tuple = ("-m", "monai.bundle")) -> str:
+def train(configs: str, *arguments, cwd: Path, launcher: tuple = ()) -> str:
     files = [str(ENCODER / "configs" / name) for name in configs.split()]
-    command = [sys.executable, *launcher, "run", "--config_file", str(files), *FEW, *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=400)
+    words = ["-m", "monai.bundle", "run", "--config_file", str(files), *FEW, *map(str, arguments)]
+    if launcher:
+        done = subprocess.run([sys.executable, *launcher, *words], cwd=cwd, capture_output=True, text=True, timeout=400)
+    else:
+        done = run_warm(words, cwd)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout + done.stderr
 
@@ -203,7 +205,7 @@ def test_the_handler_that_is_resumed_is_the_early_stop():
 
 
 def test_two_processes_train_one_network(folders, tmp_path):
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
     log = train(
         "train.json multi_gpu_train.json", "--backend", "gloo", "--device", "cpu", "--groups", "1", "--group_size", "4",
         cwd=tmp_path, launcher=launcher,
@@ -226,10 +228,9 @@ def test_weights_of_another_architecture_stop_training_in_one_line(folders, tmp_
 
 
 def test_a_loss_that_is_not_finite_stops_training_in_one_line(folders, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(ENCODER / "configs/train.json"), *FEW, "--batches", "8",
-         "--groups", "1", "--group_size", "4", "--learning_rate", "1e30", "--lr_scheduler::warmup_steps", "0"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=400,
+    done = run_warm(
+        ["-m", "monai.bundle", "run", "--config_file", ENCODER / "configs/train.json", *FEW, "--batches", "8", "--groups", "1",
+         "--group_size", "4", "--learning_rate", "1e30", "--lr_scheduler::warmup_steps", "0"], tmp_path,
     )  # fmt: skip
     assert done.returncode != 0 and "Traceback" not in done.stdout + done.stderr
     last = done.stderr.strip().splitlines()[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import nibabel as nib
 import numpy as np
@@ -41,8 +42,19 @@ def test_patient_from_pattern_and_a_name_that_does_not_match(tmp_path, picture):
     save_png(tmp_path / "sub-01_a.png", picture)
     save_png(tmp_path / "other.png", picture)
     found = find_images(tmp_path, patient_pattern=r"(sub-\d+)")
-    assert [r.patient for r in found.records] == ["sub-01"]
-    assert "does not match" in found.skipped[0].reason
+    assert {os.path.basename(r.id): r.patient for r in found.records} == {
+        "sub-01_a.png": "sub-01",
+        "other.png": str(tmp_path / "other.png"),
+    }
+    assert found.unmatched == 1 and not found.skipped and found.patient_source == "pattern and volume"
+
+
+def test_a_pattern_that_matches_no_real_image_is_refused_but_generated_images_need_no_patient(tmp_path, picture):
+    save_png(tmp_path / "sample-01.png", picture)
+    with pytest.raises(InputError, match=r"'patient_pattern'.*matches none of 1, the first 'sample-01.png'"):
+        find_images(tmp_path, name="training", patient_pattern=r"(sub-\d+)")
+    found = find_images(tmp_path, name="synthetic", patient_pattern=r"(sub-\d+)")
+    assert [r.patient for r in found.records] == [str(tmp_path / "sample-01.png")]
 
 
 @pytest.mark.parametrize("pattern", ["(unclosed", "no-group"])

@@ -19,6 +19,7 @@ import torch
 from doppelscan.report import SCORE_COLUMNS
 from made_files import save_png
 from PIL import Image
+from warm import run_warm
 
 ROOT = Path(__file__).parents[2]
 PATTERN = r"(train\d+|other\d+|synthetic\d+)"
@@ -121,10 +122,14 @@ def test_second_run_embeds_and_verifies_nothing_again(audited, tmp_path, monkeyp
     assert (tmp_path / "scores.csv").read_text() == (output / "scores.csv").read_text()
 
 
-def command(*arguments: str, cwd: Path, module: str = "doppelscan.cli") -> subprocess.CompletedProcess:
+def command(*arguments: object, cwd: Path, module: str = "doppelscan.cli") -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", module, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=300
     )
+
+
+def warm_audit(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
+    return run_warm(["-m", "doppelscan.cli", "audit", *arguments], cwd)
 
 
 def test_the_three_faces_give_the_same_table(folders, tmp_path):
@@ -170,8 +175,8 @@ def test_a_killed_run_continues_to_the_same_table(folders, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert list(store.glob("poses-1/*.parquet")), "killed before anything was stored: the test says nothing"
-    assert command("audit", *arguments, "--output", tmp_path / "killed", cwd=tmp_path).returncode == 0
-    assert command("audit", *arguments, "--output", tmp_path / "whole", cwd=tmp_path).returncode == 0
+    assert warm_audit(*arguments, "--output", tmp_path / "killed", cwd=tmp_path).returncode == 0
+    assert warm_audit(*arguments, "--output", tmp_path / "whole", cwd=tmp_path).returncode == 0
     assert (tmp_path / "killed" / "scores.csv").read_text() == (tmp_path / "whole" / "scores.csv").read_text()
 
 
@@ -232,9 +237,11 @@ def test_gate_sets_the_exit_status(folders, tmp_path, gate):
     # Twenty controls give no p-value below 1/21: enough for a rate of 0.05, not for 0.01.
     flags = ["--gate"] if gate else []
     arguments = [f"--{k}={v}" for k, v in folders.items()]
-    found = command("audit", *arguments, "--output", tmp_path / "a", *flags, cwd=tmp_path)
+    found = warm_audit(*arguments, "--output", tmp_path / "a", *flags, cwd=tmp_path)
     assert found.returncode == (3 if gate else 0) and "memorization found" in found.stdout
-    unsure = command("audit", *arguments, "--fdr", "0.01", "--output", tmp_path / "b", *flags, cwd=tmp_path)
+    unsure = warm_audit(
+        *arguments, "--fdr", "0.01", "--output", tmp_path / "b", "--store", tmp_path / "a" / "store", *flags, cwd=tmp_path
+    )
     assert unsure.returncode == (4 if gate else 0) and "cannot conclude" in unsure.stdout
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 
 import doppelscan
 import nibabel as nib
@@ -17,6 +15,7 @@ from doppelscan.report import ReportError
 from doppelscan.report import write as report_write
 from doppelscan.search import StoreError
 from made_files import dicom, save_png
+from warm import run_warm
 
 
 def run(folders, tmp_path, **settings):
@@ -54,6 +53,13 @@ def test_rgb_wrong_extension_spaces_and_other_scripts_are_read(folders, tmp_path
     rows = {os.path.basename(r["image"]): r for r in result.scores}
     assert os.path.basename(rows["Kopie mit Farbe 複製.png"]["match"]) == "p04.png"
     assert os.path.basename(rows["copy.jpg"]["match"]) == "p03.png" and not result.summary["skipped"]
+
+
+def test_synthetic_names_that_tell_no_patient_are_scored_too_and_real_ones_are_counted(folders, tmp_path):
+    (folders["training"] / "p09.png").rename(folders["training"] / "somebody.png")
+    result = run(folders, tmp_path, patient_pattern=r"([pq]\d+)")
+    assert len(result.scores) == 4 and not result.summary["skipped"] and result.summary["images"]["training_patients"] == 10
+    assert [note for note in result.summary["notes"] if "does not match 1 names of the training set" in note]
 
 
 def test_two_dicom_series_in_one_folder_are_both_scored(folders, tmp_path):
@@ -191,9 +197,7 @@ def test_store_of_other_weights_is_refused(folders, tmp_path):
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_line_and_status_2(folders, tmp_path, arguments, words):
-    done = subprocess.run(
-        [sys.executable, "-m", "doppelscan.cli", "audit", *arguments], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = run_warm(["-m", "doppelscan.cli", "audit", *arguments], tmp_path)
     lines = [line for line in done.stderr.splitlines() if line.startswith("doppelscan:")]
     assert done.returncode == 2 and len(lines) == 1 and words in lines[0], done.stderr[-1500:]
     assert "Traceback" not in done.stderr
@@ -207,5 +211,5 @@ def test_a_mistake_in_a_bundle_run_is_one_line_too(tmp_path, config):
 
     folder = "training_dir" if "audit" in config else "dataset_dir"
     arguments = ["--config_file", os.path.join(audit_root(), config), f"--{folder}", "nowhere", "--synthetic_dir", "nowhere"]
-    done = subprocess.run([sys.executable, "-m", "monai.bundle", "run", *arguments], cwd=tmp_path, capture_output=True, text=True)
+    done = run_warm(["-m", "monai.bundle", "run", *arguments], tmp_path)
     assert done.returncode != 0 and "does not exist" in done.stderr and "Traceback" not in done.stderr, done.stderr[-1500:]

@@ -27,6 +27,8 @@ __all__ = [
 ]
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".nii", ".nii.gz", ".dcm", ".dicom", ".ima")
+# Names of sets of images that nobody was scanned for: their names need not tell a patient.
+GENERATED = ("synthetic", "image")
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 
 
@@ -114,6 +116,7 @@ class ImageSet:
         skipped: files that cannot be read, with reasons.
         patient_source: where the patient comes from: column, DICOM, pattern or volume.
         ignored: number of files that are no images (text, tables).
+        unmatched: number of volumes or files whose name the patient pattern does not match; each is a patient of its own.
     """
 
     name: str
@@ -121,6 +124,7 @@ class ImageSet:
     skipped: list[SkippedImage] = field(default_factory=list)
     patient_source: str = "volume"
     ignored: int = 0
+    unmatched: int = 0
 
     def unreadable(self) -> InputError:
         """The error of a set none of whose images could be read."""
@@ -160,11 +164,12 @@ def find_images(
             data list .json (``[{"image": ...}]`` or ``{"training": [...]}``, with ``patient`` or ``subject``, ``repeats`` if known).
             Relative paths are taken from the file's folder.
         name: name of the parameter in messages.
-        patient_pattern: regular expression searched in the file name; group 1 is the patient.
+        patient_pattern: regular expression searched in the file name; group 1 is the patient. An image whose name it does not match is a
+            patient of its own.
         slices: which slices of volumes; default: the middle half of the axial axis, at most 16.
 
     Raises:
-        InputError: ``source`` is missing, empty, or holds no readable image.
+        InputError: ``source`` is missing, empty, or holds no readable image; the pattern matches no name of a set of real images.
     """
     slices = slices or SliceChoice()
     pattern = _compile(patient_pattern)
@@ -189,6 +194,11 @@ def find_images(
         origins.add(_add(result, group, row, header, pattern, slices))
     origins.discard("")
     result.patient_source = " and ".join(sorted(origins)) or "volume"
+    if result.unmatched and origins == {"volume"} and name not in GENERATED:
+        raise InputError(
+            f"The 'patient_pattern' parameter must match the names of the {name} images. Got {patient_pattern!r}, which matches none of "
+            f"{result.unmatched}, the first {os.path.basename(result.records[0].paths[0])!r}."
+        )
     if not result.records:
         first = result.skipped[0] if result.skipped else None
         why = f"; the first, {first.path!r}: {first.reason}" if first else ""
@@ -330,27 +340,27 @@ def _read_headers(rows: list[_Row], result: ImageSet) -> Iterable[tuple[list[str
 def _add(result: ImageSet, paths: list[str], row: _Row, header: FileHeader, pattern: re.Pattern | None, slices: SliceChoice) -> str:
     """Add the records of one file or series to ``result``; returns where the patient came from."""
     volume = paths[0] if len(paths) == 1 else f"{os.path.dirname(paths[0])}#series={header.series}"
-    patient, origin = row.patient, "column"
-    if patient is None and header.patient:
-        patient, origin = header.patient, "DICOM"
-    if patient is None and pattern is not None:
-        found = pattern.search(os.path.basename(paths[0]))
-        if found is None or not found.group(1):
-            result.skipped.append(SkippedImage(volume, f"the patient pattern {pattern.pattern!r} does not match the file name"))
-            return ""
-        patient, origin = found.group(1), "pattern"
-    if patient is None:
-        patient, origin = volume, "volume"
     shape = header.shape
-    if len(shape) == 2:
-        result.records.append(ImageRecord(volume, tuple(paths), volume, patient, repeats=row.repeats))
-        return origin
     if len(shape) == 4 and slices.channel is None:
         result.skipped.append(SkippedImage(volume, f"4D of shape {shape} without a choice: pass --channel 0 to {shape[3] - 1}"))
         return ""
     if len(shape) > 4:
         result.skipped.append(SkippedImage(volume, f"{len(shape)} dimensions of shape {shape}; 2 to 4 are read"))
         return ""
+    patient, origin = row.patient, "column"
+    if patient is None and header.patient:
+        patient, origin = header.patient, "DICOM"
+    if patient is None and pattern is not None:
+        found = pattern.search(os.path.basename(paths[0]))
+        if found is not None and found.group(1):
+            patient, origin = found.group(1), "pattern"
+        else:
+            result.unmatched += 1
+    if patient is None:
+        patient, origin = volume, "volume"
+    if len(shape) == 2:
+        result.records.append(ImageRecord(volume, tuple(paths), volume, patient, repeats=row.repeats))
+        return origin
     axis = int(slices.axis)
     length = _axis_length(paths, header, axis, slices.channel)
     result.records.extend(

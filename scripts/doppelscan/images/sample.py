@@ -45,21 +45,28 @@ def template_maps() -> dict[str, np.ndarray]:
     return arrays
 
 
-def _smooth(points: list[np.ndarray], sigma: float, rng: np.random.Generator) -> np.ndarray:
-    """Smooth noise of about unit variance at ``points`` (x, y, z in voxels): random values on a grid of ``sigma``, splined."""
-    values = rng.standard_normal([int(p.max() / sigma) + 6 for p in points]).astype(np.float32)
-    return 1.6 * ndimage.map_coordinates(values, [p / sigma + 2 for p in points], order=2)
+def _smooth(axes: list[np.ndarray], sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """Smooth noise of about unit variance on the grid of ``axes`` (x, y, z in voxels): random values every ``sigma``, splined.
+
+    One axis after the other: a spline on a grid is a product, and a fifth of the time of all points at once.
+    """
+    values = rng.standard_normal([int(points.max() / sigma) + 6 for points in axes]).astype(np.float32)
+    for points in axes:
+        knots = np.eye(values.shape[0], dtype=np.float32)
+        weights = [ndimage.map_coordinates(knot, [points / sigma + 2], order=2) for knot in knots]
+        values = np.tensordot(values, np.stack(weights), (0, 0))  # the next axis comes to the front
+    return 1.6 * values
 
 
 def template_patient(maps: dict[str, np.ndarray], rng: np.random.Generator, slices: tuple[int, ...] = SLICES) -> np.ndarray:
     """One made-up patient: float32 [len(slices), 160, 160] in [0, 1], shown with the front of the head up."""
     shape = maps["t1"].shape
-    axes = [np.arange(shape[0]), np.arange(shape[1]), np.array(slices)]
-    grid = [g.astype(np.float32) for g in np.meshgrid(*axes, indexing="ij")]
+    axes = [np.arange(shape[0], dtype=np.float32), np.arange(shape[1], dtype=np.float32), np.array(slices, dtype=np.float32)]
+    grid = np.meshgrid(*axes, indexing="ij")
     centre = [(n - 1) / 2 for n in shape]
     scale = 1 + 0.05 * rng.standard_normal(3)
     moved = [(g - c) / s + c for g, c, s in zip(grid, centre, scale, strict=True)]
-    moved = [m + 4.0 * _smooth(grid, 25, rng) + 1.6 * _smooth(grid, 9, rng) for m in moved]
+    moved = [m + 4.0 * _smooth(axes, 25, rng) + 1.6 * _smooth(axes, 9, rng) for m in moved]
     moved[2] = moved[2] + 3 * rng.standard_normal()
     white, grey, fluid = (
         0.85 + 0.05 * rng.standard_normal(),
@@ -68,7 +75,7 @@ def template_patient(maps: dict[str, np.ndarray], rng: np.random.Generator, slic
     )
     levels = {"white": white, "grey": grey, "fluid": fluid}
     volume = sum(level * ndimage.map_coordinates(maps[name], moved, order=1) for name, level in levels.items())
-    volume = volume * np.exp(0.12 * _smooth(grid, 60, rng))
+    volume = volume * np.exp(0.12 * _smooth(axes, 60, rng))
     images = []
     for index in range(len(slices)):
         plane = np.rot90(volume[:, :, index])

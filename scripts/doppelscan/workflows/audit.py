@@ -521,7 +521,7 @@ class Audit:
             "control": self._control_words(tables.control, tables.control_set),
             "control_against_training": None if same_kind is None else {"auc": same_kind.auc, "p_value": same_kind.p_value},
             "patient_source": self.training.image_set.patient_source,
-            "notes": self.notes + self._patient_note(),
+            "notes": self.notes + self._patient_notes(),
             "skipped": [{"set": name, "path": s.path, "reason": s.reason} for name, s in skipped],
             "settings": {
                 "candidates": self.candidates,
@@ -537,13 +537,18 @@ class Audit:
             "seconds": self.seconds,
         }
 
-    def _patient_note(self) -> list[str]:
+    def _patient_notes(self) -> list[str]:
         if not self._patients_known:
             return [
                 "No patient is known: every file counts as a patient of its own. If several files are of one person, p-values are too small; "
                 "pass --patient_pattern or a table with a column 'patient'."
             ]
-        return []
+        return [
+            f"The patient pattern does not match {one.unmatched} names of the {one.name} set: each counts as a patient of its own. If several "
+            "are of one person, p-values are too small."
+            for one in (dataset.image_set for dataset in (self.training, self.holdout) if dataset is not None)
+            if one.unmatched
+        ]
 
 
 def _versions() -> dict[str, str]:

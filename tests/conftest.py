@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from made_files import save_png
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -52,14 +54,24 @@ def folders(tmp_path, cohort) -> dict[str, Path]:
     return {name: tmp_path / name for name in ("training", "synthetic", "holdout")}
 
 
+def made_once(tmp_path_factory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first of several pytest processes makes and the others read."""
+    folder = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        folder = folder.parent
+    with FileLock(folder / f"{name}.lock"):
+        if not (folder / f"{name}.made").exists():
+            make(folder / name)
+            (folder / f"{name}.made").touch()
+    return folder / name
+
+
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory) -> Path:
     """The sample cohort as ``doppelscan sample`` writes it."""
     from doppelscan.images.sample import write_sample
 
-    folder = tmp_path_factory.mktemp("sample")
-    write_sample(folder)
-    return folder
+    return made_once(tmp_path_factory, "sample", write_sample)
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +79,8 @@ def packed(tmp_path_factory) -> Path:
     """A folder with both bundles as ``doppelscan pack`` makes them."""
     from doppelscan.publish import pack
 
-    folder = tmp_path_factory.mktemp("packed")
-    for name in ("deepssim_encoder", "mi_scorer"):
-        pack(name, folder / name)
-    return folder
+    def make(folder: Path) -> None:
+        for name in ("deepssim_encoder", "mi_scorer"):
+            pack(name, folder / name)
+
+    return made_once(tmp_path_factory, "packed", make)

@@ -177,6 +177,13 @@ def test_an_unknown_bundle_is_told_in_one_line(tmp_path):
         pack("nothing", tmp_path / "out")
 
 
+def test_pack_without_onnx_says_what_to_install_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(InputError, match=r"doppelscan\[onnx\]"):
+        pack("deepssim_encoder", tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_label_app_does_not_replace_a_folder_with_a_model_of_its_own(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "main.py").write_text("mine")

@@ -17,7 +17,7 @@ from monai.bundle import ConfigParser
 from safetensors.torch import save_file
 
 from doppelscan.deepssim import WeightsError, export_onnx, foreground_views, load_weights
-from doppelscan.images import generate_cohort
+from doppelscan.images import InputError, generate_cohort
 
 __all__ = ["CANARY", "build_networks", "export_models"]
 
@@ -57,9 +57,14 @@ def export_models(bundle: Path) -> None:
     seed, and the same bundle must give the same bytes.
 
     Raises:
+        InputError: onnx is missing.
         WeightsError: the weights are not the network's.
         RuntimeError: the export failed otherwise; its last words are in the message.
     """
+    try:
+        import onnx  # noqa: F401
+    except ImportError as error:
+        raise InputError('A packed bundle holds an ONNX file, which needs onnx: pip install "doppelscan[onnx]".') from error
     environment = {
         **os.environ,
         "PYTHONHASHSEED": "0",

@@ -61,7 +61,7 @@ def pack(
         the folder.
 
     Raises:
-        InputError: no such bundle, ``output`` holds something else, or a file is over 25 MB and ``repo`` is missing.
+        InputError: no such bundle, ``output`` holds something else, onnx is missing, or a file is over 25 MB and ``repo`` is missing.
         WeightsError: weights that are not the network's.
     """
     source, output = bundle_folder(bundle), Path(output).expanduser().resolve()

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+import torch
 from doppelscan.deepssim import DeepSSIMEncoder, HubError, file_sha256, hub_encoder, load_encoder
 from doppelscan.images import InputError
-from doppelscan.publish import info, publish, verify
+from doppelscan.publish import info, pack, publish, verify
 from hub_server import TOKEN, LocalHub, git
 
 pytestmark = pytest.mark.loopback
@@ -190,6 +191,20 @@ def test_a_bundle_that_was_changed_after_packing_is_not_published(hub, newer):
     with pytest.raises(InputError, match="must pass every check"):
         publish(folder, "lab/changed")
     assert hub.requests == []
+
+
+def test_a_fitted_scorer_which_holds_features_of_patients_is_never_public(hub, packed, tmp_path):
+    state = torch.load(packed / "mi_scorer" / "models" / "model.pt", weights_only=True)
+    state = {name: value.repeat(12, 1) if name.endswith(".reference") else value for name, value in state.items()}
+    torch.save({**state, "null": torch.tensor([0.5, 0.1])}, tmp_path / "fitted.pt")
+    fitted = pack("mi_scorer", tmp_path / "mi_scorer", weights=tmp_path / "fitted.pt", repo="lab/scorer")
+    with pytest.raises(InputError, match="features of 12 training images"):
+        publish(fitted, "lab/scorer", public=True, dry_run=True)
+    huggingface_hub.HfApi().create_repo("lab/open", private=False)
+    with pytest.raises(InputError, match="must be private"):
+        publish(fitted, "lab/open")
+    assert publish(packed / "mi_scorer", "lab/scorer", public=True, dry_run=True).version
+    assert not huggingface_hub.HfApi().list_repo_refs("lab/open").tags
 
 
 def test_a_token_that_may_not_write_is_told_in_one_line(hub, packed, monkeypatch):

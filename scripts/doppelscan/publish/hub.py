@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import safe_open
+
 from doppelscan.deepssim import hub_client, hub_errors, repository_and_version
 from doppelscan.images import InputError
 from doppelscan.publish.checksums import CHECKSUMS
@@ -55,12 +57,13 @@ def publish(
     Args:
         bundle: packed or not; what is not packed is packed first. Every check of :func:`~doppelscan.publish.verify` must pass.
         repo: OWNER/NAME on the Hub, made when missing.
-        public: make a new repository public; private otherwise. One that exists stays as it is.
+        public: make a new repository public; private otherwise. One that exists stays as it is. A scorer that was fitted holds features
+            of its training images, so it goes to private repositories only.
         dry_run: everything but the upload; no connection is opened.
         message: of the commit; None names the version.
 
     Raises:
-        InputError: a check failed, or the version is published already.
+        InputError: a check failed, the version is published already, or a fitted scorer would be public.
         HubError: no connection, or the Hub refused.
     """
     repo, pinned = repository_and_version(repo)
@@ -70,6 +73,8 @@ def publish(
         version = str(json.loads((folder / "configs" / "metadata.json").read_text())["version"])
         files = {p.relative_to(folder).as_posix(): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
         card = (folder / "README.md").read_text()
+        if public:
+            _refuse_public_features(folder)
         if dry_run:
             return Publication(repo, version, files, None, None, None, card)
         with hub_errors(repo):
@@ -103,11 +108,24 @@ def _refuse_failed(folder: Path) -> None:
             )
 
 
+def _refuse_public_features(folder: Path) -> None:
+    with safe_open(folder / "models" / "model.safetensors", "pt") as tensors:
+        references = [name for name in sorted(tensors.keys()) if name.endswith(".reference")]
+        images = max((tensors.get_slice(name).get_shape()[0] for name in references), default=1)
+    if images > 1:  # before a scorer is fitted there is one row of zeros
+        raise InputError(
+            f"The repository must be private for a scorer that was fitted: its weights hold features of {images} training images. "
+            "Got a public one; leave out --public, or publish the bundle before it is fitted."
+        )
+
+
 def _upload(folder: Path, planned: Publication, message: str | None) -> Publication:
     client = hub_client()
     api, repo, version = client.HfApi(), planned.repo, planned.version
     api.create_repo(repo, private=planned.private, exist_ok=True)
     private = bool(api.model_info(repo).private)
+    if not private:
+        _refuse_public_features(folder)
     tags = {tag.name: tag.target_commit for tag in api.list_repo_refs(repo).tags}
     if version in tags:
         raise InputError(

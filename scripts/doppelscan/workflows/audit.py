@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,27 +22,25 @@ from doppelscan.calibrate import (
     Control,
     Evidence,
     TwoSampleResult,
-    classifier_two_sample_test,
     conclude,
     duplication_trend,
     residual_risk,
     wilson,
 )
 from doppelscan.deepssim import encoder_file, file_sha256, verdict
-from doppelscan.images import ImageSet, InputError, SkippedImage, evenly_chosen
-from doppelscan.memorization import patient_folds, spread_over_patients
+from doppelscan.images import ImageSet, InputError, SkippedImage
+from doppelscan.memorization import spread_over_patients
 from doppelscan.report import AuditTables, source_row, write_report
 from doppelscan.search import CandidateSearch, EmbeddingStore, fingerprint
 from doppelscan.verify import AlignedPair, Registration
 from doppelscan.version import __version__
+from doppelscan.workflows.control import ControlScorer, ScoredControl, same_kind, without_leaks
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
 from doppelscan.workflows.findings import Finding, NearDuplicate, explain, flag_images, near_duplicates
 from doppelscan.workflows.scoring import CLOSE_PAIR, SCORES, EmbeddedSet, ScoredImage, StoredThumbnails, score_images
 
 __all__ = ["GATE_STATUS", "Audit", "AuditResult", "ScoredSet"]
 
-FOLDS = 5
-SCANNER_FEATURES, SCANNER_IMAGES = "layer2", 400
 GATE_STATUS = {"memorization found": 3, "cannot conclude": 4, "no memorization found": 0}
 
 
@@ -181,12 +179,25 @@ class Audit:
         with self._timed("score synthetic"):
             scored = score_images(synthetic, training, search, self.registration, verified, "synthetic", self.score)
         with self._timed("score control"):
-            control_set, control, ratio = self._score_control(holdout, null, training, search, verified)
+            score_control = ControlScorer(
+                training=training,
+                patients_known=self._patients_known,
+                search=search,
+                view_differences=self.view_differences,
+                registration=self.registration,
+                verified=verified,
+                score=self.score,
+                size=self.control_size,
+                seed=self.seed,
+            )
+            control = score_control(holdout, null)
         with self._timed("near duplicates"):
             twice = near_duplicates(training, search, self.registration, verified)
-            control, close = self._without_near_duplicates(control)
-        same_kind = None if holdout is None else self._same_kind(training, holdout)
-        return self._conclude(training, synthetic, scored, control_set, control, ratio, search, close + twice, same_kind)
+            control, close = control.without_near_duplicates()
+        self.notes += control.notes
+        with self._timed("calibrate"):
+            alike = None if holdout is None else same_kind(training, holdout)
+        return self._conclude(training, synthetic, scored, control, search, close + twice, alike)
 
     def scorer(self) -> Callable[[str | os.PathLike], ScoredSet]:
         """The training set embedded and fitted, as a function that scores further images against it: a source -> its images' scores.
@@ -290,16 +301,13 @@ class Audit:
 
     def _without_leaks(self, control: EmbeddedSet, training: EmbeddedSet) -> EmbeddedSet:
         """Holdout images that are training images, or of training patients, are no control: left out and counted."""
-        same_bytes = set(training.keys)
-        known = set(training.patients) if self._patients_known else set()
-        kept = [i for i, key in enumerate(control.keys) if key not in same_bytes and control.patients[i] not in known]
-        if len(kept) < len(control):
-            left = set(range(len(control))) - set(kept)
+        kept, leaks = without_leaks(control, training, self._patients_known)
+        if leaks:
             skipped = self.holdout.image_set.skipped if self.holdout else []
             self.notes.append(
-                f"{len(left)} holdout images are training images or of training patients; they were left out of the control."
+                f"{len(leaks)} holdout images are training images or of training patients; they were left out of the control."
             )
-            for i in sorted(left):
+            for i in leaks:
                 skipped.append(SkippedImage(control.records[i].id, "in the training set too, or of a training patient"))
         if not kept:
             raise InputError(
@@ -307,106 +315,21 @@ class Audit:
             )
         return control.subset(kept)
 
-    def _score_control(
+    def _conclude(
         self,
-        holdout: EmbeddedSet | None,
-        posed: EmbeddedSet,
         training: EmbeddedSet,
+        synthetic: EmbeddedSet,
+        scored: list[ScoredImage],
+        against: ScoredControl,
         search: CandidateSearch,
-        verified: EmbeddingStore,
-    ) -> tuple[EmbeddedSet, list[ScoredImage], float]:
-        """The control, its scores, and how much smaller on average its reference was than the training set.
-
-        A holdout below ``control_size`` is topped up with training images, each against the patients of the other folds; only where
-        patients are known, since files of one person would otherwise be taken for strangers.
-        """
-        scored: list[ScoredImage] = []
-        if holdout is not None:
-            scored = score_images(holdout, training, search, self.registration, verified, "control", self.score)
-            if len(holdout) >= self.control_size or not self._patients_known or len(set(training.patients)) < FOLDS:
-                return holdout, scored, 1.0
-            rows = spread_over_patients(posed.patients, self.control_size - len(holdout), self.seed)
-            posed = posed.subset(rows)
-        extra, ratio = self._score_folds(posed, training, search, verified)
-        if holdout is None:
-            self.notes.append(
-                f"The control is {len(extra)} training images, each scored against the training patients of the other {FOLDS - 1} of {FOLDS} folds; "
-                "p-values are corrected for the smaller reference. A holdout folder of other patients is the better control."
-            )
-            return posed, extra, ratio
-        self.notes.append(
-            f"The holdout holds {len(holdout)} images; the control was topped up with {len(extra)} training images, each scored against the training "
-            f"patients of the other {FOLDS - 1} of {FOLDS} folds, and p-values are corrected for the smaller reference of these."
-        )
-        start = len(holdout)
-        posed.store.refresh()
-        both = EmbeddedSet(holdout.records + posed.records, holdout.keys + posed.keys, posed.store, posed.outputs)
-        scored = scored + [replace(s, row=start + s.row) for s in extra]
-        return both, scored, (start + ratio * len(extra)) / len(scored)
-
-    def _score_folds(
-        self, control: EmbeddedSet, training: EmbeddedSet, search: CandidateSearch, verified: EmbeddingStore
-    ) -> tuple[list[ScoredImage], float]:
-        """Training images against the patients of the other folds, and how much larger the training set is than their reference."""
-        if len(set(training.patients)) < 2:
-            return [], 1.0
-        folds = min(FOLDS, len(set(training.patients)))
-        fold_of = dict(zip(training.patients, patient_folds(training.patients, folds, self.seed), strict=True))
-        results: list[ScoredImage] = []
-        for number in range(folds):
-            outside = [i for i, p in enumerate(training.patients) if fold_of[p] != number]
-            inside = [i for i, p in enumerate(control.patients) if fold_of[p] == number]
-            if not inside:
-                continue
-            reference = training.subset(outside)
-            fold_search = CandidateSearch(self.candidates, self.seed, self.registration.device).fit(
-                reference.single_pose(),
-                reference.patients,
-                null_of=search.index,
-                view_differences=self.view_differences,
-                thumbnails=StoredThumbnails(reference),
-            )
-            scored = score_images(
-                control.subset(inside),
-                reference,
-                fold_search,
-                self.registration,
-                verified,
-                f"control {number + 1}/{folds}",
-                self.score,
-            )
-            results += [replace(s, row=inside[s.row], match=outside[s.match], part_match=outside[s.part_match]) for s in scored]
-        return sorted(results, key=lambda s: s.row), folds / (folds - 1)
-
-    def _without_near_duplicates(self, control: list[ScoredImage]) -> tuple[list[ScoredImage], list[NearDuplicate]]:
-        """The control without the few that agree with a training image as copies do: a person who is in both spoils the calibration.
-
-        They are left out when they are at most 5 %; more of them are the rule in these images, and the conclusion refuses.
-        """
-        close = [NearDuplicate(True, s.row, s.match, s.verified) for s in control if s.verified >= CLOSE_PAIR]
-        if close and 20 * len(close) <= len(control):
-            rows = {n.row for n in close}
-            control = [s for s in control if s.row not in rows]
-            self.notes.append(
-                f"{len(close)} control images agree with a training image of another patient as copies do, as when one person is in both; they were "
-                "left out of the control. They are listed under near duplicates."
-            )
-        return control, sorted(close, key=lambda n: -n.score)
-
-    def _same_kind(self, training: EmbeddedSet, control: EmbeddedSet) -> TwoSampleResult:
-        """Training against a holdout by the encoder's early features, which see texture and contrast."""
-        name = SCANNER_FEATURES if SCANNER_FEATURES in training.outputs else "embedding"
+        twice: list[NearDuplicate],
+        alike: TwoSampleResult | None,
+    ) -> AuditResult:
+        control = against.scored
         with self._timed("calibrate"):
-            first, second = (one.subset(evenly_chosen(len(one), SCANNER_IMAGES).tolist()) for one in (training, control))
-            return classifier_two_sample_test(
-                first.single_pose()[name], first.patients, second.single_pose()[name], second.patients
-            )
-
-    def _conclude(self, training, synthetic, scored, control_set, control, ratio, search, twice, same_kind) -> AuditResult:
-        with self._timed("calibrate"):
-            patients = [control_set.patients[s.row] for s in control]
-            null = Control(np.array([s.score for s in control]), patients, ratio, self.seed)
-            part_null = Control(np.array([s.part for s in control]), patients, ratio, self.seed)
+            patients = [against.images.patients[s.row] for s in control]
+            null = Control(np.array([s.score for s in control]), patients, against.ratio, self.seed)
+            part_null = Control(np.array([s.part for s in control]), patients, against.ratio, self.seed)
             flags = flag_images(scored, control, null, part_null, self.fdr, self.correction)
         with self._timed("explain findings"):
             findings: list[Finding | None] = [Finding("part") if one else None for one in flags.part]
@@ -427,7 +350,7 @@ class Audit:
                 self.fdr,
                 null.smallest,
                 kinds,
-                same_kind,
+                alike,
             )
         )
         shares = wilson(int(flagged.sum()), len(flagged)), wilson(flags.control_as_close, len(control))
@@ -438,7 +361,7 @@ class Audit:
             flags.p,
             flags.q,
             flagged,
-            control_set,
+            against.images,
             control,
             null,
             flags.part_p,
@@ -446,7 +369,7 @@ class Audit:
             findings,
             twice,
         )
-        summary = self._summary(conclusion, tables, shares, null, kinds, same_kind)
+        summary = self._summary(conclusion, tables, shares, null, kinds, alike)
         with self._timed("report"):
             pair = partial(self._pair, synthetic, training, search)
             written = write_report(self.output, tables, summary, self.redact, pair)
@@ -485,7 +408,7 @@ class Audit:
         keys = list(shown)
         return duplication_trend(np.array([shown[k] for k in keys]), np.array([k in leaked for k in keys]))
 
-    def _summary(self, conclusion: Conclusion, tables: AuditTables, shares, null: Control, kinds, same_kind) -> dict[str, Any]:
+    def _summary(self, conclusion: Conclusion, tables: AuditTables, shares, null: Control, kinds, alike) -> dict[str, Any]:
         synthetic, control = shares
         mi = np.array([s.mi for s in tables.scored])
         sets = [self.training, self.synthetic] + ([self.holdout] if self.holdout else [])
@@ -519,7 +442,7 @@ class Audit:
             "smallest_patient_p_value": null.smallest_of_patient,
             "effective_control": round(null.effective_size, 1),
             "control": self._control_words(tables.control, tables.control_set),
-            "control_against_training": None if same_kind is None else {"auc": same_kind.auc, "p_value": same_kind.p_value},
+            "control_against_training": None if alike is None else {"auc": alike.auc, "p_value": alike.p_value},
             "patient_source": self.training.image_set.patient_source,
             "notes": self.notes + self._patient_notes(),
             "skipped": [{"set": name, "path": s.path, "reason": s.reason} for name, s in skipped],

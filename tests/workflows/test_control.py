@@ -1,0 +1,59 @@
+"""Who is a stranger to the training set, and which of them spoil the calibration."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from doppelscan.images import ImageRecord
+from doppelscan.verify import Pose
+from doppelscan.workflows.control import ScoredControl, without_leaks
+from doppelscan.workflows.scoring import EmbeddedSet, ScoredImage
+
+
+def embedded(patients: list[str], keys: list[str]) -> EmbeddedSet:
+    records = [ImageRecord(f"{i}.png", (f"{i}.png",), f"{i}.png", patient) for i, patient in enumerate(patients)]
+    return EmbeddedSet(records, keys, store=None, outputs={})
+
+
+def scored(row: int, agreement: float) -> ScoredImage:
+    """An image whose registered pair agrees by ``agreement``, in its fine structure as well."""
+    numbers = dict.fromkeys(
+        ("score", "deepssim", "embedding", "similarity", "mi", "oni", "ssim", "share", "part", "part_share"), 0.0
+    )
+    return ScoredImage(
+        row=row,
+        match=row + 100,
+        pose=Pose(),
+        consensus=0,
+        detail=agreement,
+        agreement=agreement,
+        part_match=0,
+        part_mirrored=False,
+        **numbers,
+    )
+
+
+@pytest.mark.parametrize(("patients_known", "leaks"), [(True, [1, 2]), (False, [2])])
+def test_training_images_and_patients_are_no_control_but_file_names_are_no_patients(patients_known, leaks):
+    training = embedded(["anna", "ben"], ["k1", "k2"])
+    control = embedded(["carl", "anna", "dora", "emil"], ["k3", "k4", "k2", "k5"])
+    kept, found = without_leaks(control, training, patients_known)
+    assert found == leaks and sorted(kept + found) == [0, 1, 2, 3]
+
+
+def test_one_person_in_both_sets_leaves_the_control_and_is_listed():
+    strangers = ScoredControl(embedded(["p"] * 40, ["k"] * 40), [scored(i, 0.4) for i in range(40)], 1.0, ["first"])
+    twice = replace(strangers, scored=[scored(i, {7: 0.8, 9: 0.9}.get(i, 0.4)) for i in range(40)])
+    kept, close = twice.without_near_duplicates()
+    assert [s.row for s in kept.scored] == [i for i in range(40) if i not in (7, 9)] and kept.images is twice.images
+    assert [(n.control, n.row, n.training_row) for n in close] == [(True, 9, 109), (True, 7, 107)]
+    assert kept.notes[0] == "first" and kept.notes[1].startswith("2 control images agree")
+    assert strangers.without_near_duplicates() == (strangers, [])
+
+
+def test_a_control_that_is_full_of_near_duplicates_is_kept_so_that_the_conclusion_refuses():
+    """3 of 40 are more than 5 %: leaving them out would make the control look clean."""
+    control = ScoredControl(embedded(["p"] * 40, ["k"] * 40), [scored(i, 0.9 if i < 3 else 0.4) for i in range(40)], 1.0)
+    kept, close = control.without_near_duplicates()
+    assert kept == control and len(close) == 3

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ import torch
 from doppelscan.images import InputError
 from doppelscan.workflows import SampleAudit
 from ignite.engine import Engine, Events
+from monai.utils import set_determinism
 from PIL import Image
 
 
@@ -76,6 +80,59 @@ def test_samples_that_cannot_be_audited_are_a_warning(folders, tmp_path, caplog)
     with caplog.at_level(logging.WARNING):
         engine.run(range(1), max_epochs=1)
     assert "the training goes on: doppelscan: " in caplog.text and "memorization/flagged_share" not in engine.state.metrics
+
+
+TWO = """
+import os, sys
+import numpy as np, torch
+import torch.distributed as dist
+from doppelscan.workflows import SampleAudit
+from ignite.engine import Engine
+from PIL import Image
+from pathlib import Path
+
+training, holdout, output = map(Path, sys.argv[1:])
+dist.init_process_group("gloo")
+copies = np.stack([np.asarray(Image.open(path)) for path in sorted(training.glob("*.png"))[:6]])
+
+def step(engine, batch):
+    dist.all_reduce(torch.ones(1))  # as the gradients of a training: a process that is alone waits for ever
+
+def samples(engine):
+    assert dist.get_rank() == 0
+    return copies[:, None, :, ::-1]
+
+engine = Engine(step)
+SampleAudit(training, samples, output / "audits", holdout, every=1, stop=True, device="cpu").attach(engine)
+engine.run(range(3), max_epochs=3)
+share = engine.state.metrics["memorization/flagged_share"]
+(output / f"rank{dist.get_rank()}").write_text(f"{engine.state.epoch} {share}")
+"""
+
+
+def test_two_processes_stop_together_on_what_one_found(folders, tmp_path):
+    (tmp_path / "two.py").write_text(TWO)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "two.py"]
+    done = subprocess.run(
+        [*command, folders["training"], folders["holdout"], tmp_path], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [(tmp_path / f"rank{rank}").read_text() for rank in (0, 1)] == ["1 1.0", "1 1.0"]
+
+
+def test_samples_that_are_drawn_are_not_missing_in_the_training(folders, tmp_path):
+    def drawn(engine: Engine) -> torch.Tensor:
+        np.random.rand(3), random.random()
+        return torch.zeros(2, 1, 64, 64) + 0 * torch.rand(1)
+
+    engine = Engine(lambda engine, batch: None)
+    engine.add_event_handler(Events.STARTED, lambda engine: set_determinism(0))
+    after = lambda: (float(torch.rand(())), float(np.random.rand()), random.random())  # noqa: E731
+    engine.run(range(1), max_epochs=1)
+    alone = after()
+    SampleAudit(folders["training"], drawn, tmp_path / "audits", every=1).attach(engine)
+    engine.run(range(1), max_epochs=1)
+    assert after() == alone
 
 
 def test_only_the_first_process_audits(folders, tmp_path, monkeypatch):

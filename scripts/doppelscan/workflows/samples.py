@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +25,38 @@ __all__ = ["SampleAudit"]
 
 PACKAGE = Path(__file__).resolve().parents[1]
 FOUND = "memorization found"
+METRICS = tuple(f"memorization/{name}" for name in ("flagged_share", "flagged_lower", "flagged_upper", "mean_mi", "max_mi"))
+NOT_AUDITED = torch.zeros(2 + len(METRICS), dtype=torch.float64)
 logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def _random_numbers_kept() -> Iterator[None]:
+    """What is drawn inside leaves PyTorch's (CPU and this process's GPU), NumPy's and Python's generators as they were."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
 
 
 class SampleAudit:
     """ignite handler: every ``every`` epochs audit the generator's current samples and log what was found.
 
     The audit runs in a process of its own, so that neither random numbers, threads nor the distributed state of the training change, and one
-    that cannot be made (samples that are still flat, say) is a warning and not the end of the training. In distributed training the first
-    process audits while the others go on to their next collective call. The training images are embedded once.
+    that cannot be made (samples that are still flat, say) is a warning and not the end of the training. The training images are embedded once.
+
+    In distributed training the handler is attached in every process: the first one samples and audits, the others wait for what it found, so that
+    all of them log the same metrics and stop at the same epoch. The process group's ``timeout`` has to be longer than an audit.
 
     Args:
         training: folder, .csv or .json of the images that the generator is trained on.
         samples: called with the engine; gives the current samples, float or integer [N, 1, H, W] or [N, H, W], or [N, 1, X, Y, Z] for volumes,
-            as a tensor or array in any range.
+            as a tensor or array in any range. What it draws is not missing in the training: the generators of PyTorch, NumPy and Python are set back. In
+            distributed training only the first process calls it: sample from the ``module`` of DistributedDataParallel, not from the wrapper.
         output: folder; each audit is written to ``epoch_0010`` and so on, with its samples and its report. Holds patient data.
         holdout: real images of other patients, the control.
         every: epochs between audits.
@@ -74,26 +94,28 @@ class SampleAudit:
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self)
 
     def __call__(self, engine: Engine) -> None:
-        if idist.get_rank() != 0:
-            return
+        found = self._found(engine) if idist.get_rank() == 0 else NOT_AUDITED.clone()
+        # Metrics that only one process had, or a stop of one, would leave the others waiting in their next collective call.
+        audited, stop, *values = torch.as_tensor(idist.broadcast(found, src=0)).tolist()
+        if audited:
+            engine.state.metrics.update(zip(METRICS, values, strict=True))
+        if stop:
+            engine.terminate()
+
+    def _found(self, engine: Engine) -> torch.Tensor:
+        """float64: whether an audit was made, whether to stop, and the values of ``METRICS``."""
         epoch = engine.state.epoch
         folder = self.output / f"epoch_{epoch:04d}"
-        with torch.no_grad():
-            self._write(self.samples(engine), folder / "samples")
+        with _random_numbers_kept(), torch.no_grad():
+            samples = self.samples(engine)
+        self._write(samples, folder / "samples")
         summary = self._audit(folder)
         if summary is None:
-            return
+            return NOT_AUDITED.clone()
         mi = summary["set_mi"] or {"mean": float("nan"), "max": float("nan")}
         flagged = summary["flagged"]
-        values = {
-            "memorization/flagged_share": flagged["share"],
-            "memorization/flagged_lower": flagged["lower"],
-            "memorization/flagged_upper": flagged["upper"],
-            "memorization/mean_mi": mi["mean"],
-            "memorization/max_mi": mi["max"],
-        }
-        engine.state.metrics.update(values)
-        self._log(values, epoch)
+        values = [flagged["share"], flagged["lower"], flagged["upper"], mi["mean"], mi["max"]]
+        self._log(dict(zip(METRICS, values, strict=True)), epoch)
         logger.info(
             "Samples of epoch %d: %s (%.1f %% flagged); %s",
             epoch,
@@ -101,8 +123,7 @@ class SampleAudit:
             100 * flagged["share"],
             folder / "report.html",
         )
-        if self.stop and summary["conclusion"] == FOUND:
-            engine.terminate()
+        return torch.tensor([1.0, self.stop and summary["conclusion"] == FOUND, *values], dtype=torch.float64)
 
     @staticmethod
     def _write(samples: torch.Tensor | np.ndarray, folder: Path) -> None:

@@ -163,7 +163,7 @@ def find_images(
         source: a folder (searched recursively), a .csv with a column ``path`` (and ``patient``, ``repeats`` if known), or a MONAI
             data list .json (``[{"image": ...}]`` or ``{"training": [...]}``, with ``patient`` or ``subject``, ``repeats`` if known).
             Relative paths are taken from the file's folder.
-        name: name of the parameter in messages.
+        name: name of the parameter in messages; a set of generated images (``synthetic``, ``image``) need not match the pattern.
         patient_pattern: regular expression searched in the file name; group 1 is the patient. An image whose name it does not match is a
             patient of its own.
         slices: which slices of volumes; default: the middle half of the axial axis, at most 16.

@@ -88,7 +88,6 @@ class ControlScorer:
             holdout: real images of other patients in 8 poses, or None.
             posed: some training images in 8 poses.
         """
-        patients = set(self.training.patients)
         if holdout is None:
             scored, ratio = self._in_folds(posed)
             note = (
@@ -97,7 +96,7 @@ class ControlScorer:
             )
             return ScoredControl(posed, scored, ratio, [note])
         scored = self._against(holdout, self.training, self.search, "control")
-        if len(holdout) >= self.size or not self.patients_known or len(patients) < FOLDS:
+        if len(holdout) >= self.size or not self.patients_known or len(set(self.training.patients)) < FOLDS:
             return ScoredControl(holdout, scored, 1.0)
         posed = posed.subset(spread_over_patients(posed.patients, self.size - len(holdout), self.seed))
         extra, ratio = self._in_folds(posed)

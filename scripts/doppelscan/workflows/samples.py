@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from ignite.engine.deterministic import keep_random_state
 
 from doppelscan.images import InputError
 from doppelscan.workflows.audit import GATE_STATUS
@@ -28,19 +27,6 @@ FOUND = "memorization found"
 METRICS = tuple(f"memorization/{name}" for name in ("flagged_share", "flagged_lower", "flagged_upper", "mean_mi", "max_mi"))
 NOT_AUDITED = torch.zeros(2 + len(METRICS), dtype=torch.float64)
 logger = logging.getLogger(__name__)
-
-
-@contextmanager
-def _random_numbers_kept() -> Iterator[None]:
-    """What is drawn inside leaves PyTorch's (CPU and this process's GPU), NumPy's and Python's generators as they were."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    try:
-        with torch.random.fork_rng(devices):
-            yield
-    finally:
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
 
 
 class SampleAudit:
@@ -106,9 +92,7 @@ class SampleAudit:
         """float64: whether an audit was made, whether to stop, and the values of ``METRICS``."""
         epoch = engine.state.epoch
         folder = self.output / f"epoch_{epoch:04d}"
-        with _random_numbers_kept(), torch.no_grad():
-            samples = self.samples(engine)
-        self._write(samples, folder / "samples")
+        self._sample(engine, folder / "samples")
         summary = self._audit(folder)
         if summary is None:
             return NOT_AUDITED.clone()
@@ -124,6 +108,13 @@ class SampleAudit:
             folder / "report.html",
         )
         return torch.tensor([1.0, self.stop and summary["conclusion"] == FOUND, *values], dtype=torch.float64)
+
+    @keep_random_state
+    def _sample(self, engine: Engine, folder: Path) -> None:
+        # ignite keeps the generators of PyTorch's CPU, NumPy and Python; what is drawn on this process's GPU is kept here.
+        devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+        with torch.random.fork_rng(devices), torch.no_grad():
+            self._write(self.samples(engine), folder)
 
     @staticmethod
     def _write(samples: torch.Tensor | np.ndarray, folder: Path) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 from scipy.special import gammaln
 from scipy.stats import false_discovery_control, rankdata
 
+from doppelscan.errors import InputError
+
 __all__ = ["Control", "q_values"]
 
 
@@ -42,7 +44,7 @@ class Control:
     ) -> None:
         self.scores = np.asarray(scores, dtype=np.float64)
         if patients is not None and len(patients) != len(self.scores):
-            raise ValueError(
+            raise InputError(
                 f"The 'patients' parameter must name the patient of each of {len(self.scores)} scores. Got {len(patients)}."
             )
         codes = np.arange(len(self.scores)) if patients is None else np.unique([str(p) for p in patients], return_inverse=True)[1]

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from monai.networks.nets import DenseNet, ResNet
 from torch import nn
 
+from doppelscan.errors import InputError
+
 __all__ = ["DeepSSIMEncoder"]
 
 HEADS = ("deepssim", "embedding")
@@ -86,7 +88,7 @@ class DeepSSIMEncoder(nn.Module):
         self.feature_grid = feature_grid
         self.embedding_size = embedding_size
         if backbone not in BACKBONES:
-            raise ValueError(f"The 'backbone' parameter must be one of {', '.join(BACKBONES)}. Got {backbone!r} instead.")
+            raise InputError(f"The 'backbone' parameter must be one of {', '.join(BACKBONES)}. Got {backbone!r} instead.")
         self.stem, self.stages, channels = _backbone(backbone, in_channels, channels, blocks)
         self.reduce = nn.Conv2d(channels[-1], reduced_channels, 1)
         width = channels[-1] + reduced_channels * 16
@@ -103,13 +105,13 @@ class DeepSSIMEncoder(nn.Module):
         sizes |= {f"layer{i + 1}": c * feature_grid**2 for i, c in enumerate(channels)}
         unknown = [name for name in self.outputs if name not in sizes]
         if unknown:
-            raise ValueError(f"The 'outputs' parameter must name some of {', '.join(sizes)}. Got {', '.join(unknown)} instead.")
+            raise InputError(f"The 'outputs' parameter must name some of {', '.join(sizes)}. Got {', '.join(unknown)} instead.")
         self.output_sizes = {name: sizes[name] for name in self.outputs}
         parameters = dict(self.named_parameters())
         for part in freeze:
             found = [name for name in parameters if name == part or name.startswith(f"{part}.")]
             if not found:
-                raise ValueError(
+                raise InputError(
                     f"The 'freeze' parameter must name parts of the network. Got {part!r}, which no parameter belongs to."
                 )
             for name in found:

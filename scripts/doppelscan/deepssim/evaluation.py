@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from doppelscan.deepssim.augment import foreground_views, misalign, quarter_turn_poses
 from doppelscan.deepssim.pairs import coarse_look
 from doppelscan.deepssim.ssim import registered_ssim
-from doppelscan.images import InputError, gaussian_blur, smooth_fields, warp
+from doppelscan.errors import InputError
+from doppelscan.images import gaussian_blur, smooth_fields, warp
 
 __all__ = ["PairDataset", "PairInferer", "PreparePairs"]
 

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from doppelscan.deepssim.hub import HUB_PREFIX, hub_encoder
-from doppelscan.deepssim.weights import WeightsError, load_weights, require_listed_sha256
+from doppelscan.deepssim.weights import load_weights, require_listed_sha256
+from doppelscan.errors import InputError, WeightsError
 
 __all__ = ["ConvNeXtEncoder", "OnnxEncoder", "TorchScriptEncoder", "encoder_file", "export_onnx", "load_encoder"]
 
@@ -44,7 +45,7 @@ def load_encoder(
         ValueError: an unknown runtime.
     """
     if runtime not in RUNTIMES:
-        raise ValueError(f"The 'runtime' parameter must be one of {', '.join(RUNTIMES)}. Got {runtime!r} instead.")
+        raise InputError(f"The 'runtime' parameter must be one of {', '.join(RUNTIMES)}. Got {runtime!r} instead.")
     script = os.fspath(encoder).startswith(PREFIX)
     loaded = TorchScriptEncoder(encoder_file(encoder)).eval() if script else load_weights(network, encoder_file(encoder))
     return loaded if runtime == "torch" else OnnxEncoder.of(loaded, device)
@@ -259,7 +260,7 @@ class ConvNeXtEncoder(nn.Module):
         parts |= {f"stage{i}": stage for i, stage in enumerate(self.backbone.encoder.stages, 1)}
         unknown = [name for name in freeze if name not in parts]
         if unknown:
-            raise ValueError(f"The 'freeze' parameter must name some of {', '.join(parts)}. Got {', '.join(unknown)} instead.")
+            raise InputError(f"The 'freeze' parameter must name some of {', '.join(parts)}. Got {', '.join(unknown)} instead.")
         for name in freeze:
             parts[name].requires_grad_(False)
 

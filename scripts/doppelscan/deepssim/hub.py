@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from doppelscan.deepssim.weights import CHECKSUMS, WeightsError, file_sha256
-from doppelscan.images import InputError
+from doppelscan.deepssim.weights import CHECKSUMS, file_sha256
+from doppelscan.errors import InputError, WeightsError
 
 __all__ = [
     "HUB_PREFIX",

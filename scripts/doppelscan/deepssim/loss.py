@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from doppelscan.errors import NotFiniteError
+
 __all__ = ["DeepSSIMLoss"]
 
 
@@ -30,7 +32,7 @@ class DeepSSIMLoss(nn.Module):
         :class:`~doppelscan.deepssim.MakeViews` gives them -> scalar.
 
     Raises:
-        FloatingPointError: the loss is not finite.
+        NotFiniteError: the loss is not finite.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class DeepSSIMLoss(nn.Module):
         loss = self.ssim_weight * regression + self.identity_weight * identity
         if not torch.isfinite(loss):
             images = targets["index"].tolist() if "index" in targets else []
-            raise FloatingPointError(
+            raise NotFiniteError(
                 f"The loss is {float(loss.detach())} (regression {float(regression.detach())}, identity {float(identity.detach())}) "
                 f"on the batch of images {images} of training_images.csv in the output folder; lower 'learning_rate' or look at these images."
             )

@@ -9,6 +9,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score, silhouette_score
 
 from doppelscan.deepssim.classes import VERDICTS, verdict_number
+from doppelscan.errors import InputError
 
 __all__ = ["CopyDetectionMetric", "CopyRetrieval", "SSIMAgreement", "SSIMError"]
 
@@ -130,7 +131,7 @@ class CopyDetectionMetric(Cumulative):
         scores, truth = self.scores()
         rank = self.get_buffer().cpu().numpy()[truth, 2]
         if truth.all() or not truth.any():
-            raise ValueError(f"Detection needs both copies and novel images. Got {int(truth.sum())} and {int((~truth).sum())}.")
+            raise InputError(f"Detection needs both copies and novel images. Got {int(truth.sum())} and {int((~truth).sum())}.")
 
         def recall(rate: float) -> float:
             return float((scores[truth] > np.quantile(scores[~truth], 1 - rate, method="higher")).mean())

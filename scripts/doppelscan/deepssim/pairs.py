@@ -14,16 +14,8 @@ from torch.utils.data import Sampler
 
 from doppelscan.deepssim.augment import ViewStrength, augment, foreground_views, misalign, quarter_turn_poses
 from doppelscan.deepssim.ssim import align_to_first, pairwise_ssim
-from doppelscan.images import (
-    ImageError,
-    InputError,
-    SliceChoice,
-    find_images,
-    gaussian_blur,
-    generate_cohort,
-    smooth_fields,
-    warp,
-)
+from doppelscan.errors import ImageError, InputError
+from doppelscan.images import SliceChoice, find_images, gaussian_blur, generate_cohort, smooth_fields, warp
 
 __all__ = ["CohortBatchSampler", "CohortDataset", "MakeViews"]
 

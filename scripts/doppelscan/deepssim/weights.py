@@ -11,13 +11,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-__all__ = ["WeightsError", "file_sha256", "load_weights", "read_checkpoint", "require_listed_sha256", "start_from"]
+from doppelscan.errors import WeightsError
+
+__all__ = ["file_sha256", "load_weights", "read_checkpoint", "require_listed_sha256", "start_from"]
 
 CHECKSUMS = "checksums.json"
-
-
-class WeightsError(RuntimeError):
-    """Weights that must not be used; the text is one line that says what to do."""
 
 
 def file_sha256(path: str | os.PathLike) -> str:

@@ -1,15 +1,15 @@
 """Images: files to records, pixels and the one preprocessing; generated patients."""
 
+from doppelscan.errors import ImageError, InputError
 from doppelscan.images.alignment import align, band_pass, correlation, within
 from doppelscan.images.copies import COPY_TRANSFORMS, PAPER_TRANSFORMS, plant_copy
 from doppelscan.images.foreground import foreground_square, gaussian_blur
 from doppelscan.images.generated import generate_cohort, smooth_fields, warp
 from doppelscan.images.planted import PlantedCopies, PlantedQueries
-from doppelscan.images.readers import ImageError, read_pixels
+from doppelscan.images.readers import read_pixels
 from doppelscan.images.records import (
     ImageRecord,
     ImageSet,
-    InputError,
     SkippedImage,
     SliceChoice,
     content_hash,

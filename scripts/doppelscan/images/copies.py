@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from doppelscan.errors import InputError
+
 __all__ = ["COPY_TRANSFORMS", "PAPER_TRANSFORMS", "plant_copy"]
 
 
@@ -62,7 +64,7 @@ def _noise(image: np.ndarray, rng: np.random.Generator, sigma: float = 0.03) -> 
 
 def _blend(image: np.ndarray, partner: np.ndarray | None) -> np.ndarray:
     if partner is None:
-        raise ValueError("The 'partner' parameter must be an image for the transform 'blend'. Got None instead.")
+        raise InputError("The 'partner' parameter must be an image for the transform 'blend'. Got None instead.")
     if partner.shape != image.shape:
         partner = np.asarray(Image.fromarray(partner.astype(np.float32)).resize(image.shape[::-1], Image.Resampling.BILINEAR))
     return 0.75 * image + 0.25 * partner
@@ -111,5 +113,5 @@ def plant_copy(image: np.ndarray, name: str, rng: np.random.Generator, partner: 
     transform = COPY_TRANSFORMS.get(name) or PAPER_TRANSFORMS.get(name)
     if transform is None:
         known = ", ".join([*COPY_TRANSFORMS, *PAPER_TRANSFORMS])
-        raise ValueError(f"The 'name' parameter must be one of {known}. Got {name!r} instead.")
+        raise InputError(f"The 'name' parameter must be one of {known}. Got {name!r} instead.")
     return np.clip(transform(image, rng, partner), 0, 1).astype(np.float32)

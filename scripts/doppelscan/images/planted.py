@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from doppelscan.errors import InputError
 from doppelscan.images.copies import plant_copy
-from doppelscan.images.records import InputError
 
 __all__ = ["PlantedCopies", "PlantedQueries"]
 

@@ -18,7 +18,9 @@ import numpy as np
 import pydicom
 from PIL import Image
 
-__all__ = ["FileHeader", "ImageError", "image_format", "read_header", "read_pixels"]
+from doppelscan.errors import ImageError
+
+__all__ = ["FileHeader", "image_format", "read_header", "read_pixels"]
 
 MAGIC = {
     b"\x89PNG": "png",
@@ -28,10 +30,6 @@ MAGIC = {
     b"\x93NUMPY": "npy",
 }
 SMALLEST_SIDE = 8
-
-
-class ImageError(ValueError):
-    """An image that cannot be scored; the text is the reason that the audit lists."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from doppelscan.images.readers import FileHeader, ImageError, image_format, read_header, read_pixels
+from doppelscan.errors import ImageError, InputError
+from doppelscan.images.readers import FileHeader, image_format, read_header, read_pixels
 
 __all__ = [
     "ImageRecord",
@@ -30,10 +31,6 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".nii", ".nii.gz
 # Names of sets of images that nobody was scanned for: their names need not tell a patient.
 GENERATED = ("synthetic", "image")
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
-
-
-class InputError(ValueError):
-    """A mistake in what the user passed; the text is one line that says what to do."""
 
 
 @dataclass(frozen=True)

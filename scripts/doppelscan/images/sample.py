@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from doppelscan.errors import InputError
 from doppelscan.images.copies import plant_copy
 from doppelscan.images.readers import encode_png
-from doppelscan.images.records import InputError
 
 __all__ = ["template_maps", "template_patient", "write_sample"]
 

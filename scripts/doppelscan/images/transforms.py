@@ -16,8 +16,9 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from PIL import Image
 
+from doppelscan.errors import ImageError
 from doppelscan.images.foreground import foreground_square
-from doppelscan.images.readers import SMALLEST_SIDE, ImageError, read_pixels
+from doppelscan.images.readers import SMALLEST_SIDE, read_pixels
 
 __all__ = [
     "ForegroundSquared",

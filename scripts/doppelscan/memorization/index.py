@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
+from doppelscan.errors import InputError
 from doppelscan.memorization.folds import patient_folds
 from doppelscan.memorization.moments import FeatureMoments
 from doppelscan.memorization.nearest import Nearest, nearest
@@ -71,11 +72,11 @@ class MemorizationIndex:
         device: str | torch.device = "cpu",
     ) -> None:
         if calibration not in ("robust", "paper"):
-            raise ValueError(
+            raise InputError(
                 f"The 'calibration' parameter of MemorizationIndex must be 'robust' or 'paper'. Got {calibration!r} instead."
             )
         if folds < 2 or draws < 1 or candidates < 1:
-            raise ValueError(
+            raise InputError(
                 "The parameters of MemorizationIndex must be folds >= 2, draws >= 1 and candidates >= 1. Got "
                 f"folds={folds!r}, draws={draws!r}, candidates={candidates!r} instead."
             )
@@ -118,7 +119,7 @@ class MemorizationIndex:
         count = self._same_length(layers, "features")
         patients = list(range(count)) if patients is None else list(patients)
         if len(patients) != count:
-            raise ValueError(
+            raise InputError(
                 f"The 'patients' parameter must name the patient of each of {count} images. Got {len(patients)} names."
             )
         self._refuse(count, len(set(map(str, patients))))
@@ -149,7 +150,7 @@ class MemorizationIndex:
             queries = layers if null_features is None else {n: self._rows(n, null_features[n]) for n in layers}
             rows = np.arange(count) if null_rows is None else np.asarray(null_rows)
             if self._same_length(queries, "null_features") != len(rows):
-                raise ValueError("The 'null_rows' parameter must name the training image of each of null_features.")
+                raise InputError("The 'null_rows' parameter must name the training image of each of null_features.")
             null = self._robust_null(white, fold, queries, rows)
             self.null_poses = _poses(queries)
         self.null = np.sort(null)
@@ -180,14 +181,14 @@ class MemorizationIndex:
     def score(self, features: Mapping[str, Rows]) -> MemorizationScores:
         """Score ``features`` layer -> float32 [M, C_k], or [M, P, C_k] for the best of P poses."""
         if not self.reference:
-            raise ValueError("MemorizationIndex.score needs a fitted index; call fit(features) with the training features first.")
+            raise InputError("MemorizationIndex.score needs a fitted index; call fit(features) with the training features first.")
         missing = [name for name in self.reference if name not in features]
         if missing:
-            raise ValueError(f"The 'features' of score must have the layers {list(self.reference)}. Got {list(features)} instead.")
+            raise InputError(f"The 'features' of score must have the layers {list(self.reference)}. Got {list(features)} instead.")
         layers = {name: self._rows(name, features[name]) for name in self.reference}
         for name, value in layers.items():
             if value.shape[-1] != len(self.whiteners[name].mean):
-                raise ValueError(
+                raise InputError(
                     f"The features of layer {name!r} must have {len(self.whiteners[name].mean)} channels as in fit. Got {value.shape[-1]} instead."
                 )
         count = self._same_length(layers, "features")
@@ -198,7 +199,7 @@ class MemorizationIndex:
                 stacklevel=2,
             )
         if not count:
-            raise ValueError("The 'features' of score must be of at least one image. Got none.")
+            raise InputError("The 'features' of score must be of at least one image. Got none.")
         white = {name: TransformedRows(value, self._checked_transform(name)) for name, value in layers.items()}
         return scores_of(
             self._compare(white, self.reference, count, self.candidates), self.null_mean, self.null_std, self.candidates
@@ -243,12 +244,12 @@ class MemorizationIndex:
                 whitening.mean, whitening.matrix = np.asarray(arrays[f"mean.{name}"][:]), np.asarray(arrays[f"matrix.{name}"][:])
                 index.whiteners[name], index.reference[name] = whitening, arrays[f"reference.{name}"]
         except (OSError, KeyError, SafetensorError) as error:
-            raise ValueError(
+            raise InputError(
                 f"The reference {os.fspath(path)!r} must be a file that the train workflow of mi_scorer wrote. Got one that cannot be read; "
                 "run train on the training set first."
             ) from error
         if fingerprint is not None and metadata["fingerprint"] != fingerprint:
-            raise ValueError(
+            raise InputError(
                 f"The reference {os.fspath(path)!r} was fitted with other weights or preprocessing ({metadata['fingerprint'][:12]}, not "
                 f"{fingerprint[:12]}); fit it again."
             )
@@ -262,7 +263,7 @@ class MemorizationIndex:
 
     def _refuse(self, count: int, patients: int) -> None:
         if count < self.smallest_images or patients < self.smallest_patients:
-            raise ValueError(
+            raise InputError(
                 f"The Memorization Index needs at least {self.smallest_images} images of {self.smallest_patients} patients for its null. "
                 f"Got {count} images of {patients} patients; add training patients."
             )
@@ -281,7 +282,7 @@ class MemorizationIndex:
         if not hasattr(value, "shape"):
             value = np.asarray(value, dtype=np.float32)
         if len(value.shape) not in (2, 3):
-            raise ValueError(
+            raise InputError(
                 f"The features of layer {name!r} must have shape [N, C] or [N, P, C]. Got {tuple(value.shape)} instead."
             )
         return value
@@ -290,7 +291,7 @@ class MemorizationIndex:
     def _same_length(layers: Mapping[str, Rows], parameter: str) -> int:
         lengths = {name: value.shape[0] for name, value in layers.items()}
         if len(set(lengths.values())) != 1:
-            raise ValueError(
+            raise InputError(
                 f"The '{parameter}' parameter must have one or more layers of as many images each. Got {lengths} instead."
             )
         return next(iter(lengths.values()))
@@ -369,7 +370,7 @@ def _kept(rows: TransformedRows) -> Rows:
 def _finite(name: str, value) -> np.ndarray:
     value = np.asarray(value)
     if not np.isfinite(value).all():
-        raise ValueError(f"The features of layer {name!r} must be finite. Got NaN or Inf; check the encoder and its input.")
+        raise InputError(f"The features of layer {name!r} must be finite. Got NaN or Inf; check the encoder and its input.")
     return value
 
 

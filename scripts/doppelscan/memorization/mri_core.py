@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from doppelscan.deepssim import WeightsError, read_checkpoint
+from doppelscan.deepssim import read_checkpoint
+from doppelscan.errors import InputError, WeightsError
 
 __all__ = ["MRICoreEncoder", "load_mri_core"]
 
@@ -106,12 +107,12 @@ class MRICoreEncoder(nn.Module):
         except ImportError as error:
             raise ImportError('MRICoreEncoder needs transformers: pip install "doppelscan[mri-core]"') from error
         if spatial_size < 16 or spatial_size % 16:
-            raise ValueError(
+            raise InputError(
                 f"The 'spatial_size' parameter of MRICoreEncoder must be a multiple of 16. Got {spatial_size!r} instead."
             )
         wrong = [block for block in blocks if not 0 <= block < layers]
         if wrong or not blocks:
-            raise ValueError(
+            raise InputError(
                 f"The 'blocks' parameter of MRICoreEncoder must name blocks from 0 to {layers - 1}. Got {list(blocks)!r} instead."
             )
         self.settings: dict[str, Any] = {

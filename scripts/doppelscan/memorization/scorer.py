@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from doppelscan.deepssim import quarter_turn
+from doppelscan.errors import InputError
 from doppelscan.memorization.index import MemorizationIndex
 from doppelscan.memorization.scores import EPS
 
@@ -64,7 +65,7 @@ class MemorizationScorer(nn.Module):
     def __init__(self, encoder: Any, poses: int = 8) -> None:
         super().__init__()
         if poses not in (1, 8):
-            raise ValueError(f"The 'poses' parameter of MemorizationScorer must be 1 or 8. Got {poses!r} instead.")
+            raise InputError(f"The 'poses' parameter of MemorizationScorer must be 1 or 8. Got {poses!r} instead.")
         self.encoder, self.poses, self.eps = encoder, poses, EPS
         self.layer_names = list(encoder.output_slices)
         self.layers = nn.ModuleList([LayerScorer(part.start, part.stop) for part in encoder.output_slices.values()])
@@ -77,7 +78,7 @@ class MemorizationScorer(nn.Module):
             ValueError: the index has other layers, or was not fitted.
         """
         if list(index.reference) != self.layer_names:
-            raise ValueError(f"The index must be fitted on the layers {self.layer_names}. Got {list(index.reference)} instead.")
+            raise InputError(f"The index must be fitted on the layers {self.layer_names}. Got {list(index.reference)} instead.")
         for name, layer in zip(self.layer_names, self.layers, strict=True):
             reference = np.asarray(index.reference[name][:], dtype=np.float32)
             like = self.null.device

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from doppelscan.errors import InputError
 from doppelscan.memorization.moments import FeatureMoments
 
 __all__ = ["LeftOut", "Whitening", "unit_length"]
@@ -41,7 +42,7 @@ class Whitening:
 
     def __init__(self, estimator: str = "ledoit_wolf", eps: float = 1e-6) -> None:
         if estimator not in ESTIMATORS:
-            raise ValueError(
+            raise InputError(
                 f"The 'estimator' parameter of Whitening must be one of {', '.join(ESTIMATORS)}. Got {estimator!r} instead."
             )
         self.estimator, self.eps = estimator, eps
@@ -54,7 +55,7 @@ class Whitening:
         """Fit on ``features`` float [N, C], N >= 2, and ``view_differences`` float [V, C] of some of them or of like images."""
         features = np.asarray(features)
         if features.ndim != 2 or len(features) < 2:
-            raise ValueError(
+            raise InputError(
                 f"Whitening needs features of shape [N, C] with N >= 2. Got {features.shape}; give more training images."
             )
         views = None

@@ -16,8 +16,9 @@ import torch
 from monai.bundle import ConfigParser
 from safetensors.torch import save_file
 
-from doppelscan.deepssim import WeightsError, export_onnx, foreground_views, load_weights
-from doppelscan.images import InputError, generate_cohort
+from doppelscan.deepssim import export_onnx, foreground_views, load_weights
+from doppelscan.errors import InputError, WeightsError
+from doppelscan.images import generate_cohort
 
 __all__ = ["CANARY", "build_networks", "export_models"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from doppelscan.deepssim import hub_client, hub_errors, repository_and_version
-from doppelscan.images import InputError
+from doppelscan.errors import InputError
 from doppelscan.publish.checksums import CHECKSUMS
 from doppelscan.publish.info import LATEST
 from doppelscan.publish.pack import bundle_folder, pack, write_card

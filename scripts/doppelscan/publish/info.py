@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from doppelscan.deepssim import hub_client, hub_errors, hub_file, hub_versions, repository_and_version
-from doppelscan.images import InputError
+from doppelscan.errors import InputError
 from doppelscan.publish.pack import bundle_folder
 
 __all__ = ["info"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from doppelscan.images import InputError
+from doppelscan.errors import InputError
 from doppelscan.publish.checksums import CHECKSUMS
 from doppelscan.publish.pack import pack
 

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from doppelscan.deepssim import file_sha256
-from doppelscan.images import InputError
+from doppelscan.errors import InputError
 from doppelscan.publish.card import model_card, requirements
 from doppelscan.publish.checksums import CHECKSUMS, list_checksum, write_checksums
 from doppelscan.publish.export import export_models

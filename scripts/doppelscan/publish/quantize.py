@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from doppelscan.deepssim import ViewStrength, WeightsError, augment, foreground_views
+from doppelscan.deepssim import ViewStrength, augment, foreground_views
+from doppelscan.errors import WeightsError
 from doppelscan.images import generate_cohort
 
 __all__ = ["quantize_int8"]

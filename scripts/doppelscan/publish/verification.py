@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from doppelscan.deepssim import WeightsError, read_checkpoint
-from doppelscan.images import InputError
+from doppelscan.deepssim import read_checkpoint
+from doppelscan.errors import InputError, WeightsError
 from doppelscan.publish.checksums import CHECKSUMS, changed_files
 from doppelscan.publish.export import CANARY, build_networks
 from doppelscan.version import __version__

@@ -9,20 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from doppelscan.calibrate import KINDS
+from doppelscan.errors import ReportError
 from doppelscan.report.page import render_page
 from doppelscan.report.tables import SCORE_COLUMNS, AuditTables, pseudonym, to_csv, write_atomic
 
-__all__ = ["ReportError", "write_report"]
+__all__ = ["write_report"]
 
 IDENTIFYING = ("image", "patient", "match", "match_patient", "volume", "second_match", "part_match")
 VOLUME_COLUMNS = ("volume", "patient", "images", "flagged_images", "match_patient", "match", "score", "p_value", "verdict")
 EXPOSURE_COLUMNS = (
     "patient", "flagged_images", *KINDS, "training_images", "highest_score", "smallest_p_value",
 )  # fmt: skip
-
-
-class ReportError(RuntimeError):
-    """A report that cannot be written; the text is one line that says what to do."""
 
 
 def write_report(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from doppelscan.errors import InputError
 from doppelscan.memorization import MemorizationIndex, MemorizationScores, Whitening
 from doppelscan.search.patches import PatchMatches, PatchSearch
 from doppelscan.search.topk import best_of_poses
@@ -95,7 +96,7 @@ class CandidateSearch:
             layers_posed = None if posed is None else {name: posed[name] for name in layers}
             index = MemorizationIndex(candidates=self.candidates, seed=self.seed)
             self.index = index.fit(layers, patients, layers_posed, posed_rows, null_of, views)
-        except ValueError as error:
+        except InputError as error:
             self.index_reason = str(error)
         return self
 

@@ -13,15 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-__all__ = ["EmbeddingStore", "StoreError", "fingerprint"]
+from doppelscan.errors import StoreError
+
+__all__ = ["EmbeddingStore", "fingerprint"]
 
 KEY = "key"
 META = b"doppelscan.fingerprint"
 KEPT_SHARDS = 64  # of 256 thumbnails of 16 KB: 256 MB at most
-
-
-class StoreError(RuntimeError):
-    """A store that must not be used or cannot be written; the text is one line that says what to do."""
 
 
 def fingerprint(*parts: Any) -> str:

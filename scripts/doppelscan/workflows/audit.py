@@ -28,7 +28,8 @@ from doppelscan.calibrate import (
     wilson,
 )
 from doppelscan.deepssim import encoder_file, file_sha256, verdict
-from doppelscan.images import ImageSet, InputError, SkippedImage
+from doppelscan.errors import InputError
+from doppelscan.images import ImageSet, SkippedImage
 from doppelscan.memorization import spread_over_patients
 from doppelscan.report import AuditTables, source_row, write_report
 from doppelscan.search import CandidateSearch, EmbeddingStore, fingerprint

@@ -17,17 +17,8 @@ from monai.inferers import Inferer
 from torch.utils.data import DataLoader, default_collate
 
 from doppelscan.deepssim import quarter_turn_poses, rotated, view_differences
-from doppelscan.images import (
-    ForegroundSquared,
-    ImageError,
-    ImageRecord,
-    ImageSet,
-    InputError,
-    SkippedImage,
-    SliceChoice,
-    content_hash,
-    find_images,
-)
+from doppelscan.errors import ImageError, InputError
+from doppelscan.images import ForegroundSquared, ImageRecord, ImageSet, SkippedImage, SliceChoice, content_hash, find_images
 from doppelscan.report import to_csv, write_atomic
 from doppelscan.search import EmbeddingStore
 from doppelscan.workflows.progress import progress
@@ -162,7 +153,7 @@ class PoseInferer(Inferer):
     def __init__(self, poses: int = 1, rotations: Sequence[float] = (0.0,), batch_size: int = 64) -> None:
         super().__init__()
         if poses not in (1, 8):
-            raise ValueError(f"The 'poses' parameter of PoseInferer must be 1 or 8. Got {poses!r} instead.")
+            raise InputError(f"The 'poses' parameter of PoseInferer must be 1 or 8. Got {poses!r} instead.")
         self.poses, self.rotations, self.batch_size = poses, tuple(rotations), batch_size
 
     def settings(self, poses: int) -> list:

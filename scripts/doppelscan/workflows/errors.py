@@ -10,10 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from doppelscan.deepssim import WeightsError
-from doppelscan.images import ImageError, InputError
-from doppelscan.report import ReportError
-from doppelscan.search import StoreError
+from doppelscan.errors import DoppelscanError
 
 __all__ = ["one_line_errors", "told_in_one_line", "user_mistake"]
 
@@ -21,10 +18,7 @@ __all__ = ["one_line_errors", "told_in_one_line", "user_mistake"]
 def user_mistake(error: BaseException | None) -> BaseException | None:
     """The mistake behind ``error``, or None when the error is ours; MONAI's config parser wraps what it runs in RuntimeErrors."""
     while error is not None:
-        if isinstance(error, (InputError, ImageError, WeightsError, StoreError, ReportError, FloatingPointError)):
-            return error
-        # A class of ours that refuses a setting says so in one line of this form.
-        if isinstance(error, ValueError) and str(error).startswith("The '") and "\n" not in str(error):
+        if isinstance(error, DoppelscanError):
             return error
         error = error.__cause__ or error.__context__
     return None

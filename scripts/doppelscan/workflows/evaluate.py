@@ -13,17 +13,8 @@ import torch
 from monai.transforms import Compose
 
 from doppelscan.deepssim import CopyDetectionMetric, PairDataset, SSIMAgreement
-from doppelscan.images import (
-    COPY_TRANSFORMS,
-    ImageError,
-    InputError,
-    PlantedCopies,
-    SliceChoice,
-    SquareThumbnaild,
-    Windowd,
-    evenly_chosen,
-    find_images,
-)
+from doppelscan.errors import ImageError, InputError
+from doppelscan.images import COPY_TRANSFORMS, PlantedCopies, SliceChoice, SquareThumbnaild, Windowd, evenly_chosen, find_images
 from doppelscan.report import agreement_figure, roc_figure, to_json, write_atomic
 from doppelscan.search import Similarity
 from doppelscan.workflows.progress import progress

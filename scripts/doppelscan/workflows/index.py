@@ -19,7 +19,8 @@ from monai.engines import Trainer
 from monai.transforms import Compose, RandAffined
 
 from doppelscan.deepssim import file_sha256
-from doppelscan.images import InputError, SkippedImage
+from doppelscan.errors import InputError
+from doppelscan.images import SkippedImage
 from doppelscan.memorization import MemorizationIndex, MemorizationScorer, MemorizationScores, spread_over_patients
 from doppelscan.report import to_csv, to_json, write_atomic
 from doppelscan.search import EmbeddingStore, fingerprint
@@ -184,10 +185,7 @@ class IndexFitter(Trainer):
     def _fit(self) -> None:
         training = StoredFeatures.of(self.training)
         null = {name: value[:, : self.query_poses] for name, value in self.null.features().items()}
-        try:
-            self.index.fit(training, self.training.patients, null, self.null_rows, view_differences=self._view_differences())
-        except ValueError as error:
-            raise InputError(str(error)) from error
+        self.index.fit(training, self.training.patients, null, self.null_rows, view_differences=self._view_differences())
         self.index.save(self.output, self.made_by)
         rows = [{"image": record.id, "patient": record.patient} for record in self.training.records]
         write_atomic(self.output.with_name("images.csv"), to_csv(("image", "patient"), rows))
@@ -256,10 +254,7 @@ class IndexScoreWriter:
     def started(self, engine: Engine) -> None:
         """Load the reference."""
         path = reference_file(self.reference)
-        try:
-            self.index = MemorizationIndex.load(path, index_fingerprint(self.dataset, self.network, self.weights), self.device)
-        except ValueError as error:
-            raise InputError(str(error)) from error
+        self.index = MemorizationIndex.load(path, index_fingerprint(self.dataset, self.network, self.weights), self.device)
         with open(path.with_name("images.csv"), newline="", encoding="utf-8") as file:
             self.training = list(csv.DictReader(file))
         self.reference_holds_poses = any(len(value.shape) == 3 for value in self.index.reference.values())

@@ -12,7 +12,8 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from doppelscan.deepssim import view_differences
-from doppelscan.images import COPY_TRANSFORMS, PAPER_TRANSFORMS, InputError, evenly_chosen, plant_copy
+from doppelscan.errors import InputError
+from doppelscan.images import COPY_TRANSFORMS, PAPER_TRANSFORMS, evenly_chosen, plant_copy
 from doppelscan.memorization import MemorizationIndex, MemorizationScores, set_metrics
 from doppelscan.search import PoseEmbedder
 from doppelscan.workflows.evaluate import EvaluationImages
@@ -178,12 +179,7 @@ class ContaminationProtocol:
     ) -> MemorizationIndex:
         index = copy.copy(variant.index)  # fit replaces what was fitted and leaves the variant's own as it is
         single = {name: value[:, 0] for name, value in training.items()}
-        try:
-            return index.fit(
-                single, patients, _posed(training, variant.poses), view_differences=differences if variant.views else None
-            )
-        except ValueError as error:
-            raise InputError(str(error)) from error
+        return index.fit(single, patients, _posed(training, variant.poses), view_differences=differences if variant.views else None)
 
     def _draws(self, novel: int, training: int, rng: np.random.Generator) -> dict[float, list[tuple[np.ndarray, np.ndarray]]]:
         """Of each level and repeat: which novel images stay, and which training images are copied.

@@ -11,7 +11,7 @@ from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
-from doppelscan.images import InputError
+from doppelscan.errors import InputError
 from doppelscan.workflows.audit import AuditResult
 from doppelscan.workflows.errors import told_in_one_line
 from doppelscan.workflows.locations import audit_root

@@ -17,7 +17,7 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.engine.deterministic import keep_random_state
 
-from doppelscan.images import InputError
+from doppelscan.errors import InputError
 from doppelscan.workflows.audit import GATE_STATUS
 
 __all__ = ["SampleAudit"]

@@ -15,8 +15,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint, DiskSaver, EarlyStopping
 from monai.engines import IterationEvents
 
-from doppelscan.deepssim import WeightsError
-from doppelscan.images import InputError
+from doppelscan.errors import InputError, WeightsError
 
 __all__ = ["BestWeights", "EarlyStop", "EpochSeeds", "GradientClip", "ListOutput", "ResumableCheckpoint"]
 

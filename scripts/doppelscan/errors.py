@@ -1,0 +1,33 @@
+"""Errors by type: what derives from :class:`DoppelscanError` is told to the user in one line, anything else is a fault of ours."""
+
+from __future__ import annotations
+
+__all__ = ["DoppelscanError", "ImageError", "InputError", "NotFiniteError", "ReportError", "StoreError", "WeightsError"]
+
+
+class DoppelscanError(Exception):
+    """A mistake of the user or a refusal; the text is one line: parameter, rule, what was received, what to do next."""
+
+
+class InputError(DoppelscanError, ValueError):
+    """A mistake in what was passed: a path, a setting, an array."""
+
+
+class ImageError(DoppelscanError, ValueError):
+    """An image that cannot be scored; the text is the reason that the audit lists."""
+
+
+class WeightsError(DoppelscanError, RuntimeError):
+    """Weights that must not be used."""
+
+
+class StoreError(DoppelscanError, RuntimeError):
+    """A store that must not be used or cannot be written."""
+
+
+class ReportError(DoppelscanError, RuntimeError):
+    """A report that cannot be written."""
+
+
+class NotFiniteError(DoppelscanError, FloatingPointError):
+    """A training whose loss is not finite any more."""

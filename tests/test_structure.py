@@ -11,7 +11,22 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "scripts" / "doppelscan"
-ROOMS = ["version", "errors", "images", "deepssim", "memorization", "search", "verify", "calibrate", "report", "workflows", "publish", "cli"]
+ROOMS = [
+    "version",
+    "errors",
+    "progress",
+    "images",
+    "deepssim",
+    "memorization",
+    "search",
+    "verify",
+    "calibrate",
+    "decide",
+    "report",
+    "workflows",
+    "publish",
+    "cli",
+]
 CONFIGS = sorted([*ROOT.glob("configs/*.json"), *ROOT.glob("bundles/*/configs/*.json")])
 
 

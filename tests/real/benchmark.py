@@ -19,13 +19,13 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from doppelscan.decide import score_images
 from doppelscan.images import COPY_TRANSFORMS, ImageRecord, ImageSet, PlantedCopies, plant_copy, read_pixels
 from doppelscan.images.transforms import take_slice, window
-from doppelscan.search import CandidateSearch, EmbeddingStore
+from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, StoredThumbnails
 from doppelscan.verify import Pose, Registration
 from doppelscan.workflows import RecordDataset
 from doppelscan.workflows.run import audit_workflow
-from doppelscan.workflows.scoring import EmbeddedSet, StoredThumbnails, score_images
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 from split import rows, trains

@@ -15,8 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 from doppelscan.calibrate import Control
-from doppelscan.workflows.findings import flag_images
-from doppelscan.workflows.scoring import verified_score
+from doppelscan.decide import flag_images, verified_score
 
 AUDITS, SYNTHETIC = 200, 200
 

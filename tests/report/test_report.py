@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from doppelscan.calibrate import KINDS, Control
+from doppelscan.calibrate import Control
+from doppelscan.decide import KINDS, Finding, NearDuplicate, ScoredImage
 from doppelscan.report import SCORE_COLUMNS, AuditTables, to_csv, write_report
 from doppelscan.verify import AlignedPair, Pose
-from doppelscan.workflows.findings import Finding, NearDuplicate
-from doppelscan.workflows.scoring import ScoredImage
 
 IMAGES = 40
 

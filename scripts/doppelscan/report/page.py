@@ -13,7 +13,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from doppelscan.calibrate import count_kinds
+from doppelscan.decide import count_kinds
 from doppelscan.deepssim import THRESHOLDS, verdict
 from doppelscan.verify import Pose
 

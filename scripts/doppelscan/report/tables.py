@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from doppelscan.calibrate import KINDS
+from doppelscan.decide import KINDS
 from doppelscan.deepssim import verdict
 
 __all__ = ["SCORE_COLUMNS", "AuditTables", "source_row", "to_csv", "to_json", "write_atomic"]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from doppelscan.calibrate import KINDS
+from doppelscan.decide import KINDS
 from doppelscan.errors import ReportError
 from doppelscan.report.page import render_page
 from doppelscan.report.tables import SCORE_COLUMNS, AuditTables, pseudonym, to_csv, write_atomic

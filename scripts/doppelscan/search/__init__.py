@@ -1,5 +1,6 @@
 """Search: the embedding store on disk and exact top-k."""
 
+from doppelscan.search.embedded import EmbeddedSet, StoredFeatures, StoredThumbnails
 from doppelscan.search.patches import PatchDescriptor, PatchMatches, PatchSearch, mean_agreement
 from doppelscan.search.proposals import CandidateSearch, Proposals
 from doppelscan.search.similarity import (
@@ -15,6 +16,7 @@ from doppelscan.search.topk import best_of_poses, top_k
 
 __all__ = [
     "CandidateSearch",
+    "EmbeddedSet",
     "EmbeddingStore",
     "EncoderSimilarity",
     "NormalisedCorrelation",
@@ -27,6 +29,8 @@ __all__ = [
     "Proposals",
     "Similarity",
     "StoreError",
+    "StoredFeatures",
+    "StoredThumbnails",
     "best_of_poses",
     "fingerprint",
     "mean_agreement",

@@ -16,29 +16,35 @@ from typing import Any
 import numpy as np
 import torch
 
-from doppelscan.calibrate import (
+from doppelscan.calibrate import Control, TwoSampleResult, duplication_trend, residual_risk, wilson
+from doppelscan.decide import (
+    CLOSE_PAIR,
     KINDS,
+    SCORES,
     Conclusion,
-    Control,
+    ControlScorer,
     Evidence,
-    TwoSampleResult,
+    Finding,
+    NearDuplicate,
+    ScoredControl,
+    ScoredImage,
     conclude,
-    duplication_trend,
-    residual_risk,
-    wilson,
+    explain,
+    flag_images,
+    near_duplicates,
+    same_kind,
+    score_images,
+    without_leaks,
 )
 from doppelscan.deepssim import encoder_file, file_sha256, verdict
 from doppelscan.errors import InputError
 from doppelscan.images import ImageSet, SkippedImage
 from doppelscan.memorization import spread_over_patients
 from doppelscan.report import AuditTables, source_row, write_report
-from doppelscan.search import CandidateSearch, EmbeddingStore, fingerprint
+from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, StoredThumbnails, fingerprint
 from doppelscan.verify import AlignedPair, Registration
 from doppelscan.version import __version__
-from doppelscan.workflows.control import ControlScorer, ScoredControl, same_kind, without_leaks
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
-from doppelscan.workflows.findings import Finding, NearDuplicate, explain, flag_images, near_duplicates
-from doppelscan.workflows.scoring import CLOSE_PAIR, SCORES, EmbeddedSet, ScoredImage, StoredThumbnails, score_images
 
 __all__ = ["GATE_STATUS", "Audit", "AuditResult", "ScoredSet"]
 

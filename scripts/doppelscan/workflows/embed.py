@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, default_collate
 from doppelscan.deepssim import quarter_turn_poses, rotated, view_differences
 from doppelscan.errors import ImageError, InputError
 from doppelscan.images import ForegroundSquared, ImageRecord, ImageSet, SkippedImage, SliceChoice, content_hash, find_images
+from doppelscan.progress import progress
 from doppelscan.report import to_csv, write_atomic
 from doppelscan.search import EmbeddingStore
-from doppelscan.workflows.progress import progress
 
 __all__ = ["EmbeddingEvaluator", "EmbeddingWriter", "PoseInferer", "RecordDataset", "collate_readable"]
 

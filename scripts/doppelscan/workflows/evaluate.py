@@ -15,9 +15,9 @@ from monai.transforms import Compose
 from doppelscan.deepssim import CopyDetectionMetric, PairDataset, SSIMAgreement
 from doppelscan.errors import ImageError, InputError
 from doppelscan.images import COPY_TRANSFORMS, PlantedCopies, SliceChoice, SquareThumbnaild, Windowd, evenly_chosen, find_images
+from doppelscan.progress import progress
 from doppelscan.report import agreement_figure, roc_figure, to_json, write_atomic
 from doppelscan.search import Similarity
-from doppelscan.workflows.progress import progress
 
 __all__ = ["CopyDetection", "EvaluationImages", "EvaluationReport", "evaluation_pairs"]
 

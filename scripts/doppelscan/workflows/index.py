@@ -23,10 +23,9 @@ from doppelscan.errors import InputError
 from doppelscan.images import SkippedImage
 from doppelscan.memorization import MemorizationIndex, MemorizationScorer, MemorizationScores, spread_over_patients
 from doppelscan.report import to_csv, to_json, write_atomic
-from doppelscan.search import EmbeddingStore, fingerprint
+from doppelscan.search import EmbeddedSet, EmbeddingStore, StoredFeatures, fingerprint
 from doppelscan.verify import Pose
 from doppelscan.workflows.embed import EmbeddingEvaluator, PoseInferer, RecordDataset
-from doppelscan.workflows.scoring import EmbeddedSet, StoredFeatures
 
 __all__ = ["IndexFitter", "IndexScoreWriter", "index_fingerprint", "reference_file"]
 

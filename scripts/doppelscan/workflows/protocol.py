@@ -15,9 +15,9 @@ from doppelscan.deepssim import view_differences
 from doppelscan.errors import InputError
 from doppelscan.images import COPY_TRANSFORMS, PAPER_TRANSFORMS, evenly_chosen, plant_copy
 from doppelscan.memorization import MemorizationIndex, MemorizationScores, set_metrics
+from doppelscan.progress import progress
 from doppelscan.search import PoseEmbedder
 from doppelscan.workflows.evaluate import EvaluationImages
-from doppelscan.workflows.progress import progress
 
 __all__ = ["ContaminationProtocol", "IndexVariant"]
 

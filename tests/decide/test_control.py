@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from doppelscan.decide import ScoredControl, ScoredImage, without_leaks
 from doppelscan.images import ImageRecord
+from doppelscan.search import EmbeddedSet
 from doppelscan.verify import Pose
-from doppelscan.workflows.control import ScoredControl, without_leaks
-from doppelscan.workflows.scoring import EmbeddedSet, ScoredImage
 
 
 def embedded(patients: list[str], keys: list[str]) -> EmbeddedSet:

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from doppelscan.calibrate import TwoSampleResult, classifier_two_sample_test
+from doppelscan.decide.findings import NearDuplicate
+from doppelscan.decide.scoring import CLOSE_PAIR, ScoredImage, score_images
 from doppelscan.images import evenly_chosen
 from doppelscan.memorization import patient_folds, spread_over_patients
-from doppelscan.search import CandidateSearch, EmbeddingStore
+from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, StoredThumbnails
 from doppelscan.verify import Registration
-from doppelscan.workflows.findings import NearDuplicate
-from doppelscan.workflows.scoring import CLOSE_PAIR, EmbeddedSet, ScoredImage, StoredThumbnails, score_images
 
 __all__ = ["ControlScorer", "ScoredControl", "same_kind", "without_leaks"]
 

@@ -9,17 +9,16 @@ import numpy as np
 import torch
 
 from doppelscan.calibrate import Control, q_values
-from doppelscan.search import CandidateSearch, EmbeddingStore
-from doppelscan.verify import AlignedPair, Registration, interpolation_loss, second_sources
-from doppelscan.workflows.scoring import (
+from doppelscan.decide.scoring import (
     CLOSE_PAIR,
-    EmbeddedSet,
     ScoredImage,
     StoredPair,
     registered_pairs,
     side_by_side,
     verified_score,
 )
+from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore
+from doppelscan.verify import AlignedPair, Registration, interpolation_loss, second_sources
 
 __all__ = ["Finding", "Flags", "NearDuplicate", "explain", "flag_images", "near_duplicates"]
 

@@ -1,0 +1,52 @@
+"""The words of the conclusion, by evidence made by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from doppelscan.calibrate import TwoSampleResult
+from doppelscan.decide import Evidence, Verdict, conclude, count_kinds
+
+
+def evidence(
+    flagged=0, images=50, controls=100, close=0, control_close=0, patients=20, control_patients=20, p=0.5, fdr=0.05, kind=None
+):
+    flags, near, control_near = np.zeros(images, bool), np.zeros(images, bool), np.zeros(controls, bool)
+    flags[:flagged], near[:close], control_near[:control_close] = True, True, True
+    smallest = 1 / (controls + 1)
+    return Evidence(
+        np.full(images, p),
+        flags,
+        near,
+        control_near,
+        patients,
+        control_patients,
+        fdr,
+        smallest,
+        {"copy": flagged, "blend": 0},
+        kind,
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "verdict", "words"),
+    [
+        (evidence(flagged=3), Verdict.FOUND, "3 of 50"),
+        (evidence(flagged=3), Verdict.FOUND, ": 3 copies"),
+        (evidence(), Verdict.NOT_FOUND, "95 % upper bound"),
+        (evidence(flagged=3, patients=1), Verdict.CANNOT, "1 patient and"),
+        (evidence(flagged=3, control_patients=4), Verdict.CANNOT, "4 patients"),
+        (evidence(controls=10), Verdict.CANNOT, "at least 19 holdout images"),
+        (evidence(close=2, p=1 / 101, images=500), Verdict.CANNOT, "would pass as a copy"),
+        (evidence(control_close=20), Verdict.CANNOT, "too close"),
+        (evidence(flagged=3, kind=TwoSampleResult(0.99, 1e-6)), Verdict.CANNOT, "another kind"),
+        (evidence(flagged=3, kind=TwoSampleResult(0.6, 0.2)), Verdict.FOUND, "3 of 50"),
+    ],
+)
+def test_conclusions_and_refusals(given, verdict, words):
+    found = conclude(given)
+    assert found.verdict is verdict and words in found.reason and "\n" not in found.reason
+
+
+def test_kinds_in_words():
+    assert count_kinds({"copy": 1, "blend": 2, "part": 0, "same patient?": 3}) == "1 copy, 2 blends, 3 same patient?"

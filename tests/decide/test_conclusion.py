@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from doppelscan.calibrate import TwoSampleResult
-from doppelscan.decide import Evidence, Verdict, conclude, count_kinds
+from doppelscan.decide import Evidence, Rules, Verdict, conclude, count_kinds
 
 
-def evidence(
-    flagged=0, images=50, controls=100, close=0, control_close=0, patients=20, control_patients=20, p=0.5, fdr=0.05, kind=None
-):
+def evidence(flagged=0, images=50, controls=100, close=0, control_close=0, patients=20, control_patients=20, p=0.5, kind=None):
     flags, near, control_near = np.zeros(images, bool), np.zeros(images, bool), np.zeros(controls, bool)
     flags[:flagged], near[:close], control_near[:control_close] = True, True, True
     smallest = 1 / (controls + 1)
@@ -21,7 +19,6 @@ def evidence(
         control_near,
         patients,
         control_patients,
-        fdr,
         smallest,
         {"copy": flagged, "blend": 0},
         kind,
@@ -44,7 +41,7 @@ def evidence(
     ],
 )
 def test_conclusions_and_refusals(given, verdict, words):
-    found = conclude(given)
+    found = conclude(given, Rules())
     assert found.verdict is verdict and words in found.reason and "\n" not in found.reason
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
-from doppelscan.decide import ScoredControl, ScoredImage, without_leaks
+from doppelscan.decide import Rules, ScoredControl, ScoredImage, without_leaks
 from doppelscan.images import ImageRecord
 from doppelscan.search import EmbeddedSet
 from doppelscan.verify import Pose
@@ -42,18 +40,27 @@ def test_training_images_and_patients_are_no_control_but_file_names_are_no_patie
     assert found == leaks and sorted(kept + found) == [0, 1, 2, 3]
 
 
-def test_one_person_in_both_sets_leaves_the_control_and_is_listed():
-    strangers = ScoredControl(embedded(["p"] * 40, ["k"] * 40), [scored(i, 0.4) for i in range(40)], 1.0, ["first"])
-    twice = replace(strangers, scored=[scored(i, {7: 0.8, 9: 0.9}.get(i, 0.4)) for i in range(40)])
-    kept, close = twice.without_near_duplicates()
-    assert [s.row for s in kept.scored] == [i for i in range(40) if i not in (7, 9)] and kept.images is twice.images
-    assert [(n.control, n.row, n.training_row) for n in close] == [(True, 9, 109), (True, 7, 107)]
+@pytest.fixture
+def training() -> EmbeddedSet:
+    return embedded([f"t{i}" for i in range(200)], [f"t{i}" for i in range(200)])
+
+
+def control(high: dict[int, float]) -> ScoredControl:
+    people = embedded([f"p{i}" for i in range(40)], [f"k{i}" for i in range(40)])
+    return ScoredControl(people, tuple(scored(i, high.get(i, 0.4)) for i in range(40)), 1.0, notes=("first",))
+
+
+def test_one_person_in_both_sets_leaves_the_control_and_is_listed(training):
+    kept = control({7: 0.8, 9: 0.9}).without_near_duplicates(training, Rules())
+    assert [s.row for s in kept.scored] == [i for i in range(40) if i not in (7, 9)]
+    assert [(n.control, n.first.id, n.second.id) for n in kept.doubles] == [(True, "9.png", "109.png"), (True, "7.png", "107.png")]
     assert kept.notes[0] == "first" and kept.notes[1].startswith("2 control images agree")
-    assert strangers.without_near_duplicates() == (strangers, [])
+    strangers = control({})
+    assert strangers.without_near_duplicates(training, Rules()) == strangers
 
 
-def test_a_control_that_is_full_of_near_duplicates_is_kept_so_that_the_conclusion_refuses():
+def test_a_control_that_is_full_of_near_duplicates_is_kept_so_that_the_conclusion_refuses(training):
     """3 of 40 are more than 5 %: leaving them out would make the control look clean."""
-    control = ScoredControl(embedded(["p"] * 40, ["k"] * 40), [scored(i, 0.9 if i < 3 else 0.4) for i in range(40)], 1.0)
-    kept, close = control.without_near_duplicates()
-    assert kept == control and len(close) == 3
+    full = control({0: 0.9, 1: 0.9, 2: 0.9})
+    kept = full.without_near_duplicates(training, Rules())
+    assert kept.scored == full.scored and kept.notes == full.notes and len(kept.doubles) == 3

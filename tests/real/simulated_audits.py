@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 from doppelscan.calibrate import Control
-from doppelscan.decide import flag_images, verified_score
+from doppelscan.decide import Rules, flag, verified_score
 
 AUDITS, SYNTHETIC = 200, 200
 
@@ -59,8 +59,8 @@ def main() -> None:
                 made = [copies[i] for i in rng.permutation(len(copies))[:count]]
                 made += [people[i] for i in order[size : size + SYNTHETIC - count]]
                 null, part_null = (Control(np.array([getattr(s, n) for s in control]), seed=audit) for n in ("score", "part"))
-                flags = flag_images(made, control, null, part_null, 0.05)
-                flagged = flags.whole | flags.part
+                flags = flag(made, control, null, part_null, Rules())
+                flagged = np.array([one.reason is not None for one in flags])
                 shares.append(flagged[count:].sum() / max(1, flagged.sum()))
                 found.append(flagged[:count].mean() if count else np.nan)
             print(

@@ -83,7 +83,7 @@ def test_summary_says_what_was_found(audited):
     # Three slices a patient: worth between the 70 patients and the 210 images.
     assert 1 / 211 < summary["smallest_p_value"] < 1.2 / 71 < summary["smallest_patient_p_value"] * 1.2
     assert 70 <= summary["effective_control"] <= 210 and summary["control_against_training"]["auc"] < 0.9
-    assert set(summary["seconds"]) >= {"embed training", "embed synthetic", "score synthetic", "score control", "calibrate"}
+    assert set(summary["seconds"]) >= {"embed training", "embed synthetic", "score synthetic", "score control", "decide"}
     assert len(summary["weights_sha256"]) == 64 and summary["versions"]["monai"]
 
 

@@ -12,7 +12,6 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 __all__ = ["TwoSampleResult", "classifier_two_sample_test"]
 
-APART, CHANCE = 0.9, 0.001
 FEWEST = 5
 
 
@@ -27,11 +26,6 @@ class TwoSampleResult:
 
     auc: float
     p_value: float
-
-    @property
-    def apart(self) -> bool:
-        """Told apart with an AUC of at least 0.9 that is no accident: another scanner, sequence, plane or preparation."""
-        return self.auc >= APART and self.p_value <= CHANCE
 
 
 def classifier_two_sample_test(

@@ -1,31 +1,51 @@
 """Decisions: images scored against a training set, the control, what is flagged and as what, and the words of the conclusion."""
 
-from doppelscan.decide.conclusion import KINDS, Conclusion, Evidence, Verdict, conclude, count_kinds
+from doppelscan.decide.conclusion import Conclusion, Evidence, Verdict, conclude, count_kinds
 from doppelscan.decide.control import ControlScorer, ScoredControl, same_kind, without_leaks
-from doppelscan.decide.findings import Finding, Flags, NearDuplicate, explain, flag_images, near_duplicates
-from doppelscan.decide.scoring import CLOSE_PAIR, SCORES, ScoredImage, combined_score, score_images, verified_score
+from doppelscan.decide.decision import AuditedImage, Decision, decide
+from doppelscan.decide.findings import KINDS, Finding, NearDuplicate, PairEvidence, explain, kind_of, near_duplicates
+from doppelscan.decide.flags import Flag, Reason, Rule, control_as_close, flag
+from doppelscan.decide.reference import FittedReference, ScoredSet
+from doppelscan.decide.rules import SCORES, Rules
+from doppelscan.decide.scoring import ScoredImage, combined_score, score_images, verified_score
+from doppelscan.decide.summary import AuditSummary, ImageCounts, LeftOut, NearDuplicateRow, summarize
 
 __all__ = [
-    "CLOSE_PAIR",
     "KINDS",
     "SCORES",
+    "AuditSummary",
+    "AuditedImage",
     "Conclusion",
     "ControlScorer",
+    "Decision",
     "Evidence",
     "Finding",
-    "Flags",
+    "FittedReference",
+    "Flag",
+    "ImageCounts",
+    "LeftOut",
     "NearDuplicate",
+    "NearDuplicateRow",
+    "PairEvidence",
+    "Reason",
+    "Rule",
+    "Rules",
     "ScoredControl",
     "ScoredImage",
+    "ScoredSet",
     "Verdict",
     "combined_score",
     "conclude",
+    "control_as_close",
     "count_kinds",
+    "decide",
     "explain",
-    "flag_images",
+    "flag",
+    "kind_of",
     "near_duplicates",
     "same_kind",
     "score_images",
+    "summarize",
     "verified_score",
     "without_leaks",
 ]

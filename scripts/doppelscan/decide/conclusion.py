@@ -9,15 +9,10 @@ from enum import Enum
 
 import numpy as np
 
-from doppelscan.calibrate.intervals import wilson
-from doppelscan.calibrate.two_sample import TwoSampleResult
+from doppelscan.calibrate import TwoSampleResult, wilson
+from doppelscan.decide.rules import Rules
 
-__all__ = ["KINDS", "Conclusion", "Evidence", "Verdict", "conclude", "count_kinds"]
-
-# Of findings, in the order of a report.
-KINDS = ("copy", "blend", "part", "same patient?")
-SMALLEST_PATIENTS = 5
-CLOSE_SHARE = 0.05
+__all__ = ["Conclusion", "Evidence", "Verdict", "conclude", "count_kinds"]
 
 
 class Verdict(str, Enum):
@@ -45,7 +40,6 @@ class Evidence:
         control_close: bool [n], the same of the control.
         training_patients: number of patients in training.
         control_patients: number of patients in the control.
-        fdr: false discovery rate of the flags.
         smallest: smallest p-value that the control can give an image, see :class:`~doppelscan.calibrate.Control`.
         findings: how many of each kind were flagged.
         same_kind: training against control, or None when it was not tested.
@@ -57,32 +51,31 @@ class Evidence:
     control_close: np.ndarray
     training_patients: int
     control_patients: int
-    fdr: float
     smallest: float
     findings: Mapping[str, int] = field(default_factory=dict)
     same_kind: TwoSampleResult | None = None
 
 
-def conclude(evidence: Evidence) -> Conclusion:
+def conclude(evidence: Evidence, rules: Rules) -> Conclusion:
     """Apply the rules in their order; the first that holds gives the words."""
     e = evidence
     images, controls = len(e.p_values), len(e.control_close)
-    if e.training_patients < SMALLEST_PATIENTS:
+    if e.training_patients < rules.smallest_patients:
         return _cannot(
-            f"the training set holds {_count(e.training_patients, 'patient')} and at least {SMALLEST_PATIENTS} are needed to tell a copy "
+            f"the training set holds {_count(e.training_patients, 'patient')} and at least {rules.smallest_patients} are needed to tell a copy "
             "from a look-alike"
         )
-    if e.control_patients < SMALLEST_PATIENTS:
+    if e.control_patients < rules.smallest_patients:
         return _cannot(
-            f"the control holds {_count(e.control_patients, 'patient')} and at least {SMALLEST_PATIENTS} are needed; give a larger holdout"
+            f"the control holds {_count(e.control_patients, 'patient')} and at least {rules.smallest_patients} are needed; give a larger holdout"
         )
-    if e.smallest > e.fdr:
-        factor = (1 / e.fdr - 1) / max(1e-9, 1 / e.smallest - 1)
+    if e.smallest > rules.fdr:
+        factor = (1 / rules.fdr - 1) / max(1e-9, 1 / e.smallest - 1)
         return _cannot(
             f"the control is too small: with {_count(controls, 'image')} of {_count(e.control_patients, 'patient')} no p-value can fall below "
-            f"{e.smallest:.3f}, above the false discovery rate of {e.fdr:g}; give at least {math.ceil(controls * factor)} holdout images"
+            f"{e.smallest:.3f}, above the false discovery rate of {rules.fdr:g}; give at least {math.ceil(controls * factor)} holdout images"
         )
-    if e.same_kind is not None and e.same_kind.apart:
+    if e.same_kind is not None and e.same_kind.auc >= rules.apart_auc and e.same_kind.p_value <= rules.apart_p:
         return _cannot(
             f"the control is of another kind than the training set (a classifier tells their patients apart with an AUC of {e.same_kind.auc:.2f}, "
             f"p {e.same_kind.p_value:.1g}): another scanner, sequence, plane or preparation, whose images are too easily unlike the training "
@@ -93,18 +86,18 @@ def conclude(evidence: Evidence) -> Conclusion:
         return Conclusion(
             Verdict.FOUND,
             f"{int(e.flagged.sum())} of {_count(images, 'synthetic image')} are closer to a training image than real images of other patients "
-            f"are, at a false discovery rate of {e.fdr:g} or far beyond every control image" + (f": {kinds}" if kinds else ""),
+            f"are, at a false discovery rate of {rules.fdr:g} or far beyond every control image" + (f": {kinds}" if kinds else ""),
         )
     top = e.p_values <= e.smallest * (1 + 1e-9)
     above = int((top & e.close).sum())
     if above:
-        factor = images / (max(1, int(top.sum())) * e.fdr) / max(1e-9, 1 / e.smallest - 1)
+        factor = images / (max(1, int(top.sum())) * rules.fdr) / max(1e-9, 1 / e.smallest - 1)
         return _cannot(
             f"{_count(above, 'synthetic image')} would pass as a copy and above every control image, but {_count(controls, 'control image')} are too few to "
-            f"flag that many of {images} at a false discovery rate of {e.fdr:g}; give at least {math.ceil(controls * factor)} holdout images or look at them"
+            f"flag that many of {images} at a false discovery rate of {rules.fdr:g}; give at least {math.ceil(controls * factor)} holdout images or look at them"
         )
     close = wilson(int(e.control_close.sum()), controls)
-    if close.share > CLOSE_SHARE:
+    if close.share > rules.close_share:
         return _cannot(
             f"the control is too close: {close.count} of {_count(controls, 'control image')} agree with a training image as copies do, so "
             "a copy would not stand out; check that the holdout shares no patient with the training set"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from doppelscan.calibrate import TwoSampleResult, classifier_two_sample_test
 from doppelscan.decide.findings import NearDuplicate
-from doppelscan.decide.scoring import CLOSE_PAIR, ScoredImage, score_images
+from doppelscan.decide.reference import FittedReference
+from doppelscan.decide.rules import Rules
+from doppelscan.decide.scoring import ScoredImage
 from doppelscan.images import evenly_chosen
 from doppelscan.memorization import patient_folds, spread_over_patients
-from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, StoredThumbnails
-from doppelscan.verify import Registration
+from doppelscan.search import CandidateSearch, EmbeddedSet, StoredThumbnails
 
 __all__ = ["ControlScorer", "ScoredControl", "same_kind", "without_leaks"]
 
@@ -27,29 +27,39 @@ class ScoredControl:
         images: what was scored.
         scored: one entry an image; ``row`` is its row in ``images``, ``match`` one of the training set.
         ratio: how much larger on average the training set is than what these images were scored against.
+        words: what it is made of.
         notes: what the reader of the audit must know of it.
+        doubles: its images that agree with a training image of another patient as copies do.
     """
 
     images: EmbeddedSet
-    scored: list[ScoredImage]
+    scored: tuple[ScoredImage, ...]
     ratio: float
-    notes: list[str] = field(default_factory=list)
+    words: str = "holdout"
+    notes: tuple[str, ...] = ()
+    doubles: tuple[NearDuplicate, ...] = ()
 
-    def without_near_duplicates(self) -> tuple[ScoredControl, list[NearDuplicate]]:
+    @property
+    def patients(self) -> list[str]:
+        """Of each entry of ``scored``."""
+        return [self.images.patients[s.row] for s in self.scored]
+
+    def without_near_duplicates(self, training: EmbeddedSet, rules: Rules) -> ScoredControl:
         """The control without the few that agree with a training image as copies do: a person who is in both spoils the calibration.
 
         They are left out when they are at most 5 %; more of them are the rule in these images, and the conclusion refuses.
         """
-        close = [NearDuplicate(True, s.row, s.match, s.verified) for s in self.scored if s.verified >= CLOSE_PAIR]
-        kept = self
-        if close and 20 * len(close) <= len(self.scored):
-            rows = {n.row for n in close}
-            note = (
-                f"{len(close)} control images agree with a training image of another patient as copies do, as when one person is in both; they were "
-                "left out of the control. They are listed under near duplicates."
-            )
-            kept = replace(self, scored=[s for s in self.scored if s.row not in rows], notes=[*self.notes, note])
-        return kept, sorted(close, key=lambda n: -n.score)
+        close = [s for s in self.scored if s.verified >= rules.close_pair]
+        doubles = [NearDuplicate(True, self.images.records[s.row], training.records[s.match], s.verified) for s in close]
+        kept = replace(self, doubles=tuple(sorted(doubles, key=lambda n: -n.score)))
+        if not close or len(close) > rules.close_share * len(self.scored):
+            return kept
+        rows = {s.row for s in close}
+        note = (
+            f"{len(close)} control images agree with a training image of another patient as copies do, as when one person is in both; they were "
+            "left out of the control. They are listed under near duplicates."
+        )
+        return replace(kept, scored=tuple(s for s in self.scored if s.row not in rows), notes=(*self.notes, note))
 
 
 @dataclass(frozen=True)
@@ -57,28 +67,18 @@ class ControlScorer:
     """Scores the control against the training set as synthetic images are scored.
 
     Attributes:
-        training: the training set in one pose.
+        reference: the fitted training set.
         patients_known: whether its patients are; else files of one person would be taken for strangers.
-        search: fitted on the training set.
-        view_differences: what ``search`` was fitted with.
-        registration: of the pairs.
-        verified: where registered pairs are stored.
-        score: see :class:`~doppelscan.workflows.Audit`.
         size: images that a control from the training set, or a holdout with what it is topped up with, holds at most.
         seed: of folds and draws.
     """
 
-    training: EmbeddedSet
+    reference: FittedReference
     patients_known: bool
-    search: CandidateSearch
-    view_differences: Any
-    registration: Registration
-    verified: EmbeddingStore
-    score: str
     size: int
     seed: int
 
-    def __call__(self, holdout: EmbeddedSet | None, posed: EmbeddedSet) -> ScoredControl:
+    def __call__(self, holdout: EmbeddedSet | None) -> ScoredControl:
         """Score the control.
 
         A holdout below ``size`` is topped up with training images, each against the patients of the other folds; only where patients are
@@ -86,18 +86,18 @@ class ControlScorer:
 
         Args:
             holdout: real images of other patients in 8 poses, or None.
-            posed: some training images in 8 poses.
         """
+        posed = self.reference.posed
         if holdout is None:
-            scored, ratio = self._in_folds(posed)
+            own, ratio = self._in_folds(posed)
             note = (
-                f"The control is {len(scored)} training images, each scored against the training patients of the other {FOLDS - 1} of {FOLDS} folds; "
+                f"The control is {len(own)} training images, each scored against the training patients of the other {FOLDS - 1} of {FOLDS} folds; "
                 "p-values are corrected for the smaller reference. A holdout folder of other patients is the better control."
             )
-            return ScoredControl(posed, scored, ratio, [note])
-        scored = self._against(holdout, self.training, self.search, "control")
-        if len(holdout) >= self.size or not self.patients_known or len(set(self.training.patients)) < FOLDS:
-            return ScoredControl(holdout, scored, 1.0)
+            return ScoredControl(posed, tuple(own), ratio, "training patients, patient-wise folds", (note,))
+        found = self.reference.scored(holdout, "control").scored
+        if len(holdout) >= self.size or not self.patients_known or len(set(self.reference.training.patients)) < FOLDS:
+            return ScoredControl(holdout, found, 1.0)
         posed = posed.subset(spread_over_patients(posed.patients, self.size - len(holdout), self.seed))
         extra, ratio = self._in_folds(posed)
         note = (
@@ -107,12 +107,14 @@ class ControlScorer:
         start = len(holdout)
         posed.store.refresh()
         both = EmbeddedSet(holdout.records + posed.records, holdout.keys + posed.keys, posed.store, posed.outputs)
-        scored = scored + [replace(s, row=start + s.row) for s in extra]
-        return ScoredControl(both, scored, (start + ratio * len(extra)) / len(scored), [note])
+        scored = (*found, *(replace(s, row=start + s.row) for s in extra))
+        words = f"holdout, topped up with {len(extra)} training images" if extra else "holdout"
+        return ScoredControl(both, scored, (start + ratio * len(extra)) / len(scored), words, (note,))
 
     def _in_folds(self, posed: EmbeddedSet) -> tuple[list[ScoredImage], float]:
         """Training images against the patients of the other folds, and how much larger the training set is than their reference."""
-        patients = self.training.patients
+        training, whole = self.reference.training, self.reference.search
+        patients = training.patients
         if len(set(patients)) < 2:
             return [], 1.0
         folds = min(FOLDS, len(set(patients)))
@@ -123,20 +125,18 @@ class ControlScorer:
             inside = [i for i, p in enumerate(posed.patients) if fold_of[p] == number]
             if not inside:
                 continue
-            reference = self.training.subset(outside)
-            search = CandidateSearch(self.search.candidates, self.seed, self.registration.device).fit(
-                reference.single_pose(),
-                reference.patients,
-                null_of=self.search.index,
-                view_differences=self.view_differences,
-                thumbnails=StoredThumbnails(reference),
+            others = training.subset(outside)
+            search = CandidateSearch(whole.candidates, self.seed, self.reference.registration.device).fit(
+                others.single_pose(),
+                others.patients,
+                null_of=whole.index,
+                view_differences=self.reference.view_differences,
+                thumbnails=StoredThumbnails(others),
             )
-            scored = self._against(posed.subset(inside), reference, search, f"control {number + 1}/{folds}")
+            fold = replace(self.reference, training=others, search=search)
+            scored = fold.scored(posed.subset(inside), f"control {number + 1}/{folds}").scored
             results += [replace(s, row=inside[s.row], match=outside[s.match], part_match=outside[s.part_match]) for s in scored]
         return sorted(results, key=lambda s: s.row), folds / (folds - 1)
-
-    def _against(self, images: EmbeddedSet, reference: EmbeddedSet, search: CandidateSearch, label: str) -> list[ScoredImage]:
-        return score_images(images, reference, search, self.registration, self.verified, label, self.score)
 
 
 def without_leaks(control: EmbeddedSet, training: EmbeddedSet, patients_known: bool) -> tuple[list[int], list[int]]:

@@ -17,11 +17,10 @@ from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, Patc
 from doppelscan.verify import PairAgreement, Pose, Registration
 
 __all__ = [
-    "CLOSE_PAIR",
-    "SCORES",
     "ScoredImage",
     "StoredPair",
     "combined_score",
+    "ranking_score",
     "registered_pairs",
     "score_images",
     "side_by_side",
@@ -31,8 +30,6 @@ __all__ = [
 QUERY_BLOCK = 128
 # Share of a copied region: cells above this, joined to the one that agrees best.
 REGION = 0.8
-# A pair whose verified score is at least this agrees as copies do: unrelated people reached 0.65 in five cohorts (docs/benchmarks.md).
-CLOSE_PAIR = 0.72
 
 
 @dataclass(frozen=True)
@@ -96,12 +93,11 @@ def combined_score(detail: float, agreement: float, embedding: float, similarity
     return score / 0.9 if np.isnan(similarity) else score + 0.1 * similarity
 
 
-SCORES: dict[str, Callable[[ScoredImage], float]] = {
-    "combined": lambda s: combined_score(s.detail, s.agreement, s.embedding, s.similarity),
-    "verified": lambda s: s.verified,
-    "deepssim": lambda s: s.deepssim,
-    "mi": lambda s: s.mi,
-}
+def ranking_score(image: ScoredImage, score: str) -> float:
+    """The score that ranks ``image``, by one name of :data:`~doppelscan.decide.rules.SCORES`."""
+    if score == "combined":
+        return combined_score(image.detail, image.agreement, image.embedding, image.similarity)
+    return float(getattr(image, score))
 
 
 def score_images(
@@ -115,7 +111,7 @@ def score_images(
 ) -> list[ScoredImage]:
     """Score every image of ``queries`` against ``training``; verified pairs are kept in ``verified`` and not computed again.
 
-    ``search`` must have been fitted with thumbnails; ``score`` is a name of :data:`SCORES`.
+    ``search`` must have been fitted with thumbnails; ``score`` is a name of :data:`~doppelscan.decide.rules.SCORES`.
     """
     assert search.patches is not None
     descriptor = search.patches.descriptor
@@ -134,7 +130,7 @@ def score_images(
                 if key not in verified:
                     verified.add(key, {"pairs": found})
                 best = _best(proposals, position, rows[position], found)
-                results.append(replace(best, score=SCORES[score](best)))
+                results.append(replace(best, score=ranking_score(best, score)))
                 bar.update()
     verified.flush()
     return results
@@ -230,7 +226,7 @@ def _best(proposals: Proposals, position: int, row: int, found: np.ndarray) -> S
                 part_mirrored=part_mirrored,
             )
         )
-    return max(scored, key=SCORES["combined"])
+    return max(scored, key=lambda s: ranking_score(s, "combined"))
 
 
 def _part(proposals: Proposals, position: int) -> tuple[float, int, float, bool]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import jinja2
 import matplotlib
 import numpy as np
 from PIL import Image
 
-from doppelscan.decide import count_kinds
+from doppelscan.decide import AuditedImage, AuditSummary, Decision, ScoredImage, count_kinds
 from doppelscan.deepssim import THRESHOLDS, verdict
-from doppelscan.verify import Pose
+from doppelscan.report.tables import Row
+from doppelscan.verify import AlignedPair, Pose
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -48,27 +48,26 @@ def _overlay(image: np.ndarray, agreement: np.ndarray) -> np.ndarray:
     return np.round(grey + amount * (np.array([46, 160, 140], np.float32) - grey)).astype(np.uint8)
 
 
-def _pair_pictures(tables, scored, pair: Callable) -> dict[str, str]:
-    image = tables.synthetic.thumbnails([scored.row])[0][0].numpy()
+def _pair_pictures(decision: Decision, scored: ScoredImage, pair: Callable[[ScoredImage], AlignedPair]) -> dict[str, str]:
+    image = decision.synthetic.images.thumbnails([scored.row])[0][0].numpy()
     aligned = pair(scored)
     moved = np.round(aligned.moved * 255).clip(0, 255).astype(np.uint8)
     return {
         "synthetic": _picture(image),
-        "match": _picture(tables.training.thumbnails([scored.match])[0][0].numpy()),
+        "match": _picture(decision.training.thumbnails([scored.match])[0][0].numpy()),
         "aligned": _picture(moved),
         "difference": _picture(_difference(image, moved)),
         "agreement": _picture(_overlay(image, aligned.agreement_map)),
     }
 
 
-def _distributions(tables, summary: dict[str, Any]) -> str:
+def _distributions(decision: Decision) -> str:
     """Histograms of the score, of the best region and of the aligned SSIM, synthetic against control, as inline SVG."""
     figure, axes = plt.subplots(1, 3, figsize=(10.8, 2.9), layout="constrained")
-    kinds = ["" if f is None else f.kind for f in tables.findings]
     columns = (("score", "score"), ("part", "agreement of the best region"), ("ssim", "SSIM of the aligned pair"))
     for axis, (name, label) in zip(axes, columns, strict=True):
-        synthetic = np.array([getattr(s, name) for s in tables.scored])
-        control = np.array([getattr(s, name) for s in tables.control])
+        synthetic = np.array([getattr(one.scored, name) for one in decision.images])
+        control = np.array([getattr(one.scored, name) for one in decision.control])
         every = np.concatenate([synthetic, control])
         every = every[np.isfinite(every)]
         middle, half = (every.max() + every.min()) / 2, max(0.25, (every.max() - every.min()) / 2 + 1e-3)
@@ -88,7 +87,7 @@ def _distributions(tables, summary: dict[str, Any]) -> str:
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False)
     for axis, name, parts in ((axes[0], "score", False), (axes[1], "part", True)):
-        flagged = [getattr(s, name) for s, kind in zip(tables.scored, kinds, strict=True) if kind and (kind == "part") == parts]
+        flagged = [getattr(one.scored, name) for one in decision.images if one.finding is not None and one.of_region == parts]
         if flagged:
             axis.axvline(min(flagged), color=INK, linestyle="--", linewidth=1)
             axis.set_title(f"dashed: lowest flagged {'part' if parts else 'score'}", fontsize=9, loc="left")
@@ -104,17 +103,17 @@ def _distributions(tables, summary: dict[str, Any]) -> str:
 
 
 def render_page(
-    tables,
-    summary: dict[str, Any],
-    rows: list[dict[str, Any]],
-    exposure: list[dict[str, Any]],
+    decision: Decision,
+    summary: AuditSummary,
+    rows: Sequence[Row],
+    exposure: Sequence[Row],
     redact: bool,
-    pair: Callable | None = None,
+    pair: Callable[[ScoredImage], AlignedPair] | None = None,
 ) -> str:
     """The page as HTML text.
 
     Args:
-        tables: the finished audit.
+        decision: the finished audit.
         summary: what summary.json holds.
         rows: rows of scores.csv, already redacted where asked for.
         exposure: rows of exposure.csv, likewise.
@@ -122,19 +121,17 @@ def render_page(
         pair: gives the :class:`~doppelscan.verify.AlignedPair` of a scored image; without it there are no pictures.
     """
     # Parts come last: their score is that of the whole image.
+    images = decision.images
     order = sorted(
-        (i for i, row in enumerate(rows) if row["flagged"]), key=lambda i: (rows[i]["finding"] == "part", -rows[i]["score"])
+        (i for i, one in enumerate(images) if one.finding is not None), key=lambda i: (images[i].of_region, -images[i].scored.score)
     )
     nearest = not order
     if nearest:  # nothing flagged: the nearest ten let a reader see what "not a copy" looks like
-        order = sorted(range(len(rows)), key=lambda i: -rows[i]["score"])[:10]
+        order = sorted(range(len(images)), key=lambda i: -images[i].scored.score)[:10]
     pairs = []
     for rank, i in enumerate(order):
-        scored, pictures = tables.scored[i], None
-        if rows[i]["finding"] == "part":
-            scored = replace(scored, match=scored.part_match, pose=Pose(scored.part_mirrored))
-        if not redact and pair is not None and rank < PICTURED_PAIRS:
-            pictures = _pair_pictures(tables, scored, pair)
+        pictured = not redact and pair is not None and rank < PICTURED_PAIRS
+        pictures = _pair_pictures(decision, _source_pair(images[i]), pair) if pictured and pair is not None else None
         pairs.append({**rows[i], "pictures": pictures, "rank": rank + 1})
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("doppelscan.report", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -143,16 +140,21 @@ def render_page(
         summary=summary,
         pairs=pairs,
         nearest=nearest,
-        kinds=count_kinds(summary["findings"]),
+        kinds=count_kinds(summary.findings),
         exposure=exposure[:50],
         exposed=len(exposure),
-        distributions=_distributions(tables, summary),
+        distributions=_distributions(decision),
         redact=redact,
         control_verdicts={
-            name: sum(verdict(s.ssim) == name for s in tables.control) for name in ("duplicate", "similar", "different")
+            name: sum(verdict(one.scored.ssim) == name for one in decision.control)
+            for name in ("duplicate", "similar", "different")
         },
-        colour={"memorization found": "found", "no memorization found": "clear", "cannot conclude": "unsure"}[
-            summary["conclusion"]
-        ],
+        colour={"memorization found": "found", "no memorization found": "clear", "cannot conclude": "unsure"}[summary.conclusion],
         pictured=PICTURED_PAIRS,
     )
+
+
+def _source_pair(one: AuditedImage) -> ScoredImage:
+    """The image with the training image that is shown beside it: of a region, its source in place."""
+    scored = one.scored
+    return replace(scored, match=scored.part_match, pose=Pose(scored.part_mirrored)) if one.of_region else scored

@@ -5,13 +5,24 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from doppelscan.decide import KINDS
+from doppelscan.decide import KINDS, AuditSummary, Decision, ScoredImage
 from doppelscan.errors import ReportError
 from doppelscan.report.page import render_page
-from doppelscan.report.tables import SCORE_COLUMNS, AuditTables, pseudonym, to_csv, write_atomic
+from doppelscan.report.tables import (
+    SCORE_COLUMNS,
+    Row,
+    exposure_rows,
+    patient_rows,
+    pseudonym,
+    score_rows,
+    to_csv,
+    volume_rows,
+    write_atomic,
+)
+from doppelscan.verify import AlignedPair
 
 __all__ = ["write_report"]
 
@@ -23,8 +34,12 @@ EXPOSURE_COLUMNS = (
 
 
 def write_report(
-    output: Path, tables: AuditTables, summary: dict[str, Any], redact: bool, pair: Callable | None = None
-) -> list[dict[str, Any]]:
+    output: Path,
+    decision: Decision,
+    summary: AuditSummary,
+    redact: bool,
+    pair: Callable[[ScoredImage], AlignedPair] | None = None,
+) -> list[Row]:
     """Write scores.csv, control.csv, volumes.csv, patients.csv, exposure.csv, summary.json and report.html to ``output``.
 
     With ``redact`` every path and patient is replaced by a pseudonym that is new in each report, and the page has no pictures. ``pair`` gives
@@ -36,24 +51,22 @@ def write_report(
     Raises:
         ReportError: a file cannot be written, as when the disk is full; what was written before is whole.
     """
-    rows, control = tables.score_rows(), tables.control_rows()
-    volumes, patients, exposure = tables.volume_rows(rows), tables.patient_rows(rows), tables.exposure_rows(rows)
+    rows, control = score_rows(decision.images), score_rows(decision.control)
+    volumes, patients, exposure = volume_rows(decision), patient_rows(decision), exposure_rows(decision)
     if redact:
         salt = secrets.token_bytes(16)
-        rows, control, volumes, patients, exposure, twice = (
-            [_redacted(row, salt) for row in part]
-            for part in (rows, control, volumes, patients, exposure, summary["near_duplicates"])
+        rows, control, volumes, patients, exposure = (
+            [_redacted(row, salt) for row in part] for part in (rows, control, volumes, patients, exposure)
         )
-        left_out = [{**item, "path": pseudonym(item["path"], salt)} for item in summary["skipped"]]
-        summary = {**summary, "skipped": left_out, "near_duplicates": twice}
+        summary = _redacted_summary(summary, salt)
     files = {
         "scores.csv": to_csv(SCORE_COLUMNS, rows),
         "control.csv": to_csv(SCORE_COLUMNS, control),
         "volumes.csv": to_csv(VOLUME_COLUMNS, volumes),
         "patients.csv": to_csv(VOLUME_COLUMNS[1:], patients),
         "exposure.csv": to_csv(EXPOSURE_COLUMNS, exposure),
-        "summary.json": json.dumps(summary, indent=2, default=float),
-        "report.html": render_page(tables, summary, rows, exposure, redact, pair),
+        "summary.json": json.dumps(summary.as_dict(), indent=2, default=float),
+        "report.html": render_page(decision, summary, rows, exposure, redact, pair),
     }
     for name, content in files.items():
         try:
@@ -65,5 +78,16 @@ def write_report(
     return rows
 
 
-def _redacted(row: dict[str, Any], salt: bytes) -> dict[str, Any]:
-    return {key: pseudonym(value, salt) if key in IDENTIFYING and value else value for key, value in row.items()}
+def _redacted(row: Row, salt: bytes) -> Row:
+    return {key: pseudonym(str(value), salt) if key in IDENTIFYING and value else value for key, value in row.items()}
+
+
+def _redacted_summary(summary: AuditSummary, salt: bytes) -> AuditSummary:
+    def hidden(record, *names: str):
+        return replace(record, **{name: pseudonym(getattr(record, name), salt) for name in names})
+
+    return replace(
+        summary,
+        skipped=[hidden(one, "path") for one in summary.skipped],
+        near_duplicates=[hidden(one, "image", "patient", "match", "match_patient") for one in summary.near_duplicates],
+    )

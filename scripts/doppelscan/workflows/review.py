@@ -17,9 +17,9 @@ import nibabel as nib
 import numpy as np
 from filelock import FileLock
 
+from doppelscan.decide import ScoredSet
 from doppelscan.images import from_thumbnail, put_slice, read_pixels
 from doppelscan.report import to_json, write_atomic
-from doppelscan.workflows.audit import ScoredSet
 from doppelscan.workflows.errors import told_in_one_line
 from doppelscan.workflows.run import audit, audit_workflow
 

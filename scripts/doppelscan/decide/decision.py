@@ -1,0 +1,206 @@
+"""The decision of an audit: every image with its p-values, its finding and the reason, and the conclusion of the set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from doppelscan.calibrate import Control, Share, TwoSampleResult, wilson
+from doppelscan.decide.conclusion import Conclusion, Evidence, conclude
+from doppelscan.decide.control import ScoredControl
+from doppelscan.decide.findings import KINDS, Finding, NearDuplicate, explain, kind_of
+from doppelscan.decide.flags import Flag, control_as_close, flag
+from doppelscan.decide.reference import ScoredSet
+from doppelscan.decide.rules import Rules
+from doppelscan.decide.scoring import ScoredImage
+from doppelscan.images import ImageRecord
+from doppelscan.search import EmbeddedSet
+
+__all__ = ["AuditedImage", "Decision", "decide"]
+
+
+@dataclass(frozen=True)
+class AuditedImage:
+    """One image with all that was decided of it.
+
+    Attributes:
+        record: the image.
+        shape: native height and width in pixels.
+        scored: its measures against its match.
+        match: the training image that it is most likely a copy of.
+        part_match: the training image that its best region agrees with.
+        flag: p-values, q-values, and why it is flagged.
+        finding: what it is, or None when it is not flagged.
+        second_match: the second source of a blend, or None.
+    """
+
+    record: ImageRecord
+    shape: tuple[int, int]
+    scored: ScoredImage
+    match: ImageRecord
+    part_match: ImageRecord
+    flag: Flag
+    finding: Finding | None = None
+    second_match: ImageRecord | None = None
+
+    @property
+    def of_region(self) -> bool:
+        """The finding is of a region: its source is that of the region."""
+        return self.finding is not None and self.finding.kind == "part"
+
+    @property
+    def source(self) -> ImageRecord:
+        """The training image that a finding is of."""
+        return self.part_match if self.of_region else self.match
+
+    @property
+    def source_row(self) -> int:
+        """Its row in the training set."""
+        return self.scored.part_match if self.of_region else self.scored.match
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What an audit decided.
+
+    Attributes:
+        synthetic: the synthetic set, scored.
+        control_set: the control, scored.
+        images: one entry a synthetic image.
+        control: one entry a control image, with its p-value among the others.
+        null: the calibrated control.
+        control_as_close: number of control images that score as high as the lowest flagged image.
+        near_duplicates: real images of two patients that agree as copies do.
+        same_kind: training against holdout, or None.
+        conclusion: the words.
+    """
+
+    synthetic: ScoredSet
+    control_set: ScoredControl
+    images: tuple[AuditedImage, ...]
+    control: tuple[AuditedImage, ...]
+    null: Control
+    control_as_close: int
+    near_duplicates: tuple[NearDuplicate, ...]
+    same_kind: TwoSampleResult | None
+    conclusion: Conclusion
+
+    @property
+    def training(self) -> EmbeddedSet:
+        """The training set."""
+        return self.synthetic.training
+
+    @property
+    def flagged(self) -> Share:
+        """Share of the synthetic images that is flagged."""
+        return wilson(sum(one.finding is not None for one in self.images), len(self.images))
+
+    @property
+    def flagged_control(self) -> Share:
+        """Share of the control images that is as close."""
+        return wilson(self.control_as_close, len(self.control))
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        """How many findings there are of each kind."""
+        return _count_of(one.finding for one in self.images)
+
+
+def decide(
+    synthetic: ScoredSet,
+    control: ScoredControl,
+    near_duplicates: Sequence[NearDuplicate],
+    same_kind: TwoSampleResult | None,
+    rules: Rules,
+    seed: int = 0,
+) -> Decision:
+    """Calibrate on the control, flag, name the kind of each finding, and conclude.
+
+    Args:
+        synthetic: the synthetic set.
+        control: scored as the synthetic set is.
+        near_duplicates: of the training set; those of the control are added.
+        same_kind: training against holdout, or None.
+        rules: thresholds.
+        seed: of the order of ties.
+    """
+    scored, strangers, patients = synthetic.scored, control.scored, control.patients
+    null = Control(np.array([s.score for s in strangers]), patients, control.ratio, seed)
+    part_null = Control(np.array([s.part for s in strangers]), patients, control.ratio, seed)
+    flags = flag(scored, strangers, null, part_null, rules)
+    findings = _findings(synthetic, flags, rules)
+    conclusion = conclude(
+        Evidence(
+            np.array([f.p_value for f in flags]),
+            np.array([f.reason is not None for f in flags]),
+            np.array([s.verified >= rules.close_pair for s in scored]),
+            np.array([s.verified >= rules.close_pair for s in strangers], dtype=bool),
+            len(set(synthetic.training.patients)),
+            len(set(patients)),
+            null.smallest,
+            _count_of(findings),
+            same_kind,
+        ),
+        rules,
+    )
+    p = null.p_values(np.array([s.score for s in strangers]))
+    among = [Flag(float(value), float("nan")) for value in p]
+    return Decision(
+        synthetic,
+        control,
+        _audited(synthetic.images, synthetic.training, scored, flags, findings),
+        _audited(control.images, synthetic.training, strangers, among, [None] * len(strangers)),
+        null,
+        control_as_close(scored, flags, strangers, rules),
+        (*control.doubles, *near_duplicates),
+        same_kind,
+        conclusion,
+    )
+
+
+def _findings(synthetic: ScoredSet, flags: Sequence[Flag], rules: Rules) -> list[Finding | None]:
+    reasons = [one.reason for one in flags]
+    findings = [Finding("part", reason) if reason is not None and reason.rule.of_region else None for reason in reasons]
+    whole = [(i, reason) for i, reason in enumerate(reasons) if reason is not None and not reason.rule.of_region]
+    reference = synthetic.reference
+    evidence = explain(
+        [synthetic.scored[i] for i, _ in whole],
+        synthetic.images,
+        synthetic.training,
+        reference.search,
+        reference.registration,
+        rules,
+    )
+    for (i, reason), found in zip(whole, evidence, strict=True):
+        findings[i] = kind_of(found, reason, rules)
+    return findings
+
+
+def _count_of(findings) -> dict[str, int]:
+    kinds = [one.kind for one in findings if one is not None]
+    return {kind: kinds.count(kind) for kind in KINDS}
+
+
+def _audited(
+    images: EmbeddedSet,
+    training: EmbeddedSet,
+    scored: Sequence[ScoredImage],
+    flags: Sequence[Flag],
+    findings: Sequence[Finding | None],
+) -> tuple[AuditedImage, ...]:
+    shapes = images.native_shapes([s.row for s in scored]) if scored else np.zeros((0, 2), int)
+    return tuple(
+        AuditedImage(
+            record=images.records[one.row],
+            shape=(int(shape[0]), int(shape[1])),
+            scored=one,
+            match=training.records[one.match],
+            part_match=training.records[one.part_match],
+            flag=said,
+            finding=finding,
+            second_match=None if finding is None or finding.second_match is None else training.records[finding.second_match],
+        )
+        for one, shape, said, finding in zip(scored, shapes, flags, findings, strict=True)
+    )

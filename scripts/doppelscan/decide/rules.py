@@ -1,0 +1,82 @@
+"""Every threshold of a decision in one record, which configs/audit.json names and summary.json repeats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from doppelscan.errors import InputError
+
+__all__ = ["SCORES", "Rules"]
+
+SCORES = ("combined", "verified", "deepssim", "mi")
+CORRECTIONS = ("bh", "by")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Thresholds of an audit; docs/interpretation.md has the rules in words, docs/benchmarks.md how the numbers were chosen.
+
+    Attributes:
+        fdr: false discovery rate of all flags together, in (0, 1).
+        correction: "bh" (Benjamini and Hochberg 1995) or "by" (Benjamini and Yekutieli 2001).
+        score: what ranks and is calibrated: "combined", "verified", "deepssim" or "mi".
+        whole_rate: share of the rate that whole images have; regions are a second family of tests and have the rest.
+        least_verified: a flag also needs a pair that agrees: unrelated people reach this now and then, copies nearly always.
+        least_part: the same of a region.
+        close_pair: a pair of at least this verified score agrees as copies do: unrelated people reached 0.65 in five cohorts.
+        beyond_score: few copies among many images have no q-value below the rate, however clear they are; this far above the highest
+            verified score of the control they are flagged all the same.
+        beyond_part: the same for a region: by this factor less is left to perfect agreement than in the control's best region.
+        close_part: and its agreement is at least this.
+        beyond_control: of fewer control images the highest region says little; some dozen strangers may agree by accident.
+        beyond_share: a region of this share of the structure, and twice the largest of the control, is beyond it whatever the control's
+            size.
+        shared_part: and its agreement is at least this.
+        explained: of the fine structure, what the match must explain for the image and not only its patient to be the source; a slice 1 mm
+            away explains 0.92 to 0.965.
+        usual_loss: what an image loses when it is moved by half a pixel; images of few pixels lose more, which is allowed for by half.
+        mixed: agreement of what the match leaves unexplained with another training image, for a blend.
+        set_in: agreement of one cell with another training image, where the match disagrees, for a region that was set in.
+        set_in_share: share of the structure where that image agrees.
+        part_explained: a part leaves this much of the image unexplained by its match, and
+        part_agrees: has cells that agree at least so, and
+        part_disagrees: others that agree less than so.
+        smallest_patients: fewer patients in training or control cannot tell a copy from a look-alike.
+        close_share: share of the control that agrees with training images as copies do, above which a copy would not stand out.
+        apart_auc: a classifier that tells control from training patients with this AUC, and
+        apart_p: by accident with at most this probability, says that the control is of another kind.
+    """
+
+    fdr: float = 0.05
+    correction: str = "bh"
+    score: str = "combined"
+    whole_rate: float = 0.8
+    least_verified: float = 0.6
+    least_part: float = 0.8
+    close_pair: float = 0.72
+    beyond_score: float = 0.1
+    beyond_part: float = 8.0
+    close_part: float = 0.995
+    beyond_control: int = 50
+    beyond_share: float = 0.3
+    shared_part: float = 0.98
+    explained: float = 0.966
+    usual_loss: float = 0.03
+    mixed: float = 0.6
+    set_in: float = 0.9
+    set_in_share: float = 0.03
+    part_explained: float = 0.9
+    part_agrees: float = 0.9
+    part_disagrees: float = 0.5
+    smallest_patients: int = 5
+    close_share: float = 0.05
+    apart_auc: float = 0.9
+    apart_p: float = 0.001
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fdr < 1:
+            raise InputError(f"The 'fdr' parameter must lie between 0 and 1. Got {self.fdr!r} instead.")
+        if self.correction not in CORRECTIONS:
+            raise InputError(f"The 'correction' parameter must be bh or by. Got {self.correction!r} instead.")
+        if self.score not in SCORES:
+            raise InputError(f"The 'score' parameter must be one of {', '.join(SCORES)}. Got {self.score!r} instead.")

@@ -1,0 +1,160 @@
+"""What summary.json holds, as one record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from doppelscan.calibrate import Share, duplication_trend, residual_risk
+from doppelscan.decide.decision import Decision
+from doppelscan.decide.rules import Rules
+from doppelscan.deepssim import VERDICTS, verdict
+
+__all__ = ["AuditSummary", "ImageCounts", "LeftOut", "NearDuplicateRow", "summarize"]
+
+
+@dataclass(frozen=True)
+class ImageCounts:
+    """Numbers of images and patients."""
+
+    training: int
+    synthetic: int
+    control: int
+    training_patients: int
+    control_patients: int
+    skipped: int
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An image that is not in the audit: of which set, its path, and why."""
+
+    set: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class NearDuplicateRow:
+    """Who is there twice: of the control or the training set, and of the training set."""
+
+    set: str
+    image: str
+    patient: str
+    match: str
+    match_patient: str
+    score: float
+
+
+@dataclass(frozen=True)
+class AuditSummary:
+    """The set in numbers, and how they were made; docs/interpretation.md says what they mean."""
+
+    conclusion: str
+    reason: str
+    images: ImageCounts
+    flagged: Share
+    flagged_control: Share
+    findings: Mapping[str, int]
+    residual_risk: Mapping[str, float]
+    verdicts: Mapping[str, int]
+    set_mi: Mapping[str, float] | None
+    duplication_trend: Mapping[str, object] | None
+    near_duplicates: Sequence[NearDuplicateRow]
+    fdr: float
+    correction: str
+    score: str
+    smallest_p_value: float
+    smallest_patient_p_value: float
+    effective_control: float
+    control: str
+    control_against_training: Mapping[str, float] | None
+    patient_source: str
+    notes: Sequence[str]
+    skipped: Sequence[LeftOut]
+    settings: Mapping[str, object]
+    rules: Rules
+    weights_sha256: str
+    versions: Mapping[str, str]
+    seconds: Mapping[str, float]
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain dictionaries and lists, in the order of the file."""
+        return asdict(self)
+
+
+def summarize(
+    decision: Decision,
+    rules: Rules,
+    *,
+    patient_source: str,
+    notes: Sequence[str],
+    skipped: Sequence[LeftOut],
+    settings: Mapping[str, object],
+    weights_sha256: str,
+    versions: Mapping[str, str],
+    seconds: Mapping[str, float],
+) -> AuditSummary:
+    """The numbers of ``decision``; what it cannot know of the run is passed by its name in :class:`AuditSummary`."""
+    images, null, alike = decision.images, decision.null, decision.same_kind
+    mi = np.array([one.scored.mi for one in images])
+    classes = [verdict(one.scored.ssim) for one in images]
+    return AuditSummary(
+        conclusion=decision.conclusion.verdict.value,
+        reason=decision.conclusion.reason,
+        images=ImageCounts(
+            training=len(decision.training),
+            synthetic=len(images),
+            control=len(decision.control),
+            training_patients=len(set(decision.training.patients)),
+            control_patients=len(null.by_patient) if decision.control else 0,
+            skipped=len(skipped),
+        ),
+        flagged=decision.flagged,
+        flagged_control=decision.flagged_control,
+        findings=decision.kinds,
+        residual_risk=residual_risk(decision.flagged, decision.flagged_control),
+        verdicts={name: classes.count(name) for name in reversed(VERDICTS)},
+        set_mi=None if np.isnan(mi).all() else {"mean": float(mi.mean()), "median": float(np.median(mi)), "max": float(mi.max())},
+        duplication_trend=_trend(decision),
+        near_duplicates=[
+            NearDuplicateRow(
+                "control" if one.control else "training",
+                one.first.id,
+                one.first.patient,
+                one.second.id,
+                one.second.patient,
+                one.score,
+            )
+            for one in decision.near_duplicates
+        ],
+        fdr=rules.fdr,
+        correction=rules.correction,
+        score=rules.score,
+        smallest_p_value=null.smallest,
+        smallest_patient_p_value=null.smallest_of_patient,
+        effective_control=round(null.effective_size, 1),
+        control=decision.control_set.words,
+        control_against_training=None if alike is None else {"auc": alike.auc, "p_value": alike.p_value},
+        patient_source=patient_source,
+        notes=notes,
+        skipped=skipped,
+        settings=settings,
+        rules=rules,
+        weights_sha256=weights_sha256,
+        versions=versions,
+        seconds=seconds,
+    )
+
+
+def _trend(decision: Decision) -> dict[str, object] | None:
+    """Flagged share of training images by how often they were shown: the column ``repeats``, and files of the same bytes."""
+    training = decision.training
+    shown: dict[str, int] = {}
+    for record, key in zip(training.records, training.keys, strict=True):
+        shown[key] = shown.get(key, 0) + record.repeats
+    leaked = {training.keys[one.source_row] for one in decision.images if one.finding is not None}
+    keys = list(shown)
+    return duplication_trend(np.array([shown[k] for k in keys]), np.array([k in leaked for k in keys]))

@@ -1,0 +1,44 @@
+"""Of what kind a finding is, by evidence made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from doppelscan.decide import PairEvidence, Rules, kind_of
+from made_records import BY_RATE
+
+COPY = PairEvidence(
+    explained=0.99, loss=0.0, mixed=0.2, mixed_row=5, mixed_share=0.1, set_in=0.5, set_in_row=6, set_in_share=0.0, agreeing=0.95,
+    disagreeing=0.0, region_of_match=True,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind"),
+    [
+        ({}, "copy"),
+        ({"explained": 0.967}, "copy"),
+        ({"explained": 0.965}, "same patient?"),
+        ({"explained": 0.94, "loss": 0.09}, "copy"),
+        ({"explained": 0.94, "loss": 0.03}, "same patient?"),
+        ({"mixed": 0.6}, "blend"),
+        ({"explained": 0.9, "set_in": 0.95, "set_in_share": 0.05}, "blend"),
+        ({"explained": 0.98, "set_in": 0.95, "set_in_share": 0.05}, "copy"),
+        ({"explained": 0.5, "agreeing": 0.3, "disagreeing": 0.4}, "part"),
+        ({"explained": 0.5, "agreeing": 0.3, "disagreeing": 0.4, "region_of_match": False}, "same patient?"),
+        ({"explained": 0.5, "agreeing": 0.05, "disagreeing": 0.4}, "same patient?"),
+    ],
+)
+def test_kind(changed, kind):
+    found = kind_of(replace(COPY, **changed), BY_RATE, Rules())
+    assert found.kind == kind and found.reason is BY_RATE and found.explained == replace(COPY, **changed).explained
+
+
+def test_a_blend_names_the_second_source_that_made_it_one():
+    mixed, set_in = (
+        kind_of(replace(COPY, **changed), BY_RATE, Rules())
+        for changed in ({"mixed": 0.7, "mixed_share": 0.4}, {"explained": 0.9, "set_in": 0.95, "set_in_share": 0.05})
+    )
+    assert (mixed.second_match, mixed.second_share) == (5, 0.4) and (set_in.second_match, set_in.second_share) == (6, 0.05)
+    assert kind_of(COPY, BY_RATE, Rules()).second_match is None

@@ -8,12 +8,15 @@ from doppelscan.calibrate import TwoSampleResult
 from doppelscan.decide import Evidence, Rules, Verdict, conclude, count_kinds
 
 
-def evidence(flagged=0, images=50, controls=100, close=0, control_close=0, patients=20, control_patients=20, p=0.5, kind=None):
+def evidence(
+    flagged=0, images=50, controls=100, close=0, control_close=0, patients=20, control_patients=20, p=0.5, kind=None, identical=0
+):
     flags, near, control_near = np.zeros(images, bool), np.zeros(images, bool), np.zeros(controls, bool)
     flags[:flagged], near[:close], control_near[:control_close] = True, True, True
     smallest = 1 / (controls + 1)
     return Evidence(
         np.full(images, p),
+        identical,
         flags,
         near,
         control_near,
@@ -36,6 +39,13 @@ def evidence(flagged=0, images=50, controls=100, close=0, control_close=0, patie
         (evidence(controls=10), Verdict.CANNOT, "at least 19 holdout images"),
         (evidence(close=2, p=1 / 101, images=500), Verdict.CANNOT, "would pass as a copy"),
         (evidence(control_close=20), Verdict.CANNOT, "too close"),
+        (evidence(flagged=3, control_close=20), Verdict.CANNOT, "too close"),
+        (evidence(flagged=3, identical=1), Verdict.FOUND, ": 3 copies"),
+        (
+            evidence(flagged=1, identical=1, control_patients=4),
+            Verdict.FOUND,
+            "1 of 50 synthetic images holds the pixels of a training image",
+        ),
         (evidence(flagged=3, kind=TwoSampleResult(0.99, 1e-6)), Verdict.CANNOT, "another kind"),
         (evidence(flagged=3, kind=TwoSampleResult(0.6, 0.2)), Verdict.FOUND, "3 of 50"),
     ],

@@ -35,6 +35,7 @@ class Evidence:
 
     Attributes:
         p_values: float [M] of the synthetic images.
+        identical: number of synthetic images that hold the pixels of a training image.
         flagged: bool [M], a finding at the false discovery rate or far beyond every control image.
         close: bool [M], the verified pair agrees as copies do.
         control_close: bool [n], the same of the control.
@@ -46,6 +47,7 @@ class Evidence:
     """
 
     p_values: np.ndarray
+    identical: int
     flagged: np.ndarray
     close: np.ndarray
     control_close: np.ndarray
@@ -57,7 +59,15 @@ class Evidence:
 
 
 def conclude(evidence: Evidence, rules: Rules) -> Conclusion:
-    """Apply the rules in their order; the first that holds gives the words."""
+    """Apply the rules in their order; the first that holds gives the words. The same pixels are a copy whatever the control is."""
+    said, e = _by_control(evidence, rules), evidence
+    if not e.identical or said.verdict is Verdict.FOUND:
+        return said
+    held = f"{e.identical} of {_count(len(e.p_values), 'synthetic image')} {'holds' if e.identical == 1 else 'hold'} the pixels of a training image"
+    return Conclusion(Verdict.FOUND, f"{held}, which needs no control; of the others nothing can be said: {said.reason}")
+
+
+def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
     e = evidence
     images, controls = len(e.p_values), len(e.control_close)
     if e.training_patients < rules.smallest_patients:
@@ -81,6 +91,12 @@ def conclude(evidence: Evidence, rules: Rules) -> Conclusion:
             f"p {e.same_kind.p_value:.1g}): another scanner, sequence, plane or preparation, whose images are too easily unlike the training "
             "set; give a holdout of the same kind"
         )
+    close = wilson(int(e.control_close.sum()), controls)
+    if close.share > rules.close_share:
+        return _cannot(
+            f"the control is too close: {close.count} of {_count(controls, 'control image')} agree with a training image as copies do, so "
+            "a copy would not stand out; check that the holdout shares no patient with the training set"
+        )
     if e.flagged.any():
         kinds = count_kinds(e.findings)
         return Conclusion(
@@ -95,12 +111,6 @@ def conclude(evidence: Evidence, rules: Rules) -> Conclusion:
         return _cannot(
             f"{_count(above, 'synthetic image')} would pass as a copy and above every control image, but {_count(controls, 'control image')} are too few to "
             f"flag that many of {images} at a false discovery rate of {rules.fdr:g}; give at least {math.ceil(controls * factor)} holdout images or look at them"
-        )
-    close = wilson(int(e.control_close.sum()), controls)
-    if close.share > rules.close_share:
-        return _cannot(
-            f"the control is too close: {close.count} of {_count(controls, 'control image')} agree with a training image as copies do, so "
-            "a copy would not stand out; check that the holdout shares no patient with the training set"
         )
     bound = wilson(0, images).upper
     return Conclusion(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,12 +11,13 @@ from doppelscan.calibrate import Control, Share, TwoSampleResult, wilson
 from doppelscan.decide.conclusion import Conclusion, Evidence, conclude
 from doppelscan.decide.control import ScoredControl
 from doppelscan.decide.findings import KINDS, Finding, NearDuplicate, explain, kind_of
-from doppelscan.decide.flags import Flag, control_as_close, flag
+from doppelscan.decide.flags import Flag, Reason, Rule, control_as_close, flag
 from doppelscan.decide.reference import ScoredSet
 from doppelscan.decide.rules import Rules
-from doppelscan.decide.scoring import ScoredImage
+from doppelscan.decide.scoring import ScoredImage, ranking_score
 from doppelscan.images import ImageRecord
 from doppelscan.search import EmbeddedSet
+from doppelscan.verify import SAME, IdenticalImage, Pose
 
 __all__ = ["AuditedImage", "Decision", "decide"]
 
@@ -112,6 +113,7 @@ def decide(
     synthetic: ScoredSet,
     control: ScoredControl,
     near_duplicates: Sequence[NearDuplicate],
+    identical: Sequence[IdenticalImage | None],
     same_kind: TwoSampleResult | None,
     rules: Rules,
     seed: int = 0,
@@ -122,18 +124,25 @@ def decide(
         synthetic: the synthetic set.
         control: scored as the synthetic set is.
         near_duplicates: of the training set; those of the control are added.
+        identical: the training image of the same pixels, or None, of each synthetic image.
         same_kind: training against holdout, or None.
         rules: thresholds.
         seed: of the order of ties.
     """
-    scored, strangers, patients = synthetic.scored, control.scored, control.patients
+    scored = tuple(_held(one, same, rules) for one, same in zip(synthetic.scored, identical, strict=True))
+    synthetic = replace(synthetic, scored=scored)
+    strangers, patients = control.scored, control.patients
     null = Control(np.array([s.score for s in strangers]), patients, control.ratio, seed)
     part_null = Control(np.array([s.part for s in strangers]), patients, control.ratio, seed)
-    flags = flag(scored, strangers, null, part_null, rules)
+    flags = [
+        said if same is None else replace(said, reason=Reason(Rule.PIXELS, same.correlation, SAME))
+        for said, same in zip(flag(scored, strangers, null, part_null, rules), identical, strict=True)
+    ]
     findings = _findings(synthetic, flags, rules)
     conclusion = conclude(
         Evidence(
             np.array([f.p_value for f in flags]),
+            sum(one is not None for one in identical),
             np.array([f.reason is not None for f in flags]),
             np.array([s.verified >= rules.close_pair for s in scored]),
             np.array([s.verified >= rules.close_pair for s in strangers], dtype=bool),
@@ -162,8 +171,8 @@ def decide(
 
 def _findings(synthetic: ScoredSet, flags: Sequence[Flag], rules: Rules) -> list[Finding | None]:
     reasons = [one.reason for one in flags]
-    findings = [Finding("part", reason) if reason is not None and reason.rule.of_region else None for reason in reasons]
-    whole = [(i, reason) for i, reason in enumerate(reasons) if reason is not None and not reason.rule.of_region]
+    findings = [None if reason is None else _told_by_rule(reason) for reason in reasons]
+    whole = [(i, reason) for i, reason in enumerate(reasons) if reason is not None and findings[i] is None]
     reference = synthetic.reference
     evidence = explain(
         [synthetic.scored[i] for i, _ in whole],
@@ -176,6 +185,26 @@ def _findings(synthetic: ScoredSet, flags: Sequence[Flag], rules: Rules) -> list
     for (i, reason), found in zip(whole, evidence, strict=True):
         findings[i] = kind_of(found, reason, rules)
     return findings
+
+
+def _told_by_rule(reason: Reason) -> Finding | None:
+    """The kind that the rule itself tells, or None where the pair has to be looked at."""
+    if reason.rule is Rule.PIXELS:
+        return Finding("copy", reason, 1.0)
+    return Finding("part", reason) if reason.rule.of_region else None
+
+
+def _held(one: ScoredImage, same: IdenticalImage | None, rules: Rules) -> ScoredImage:
+    """An image of the same pixels with that training image as its match; what registration measured of another pair does not hold."""
+    if same is None:
+        return one
+    pose = Pose(same.pose >= 4, same.pose % 4, inverted=same.inverted)
+    if one.match == same.row and one.pose.number == same.pose and one.ssim >= same.correlation:
+        return replace(one, pose=pose)
+    value = same.correlation
+    found = replace(one, match=same.row, pose=pose, ssim=value, detail=value, agreement=value, share=value)
+    found = replace(found, part_match=same.row, part_mirrored=False)
+    return replace(found, score=max(one.score, ranking_score(found, rules.score)))
 
 
 def _count_of(findings) -> dict[str, int]:

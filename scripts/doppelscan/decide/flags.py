@@ -18,6 +18,7 @@ __all__ = ["Flag", "Reason", "Rule", "control_as_close", "flag"]
 class Rule(str, Enum):
     """The rules by which an image can be flagged."""
 
+    PIXELS = "identical pixels"
     RATE = "false discovery rate"
     BEYOND = "far beyond every control image"
     REGION_RATE = "region, false discovery rate"
@@ -35,13 +36,22 @@ class Reason:
 
     Attributes:
         rule: which rule.
-        value: what the rule looked at: the q-value, the verified score, or the agreement of the region.
+        value: what the rule looked at: the squared correlation of the pixels, the q-value, the verified score, or the agreement of the region.
         limit: what it was held against.
     """
 
     rule: Rule
     value: float
     limit: float
+
+    @property
+    def words(self) -> str:
+        """For a table: the rule, its value and its limit."""
+        if self.rule is Rule.PIXELS:
+            return self.rule.value
+        sign = "<=" if self.rule in (Rule.RATE, Rule.REGION_RATE) else ">="
+        name = {Rule.RATE: "q", Rule.BEYOND: "verified", Rule.REGION_RATE: "q", Rule.REGION_BEYOND: "agreement"}[self.rule]
+        return f"{self.rule.value}: {name} {self.value:.4g} {sign} {self.limit:.4g}"
 
 
 @dataclass(frozen=True)

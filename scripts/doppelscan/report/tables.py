@@ -29,7 +29,7 @@ SCORE_COLUMNS = (
     "image", "patient", "match", "match_patient", "pose", "score", "deepssim", "embedding", "similarity", "mi", "oni",
     "consensus", "ssim", "p_value", "q_value", "verdict", "flagged",
     "finding", "detail", "agreement", "share", "explained", "second_match", "second_share",
-    "part", "part_match", "part_share", "part_p_value", "part_q_value",
+    "part", "part_match", "part_share", "part_p_value", "part_q_value", "reason",
 )  # fmt: skip
 
 
@@ -120,6 +120,7 @@ def _score_row(one: AuditedImage) -> Row:
         "part_share": scored.part_share,
         "part_p_value": said.part_p_value,
         "part_q_value": said.part_q_value,
+        "reason": "" if said.reason is None else said.reason.words,
     }
 
 

@@ -21,6 +21,7 @@ class Pose:
         scale: > 1 enlarges.
         shift_x: to the right, share of the longer side.
         shift_y: downwards, share of the longer side.
+        inverted: dark and bright are exchanged.
     """
 
     flip: bool = False
@@ -29,6 +30,7 @@ class Pose:
     scale: float = 1.0
     shift_x: float = 0.0
     shift_y: float = 0.0
+    inverted: bool = False
 
     @property
     def number(self) -> int:
@@ -37,7 +39,7 @@ class Pose:
 
     def words(self, longer_side: int) -> str:
         """For example ``flip-x rot -4.8 shift 3,-2``; the shift is in pixels of an image of ``longer_side`` pixels."""
-        parts = []
+        parts = ["inverted"] if self.inverted else []
         turns = self.quarter_turns
         if self.flip and turns == 2:
             parts.append("flip-y")

@@ -35,7 +35,7 @@ from doppelscan.memorization import spread_over_patients
 from doppelscan.progress import StageClock
 from doppelscan.report import write_report
 from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, StoredThumbnails, fingerprint
-from doppelscan.verify import Registration
+from doppelscan.verify import IdenticalPixels, Registration
 from doppelscan.version import __version__
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
 
@@ -143,6 +143,8 @@ class Audit:
             holdout, leaks = self._holdout_set(training)
         with clock.stage("fit"):
             reference = self._fit(training)
+        with clock.stage("identical pixels"):
+            identical = IdenticalPixels(training).find(images)
         with clock.stage("score synthetic"):
             synthetic = reference.scored(images, "synthetic")
         with clock.stage("score control"):
@@ -152,7 +154,7 @@ class Audit:
             control = control.without_near_duplicates(training, self.rules)
         with clock.stage("decide"):
             alike = None if holdout is None else same_kind(training, holdout)
-            decision = decide(synthetic, control, twice, alike, self.rules, self.seed)
+            decision = decide(synthetic, control, twice, identical, alike, self.rules, self.seed)
         notes = [*leaks, *self._index_notes(reference.search), *control.notes, *self._patient_notes()]
         summary = self._summary(decision, notes, clock)
         with clock.stage("report"):

@@ -1,0 +1,61 @@
+"""The decision as a whole, with scores made by hand: what is certain needs no control, and what the control says is said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from doppelscan.decide import Decision, Rule, Rules, ScoredControl, ScoredSet, Verdict, decide
+from doppelscan.verify import IdenticalImage, Pose
+from made_records import made_reference, made_score, made_set
+
+
+@pytest.fixture
+def no_pairs(monkeypatch):
+    """Nothing is registered: no pair is to be looked at."""
+    monkeypatch.setattr(
+        "doppelscan.decide.decision.explain", lambda scored, *rest: [] if not scored else pytest.fail("a pair was looked at")
+    )
+
+
+def decided(identical: Sequence[IdenticalImage | None], controls: int = 100, patients: int = 20, score: float = 0.3) -> Decision:
+    images = len(identical)
+    training = made_set("training", 20, patients=[f"t{i % patients}" for i in range(20)])
+    made, people = made_set("synthetic", images), made_set("control", controls)
+    synthetic = ScoredSet(
+        made, tuple(made_score(i, score, match=i % 20, part=0.5, part_match=0) for i in range(images)), made_reference(training)
+    )
+    control = ScoredControl(people, tuple(made_score(i, 0.2 + 0.001 * i, match=0, part=0.5, part_match=0) for i in range(controls)), 1.0)
+    return decide(synthetic, control, [], identical, None, Rules())
+
+
+SAME = IdenticalImage(7, 5, True, 0.9995)
+
+
+@pytest.mark.parametrize(("controls", "patients"), [(100, 20), (3, 20), (0, 20), (100, 1)])
+def test_the_same_pixels_are_a_copy_whatever_control_and_patients_say(no_pairs, controls, patients):
+    decision = decided([SAME, *[None] * 499], controls, patients)
+    first = decision.images[0]
+    assert first.finding is not None and first.finding.kind == "copy" and first.finding.reason.rule is Rule.PIXELS
+    assert first.match.id == "training/7.png" and first.scored.pose == Pose(True, 1, inverted=True)
+    assert first.scored.pose.words(256) == "inverted flip-x turn 90" and first.scored.ssim > 0.99 and first.scored.score > 0.85
+    assert decision.conclusion.verdict is Verdict.FOUND and decision.kinds["copy"] == 1
+    assert all(one.finding is None for one in decision.images[1:])
+
+
+def test_what_the_control_cannot_say_of_the_others_is_said_beside_the_copies(no_pairs):
+    decision = decided([SAME, SAME, None], controls=3)
+    assert decision.conclusion.reason.startswith(
+        "2 of 3 synthetic images hold the pixels of a training image, which needs no control"
+    )
+    assert "nothing can be said: the control holds 3 patients" in decision.conclusion.reason
+
+
+def test_without_the_same_pixels_a_useless_control_refuses(no_pairs):
+    assert decided([None, None], controls=3).conclusion.verdict is Verdict.CANNOT
+
+
+def test_what_registration_measured_of_the_same_pair_is_kept(no_pairs):
+    same = IdenticalImage(0, 0, False, 0.9985)
+    assert decided([same]).images[0].scored.ssim == 0.9985, "the pair that was measured agreed by 0.3 only"
+    assert decided([same], score=0.999).images[0].scored.ssim == 0.999

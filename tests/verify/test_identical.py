@@ -1,0 +1,110 @@
+"""The same pixels are found in every disguise that keeps them, and nothing else is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from doppelscan.images import ImageRecord, SquareThumbnaild, Windowd, generate_cohort
+from doppelscan.search import EmbeddedSet
+from doppelscan.verify import IdenticalPixels
+from PIL import Image
+
+
+class Prepared:
+    """Stands for the store: thumbnails of images as an audit makes them."""
+
+    def __init__(self, images: Sequence[np.ndarray]) -> None:
+        square, windowed = SquareThumbnaild("image", 128), Windowd("image")
+        made = [square(windowed({"image": image[None]})) for image in images]
+        self.arrays = {name: np.stack([one[name] for one in made]) for name in ("thumbnail", "native_shape")}
+
+    def read(self, keys: Sequence[str], names: Sequence[str], keep: bool = False) -> dict[str, np.ndarray]:
+        return {name: self.arrays[name][[int(key) for key in keys]] for name in names}
+
+
+def embedded(images: Sequence[np.ndarray]) -> EmbeddedSet:
+    store: Any = Prepared(images)
+    records = [ImageRecord(f"{i}.png", (f"{i}.png",), f"{i}.png", f"p{i}") for i in range(len(images))]
+    return EmbeddedSet(records, [str(i) for i in range(len(images))], store, {})
+
+
+@pytest.fixture(scope="module")
+def training() -> list[np.ndarray]:
+    """Neighbouring slices of 20 look-alikes, 12-bit, wide."""
+    images = generate_cohort(20, 2, 128, seed=5)[0][:, 0].float()
+    images = torch.nn.functional.interpolate(images[:, None], (150, 190), mode="bicubic")[:, 0].clamp_min(0)
+    return [np.round(image * 16) for image in images.numpy()]
+
+
+@pytest.fixture(scope="module")
+def search(training) -> IdenticalPixels:
+    return IdenticalPixels(embedded(training))
+
+
+def resized(factor: float, how: Image.Resampling) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda i: np.asarray(Image.fromarray(i).resize((round(i.shape[1] * factor), round(i.shape[0] * factor)), how))
+
+
+def eight_bit(image: np.ndarray, lower: float, upper: float) -> np.ndarray:
+    low, high = np.percentile(image, (lower, upper))
+    return np.round(np.clip((image - low) / (high - low), 0, 1) * 255).astype(np.float32)
+
+
+DISGUISES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], int, bool]] = {
+    "exact": (lambda i: i, 0, False),
+    "turned": (lambda i: np.rot90(i), 1, False),
+    "upside down": (lambda i: np.rot90(i, 2), 2, False),
+    "turned back": (lambda i: np.rot90(i, 3), 3, False),
+    "mirrored": (lambda i: i[:, ::-1], 4, False),
+    "mirrored and turned": (lambda i: np.rot90(i[:, ::-1]), 5, False),
+    "flipped": (lambda i: i[::-1], 6, False),
+    "transposed": (lambda i: np.rot90(i[:, ::-1], 3), 7, False),
+    "inverted": (lambda i: i.max() - i, 0, True),
+    "inverted and mirrored": (lambda i: i.max() - i[:, ::-1], 4, True),
+    "8 bit from minimum to maximum": (lambda i: eight_bit(i, 0, 100), 0, False),
+    "8 bit by our window": (lambda i: eight_bit(i, 0.5, 99.5), 0, False),
+    "8 bit by a narrower window": (lambda i: eight_bit(i, 1, 99), 0, False),
+    "half size": (resized(0.5, Image.Resampling.BILINEAR), 0, False),
+    "odd size": (resized(0.72, Image.Resampling.BICUBIC), 0, False),
+    "enlarged": (resized(1.6, Image.Resampling.LANCZOS), 0, False),
+    "pixels doubled": (resized(2, Image.Resampling.NEAREST), 0, False),
+    "half size, mirrored, 8 bit, inverted": (
+        lambda i: 255 - eight_bit(resized(0.5, Image.Resampling.BILINEAR)(i)[:, ::-1], 0, 100),
+        4,
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DISGUISES)
+def test_the_same_pixels_are_found_in_their_pose(search, training, name):
+    make, pose, inverted = DISGUISES[name]
+    found = search.find(embedded([np.ascontiguousarray(make(image)) for image in training[::3]]))
+    assert [one and (one.row, one.pose, one.inverted) for one in found] == [(row, pose, inverted) for row in range(0, 40, 3)]
+
+
+def test_neighbours_strangers_and_changed_copies_are_not_the_same_pixels(search, training):
+    rng = np.random.default_rng(0)
+    strangers = generate_cohort(20, 1, 128, seed=6)[0][:, 0].numpy().astype(np.float32)
+    assert search.find(embedded(list(strangers))) == [None] * 20
+    assert [one.row for one in search.find(embedded(training)) if one] == list(range(40)), "no image is its neighbour"
+    noisy = [image + 0.1 * image.max() * rng.standard_normal(image.shape).astype(np.float32) for image in training[:6]]
+    shifted = [np.roll(image, 6, 1) for image in training[:6]]
+    assert search.find(embedded(noisy)) == [None] * 6 and search.find(embedded(shifted)) == [None] * 6
+
+
+def test_of_the_same_image_twice_in_training_the_first_is_named(training):
+    twice = IdenticalPixels(embedded([training[0], training[1], training[0], np.ascontiguousarray(training[1][:, ::-1])]))
+    found = twice.find(embedded([training[0], training[1], np.ascontiguousarray(training[1][:, ::-1])]))
+    assert [(one.row, one.pose) for one in found] == [(0, 0), (1, 0), (1, 4)]
+    assert twice.groups().tolist() == [0, 1, 0, 1]
+
+
+def test_an_image_without_an_own_direction_keeps_the_plain_pose():
+    disc = np.hypot(*np.mgrid[-31.5:32, -31.5:32]) < 20
+    found = IdenticalPixels(embedded([disc.astype(np.float32)])).find(embedded([disc.astype(np.float32)]))
+    assert found[0] is not None and (found[0].row, found[0].pose, found[0].inverted) == (0, 0, False)

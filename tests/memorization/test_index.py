@@ -78,10 +78,35 @@ def test_all_copies_score_one_and_name_themselves():
     assert (scores.neighbour == np.arange(40)[:, None]).all() and (scores.consensus == 2).all() and (scores.oni < -0.99).all()
 
 
-def test_duplicated_training_images_agree_on_one_neighbour():
-    training = {k: np.concatenate([v, v]) for k, v in features(20).items()}
-    scores = MemorizationIndex().fit(training, patients=list(range(20)) * 2).score({k: v[:20] for k, v in training.items()})
-    assert (scores.consensus == 2).all() and np.allclose(scores.margin, 0, atol=1e-5)
+@pytest.mark.parametrize("calibration", ["robust", "paper"])
+@pytest.mark.filterwarnings("ignore:calibration='paper'")
+@pytest.mark.parametrize("copies", [2, 5])
+def test_duplicated_training_images_agree_on_one_neighbour(calibration, copies):
+    once = features(20)
+    training = {k: np.tile(v, (copies, 1)) for k, v in once.items()}
+    scores = MemorizationIndex(calibration).fit(training, patients=list(range(20)) * copies).score(once)
+    assert (scores.consensus == 2).all() and (scores.neighbour == np.arange(20)[:, None]).all()
+    # A margin is what another image leaves, and a candidate is named once.
+    assert (scores.margin > 0.01).all() and all(sorted(row) == [*range(20)] for row in scores.candidates[:, :20].tolist())
+
+
+def test_files_of_one_picture_are_one_row_by_their_key():
+    once, rng = features(20), np.random.default_rng(1)
+    training = {k: np.concatenate([v, v + 1e-5 * rng.normal(size=v.shape).astype(np.float32)]) for k, v in once.items()}
+    queries, keys = {k: v[20:] for k, v in training.items()}, [*range(20)] * 2
+    apart = MemorizationIndex().fit(training, keys).score(queries)
+    scores = MemorizationIndex().fit(training, keys, keys=keys).score(queries)
+    assert (apart.margin < 1e-3).all()
+    assert (scores.neighbour == np.arange(20)[:, None]).all() and (scores.margin > 0.01).all()
+
+
+def test_a_patient_who_is_there_again_stays_in_the_null_of_the_others():
+    """The first of equal rows is left out with its patient; the second stands for it."""
+    once = features(20)
+    training = {k: np.concatenate([v, v[:1]]) for k, v in once.items()}
+    index = MemorizationIndex(folds=20).fit(training, patients=range(21))
+    assert index.null[-1] > 0.999 and (index.null > 0.99).sum() == 2
+    assert index.score({k: v[:1] for k, v in once.items()}).match.tolist() == [0]
 
 
 def test_constant_features_are_no_nan():
@@ -162,10 +187,11 @@ def test_fitting_again_forgets_the_first_training_set():
 
 
 def test_saved_index_scores_the_same_and_is_bound_to_its_weights(tmp_path):
-    index = MemorizationIndex().fit(features(30))
+    index = MemorizationIndex().fit({k: np.tile(v, (2, 1)) for k, v in features(30).items()})
     index.save(tmp_path / "reference.safetensors", "weights-1")
     again = MemorizationIndex.load(tmp_path / "reference.safetensors", "weights-1")
-    np.testing.assert_array_equal(index.score(features(5, seed=4)).mi, again.score(features(5, seed=4)).mi)
+    for name in ("mi", "margin", "match", "candidates"):
+        np.testing.assert_array_equal(*(getattr(one.score(features(5, seed=4)), name) for one in (index, again)))
     with pytest.raises(ValueError, match="other weights"):
         MemorizationIndex.load(tmp_path / "reference.safetensors", "weights-2")
     (tmp_path / "text").write_text("no reference")
@@ -263,6 +289,8 @@ def test_features_that_do_not_fit_together_are_refused():
         index.fit({"a": features(20)["layer0"], "b": features(21)["layer1"]})
     with pytest.raises(ValueError, match="'patients'"):
         index.fit(features(20), patients=range(19))
+    with pytest.raises(ValueError, match="'keys'"):
+        index.fit(features(20), keys=range(19))
     with pytest.raises(ValueError, match="null_rows"):
         index.fit(features(20), null_features=features(5), null_rows=range(4))
     index.fit(features(20))

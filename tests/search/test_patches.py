@@ -78,3 +78,36 @@ def test_few_cells_cannot_make_a_high_mean():
     cells, counted = torch.ones(81, 1), torch.zeros(81, 1, dtype=torch.bool)
     counted[:2] = True
     assert float(mean_agreement(cells * counted, counted)) == 2 / 8
+
+
+@pytest.mark.parametrize("by_key", [False, True])
+def test_an_image_that_is_there_twice_is_found_once_and_left_out_as_one(cohort, by_key):
+    once = thumbnails(cohort[:12])
+    twice = PatchSearch().fit(torch.cat([once, once]), [*range(12)] * 2 if by_key else None)
+    found, expected = twice.search(once), PatchSearch().fit(once).search(once)
+    assert (found.rows == expected.rows).all() and (found.part_row == expected.part_row).all()
+    without = twice.search_structure(twice.descriptor.structure(once), without=np.arange(12) + 12)
+    assert (without.rows % 12 != np.arange(12)[:, None]).all() and (without.part_row % 12 != np.arange(12)).all()
+
+
+def test_the_only_training_image_left_out_leaves_nothing_to_be_found(cohort):
+    search = PatchSearch().fit(thumbnails(cohort[:1]))
+    found = search.search_structure(search.descriptor.structure(thumbnails(cohort[:2])), without=np.zeros(2, np.int64))
+    assert (found.rows == -1).all() and (found.part_row == -1).all() and (found.mean == -1).all() and (found.part == -1).all()
+
+
+def test_a_symmetric_image_is_found_as_it_is_and_not_mirrored(cohort):
+    symmetric = thumbnails([(c + c[:, ::-1]) / 2 for c in cohort[:6]])
+    symmetric = torch.maximum(symmetric, symmetric.flip(-1))
+    found = PatchSearch().fit(symmetric).search(symmetric)
+    assert (found.rows[:, 0] == np.arange(6)).all() and not found.part_mirrored.any()
+
+
+def test_the_fingerprint_is_of_the_images_and_not_of_how_a_processor_rounds(cohort):
+    images = thumbnails(cohort[:8])
+    first, again = PatchDescriptor().fit(images), PatchDescriptor().fit(images)
+    again.matrix = again.matrix + 1e-7
+    assert first.fingerprint == again.fingerprint != PatchDescriptor().fit(images[:7]).fingerprint
+    assert first.fingerprint != PatchDescriptor(components=40).fit(images).fingerprint
+    before = first.fingerprint
+    assert first.fit(images[1:]).fingerprint != before

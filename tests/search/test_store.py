@@ -1,13 +1,17 @@
-"""The store: whole shards or none, one fingerprint, exact search."""
+"""The store: whole shards or none, one fingerprint, several readers."""
 
 from __future__ import annotations
 
 import errno
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from doppelscan.search import CandidateSearch, EmbeddingStore, StoreError, best_of_poses, fingerprint, top_k
+from doppelscan.search import EmbeddingStore, StoreError, fingerprint
+from doppelscan.search import store as module
 
 
 def row(i):
@@ -65,9 +69,47 @@ def test_a_damaged_shard_is_not_taken_for_whole(tmp_path):
     fill(store, 4)
     shard = sorted(tmp_path.glob("*.parquet"))[0]
     shard.write_bytes(shard.read_bytes()[:100])
-    (tmp_path / "left.tmp").write_bytes(b"half")
     again = EmbeddingStore(tmp_path, "f")
-    assert len(again) == 2 and again.unreadable == [shard.name] and not list(tmp_path.glob("*.tmp"))
+    assert len(again) == 2 and again.unreadable == [shard.name]
+    again.refresh()
+    assert again.unreadable == [shard.name]
+
+
+def test_what_a_killed_run_left_is_cleared_and_what_another_process_is_writing_is_not(tmp_path):
+    for name, age in (("left", 2 * module.LEFT_BEHIND), ("writing", 1)):
+        (tmp_path / f"{name}.tmp").write_bytes(b"half")
+        os.utime(tmp_path / f"{name}.tmp", times=2 * (time.time() - age,))
+    EmbeddingStore(tmp_path, "f")
+    assert [p.name for p in tmp_path.glob("*.tmp")] == ["writing.tmp"]
+
+
+def test_a_refresh_reads_the_shards_that_are_new_and_no_others(tmp_path, monkeypatch):
+    store, other = EmbeddingStore(tmp_path, "f", shard_size=2), EmbeddingStore(tmp_path, "f", shard_size=2)
+    fill(store, 4)
+    fill(other, 4)  # the same keys: every row of the first store's shards is named by a later one
+    opened = []
+    monkeypatch.setattr(module.EmbeddingStore, "_index", lambda self, path: opened.append(path))
+    store.refresh()
+    assert len(opened) == 2
+    store.refresh()
+    assert len(opened) == 2
+
+
+def test_threads_that_read_at_once_see_what_one_would(tmp_path, monkeypatch):
+    class Slow(dict):
+        """Between a block that is kept and its use there is time for another thread to drop it."""
+
+        def __setitem__(self, key, value):
+            super().__setitem__(key, value)
+            time.sleep(0.001)
+
+    monkeypatch.setattr(module, "KEPT_SHARDS", 2)
+    store = EmbeddingStore(tmp_path, "f", shard_size=1)
+    fill(store, 6)
+    store._columns = Slow()
+    with ThreadPoolExecutor(4) as pool:
+        for key, found in pool.map(lambda i: (i % 6, store.read([f"k{i % 6}"], ["thumbnail"], keep=True)), range(60)):
+            assert (found["thumbnail"] == key).all()
 
 
 def test_folder_that_cannot_be_made(tmp_path):
@@ -83,54 +125,3 @@ def test_pandas_reads_a_shard(tmp_path):
     store.flush()
     frame = pd.read_parquet(next(tmp_path.glob("*.parquet")))
     assert frame["key"].tolist() == ["k0", "k1", "k2"] and len(frame["embedding"][0]) == 6
-
-
-def test_top_k_is_exact_in_blocks_of_any_size():
-    rng = np.random.default_rng(0)
-    queries, reference = rng.normal(size=(7, 16)).astype(np.float32), rng.normal(size=(53, 16)).astype(np.float32)
-    expected = np.argsort(-(queries @ reference.T), axis=1)[:, :5]
-    for block in (3, 10, 53, 1000):
-        similarity, rows = top_k(queries, reference, 5, block)
-        np.testing.assert_array_equal(rows, expected)
-        np.testing.assert_allclose(similarity, np.take_along_axis(queries @ reference.T, expected, 1), rtol=1e-4, atol=1e-5)
-
-
-def test_top_k_breaks_ties_by_row_and_stops_at_the_size():
-    reference = np.ones((4, 3), np.float32)
-    for block in (1, 2, 4):
-        assert top_k(np.ones((1, 3), np.float32), reference, 9, block)[1].tolist() == [[0, 1, 2, 3]]
-
-
-def test_best_of_poses_names_row_and_pose():
-    rng = np.random.default_rng(1)
-    reference = rng.normal(size=(20, 8)).astype(np.float32)
-    queries = rng.normal(size=(3, 8, 8)).astype(np.float32) * 0.1
-    queries[1, 6] = reference[13]
-    similarity, rows, poses = best_of_poses(queries, reference, 4)
-    assert rows[1, 0] == 13 and poses[1, 0] == 6
-    every = np.einsum("mpd,nd->mpn", queries, reference).max(1)
-    np.testing.assert_array_equal(rows, np.argsort(-every, axis=1)[:, :4])
-    np.testing.assert_allclose(similarity, np.sort(every)[:, ::-1][:, :4], rtol=1e-5)
-
-
-def training(count=12):
-    rng = np.random.default_rng(3)
-    return {name: rng.normal(size=(count, 8)).astype(np.float32) for name in ("deepssim", "embedding", "layer4")}
-
-
-def test_union_of_embedding_and_index_holds_the_best_of_both():
-    reference = training()
-    queries = {name: np.random.default_rng(4).normal(size=(2, 8, 8)).astype(np.float32) for name in reference}
-    queries["embedding"][0, 2] = reference["embedding"][5]
-    queries["layer4"][0, 1] = reference["layer4"][9]
-    found = CandidateSearch(candidates=4).fit(reference, list(map(str, range(12)))).propose(queries)
-    assert found.rows[0, 0] == 5 and 9 in found.rows[0] and len(set(found.rows[0].tolist())) == 4
-    assert found.embedding[0, 0] > 0.99
-
-
-def test_one_training_image_still_proposes_it():
-    reference = training(1)
-    queries = {name: np.ones((1, 8, 8), np.float32) for name in reference}
-    search = CandidateSearch().fit(reference, ["p"])
-    assert search.index is None and "at least" in search.index_reason
-    assert search.propose(queries).rows.tolist() == [[0]]

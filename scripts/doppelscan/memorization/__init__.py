@@ -4,7 +4,8 @@ from doppelscan.memorization.folds import patient_folds, spread_over_patients
 from doppelscan.memorization.index import MemorizationIndex
 from doppelscan.memorization.moments import FeatureMoments
 from doppelscan.memorization.mri_core import MRICoreEncoder, load_mri_core
-from doppelscan.memorization.rows import Rows, TransformedRows
+from doppelscan.memorization.nearest import TIE, Nearest, NearestInBlocks, falling_order, interleaved, nearest_rows
+from doppelscan.memorization.rows import Rows, TransformedRows, content_groups, repeated
 from doppelscan.memorization.scorer import MemorizationScorer
 from doppelscan.memorization.scores import MemorizationScores
 from doppelscan.memorization.set_metrics import SET_METRICS, set_metrics
@@ -12,16 +13,24 @@ from doppelscan.memorization.whitening import Whitening, unit_length
 
 __all__ = [
     "SET_METRICS",
+    "TIE",
     "FeatureMoments",
     "MRICoreEncoder",
     "MemorizationIndex",
     "MemorizationScorer",
     "MemorizationScores",
+    "Nearest",
+    "NearestInBlocks",
     "Rows",
     "TransformedRows",
     "Whitening",
+    "content_groups",
+    "falling_order",
+    "interleaved",
     "load_mri_core",
+    "nearest_rows",
     "patient_folds",
+    "repeated",
     "set_metrics",
     "spread_over_patients",
     "unit_length",

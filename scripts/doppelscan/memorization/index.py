@@ -14,8 +14,16 @@ from safetensors import SafetensorError
 from doppelscan.errors import InputError
 from doppelscan.memorization.folds import patient_folds
 from doppelscan.memorization.moments import FeatureMoments
-from doppelscan.memorization.nearest import Nearest, nearest
-from doppelscan.memorization.rows import Rows, TransformedRows, blocks_of, read_safetensors, write_safetensors
+from doppelscan.memorization.nearest import TIE, Nearest, nearest_rows
+from doppelscan.memorization.rows import (
+    Rows,
+    TransformedRows,
+    blocks_of,
+    content_groups,
+    read_safetensors,
+    repeated,
+    write_safetensors,
+)
 from doppelscan.memorization.scores import EPS, MemorizationScores, geometric_mean, scores_of
 from doppelscan.memorization.whitening import LeftOut, Whitening, unit_length
 
@@ -43,6 +51,7 @@ class MemorizationIndex:
     Attributes:
         whiteners: layer -> fitted :class:`Whitening`.
         reference: layer -> whitened training features of unit length, [N, C] or [N, P, C], read by slices.
+        groups: int64 [N], one number for each content; of training images that are the same only the first is ever named.
         null: float64 [n], the similarities under the null, rising.
         null_mean, null_std: of them.
         null_poses: poses that the null's queries came in; scores of queries in another number of poses have another null.
@@ -84,6 +93,7 @@ class MemorizationIndex:
         self.folds, self.draws, self.candidates, self.seed, self.device = folds, draws, candidates, seed, device
         self.whiteners: dict[str, Whitening] = {}
         self.reference: dict[str, Rows] = {}
+        self.groups = np.zeros(0, np.int64)
         self.null = np.zeros(0)
         self.null_poses, self.clipped_in_null = 1, 0
         self._whitening()  # refuses an unknown estimator now, not after the features were made
@@ -96,6 +106,7 @@ class MemorizationIndex:
         null_rows: Sequence[int] | np.ndarray | None = None,
         null_of: MemorizationIndex | None = None,
         view_differences: Mapping[str, np.ndarray] | None = None,
+        keys: Sequence | np.ndarray | None = None,
     ) -> MemorizationIndex:
         """Fit whitening, reference and null on the training set.
 
@@ -111,6 +122,8 @@ class MemorizationIndex:
             null_rows: int [n], which training images ``null_features`` are.
             null_of: a fitted index whose null is taken over instead of drawing one.
             view_differences: layer -> float32 [V, C_k], see :func:`doppelscan.deepssim.view_differences`; robust whitening uses them.
+            keys: content of each training image, such as :func:`doppelscan.images.content_hash`: images of one key are one row, named
+                by the first of them. None compares their features.
 
         Raises:
             ValueError: too few images or patients for a null, or features that are not finite.
@@ -122,6 +135,8 @@ class MemorizationIndex:
             raise InputError(
                 f"The 'patients' parameter must name the patient of each of {count} images. Got {len(patients)} names."
             )
+        if keys is not None and len(keys) != count:
+            raise InputError(f"The 'keys' parameter must hold the content of each of {count} images. Got {len(keys)} keys instead.")
         self._refuse(count, len(set(map(str, patients))))
         fold = np.zeros(count, np.int64)
         if self.calibration == "paper":
@@ -136,6 +151,7 @@ class MemorizationIndex:
         }
         white: dict[str, Rows] = {}
         self.whiteners, self.reference, self.clipped_in_null = {}, {}, 0
+        self.groups = content_groups(layers.values(), keys)
         for name, value in layers.items():
             self.whiteners[name] = self._whitening().fit_moments(_moments(name, value), views.get(name))
             white[name] = _kept(TransformedRows(value, self.whiteners[name].whiten))
@@ -170,8 +186,8 @@ class MemorizationIndex:
         return float((self.null[-1] - self.null_mean) / self.null_std) + 1.0
 
     def p_values(self, scores: MemorizationScores) -> np.ndarray:
-        """Share of the null that is at least as similar, (1 + count) / (1 + n): float64 [M], never below 1 / (1 + n)."""
-        below = np.searchsorted(self.null, scores.similarity, side="left")
+        """Share of the null that is at least as similar, ties included, (1 + count) / (1 + n): float64 [M], at least 1 / (1 + n)."""
+        below = np.searchsorted(self.null, scores.similarity - TIE, side="left")
         return (1 + len(self.null) - below) / (1 + len(self.null))
 
     def memorized_share(self, mi: np.ndarray) -> float:
@@ -201,9 +217,8 @@ class MemorizationIndex:
         if not count:
             raise InputError("The 'features' of score must be of at least one image. Got none.")
         white = {name: TransformedRows(value, self._checked_transform(name)) for name, value in layers.items()}
-        return scores_of(
-            self._compare(white, self.reference, count, self.candidates), self.null_mean, self.null_std, self.candidates
-        )
+        found = self._compare(white, self.reference, count, max(2, self.candidates), repeated(self.groups))
+        return scores_of(found, self.null_mean, self.null_std, min(self.candidates, len(self.groups)))
 
     def save(self, path: str | os.PathLike, fingerprint: str = "") -> None:
         """Write the fitted index as one safetensors file, a block at a time.
@@ -212,7 +227,7 @@ class MemorizationIndex:
             path: of the file.
             fingerprint: of the weights and preprocessing that made the features; :meth:`load` checks it.
         """
-        arrays: dict[str, Rows] = {"null": self.null}
+        arrays: dict[str, Rows] = {"null": self.null, "groups": self.groups}
         arrays |= {f"reference.{name}": value for name, value in self.reference.items()}
         for name, whitening in self.whiteners.items():
             arrays |= {f"mean.{name}": whitening.mean, f"matrix.{name}": whitening.matrix}
@@ -236,7 +251,7 @@ class MemorizationIndex:
             arrays, metadata = read_safetensors(path, KEPT_VALUES)
             settings, layers = json.loads(metadata["settings"]), json.loads(metadata["layers"])
             index = cls(**{name: settings[name] for name in SETTINGS}, device=device)
-            index.null = np.asarray(arrays["null"][:])
+            index.null, index.groups = np.asarray(arrays["null"][:]), np.asarray(arrays["groups"][:])
             for name in FITTED:
                 setattr(index, name, settings[name])
             for name in layers:
@@ -305,7 +320,8 @@ class MemorizationIndex:
             queries, others = np.sort(order[: count // 2]), np.ones(count, bool)
             others[order[count // 2 : 2 * (count // 2)]] = False
             halves = {name: _chosen(value, queries) for name, value in self.reference.items()}
-            similarities.append(self._null_similarity(self._compare(halves, self.reference, len(queries), 1, others)))
+            out = repeated(self.groups, others)
+            similarities.append(self._null_similarity(self._compare(halves, self.reference, len(queries), 1, out)))
         return np.concatenate(similarities)
 
     def _robust_null(
@@ -325,7 +341,8 @@ class MemorizationIndex:
                 without = LeftOut(left_out.reshape(-1, left_out.shape[-1]), count, self.whiteners[name].cohort_weight)
                 held_out[name] = without.transform(self.whiteners[name].whiten(_finite(name, _chosen(queries[name], chosen))))
                 reference[name] = TransformedRows(value, without.transform)
-            similarities.append(self._null_similarity(self._compare(held_out, reference, len(chosen), 1, inside)))
+            out = repeated(self.groups, inside)
+            similarities.append(self._null_similarity(self._compare(held_out, reference, len(chosen), 1, out)))
         return np.concatenate(similarities)
 
     def _null_similarity(self, found: Sequence[Nearest]) -> np.ndarray:
@@ -333,15 +350,14 @@ class MemorizationIndex:
         self.clipped_in_null += clipped
         return similarity
 
-    def _compare(self, queries, reference, count: int, candidates: int, left_out=None) -> list[Nearest]:
+    def _compare(self, queries, reference, count: int, kept: int, left_out: np.ndarray) -> list[Nearest]:
         """Eq. 2: the nearest of whitened queries in each layer, a block of queries at a time."""
         result = []
         for name, value in queries.items():
-            parts = []
-            for start in range(0, count, QUERIES):
-                part = value[start : start + QUERIES]
-                part = part if part.ndim == 3 else part[:, None]
-                parts.append(nearest(part, reference[name], candidates, left_out, self.device))
+            parts = [
+                nearest_rows(value[start : start + QUERIES], reference[name], kept, left_out=left_out, device=self.device)
+                for start in range(0, count, QUERIES)
+            ]
             result.append(Nearest.joined(parts))
         return result
 

@@ -1,85 +1,195 @@
-"""Nearest training features of whitened queries, exact, in blocks of the reference, so that it may be larger than memory."""
+"""Nearest rows, exact, by any similarity that comes in blocks of the reference, so that it may be larger than memory.
+
+After FAISS's ``contrib/exhaustive_search.py``: an iterator of blocks and a heap of results. The index, the retrieval of candidates, the
+search by local structure and the search for near-duplicates are all this one. Similarities that differ by less than :data:`TIE` are
+equal, and of equals the first row comes first: which of two rows is named never hangs on how a processor rounds a sum.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+import faiss
 import numpy as np
 import torch
 
 from doppelscan.memorization.rows import BLOCK_VALUES, Rows, blocks_of
 
-__all__ = ["Nearest", "nearest"]
+__all__ = ["TIE", "Nearest", "NearestInBlocks", "falling_order", "interleaved", "nearest_rows"]
 
+# The products of unit vectors of a thousand values are rounded by up to 1e-6, and by another 1e-6 when a vector was made in another batch.
+TIE = 1e-5
 REFERENCE_ROWS = 8192  # compared at a time
+SPARE = 8  # rows kept beyond those asked for, so that a tie at the last place is decided by the row too
 
 
-@dataclass
+@dataclass(frozen=True)
 class Nearest:
     """The nearest of M queries.
 
     Attributes:
-        similarity: float [M], largest cosine.
-        row: int64 [M], of the nearest; the first of equals.
-        margin: float [M], cosine of the nearest less that of the second.
-        pose: int64 [M], pose of the query times the reference's poses, plus pose of the reference.
-        candidates: int64 [M, k], rows by falling cosine, equals in order of the row.
+        similarity: float [M, k], falling but for ties; -inf where there is no row.
+        rows: int64 [M, k], which rows of the reference, equals in order of the row; -1 fills up where fewer take part.
+        poses: int64 [M, k], in which pose each was met, the first of equals.
     """
 
     similarity: np.ndarray
-    row: np.ndarray
-    margin: np.ndarray
-    pose: np.ndarray
-    candidates: np.ndarray
+    rows: np.ndarray
+    poses: np.ndarray
+
+    @property
+    def margin(self) -> np.ndarray:
+        """float [M], similarity of the nearest less that of the second; 0 where there is no second."""
+        margin = np.zeros_like(self.similarity[:, 0])
+        if self.rows.shape[1] > 1:
+            second = self.rows[:, 1] >= 0
+            margin[second] = self.similarity[second, 0] - self.similarity[second, 1]
+        return margin.clip(0)
 
     @classmethod
     def joined(cls, parts: Sequence[Nearest]) -> Nearest:
         """One after the other."""
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
+    def first(self, k: int) -> Nearest:
+        """The first ``k`` of each query."""
+        return Nearest(self.similarity[:, :k], self.rows[:, :k], self.poses[:, :k])
 
-def nearest(
-    queries: np.ndarray,
-    reference: Rows,
-    candidates: int = 2,
-    left_out: Sequence[bool] | np.ndarray | None = None,
-    device: str | torch.device = "cpu",
-) -> Nearest:
-    """Largest cosine of each query over the reference and both sides' poses.
+
+class NearestInBlocks:
+    """Collects the nearest rows of M queries from similarities that come in blocks, in order of the rows.
 
     Args:
-        queries: float [M, P, C] of unit length.
-        reference: float [N, C] or [N, Q, C] of unit length.
-        candidates: how many rows to name; at most N.
-        left_out: bool [N], rows that do not take part.
-        device: where the products are computed.
+        k: how many rows to name.
     """
-    count, poses, size = queries.shape
-    wanted = max(2, candidates)
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+        self._kept: Nearest | None = None
+
+    def add(self, similarity: torch.Tensor, start: int, left_out: torch.Tensor | None = None) -> None:
+        """Add a block.
+
+        Args:
+            similarity: float [M, ..., n] with rows ``start`` to ``start + n - 1``; the axes between are poses, the best of which counts.
+            left_out: bool [n] or [M, n], rows that do not take part.
+        """
+        poses = tuple(range(1, similarity.ndim - 1))
+        best = similarity.amax(poses) if poses else similarity
+        if left_out is not None:
+            best = best.masked_fill(left_out, -torch.inf)
+        behind = best.amax(1, keepdim=True) - best
+        # The heap keeps the smallest and of equals the first, so that all ties with the nearest are decided here, however many.
+        behind = behind.masked_fill_(behind <= TIE, 0)
+        heap = faiss.ResultHeap(len(best), self.k + SPARE)
+        heap.add_result_subset(np.arange(len(best)), behind.cpu().numpy(), np.arange(behind.shape[1]))
+        heap.finalize()
+        columns = torch.from_numpy(heap.I).to(similarity.device)
+        places = columns.clamp_min(0).view(len(best), *(1 for _ in poses), -1)
+        found = similarity.gather(-1, places.expand(*similarity.shape[:-1], -1)).reshape(len(best), -1, columns.shape[1])
+        value = found.amax(1)
+        pose = (found >= value[:, None] - TIE).byte().argmax(1)
+        value = value.masked_fill(columns < 0, -torch.inf)
+        block = Nearest(value.cpu().numpy(), np.where(heap.I < 0, -1, heap.I + start), pose.cpu().numpy())
+        self._kept = _merged(block if self._kept is None else _beside(self._kept, block), self.k + SPARE)
+
+    def found(self) -> Nearest:
+        """The nearest of what was added."""
+        assert self._kept is not None
+        return self._kept.first(self.k)
+
+
+def nearest_rows(
+    queries: np.ndarray,
+    reference: Rows,
+    k: int,
+    *,
+    left_out: np.ndarray | None = None,
+    groups: tuple[np.ndarray, np.ndarray] | None = None,
+    device: str | torch.device = "cpu",
+) -> Nearest:
+    """The ``k`` rows with the largest inner product, the best over both sides' poses.
+
+    Args:
+        queries: float [M, C] or [M, P, C]; products are taken in their dtype.
+        reference: float [N, C] or [N, Q, C], read once, in blocks.
+        k: how many rows to name; at most N.
+        left_out: bool [N], rows that do not take part, such as :func:`~doppelscan.memorization.repeated` ones.
+        groups: int [M] and int [N]; a row of the query's own group does not take part. None compares all.
+        device: where the products are computed.
+
+    Returns:
+        the nearest; a pose is the query's times Q, plus the reference's.
+    """
+    queries = queries[:, None] if queries.ndim == 2 else queries
+    poses, size = queries.shape[1:]
     reference_poses = 1 if len(reference.shape) == 2 else reference.shape[1]
-    step = max(1, BLOCK_VALUES // (poses * min(len(reference), REFERENCE_ROWS) * reference_poses))
-    parts = []
-    for start in range(0, count, step):
-        flat = torch.from_numpy(np.ascontiguousarray(queries[start : start + step])).to(device)
-        best, rows, pose = (torch.zeros(0, 0, device=device) for _ in range(3))
-        for block in blocks_of(reference, REFERENCE_ROWS * reference_poses * size):
-            part = torch.from_numpy(np.ascontiguousarray(reference[block], dtype=queries.dtype)).to(device).reshape(-1, size)
-            cosine = (flat.reshape(-1, size) @ part.T).view(len(flat), poses, -1, reference_poses)
-            value, which = cosine[..., 0].max(1) if reference_poses == 1 else cosine.permute(0, 2, 1, 3).flatten(2).max(2)
-            if left_out is not None:
-                value[:, torch.as_tensor(np.asarray(left_out)[block], device=value.device)] = -2.0
-            # A stable sort breaks ties by the row, so that duplicated training images name the same neighbour in each layer.
-            value, order = value.sort(dim=1, descending=True, stable=True)
-            value, order = value[:, :wanted], order[:, :wanted]
-            which, order = which.gather(1, order), order + block.start
-            if len(best):
-                value, order, which = torch.cat([best, value], 1), torch.cat([rows, order], 1), torch.cat([pose, which], 1)
-                value, chosen = value.sort(dim=1, descending=True, stable=True)
-                value, chosen = value[:, :wanted], chosen[:, :wanted]
-                order, which = order.gather(1, chosen), which.gather(1, chosen)
-            best, rows, pose = value, order, which
-        parts.append((best.cpu().numpy(), rows.cpu().numpy(), pose.cpu().numpy()))
-    cosines, named, posed = (np.concatenate(column) for column in zip(*parts, strict=True))
-    margin = cosines[:, 0] - cosines[:, 1] if cosines.shape[1] > 1 else np.zeros_like(cosines[:, 0])
-    return Nearest(cosines[:, 0], named[:, 0], margin, posed[:, 0], named[:, :candidates])
+    step = max(1, BLOCK_VALUES // (poses * reference_poses * min(len(reference), REFERENCE_ROWS)))
+    parts = torch.from_numpy(np.ascontiguousarray(queries)).to(device).split(step)
+    collectors = [NearestInBlocks(min(k, len(reference))) for _ in parts]
+    out = None if left_out is None else torch.as_tensor(left_out, device=device)
+    own, theirs = (None, None) if groups is None else (torch.as_tensor(g, device=device) for g in groups)
+    for block in blocks_of(reference, REFERENCE_ROWS * reference_poses * size):
+        rows = torch.from_numpy(np.ascontiguousarray(reference[block], dtype=queries.dtype)).to(device).reshape(-1, size)
+        for number, (part, collector) in enumerate(zip(parts, collectors, strict=True)):
+            similarity = (part.reshape(-1, size) @ rows.T).view(len(part), poses, -1, reference_poses).transpose(2, 3)
+            mask = None if out is None else out[block]
+            if own is not None and theirs is not None:
+                same = own[number * step : number * step + len(part), None] == theirs[block]
+                mask = same if mask is None else same | mask
+            collector.add(similarity, block.start, mask)
+    return Nearest.joined([collector.found() for collector in collectors])
+
+
+def falling_order(similarity: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    """Order by falling similarity, of ties by rising row.
+
+    Args:
+        similarity: float [M, n] (or [n]).
+        rows: int of the same shape; None takes the places themselves.
+
+    Returns:
+        int64 [M, n] (or [n]), places as of ``np.argsort``.
+    """
+    if similarity.ndim == 1:
+        return falling_order(similarity[None], None if rows is None else rows[None])[0]
+    order = np.argsort(-similarity, axis=1, kind="stable")
+    ordered = np.take_along_axis(similarity, order, 1)
+    tied, highest = np.zeros(order.shape, np.int64), ordered[:, 0].copy()
+    for column in range(1, order.shape[1]):
+        # A run of ties is what lies within TIE of its first, so that a slow slope is no run.
+        lower = ordered[:, column] < highest - TIE
+        tied[:, column] = tied[:, column - 1] + lower
+        highest[lower] = ordered[lower, column]
+    return np.take_along_axis(order, np.lexsort((order if rows is None else np.take_along_axis(rows, order, 1), tied), axis=1), 1)
+
+
+def interleaved(lists: Sequence[np.ndarray], kept: int) -> np.ndarray:
+    """First of each list, second of each list, ..., each row once.
+
+    Args:
+        lists: int64 [M, any], rows in order; -1 is none.
+        kept: how many rows to keep.
+
+    Returns:
+        int64 [M, kept], filled up with -1.
+    """
+    longest = max(max(part.shape[1] for part in lists), kept)
+    padded = [np.pad(part, ((0, 0), (0, longest - part.shape[1])), constant_values=-1) for part in lists]
+    mixed = np.stack(padded, 2).reshape(len(padded[0]), -1)
+    by_row = np.argsort(mixed, axis=1, kind="stable")
+    new = np.diff(np.take_along_axis(mixed, by_row, 1), axis=1, prepend=-1) != 0
+    first = np.zeros(mixed.shape, bool)
+    np.put_along_axis(first, by_row, new, 1)
+    places = np.argsort(~first, axis=1, kind="stable")[:, :kept]
+    return np.where(np.take_along_axis(first, places, 1), np.take_along_axis(mixed, places, 1), -1)
+
+
+def _beside(first: Nearest, second: Nearest) -> Nearest:
+    return Nearest(*(np.concatenate([getattr(part, field.name) for part in (first, second)], 1) for field in fields(Nearest)))
+
+
+def _merged(found: Nearest, kept: int) -> Nearest:
+    order = falling_order(found.similarity, found.rows)[:, :kept]
+    return Nearest(*(np.take_along_axis(getattr(found, field.name), order, 1) for field in fields(Nearest)))

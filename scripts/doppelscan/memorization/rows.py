@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from safetensors import safe_open
 
-__all__ = ["BLOCK_VALUES", "Rows", "TransformedRows", "blocks_of", "read_safetensors", "write_safetensors"]
+__all__ = [
+    "BLOCK_VALUES",
+    "Rows",
+    "TransformedRows",
+    "blocks_of",
+    "content_groups",
+    "read_safetensors",
+    "repeated",
+    "write_safetensors",
+]
 
 BLOCK_VALUES = 2**25  # float32 values held at a time, 128 MB
-DTYPES = {"float32": "F32", "float64": "F64"}
+DTYPES = {"float32": "F32", "float64": "F64", "int64": "I64"}
 
 
 class Rows(Protocol):
@@ -45,6 +55,39 @@ def blocks_of(rows: Rows, values: int = BLOCK_VALUES) -> Iterator[slice]:
     step = max(1, values // int(np.prod(rows.shape[1:])))
     for start in range(0, len(rows), step):
         yield slice(start, min(start + step, len(rows)))
+
+
+def content_groups(features: Iterable[Rows], keys: Sequence | np.ndarray | None = None) -> np.ndarray:
+    """Which of N images are the same: int64 [N], one number for each content.
+
+    Args:
+        features: rows of the images, which are the same when they are equal in all of these, bit by bit.
+        keys: content of each image in place of its features, such as its :func:`~doppelscan.images.content_hash`.
+    """
+    if keys is None:
+        images = zip(*(_each(rows) for rows in features), strict=True)
+        keys = [hashlib.blake2b(b"".join(row.tobytes() for row in image), digest_size=16).digest() for image in images]
+    return np.unique(np.asarray(keys), return_inverse=True)[1].astype(np.int64)
+
+
+def _each(rows: Rows) -> Iterator[np.ndarray]:
+    for block in blocks_of(rows):
+        yield from np.asarray(rows[block])
+
+
+def repeated(groups: np.ndarray, left_out: np.ndarray | None = None) -> np.ndarray:
+    """Rows that do not take part in a search: bool [N], what is ``left_out``, and what repeats an earlier row that is not.
+
+    One image that is there twice is one row, named by the first; else rounding decides which is the nearest, and its margin is 0.
+
+    Args:
+        groups: int64 [N], see :func:`content_groups`.
+        left_out: bool [N].
+    """
+    taking_part = np.arange(len(groups)) if left_out is None else np.flatnonzero(~np.asarray(left_out))
+    out = np.ones(len(groups), bool)
+    out[taking_part[np.unique(groups[taking_part], return_index=True)[1]]] = False
+    return out
 
 
 class SavedRows:

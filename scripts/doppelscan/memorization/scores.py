@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from doppelscan.memorization.nearest import Nearest
+from doppelscan.memorization.nearest import Nearest, falling_order, interleaved
 
 __all__ = ["EPS", "MemorizationScores", "geometric_mean", "scores_of"]
 
@@ -26,10 +26,10 @@ class MemorizationScores:
         consensus: int64 [M], largest number of layers that name the same neighbour, 1 to K.
         neighbour: int64 [M, K], row of the nearest training image in each layer.
         layer_similarity: float64 [M, K], its cosine, clipped to [0, 1].
-        margin: float64 [M, K], cosine of the nearest minus that of the second nearest.
-        match: int64 [M], the neighbour that most layers name; of equals, the one named by the layer of the largest margin.
+        margin: float64 [M, K], cosine of the nearest minus that of the nearest that is another image; 0 where there is no other.
+        match: int64 [M], the neighbour that most layers name; of equals, the one named by the first layer of the largest margin.
         pose: int64 [M], pose (view) in which ``match`` was met: of the query, or of the reference when that holds the poses.
-        candidates: int64 [M, k], training rows by falling best layer cosine.
+        candidates: int64 [M, k], training rows, first of each layer, second of each layer, ...; -1 fills up where fewer take part.
         clipped: number of layer cosines below 0 that were set to 0.
     """
 
@@ -49,7 +49,7 @@ class MemorizationScores:
 
 def geometric_mean(found: Sequence[Nearest]) -> tuple[np.ndarray, np.ndarray, int]:
     """Eq. 3 of the layers' nearest: similarity [M], clipped layer cosines [M, K] and how many were below 0."""
-    raw = np.stack([f.similarity for f in found], 1).astype(np.float64)
+    raw = np.stack([f.similarity[:, 0] for f in found], 1).astype(np.float64)
     clipped = np.clip(raw, 0, 1)
     return np.exp(np.log(clipped + EPS).mean(1)), clipped, int((raw < 0).sum())
 
@@ -58,10 +58,10 @@ def scores_of(found: Sequence[Nearest], null_mean: float, null_std: float, candi
     """Scores of M images by the nearest of each layer and the null's mean and standard deviation; ``candidates`` are kept."""
     similarity, layer_similarity, clipped = geometric_mean(found)
     mi = (similarity - null_mean) / null_std
-    neighbour, margin = np.stack([f.row for f in found], 1), np.stack([f.margin for f in found], 1).astype(np.float64)
+    neighbour, margin = np.stack([f.rows[:, 0] for f in found], 1), np.stack([f.margin for f in found], 1).astype(np.float64)
     agree = (neighbour[:, :, None] == neighbour[:, None]).sum(2)
-    # Most layers first, then the layer that is surest.
-    speaker = np.lexsort((margin, agree), axis=1)[:, -1]
+    # Most layers first, then the layer that is surest: a margin is at most 2.
+    speaker = falling_order(3.0 * agree + margin)[:, 0]
     image = np.arange(len(neighbour))
     return MemorizationScores(
         similarity=similarity,
@@ -73,17 +73,7 @@ def scores_of(found: Sequence[Nearest], null_mean: float, null_std: float, candi
         layer_similarity=layer_similarity,
         margin=margin,
         match=neighbour[image, speaker],
-        pose=np.stack([f.pose for f in found], 1)[image, speaker],
-        candidates=_interleave([f.candidates for f in found], candidates),
+        pose=np.stack([f.poses[:, 0] for f in found], 1)[image, speaker],
+        candidates=interleaved([f.rows for f in found], candidates),
         clipped=clipped,
     )
-
-
-def _interleave(tops: list[np.ndarray], kept: int) -> np.ndarray:
-    """First of each layer, then second of each layer, ...: [M, k]; repeated rows are filled with the last new one."""
-    mixed = np.stack(tops, 2).reshape(len(tops[0]), -1)
-    result = np.empty((len(mixed), min(kept, mixed.shape[1])), np.int64)
-    for i, row in enumerate(mixed):
-        unique = list(dict.fromkeys(row.tolist()))[: result.shape[1]]
-        result[i] = unique + [unique[-1]] * (result.shape[1] - len(unique))
-    return result

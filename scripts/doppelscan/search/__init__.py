@@ -1,4 +1,4 @@
-"""Search: the embedding store on disk and exact top-k."""
+"""Search: the embedding store on disk, and which training images could be the source of an image."""
 
 from doppelscan.search.embedded import EmbeddedSet, StoredFeatures, StoredThumbnails
 from doppelscan.search.patches import PatchDescriptor, PatchMatches, PatchSearch, mean_agreement
@@ -12,7 +12,6 @@ from doppelscan.search.similarity import (
     Similarity,
 )
 from doppelscan.search.store import EmbeddingStore, StoreError, fingerprint
-from doppelscan.search.topk import best_of_poses, top_k
 
 __all__ = [
     "CandidateSearch",
@@ -31,8 +30,6 @@ __all__ = [
     "StoreError",
     "StoredFeatures",
     "StoredThumbnails",
-    "best_of_poses",
     "fingerprint",
     "mean_agreement",
-    "top_k",
 ]

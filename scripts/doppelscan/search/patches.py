@@ -9,9 +9,8 @@ over small shifts. The mean over the cells speaks of the image, the highest cell
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from doppelscan.images import gaussian_blur, unit_float
+from doppelscan.memorization import NearestInBlocks, content_groups, repeated
 
 __all__ = ["PatchDescriptor", "PatchMatches", "PatchSearch", "mean_agreement"]
 
@@ -46,13 +46,14 @@ class PatchDescriptor:
     Attributes:
         grid: cells along a side.
         matrix: float32 [L, 144, components], the whitening of each of the L = grid x grid cells.
+        fingerprint: of the settings and of the images that were fitted; not of the matrix, which other processors round otherwise.
     """
 
     grid = (SIZE - CELL) // STRIDE + 1
 
     def __init__(self, components: int = 48, shrinkage: float = 0.03, device: str | torch.device = "cpu") -> None:
         self.components, self.shrinkage, self.device = components, shrinkage, torch.device(device)
-        self.matrix = torch.zeros(0)
+        self.matrix, self.fingerprint = torch.zeros(0), ""
 
     def fit(self, thumbnails: Any) -> PatchDescriptor:
         """Learn what the training images have in common in each cell.
@@ -61,7 +62,9 @@ class PatchDescriptor:
             thumbnails: uint8 or float [N, 1, S, S]; anything with a length whose slices are tensors, read a block at a time.
         """
         covariance, count = torch.zeros((), device=self.device), 0
+        seen = hashlib.sha256(repr((SIZE, CELL, STRIDE, self.components, self.shrinkage)).encode())
         for part in _blocks(thumbnails):
+            seen.update(part.cpu().numpy().tobytes())
             structure = self.structure(part)
             for shift in ((0, 0), (-2, 0), (2, 0), (0, -2), (0, 2)):
                 cells = self._cells(torch.roll(structure, shift, (2, 3)))
@@ -72,12 +75,8 @@ class PatchDescriptor:
         values, vectors = torch.linalg.eigh(covariance)
         scale = (values.clamp_min(0) + self.shrinkage * mean_variance[:, None] + 1e-8).rsqrt()
         self.matrix = (vectors * scale[:, None])[:, :, -self.components :].contiguous()
+        self.fingerprint = seen.hexdigest()
         return self
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Changes with the training set that was fitted; read after :meth:`fit`."""
-        return hashlib.sha256(self.matrix.cpu().numpy().tobytes()).hexdigest()
 
     def structure(self, images: torch.Tensor) -> torch.Tensor:
         """Band-passed ``images`` [B, 1, S, S]: float32 [B, 1, 64, 64]."""
@@ -139,10 +138,10 @@ class PatchMatches:
     """Of M images.
 
     Attributes:
-        rows: int64 [M, k], the training images with the highest mean over all cells.
+        rows: int64 [M, k], the training images with the highest mean over all cells; -1 fills up where fewer take part.
         mean: float32 [M, k], that mean, -1 to 1.
         part: float32 [M], the highest cosine of one cell with any training image.
-        part_row: int64 [M], which training image.
+        part_row: int64 [M], which training image; -1 where none takes part, and then all agreement is -1.
         part_cells: float32 [M, L], cosines of all cells with that training image.
         part_mirrored: bool [M], found in the image mirrored left to right; the cells are those of the mirrored image.
         counted: bool [M, L], cells with structure.
@@ -169,9 +168,19 @@ class PatchSearch:
         self.candidates = candidates
         self.descriptor = PatchDescriptor(device=device)
 
-    def fit(self, thumbnails: Any) -> PatchSearch:
-        """Keep the structure of the training ``thumbnails``, see :meth:`PatchDescriptor.fit`: 8 KB an image."""
+    def fit(self, thumbnails: Any, keys: Sequence | np.ndarray | None = None) -> PatchSearch:
+        """Keep the structure of the training images: 8 KB an image.
+
+        Args:
+            thumbnails: see :meth:`PatchDescriptor.fit`.
+            keys: content of each image: images of one key are one row, named by the first of them. None compares the thumbnails.
+        """
         self.descriptor.fit(thumbnails)
+        if keys is None:
+            images = (image for part in _blocks(thumbnails) for image in part)
+            keys = [hashlib.sha256(image.cpu().numpy().tobytes()).digest() for image in images]
+        self.groups = content_groups((), keys)
+        self.repeated = repeated(self.groups)
         self.reference = torch.cat([self.descriptor.structure(part).half() for part in _blocks(thumbnails)])
         return self
 
@@ -187,7 +196,7 @@ class PatchSearch:
         Args:
             structure: float [M, 1, 64, 64].
             asked: bool [M, L], cells of the image as it is that are asked about, and then it is not mirrored; None asks about all.
-            without: int64 [M], a training row that is not to be found for each image; None leaves out none.
+            without: int64 [M], a training row that is not to be found for each image, nor one that repeats it; None leaves out none.
         """
         parts = []
         for start in range(0, len(structure), QUERIES):
@@ -203,46 +212,38 @@ class PatchSearch:
         counted = queries[:, 0].abs().amax(-1) > 0  # [views, L, M]
         if asked is not None:
             counted = counted & asked.to(counted.device)
-        count = len(structure)
-        mean, rows = torch.full((count, 0), -1.0), torch.zeros((count, 0), dtype=torch.int64)
-        part = torch.full((count,), -2.0)
-        part_row, part_mirrored = torch.zeros(count, dtype=torch.int64), torch.zeros(count, dtype=torch.bool)
-        part_cells = torch.zeros(count, counted.shape[1])
-        for start in range(0, len(self.reference), REFERENCES):
-            reference = self.descriptor.describe(self.reference[start : start + REFERENCES].float()).transpose(1, 2)
-            for mirrored in range(len(views)):
-                cells = queries[mirrored, 0] @ reference
-                for shifted in queries[mirrored, 1:]:
-                    cells = torch.maximum(cells, shifted @ reference)
-                cells = cells * counted[mirrored][..., None]
-                if without is not None:
-                    inside = np.flatnonzero((without >= start) & (without < start + reference.shape[2]))
-                    cells[:, inside, without[inside] - start] = -1
-                average = mean_agreement(cells, counted[mirrored][..., None]).cpu()
-                mean = torch.cat([mean, average], 1)
-                rows = torch.cat([rows, torch.arange(start, start + average.shape[1]).expand(count, -1)], 1)
-                kept = mean.topk(min(2 * self.candidates, mean.shape[1]), 1)
-                mean, rows = kept.values, rows.gather(1, kept.indices)
-                highest, row = cells.amax(0).max(1)
-                better = highest.cpu() > part
-                part = torch.where(better, highest.cpu(), part)
-                part_row = torch.where(better, row.cpu() + start, part_row)
-                part_mirrored = torch.where(better, torch.tensor(bool(mirrored)), part_mirrored)
-                found = cells[:, torch.arange(count), row].T.cpu()
-                part_cells = torch.where(better[:, None], found, part_cells)
-        best_rows, best_mean = self._without_repeats(rows.numpy(), mean.numpy())
-        chosen = counted[part_mirrored.long().to(counted.device), :, torch.arange(count, device=counted.device)].cpu()
-        return best_rows, best_mean, part.numpy(), part_row.numpy(), part_cells.numpy(), part_mirrored.numpy(), chosen.numpy()
-
-    def _without_repeats(self, rows: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A training image can be found as it is and mirrored: once is enough."""
+        groups, out = (torch.from_numpy(a).to(counted.device) for a in (self.groups, self.repeated))
         kept = min(self.candidates, len(self.reference))
-        best_rows, best = np.full((len(rows), kept), -1, np.int64), np.full((len(rows), kept), -1, np.float32)
-        for i in range(len(rows)):
-            _, first = np.unique(rows[i], return_index=True)
-            first = np.sort(first)[:kept]
-            best_rows[i, : len(first)], best[i, : len(first)] = rows[i, first], mean[i, first]
-        return best_rows, best
+        whole, part = NearestInBlocks(kept), NearestInBlocks(1)
+        for start in range(0, len(self.reference), REFERENCES):
+            block = slice(start, start + REFERENCES)
+            reference = self.descriptor.describe(self.reference[block].float()).transpose(1, 2)
+            average, highest = [], []
+            for view, asked_about in zip(queries, counted[..., None], strict=True):
+                cells = view[0] @ reference
+                for shifted in view[1:]:
+                    cells = torch.maximum(cells, shifted @ reference)
+                cells = cells * asked_about
+                average.append(mean_agreement(cells, asked_about))
+                highest.append(cells.amax(0))
+            left_out = out[block] if without is None else out[block] | (groups[block] == groups[without][:, None])
+            whole.add(torch.stack(average, 1), start, left_out)
+            part.add(torch.stack(highest, 1), start, left_out)
+        mean, best = whole.found(), part.found()
+        row, mirrored, image = best.rows[:, 0], best.poses[:, 0], np.arange(len(structure))
+        counted = counted[mirrored, :, image]
+        matched = self.descriptor.describe(self.reference[row].float()).transpose(0, 1)
+        cells = (queries[mirrored, :, :, image] * matched[:, None]).sum(-1).amax(1) * counted
+        cells[row < 0] = -1
+        return (
+            mean.rows,
+            np.where(mean.rows < 0, np.float32(-1), mean.similarity),
+            cells.amax(1).cpu().numpy(),
+            row,
+            cells.cpu().numpy(),
+            mirrored == 1,
+            counted.cpu().numpy(),
+        )
 
 
 def _blocks(thumbnails: Any) -> Iterator[torch.Tensor]:

@@ -10,9 +10,17 @@ import numpy as np
 import torch
 
 from doppelscan.errors import InputError
-from doppelscan.memorization import MemorizationIndex, MemorizationScores, Whitening
+from doppelscan.memorization import (
+    MemorizationIndex,
+    MemorizationScores,
+    Whitening,
+    content_groups,
+    falling_order,
+    interleaved,
+    nearest_rows,
+    repeated,
+)
 from doppelscan.search.patches import PatchMatches, PatchSearch
-from doppelscan.search.topk import best_of_poses
 
 # Of a candidate's 8 flip-and-turn poses the three that the embedding likes best: the right one is among them in 99.6 % (docs/benchmarks.md).
 POSES_KEPT = 3
@@ -48,6 +56,7 @@ class CandidateSearch:
     Args:
         candidates: how many are kept for each image.
         seed: of the index's null.
+        device: where similarities are computed.
 
     Attributes:
         index: the fitted :class:`~doppelscan.memorization.MemorizationIndex`, or None with :attr:`index_reason`.
@@ -69,6 +78,7 @@ class CandidateSearch:
         null_of: MemorizationIndex | None = None,
         view_differences: Mapping[str, np.ndarray] | None = None,
         thumbnails: Any = None,
+        keys: Sequence | None = None,
     ) -> CandidateSearch:
         """Fit on the training set.
 
@@ -81,8 +91,12 @@ class CandidateSearch:
             view_differences: of ``embedding`` and the layers, each [V, C], see :func:`doppelscan.deepssim.view_differences`; whitening
                 uses them.
             thumbnails: of the training images, for the search by local structure, see :meth:`PatchDescriptor.fit`; None leaves it out.
+            keys: content of each training image: images of one key are one candidate, named by the first of them. None compares what
+                ``training`` holds of them.
         """
-        self.patches = None if thumbnails is None else PatchSearch(device=self.device).fit(thumbnails)
+        groups = content_groups(training.values(), keys)
+        self.repeated = repeated(groups)
+        self.patches = None if thumbnails is None else PatchSearch(device=self.device).fit(thumbnails, groups)
         layers = {name: value for name, value in training.items() if name.startswith("layer")}
         self.deepssim = training["deepssim"]
         enough = len(training["embedding"]) > 1
@@ -94,8 +108,8 @@ class CandidateSearch:
             return self
         try:
             layers_posed = None if posed is None else {name: posed[name] for name in layers}
-            index = MemorizationIndex(candidates=self.candidates, seed=self.seed)
-            self.index = index.fit(layers, patients, layers_posed, posed_rows, null_of, views)
+            index = MemorizationIndex(candidates=self.candidates, seed=self.seed, device=self.device)
+            self.index = index.fit(layers, patients, layers_posed, posed_rows, null_of, views, groups)
         except InputError as error:
             self.index_reason = str(error)
         return self
@@ -103,22 +117,25 @@ class CandidateSearch:
     def _white(self, values: np.ndarray) -> np.ndarray:
         return values if self.whitening is None else self.whitening.transform(values)
 
+    def _nearest(self, queries: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        return nearest_rows(queries, reference, self.candidates, left_out=self.repeated, device=self.device).rows
+
     def propose(self, queries: Mapping[str, np.ndarray], thumbnails: torch.Tensor | None = None) -> Proposals:
         """Candidates of ``queries``: the same names as in fit, each float32 [M, V, C], in views as :class:`PoseInferer` makes them.
 
         ``thumbnails`` uint8 [M, 1, S, S] are searched by local structure, when the search was fitted with thumbnails.
         """
         white = self._white(queries["embedding"])
-        lists = [best_of_poses(white, self.embedding, self.candidates)[1]]
+        lists = [self._nearest(white, self.embedding)]
         index = patches = None
         if self.index is not None:
             index = self.index.score({name: value for name, value in queries.items() if name.startswith("layer")})
             lists.append(index.candidates)
-        lists.append(best_of_poses(queries["deepssim"], self.deepssim, self.candidates)[1])
+        lists.append(self._nearest(queries["deepssim"], self.deepssim))
         if self.patches is not None and thumbnails is not None:
             patches = self.patches.search(thumbnails)
             lists.append(patches.rows)
-        merged = _union(lists, min(self.candidates, len(self.embedding)))
+        merged = interleaved(lists, min(self.candidates, len(self.embedding)))
         views = _view_similarity(white, self.embedding, merged)
         in_place = None if patches is None else (merged[:, :, None] == patches.rows[:, None]).any(-1)
         return Proposals(
@@ -131,31 +148,17 @@ class CandidateSearch:
         )
 
 
-def _union(lists: list[np.ndarray], kept: int) -> np.ndarray:
-    """First of each list, second of each list, ..., without repeats: int64 [M, kept], filled up with -1."""
-    result = np.full((len(lists[0]), kept), -1, np.int64)
-    longest = max(part.shape[1] for part in lists)
-    for i in range(len(result)):
-        order = dict.fromkeys(int(part[i, j]) for j in range(longest) for part in lists if j < part.shape[1] and part[i, j] >= 0)
-        chosen = list(order)[:kept]
-        result[i, : len(chosen)] = chosen
-    return result
-
-
 def _view_similarity(queries: np.ndarray, reference: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Cosine of each view of each query [M, V, D] with its rows [M, k] of the reference: float32 [M, V, k]."""
-    result = np.empty((len(rows), queries.shape[1], rows.shape[1]), np.float32)
-    for i, row in enumerate(rows):
-        result[i] = queries[i] @ reference[row].T
-        result[i, :, row < 0] = -1
-    return result
+    similarity = queries @ reference[rows].swapaxes(1, 2)
+    return np.where(rows[:, None] < 0, np.float32(-1), similarity)
 
 
 def _likely_poses(views: np.ndarray, in_place: np.ndarray | None) -> np.ndarray:
     """int64 [M, k, n]: the poses whose views are nearest; identity and mirror join for candidates that were found ``in_place``."""
     count, _, kept = views.shape
-    by_pose = views.reshape(count, -1, 8, kept).max(1)
-    best = np.argsort(-by_pose, axis=1, kind="stable")[:, :POSES_KEPT].transpose(0, 2, 1)
+    by_pose = views.reshape(count, -1, 8, kept).max(1).transpose(0, 2, 1)
+    best = falling_order(by_pose.reshape(-1, 8))[:, :POSES_KEPT].reshape(count, kept, -1)
     # The view was made of the query: what maps the candidate on the query is the inverse, and a mirrored pose is its own.
     numbers = np.where(best >= 4, best, (4 - best) % 4)
     if in_place is None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ __all__ = ["EmbeddingStore", "fingerprint"]
 KEY = "key"
 META = b"doppelscan.fingerprint"
 KEPT_SHARDS = 64  # of 256 thumbnails of 16 KB: 256 MB at most
+LEFT_BEHIND = 3600.0  # seconds after which a shard that is still being written is what a killed run left
 
 
 def fingerprint(*parts: Any) -> str:
@@ -31,12 +35,16 @@ class EmbeddingStore:
     """Rows of named arrays under a content key, in Parquet shards that pandas, DuckDB, Spark or Ray read.
 
     A shard is written to a temporary file and renamed when it is whole, so a killed run loses at most the shard that was being
-    filled, and a full disk leaves nothing that could be taken for whole. Shards of another fingerprint are refused.
+    filled, and a full disk leaves nothing that could be taken for whole. Shards of another fingerprint are refused. Several threads may
+    read at once, and other processes may read and write the same directory.
 
     Args:
         directory: of the shards; made when missing.
         fingerprint: of weights and preprocessing, see :func:`fingerprint`.
         shard_size: rows a shard.
+
+    Attributes:
+        unreadable: names of shards that are damaged; their images are missing.
 
     Raises:
         StoreError: the directory holds another fingerprint, or cannot be written.
@@ -53,17 +61,24 @@ class EmbeddingStore:
         self._pending: list[dict[str, Any]] = []
         self._where: dict[str, tuple[Path, int]] = {}
         self._columns: dict[tuple[Path, tuple[str, ...]], list[tuple[str, np.ndarray]]] = {}
+        self._reading = threading.Lock()
+        self._indexed: set[Path] = set()
         self.unreadable: list[str] = []
-        for left in self.directory.glob("*.tmp"):
-            left.unlink(missing_ok=True)
+        self._clear()
         self.refresh()
+
+    def _clear(self) -> None:
+        """Remove what killed runs left, not what another process is writing."""
+        for left in self.directory.glob("*.tmp"):
+            with contextlib.suppress(FileNotFoundError):  # cleared by another process
+                if time.time() - left.stat().st_mtime > LEFT_BEHIND:
+                    left.unlink()
 
     def refresh(self) -> None:
         """Look for shards that other processes wrote."""
-        known = {path for path, _ in self._where.values()}
-        for path in sorted(self.directory.glob("*.parquet")):
-            if path not in known:
-                self._index(path)
+        for path in sorted(set(self.directory.glob("*.parquet")) - self._indexed):
+            self._index(path)
+            self._indexed.add(path)
 
     def _index(self, path: Path) -> None:
         try:
@@ -124,6 +139,7 @@ class EmbeddingStore:
                 f"The store {str(self.directory)!r} cannot be written: {reason}; free space or pass another --store."
             ) from error
         self._where.update({row[KEY]: (path, i) for i, row in enumerate(rows)})
+        self._indexed.add(path)
 
     def read(self, keys: Sequence[str], names: Sequence[str], keep: bool = False) -> dict[str, np.ndarray]:
         """Arrays of ``keys`` in their order: name -> [len(keys), ...]; each shard is read once, one column at a time.
@@ -145,11 +161,12 @@ class EmbeddingStore:
 
     def _kept(self, path: Path, names: tuple[str, ...]) -> list[tuple[str, np.ndarray]]:
         place = (path, names)
-        if place not in self._columns:
-            while len(self._columns) >= KEPT_SHARDS:
-                self._columns.pop(next(iter(self._columns)), None)
-            self._columns[place] = list(self._blocks(path, names))
-        return self._columns[place]
+        with self._reading:
+            if place not in self._columns:
+                while len(self._columns) >= KEPT_SHARDS:
+                    self._columns.pop(next(iter(self._columns)))
+                self._columns[place] = list(self._blocks(path, names))
+            return self._columns[place]
 
     def _blocks(self, path: Path, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
         file = pq.ParquetFile(path)

@@ -14,6 +14,9 @@ PACKAGE = ROOT / "scripts" / "doppelscan"
 ROOMS = [
     "version",
     "errors",
+    "locations",
+    "arguments",
+    "settings",
     "progress",
     "images",
     "deepssim",

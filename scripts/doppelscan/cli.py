@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import sys
 import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, get_args, get_origin
 
 import fire
+from fire.helptext import HelpText
+from fire.parser import DefaultParseValue
+from fire.trace import FireTrace
+
+from doppelscan.arguments import AnyPath, Existing, Flag, Folder, Source, Text, Whole, checked, meant, parameters, words_of
+from doppelscan.errors import InputError, user_mistake
+from doppelscan.settings import AuditSettings, overridable
+from doppelscan.version import __version__
 
 __all__ = ["main"]
 
@@ -14,44 +26,35 @@ __all__ = ["main"]
 class Commands:
     """Find memorized training patients among the synthetic images of a generative MRI model."""
 
-    def audit(self, *, training: str, synthetic: str, output: str, holdout: str | None = None, **settings) -> None:
+    def audit(self, *, training: Source, synthetic: Source, output: Folder, holdout: Source | None = None, **settings: Any) -> None:
         """Audit a synthetic set against its training set.
 
         Args:
-            training: folder, .csv or MONAI data list of the training images.
-            synthetic: the images that the model made.
-            output: folder for scores.csv, summary.json and report.html.
-            holdout: real images of other patients, the control.
-            settings: keys of configs/audit.json: --patient-pattern REGEX, --fdr 0.05, --correction bh|by,
-                --score combined|verified|deepssim|mi, --store DIR, --redact, --gate,
-                --encoder PATH, torchscript:PATH or hf://OWNER/NAME@VERSION, --runtime torch|onnx,
-                --slice-axis axial, --slice-range 0.25,0.75, --slice-step N, --channel N, --device cuda, --seed N.
+            settings: any other id of configs/audit.json, such as network_def::channels.
         """
         from doppelscan.workflows.run import audit
 
-        result = audit(
-            training=str(training),
-            synthetic=str(synthetic),
-            output=str(output),
-            holdout=None if holdout is None else str(holdout),
-            **settings,
-        )
+        result = audit(training=training, synthetic=synthetic, output=output, holdout=holdout, **settings)
         print(f"{result.conclusion.verdict.value}: {result.conclusion.reason}.")
+        left_out = [one["set"] for one in result.summary["skipped"]]
+        if left_out:
+            sets = ", ".join(f"{name} {left_out.count(name)}" for name in dict.fromkeys(left_out))
+            print(f"{len(left_out)} images were left out ({sets}); the reasons are in summary.json.")
         print(f"Report: {os.path.abspath(result.output / 'report.html')}")
         sys.exit(result.exit_status)
 
-    def sample(self, *, output: str, seed: int = 0) -> None:
+    def sample(self, *, output: Folder, seed: Whole = 0) -> None:
         """Write the sample cohort: training, synthetic and holdout folders with planted copies, and truth.csv.
 
         Args:
-            output: folder, made when missing.
+            output: new or empty folder, or an earlier sample.
             seed: the same seed writes the same files.
         """
         from doppelscan.images.sample import write_sample
 
-        print(write_sample(str(output), seed=seed))
+        print(write_sample(output, seed=seed))
 
-    def checksums(self, *, weights: str) -> None:
+    def checksums(self, *, weights: Existing) -> None:
         """List the sha256 of a weights file in the checksums.json beside it, so that it is accepted and bound.
 
         Args:
@@ -59,9 +62,9 @@ class Commands:
         """
         from doppelscan.publish import list_checksum
 
-        print(list_checksum(str(weights)))
+        print(list_checksum(weights))
 
-    def quantize(self, *, model: str, output: str) -> None:
+    def quantize(self, *, model: Existing, output: AnyPath) -> None:
         """Write an int8 form of an exported ONNX encoder, calibrated on generated patients.
 
         Args:
@@ -70,9 +73,9 @@ class Commands:
         """
         from doppelscan.publish import quantize_int8
 
-        print(quantize_int8(str(model), str(output)))
+        print(quantize_int8(model, output))
 
-    def pack(self, bundle: str, *, output: str, weights: str | None = None, repo: str | None = None) -> None:
+    def pack(self, bundle: Text, *, output: Folder, weights: Existing | None = None, repo: Text | None = None) -> None:
         """Make a self-contained bundle: the same bytes every time, with the sha256 of every file.
 
         Args:
@@ -83,9 +86,9 @@ class Commands:
         """
         from doppelscan.publish import pack
 
-        print(pack(str(bundle), str(output), weights, repo))
+        print(pack(bundle, output, weights, repo))
 
-    def verify(self, bundle: str) -> None:
+    def verify(self, bundle: Existing) -> None:
         """Check a packed bundle: every sha256, a strict load, stored input against stored output; exit status 1 when a check fails.
 
         Args:
@@ -93,11 +96,11 @@ class Commands:
         """
         from doppelscan.publish import verify
 
-        checks = verify(str(bundle))
+        checks = verify(bundle)
         print(*checks, sep="\n")
         sys.exit(1 if any(check.passed is False for check in checks) else 0)
 
-    def info(self, bundle: str) -> None:
+    def info(self, bundle: Text) -> None:
         """Tell a bundle's name, version, task, size, licence and references.
 
         Args:
@@ -105,10 +108,12 @@ class Commands:
         """
         from doppelscan.publish import info
 
-        for key, value in info(str(bundle)).items():
+        for key, value in info(bundle).items():
             print(f"{key:11} {value}")
 
-    def publish(self, bundle: str, *, repo: str, public: bool = False, dry_run: bool = False, message: str | None = None) -> None:
+    def publish(
+        self, bundle: Text, *, repo: Text, public: Flag = False, dry_run: Flag = False, message: Text | None = None
+    ) -> None:
         """Publish a bundle on the Hugging Face Hub: one commit, its version as a tag, latest_version moved to it.
 
         Args:
@@ -120,7 +125,7 @@ class Commands:
         """
         from doppelscan.publish import publish
 
-        done = publish(str(bundle), str(repo), public, dry_run, message)
+        done = publish(bundle, repo, public, dry_run, message)
         if done.commit is None:
             print(*(f"{size:>12,}  {name}" for name, size in done.files.items()), sep="\n")
             print(done.card.split("\n## ")[0])
@@ -135,7 +140,7 @@ class Commands:
             )
             print(f"Use it: doppelscan audit ... --encoder hf://{done.repo}@{done.version}")
 
-    def label_app(self, *, output: str) -> None:
+    def label_app(self, *, output: Folder) -> None:
         """Write the MONAI Label app: monailabel start_server --app OUTPUT --studies SYNTHETIC --conf training TRAINING.
 
         Args:
@@ -143,23 +148,120 @@ class Commands:
         """
         from doppelscan.publish import write_label_app
 
-        print(write_label_app(str(output)))
+        print(write_label_app(output))
 
     def version(self) -> None:
         """Print the version."""
-        from doppelscan.version import __version__
-
         print(__version__)
+
+
+COMMANDS = {name: command for name, command in inspect.getmembers(Commands()) if inspect.ismethod(command)}
+
+
+def _parameters(command: Callable[..., None]) -> tuple[dict[str, inspect.Parameter], list[str]]:
+    """Name -> parameter, those that ``**settings`` stands for among them, and the further names that ``**settings`` takes."""
+    known = dict(parameters(command))
+    if known.pop("settings", None) is None:
+        return known, []
+    return known | {name: one for name, one in parameters(AuditSettings).items() if name not in known}, overridable()
+
+
+@fire.decorators.SetParseFn(str)
+def _run(*words: str, **options: str) -> None:
+    """Run the command that ``words`` begin with; fire has split the line, nothing is read of it yet."""
+    name = words[0].replace("-", "_") if words else None
+    if name is None and "version" in options:
+        print(__version__)
+    elif name is None and not options.keys() - {"help", "h"}:
+        print(HelpText(Commands(), FireTrace(Commands(), name="doppelscan")))
+    elif name is None:
+        raise InputError("doppelscan needs a command, such as doppelscan audit; see doppelscan --help.")
+    elif name not in COMMANDS:
+        raise InputError(f"There is no command {words[0]}; {meant(name, COMMANDS, _command)}")
+    elif "help" in options or options.get("h") == "True":
+        print(_help(name))
+    else:
+        COMMANDS[name](**_arguments(f"doppelscan {words[0]}", COMMANDS[name], words[1:], options))
+
+
+def _arguments(called: str, command: Callable[..., None], words: Sequence[str], options: Mapping[str, str]) -> dict[str, Any]:
+    """What the command is called with: name -> value of its kind."""
+    known, others = _parameters(command)
+    by_place = [name for name, one in known.items() if one.kind is one.POSITIONAL_OR_KEYWORD]
+    if len(words) > len(by_place):
+        raise InputError(f"{called} takes no {words[len(by_place)]!r}; see {called} --help.")
+    given = dict(zip(by_place, words, strict=False))
+    for option, text in options.items():
+        name = _named(option, known)
+        if name not in known and re.split("::|#", name)[0] not in others:
+            raise InputError(f"There is no option {_dashed(name)} of {called}; {meant(name, known, _dashed)}")
+        given[name] = text
+    values = {name: _value(name, known[name], text) if name in known else DefaultParseValue(text) for name, text in given.items()}
+    missing = [name for name, one in known.items() if one.default is one.empty and name not in values]
+    if missing:
+        needed = ", ".join(name.upper() if name in by_place else _dashed(name) for name in missing)
+        raise InputError(f"{called} needs {needed}; see {called} --help.")
+    return values
+
+
+def _named(option: str, known: Collection[str]) -> str:
+    """The parameter that an option means: fire leaves an underscore of --no-gate, and a letter stands for the one name that it begins."""
+    name = option.lstrip("_")
+    begun = [one for one in known if one[0] == name]
+    return begun[0] if len(begun) == 1 else name
+
+
+def _command(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _dashed(name: str) -> str:
+    return f"--{_command(name)}"
+
+
+def _value(name: str, parameter: inspect.Parameter, text: str) -> Any:
+    kind = parameter.annotation
+    if text == "None" and parameter.default is None:
+        return None
+    if text == "True" and kind is not Flag:  # what fire gives an option without a value
+        raise InputError(f"The option {_dashed(name)} needs a value: {_dashed(name)} {name.upper()}.")
+    return checked(name, kind, DefaultParseValue(text) if get_origin(get_args(kind)[0]) is tuple else text)
+
+
+class _Unset:
+    """A default that fire's help does not show."""
+
+    def __repr__(self) -> str:
+        return ""
+
+
+def _help(name: str) -> str:
+    """The help of a command as fire writes it, with what each argument must be in words where it would print a type."""
+
+    def shown() -> None: ...
+
+    command = COMMANDS[name]
+    known, _ = _parameters(command)
+    said = dict(re.findall(r"^ +(\w+): (.*)\.$", f"{AuditSettings.__doc__}\n{command.__doc__}", re.M))
+    lines = [f"    {one}: {said[one]} ({words_of(known[one].annotation)})." for one in known]
+    plain = [one.replace(annotation=one.empty, default=_Unset() if one.default is None else one.default) for one in known.values()]
+    if "settings" in parameters(command):
+        lines.append(f"    settings: {said['settings']}.")
+        plain.append(parameters(command)["settings"])
+    shown.__signature__ = inspect.Signature(plain)  # type: ignore[attr-defined]
+    shown.__doc__ = "\n".join([(command.__doc__ or "").splitlines()[0], "", "Args:", *lines])
+    trace = FireTrace(Commands(), name="doppelscan")
+    trace.AddAccessedProperty(shown, name, [_command(name)], None, None)
+    return HelpText(shown, trace)
 
 
 def main() -> None:
     """Entry point of the command."""
     warnings.filterwarnings("ignore")
     try:
-        fire.Fire(Commands, name="doppelscan")
+        # What follows "--" is for fire itself, such as --completion.
+        fire.Fire(Commands() if "--" in sys.argv else _run, name="doppelscan")
     except Exception as error:
-        from doppelscan.workflows.errors import user_mistake
-
         mistake = user_mistake(error)
         if mistake is None:
             raise

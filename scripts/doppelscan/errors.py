@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["DoppelscanError", "ImageError", "InputError", "NotFiniteError", "ReportError", "StoreError", "WeightsError"]
+__all__ = [
+    "DoppelscanError",
+    "ImageError",
+    "InputError",
+    "NotFiniteError",
+    "ReportError",
+    "StoreError",
+    "WeightsError",
+    "user_mistake",
+]
 
 
 class DoppelscanError(Exception):
@@ -31,3 +40,10 @@ class ReportError(DoppelscanError, RuntimeError):
 
 class NotFiniteError(DoppelscanError, FloatingPointError):
     """A training whose loss is not finite any more."""
+
+
+def user_mistake(error: BaseException | None) -> DoppelscanError | None:
+    """The mistake behind ``error``, or None when the error is ours; MONAI's config parser raises its own errors from what it meets."""
+    while error is not None and not isinstance(error, DoppelscanError):
+        error = error.__cause__
+    return error

@@ -25,7 +25,9 @@ def decided(identical: Sequence[IdenticalImage | None], controls: int = 100, pat
     synthetic = ScoredSet(
         made, tuple(made_score(i, score, match=i % 20, part=0.5, part_match=0) for i in range(images)), made_reference(training)
     )
-    control = ScoredControl(people, tuple(made_score(i, 0.2 + 0.001 * i, match=0, part=0.5, part_match=0) for i in range(controls)), 1.0)
+    control = ScoredControl(
+        people, tuple(made_score(i, 0.2 + 0.001 * i, match=0, part=0.5, part_match=0) for i in range(controls)), 1.0
+    )
     return decide(synthetic, control, [], identical, None, Rules())
 
 

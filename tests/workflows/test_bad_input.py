@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import signal
+import sys
+import threading
+import warnings
 
 import doppelscan
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from doppelscan.deepssim import WeightsError
 from doppelscan.images import InputError
 from doppelscan.report import ReportError
@@ -186,21 +192,67 @@ def test_store_of_other_weights_is_refused(folders, tmp_path):
         run(folders, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--training", "nowhere", "--synthetic", "synthetic", "--output", "out"], "does not exist"),
-        (["--training", "training", "--synthetic", "synthetic", "--output", "out", "--fdr", "2"], "'fdr'"),
-        (["--training", "training", "--synthetic", "synthetic", "--output", "out", "--patient-pattern", "(x"], "patient_pattern"),
-        (["--training", "training", "--synthetic", "synthetic", "--output", "out", "--slice-axis", "oblique"], "slice_axis"),
-        (["--training", "training", "--synthetic", "synthetic", "--output", "out", "--colour", "red"], "colour"),
-    ],
-)
-def test_a_mistake_on_the_command_line_is_one_line_and_status_2(folders, tmp_path, arguments, words):
-    done = run_warm(["-m", "doppelscan.cli", "audit", *arguments], tmp_path)
+def test_what_only_the_audit_finds_is_one_line_and_status_2_too(folders, tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = run_warm(
+        ["-m", "doppelscan.cli", "audit", "--training", "empty", "--synthetic", "synthetic", "--output", "out"], tmp_path
+    )
     lines = [line for line in done.stderr.splitlines() if line.startswith("doppelscan:")]
-    assert done.returncode == 2 and len(lines) == 1 and words in lines[0], done.stderr[-1500:]
+    assert done.returncode == 2 and len(lines) == 1 and "which holds none" in lines[0], done.stderr[-1500:]
     assert "Traceback" not in done.stderr
+
+
+def of_the_process() -> dict:
+    """What belongs to whoever calls: levels and filters of loggers, filters of warnings, threads, hooks."""
+    loggers = {name: logger for name, logger in logging.root.manager.loggerDict.items() if isinstance(logger, logging.Logger)}
+    return {
+        "levels": {name: (logger.level, logger.disabled, list(logger.filters)) for name, logger in loggers.items()},
+        "records": logging.getLogRecordFactory(),
+        "warnings": list(warnings.filters),
+        "threads": (torch.get_num_threads(), torch.get_num_interop_threads()),
+        "hooks": (sys.excepthook, threading.excepthook, signal.getsignal(signal.SIGINT)),
+        "environment": dict(os.environ),
+    }
+
+
+def test_an_audit_leaves_the_callers_process_as_it_was(tmp_path, cohort):
+    for name, i in (("training", 0), ("synthetic", 1), ("holdout", 2)):
+        save_png(tmp_path / name / "a.png", cohort[i])
+    sets = {name: tmp_path / name for name in ("training", "synthetic", "holdout")}
+    logging.getLogger("monai.bundle.workflows").setLevel(logging.INFO)
+    before = of_the_process()
+    run(sets, tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds none"):
+        run({**sets, "holdout": tmp_path / "empty"}, tmp_path)
+    after = of_the_process()
+    after["levels"] = {name: after["levels"][name] for name in before["levels"]}  # what was imported meanwhile has loggers too
+    assert after == before
+
+
+def test_nothing_is_logged_of_an_audit_that_names_a_patient(folders, caplog, monkeypatch):
+    from doppelscan.workflows import run as run_module
+
+    workflows = logging.getLogger("monai.bundle.workflows")
+
+    class Logs:
+        def __init__(self, **overrides):
+            workflows.info(overrides["training_dir"])
+
+        def initialize(self):
+            workflows.warning("initialize")
+
+        def run(self):
+            workflows.info("run")
+            workflows.error("what went wrong")
+            return ["result"]
+
+    monkeypatch.setattr(run_module, "ConfigWorkflow", Logs)
+    with caplog.at_level(logging.INFO):
+        workflows.setLevel(logging.INFO)
+        assert doppelscan.audit(**folders, output=folders["training"] / "out") == "result"
+        workflows.info("of the caller")
+    assert caplog.messages == ["what went wrong", "of the caller"]
 
 
 @pytest.mark.parametrize(

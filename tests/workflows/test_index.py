@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from doppelscan.errors import user_mistake
 from doppelscan.images import InputError
 from doppelscan.memorization import MemorizationIndex, MemorizationScorer
 from doppelscan.workflows import scoring
-from doppelscan.workflows.errors import user_mistake
 from doppelscan.workflows.index import reference_file
 from made_files import save_png
 from monai.bundle import ConfigWorkflow

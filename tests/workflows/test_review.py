@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pytest
 from doppelscan.images import InputError
-from doppelscan.workflows import Review
+from doppelscan.workflows import Review, encoder_weights
 from doppelscan.workflows import review as review_module
+from doppelscan.workflows import run as run_module
 from made_files import dicom, save_png
 
 
@@ -88,3 +91,127 @@ def test_the_map_of_an_oblong_image_lies_on_it(review, folders, cohort, tmp_path
     found = review.image(tmp_path / "wide.png")
     assert found.agreement.shape == (96, 144)
     assert found.agreement[24:72, 24:72].mean() > 2 * found.agreement[:, 108:].mean()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"rotation": [0]}, "no setting rotation of an audit; did you mean rotations?"),
+        ({"fdr": "abc"}, "'fdr' parameter must be a number between 0 and 1"),
+        ({"redact": "maybe"}, "'redact' parameter must be true or false"),
+        ({"holdout": "nowhere"}, "'holdout' parameter must be an existing folder"),
+    ],
+)
+def test_a_wrong_setting_is_refused_when_the_review_is_made(folders, tmp_path, settings, words):
+    with pytest.raises(InputError) as error:
+        Review(folders["training"], tmp_path / "out", **settings)
+    assert words in str(error.value)
+
+
+def test_the_short_form_of_the_encoder_is_the_path_of_its_weights(folders, tmp_path, monkeypatch):
+    """Not the id ``encoder`` of the config, which is the network that was made of them."""
+    weights = shutil.copy(encoder_weights(), tmp_path / "own.pt")
+    made = []
+
+    def workflow(**overrides):
+        made.append(overrides)
+        raise RuntimeError("far enough")
+
+    monkeypatch.setattr(run_module, "ConfigWorkflow", workflow)
+    review = Review(folders["training"], tmp_path / "out", encoder=weights)
+    image = folders["synthetic"] / "copy.png"
+    for ask in (review.image, lambda path: review.audit([path])):
+        with pytest.raises(RuntimeError, match="far enough"):
+            ask(image)
+    assert len(made) == 2 and all(one["ckpt_path"] == str(weights) and "encoder" not in one for one in made)
+
+
+@pytest.fixture
+def counted(folders, tmp_path, monkeypatch):
+    """A review of one image whose audits are counted, not made; ``source`` gives its training set."""
+    made = []
+
+    def audit(**settings):
+        made.append(settings)
+        return SimpleNamespace(scores=[], conclusion=SimpleNamespace(verdict=SimpleNamespace(value="cannot conclude")))
+
+    def scorer():
+        made.append("fitted")
+        return lambda source: pytest.fail("scored")
+
+    workflow = SimpleNamespace(parser=SimpleNamespace(get_parsed_content=lambda name: SimpleNamespace(scorer=scorer)))
+    monkeypatch.setattr(review_module, "audit", audit)
+    monkeypatch.setattr(review_module, "audit_workflow", lambda **settings: workflow)
+
+    def asked(source: Path = folders["training"]) -> tuple[list, Review]:
+        return made, Review(source, tmp_path / "out", folders["holdout"])
+
+    return asked
+
+
+def added(folder: Path) -> None:
+    shutil.copy(folder / "p00.png", folder / "new.png")
+
+
+def removed(folder: Path) -> None:
+    (folder / "p00.png").unlink()
+
+
+def within_the_second(folder: Path) -> None:
+    """Other bytes, as many, a moment later."""
+    path = folder / "p00.png"
+    status = path.stat()
+    path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns // 10**9 * 10**9 + (status.st_mtime_ns + 1) % 10**9))
+
+
+def with_its_time_set_back(folder: Path) -> None:
+    path = folder / "p00.png"
+    status = path.stat()
+    path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def far_down(folder: Path) -> None:
+    (folder / "more" / "patients").mkdir(parents=True)
+    added(folder)
+    (folder / "new.png").rename(folder / "more" / "patients" / "new.png")
+
+
+@pytest.mark.parametrize("change", [added, removed, within_the_second, with_its_time_set_back, far_down])
+@pytest.mark.parametrize("name", ["training", "holdout"])
+def test_a_changed_folder_is_audited_anew(counted, folders, change, name):
+    made, review = counted()
+    (folders["holdout"] / "q20.png").rename(folders["holdout"] / "p00.png")
+    images = [folders["synthetic"] / "copy.png"]
+    review.audit(images)
+    review.audit(images)
+    assert len(made) == 1
+    change(folders[name])
+    review.audit(images)
+    assert len(made) == 2
+    review.audit(images)
+    assert len(made) == 2
+
+
+def test_files_that_a_table_lists_are_looked_at_too(counted, folders, tmp_path):
+    (tmp_path / "training.csv").write_text("path\ntraining/p00.png\ntraining/p01.png\n")
+    made, review = counted(tmp_path / "training.csv")
+    images = [folders["synthetic"] / "copy.png"]
+    review.audit(images)
+    shutil.copy(folders["training"] / "p05.png", folders["training"] / "p06.png")  # which is not listed
+    review.audit(images)
+    assert len(made) == 1
+    with_its_time_set_back(folders["training"])
+    review.audit(images)
+    assert len(made) == 2
+
+
+def test_single_images_are_scored_against_the_training_set_as_it_is_now(counted, folders):
+    made, review = counted()
+    for change in (None, None, added):
+        if change:
+            change(folders["training"])
+        with pytest.raises(pytest.fail.Exception, match="scored"):
+            review.image(folders["synthetic"] / "copy.png")
+    assert made == ["fitted", "fitted"]

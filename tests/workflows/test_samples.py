@@ -142,5 +142,53 @@ def test_only_the_first_process_audits(folders, tmp_path, monkeypatch):
 def test_samples_of_another_shape_are_told(tmp_path):
     with pytest.raises(InputError, match=r"must give \[N, 1, H, W\].*Got an array of shape \[4, 3, 64, 64, 2, 2\]"):
         SampleAudit._write(torch.zeros(4, 3, 64, 64, 2, 2), tmp_path)
-    with pytest.raises(InputError, match="'every' parameter"):
-        SampleAudit("t", lambda engine: None, tmp_path, every=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"every": 0}, "'every' parameter must be an integer >= 1"),
+        ({"stop": "perhaps"}, "'stop' parameter must be true or false"),
+        ({"redcat": True}, "no setting redcat of an audit; did you mean redact?"),
+        ({"fdr": 5}, "'fdr' parameter must be a number between 0 and 1"),
+        ({"holdout": "nowhere"}, "'holdout' parameter must be an existing folder"),
+    ],
+)
+def test_a_wrong_setting_is_told_before_the_training_starts(folders, tmp_path, settings, words):
+    with pytest.raises(InputError) as error:
+        SampleAudit(folders["training"], lambda engine: None, tmp_path, **settings)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize("redact", [False, True, "false", "no"])
+def test_settings_reach_the_audit_as_they_were_given(folders, tmp_path, monkeypatch, redact):
+    """The audit is a process of its own: a command line lies between."""
+    from doppelscan import cli
+    from doppelscan.workflows import run
+    from doppelscan.workflows import samples as samples_module
+
+    arrived = {}
+
+    def audit(**settings):
+        arrived.update(settings)
+        raise InputError("far enough")
+
+    def process(command, **kwargs):
+        monkeypatch.setattr(sys, "argv", ["doppelscan", *command[3:]])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return subprocess.CompletedProcess(command, end.value.code, "", "far enough")
+
+    monkeypatch.setattr(run, "audit", audit)
+    monkeypatch.setattr(samples_module.subprocess, "run", process)
+    engine = trainer([])
+    SampleAudit(
+        folders["training"], lambda engine: np.zeros((2, 16, 16)), tmp_path / "audits", every=1, redact=redact, fdr=np.float64(0.1),
+        slice_range=(0, 0.5), device=torch.device("cpu"), patient_pattern=r"([a-z]+)\d", **{"network_def::channels": [8, 8, 8, 8]},
+    ).attach(engine)  # fmt: skip
+    engine.run(range(1), max_epochs=1)
+    assert arrived == {
+        "training": str(folders["training"]), "synthetic": str(tmp_path / "audits/epoch_0001/samples"), "holdout": None,
+        "output": str(tmp_path / "audits/epoch_0001"), "store": str(tmp_path / "audits/store"), "redact": redact is True, "fdr": 0.1,
+        "slice_range": [0.0, 0.5], "device": "cpu", "patient_pattern": r"([a-z]+)\d", "network_def::channels": [8, 8, 8, 8],
+    }  # fmt: skip

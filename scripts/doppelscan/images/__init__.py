@@ -15,6 +15,7 @@ from doppelscan.images.records import (
     content_hash,
     evenly_chosen,
     find_images,
+    set_files,
 )
 from doppelscan.images.transforms import (
     ForegroundSquared,
@@ -54,6 +55,7 @@ __all__ = [
     "plant_copy",
     "put_slice",
     "read_pixels",
+    "set_files",
     "smooth_fields",
     "unit_float",
     "warp",

@@ -25,6 +25,7 @@ __all__ = [
     "content_hash",
     "evenly_chosen",
     "find_images",
+    "set_files",
 ]
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".nii", ".nii.gz", ".dcm", ".dicom", ".ima")
@@ -309,6 +310,24 @@ def _from_data_list(source: Path, name: str) -> list[_Row]:
 def _resolve(path: str, source: Path) -> Path:
     path = path.strip()
     return Path(path) if os.path.isabs(path) else source.parent / path
+
+
+def set_files(source: str | os.PathLike) -> list[str]:
+    """Paths of the files of a set, unread: what its folder holds, or its table and what that lists; hidden ones as little as :func:`find_images`."""
+    source = Path(source)
+    if source.is_dir():
+        files, seen = [], set()
+        for root, folders, names in os.walk(source, followlinks=True):
+            if os.path.realpath(root) in seen:  # a link led back
+                folders.clear()
+                continue
+            seen.add(os.path.realpath(root))
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            files += [os.path.join(root, name) for name in names if not name.startswith(".")]
+        return sorted(files)
+    tables = {".csv": _from_csv, ".json": _from_data_list}
+    read = tables.get(source.suffix.lower()) if source.is_file() else None
+    return [str(source), *(row.path for row in (read(source, "training") if read else []))]
 
 
 def _read_headers(rows: list[_Row], result: ImageSet) -> Iterable[tuple[list[str], _Row, FileHeader]]:

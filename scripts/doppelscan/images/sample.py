@@ -7,6 +7,8 @@ noise; every patient has three axial slices. No download, no patient.
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import os
 from pathlib import Path
 
@@ -23,6 +25,8 @@ __all__ = ["template_maps", "template_patient", "write_sample"]
 
 SIZE = 160
 SLICES = (68, 80, 92)  # of the 1 mm template, in the middle of the brain
+# Names of what an earlier sample wrote, one a line: that alone is replaced.
+WRITTEN = ".doppelscan-sample"
 COPIES = ("exact", "flip-x", "rotation 10", "crop 15 %", "noise", "quarter turn", "shift 6 %", "flip, rotation, noise")
 
 
@@ -97,7 +101,7 @@ def write_sample(
     """Write ``training/``, ``synthetic/``, ``holdout/`` (PNG), ``volumes/`` (NIfTI) and ``truth.csv`` to ``output``.
 
     Args:
-        output: folder, made when missing.
+        output: new or empty folder, or an earlier sample, whose files are replaced; other files in it stay as they are.
         training: patients in training, three slices each.
         holdout: other patients, three slices each.
         novel: patients who are in neither, whose slices are the synthetic images that are no copies.
@@ -108,33 +112,27 @@ def write_sample(
         a sentence that says what was written.
 
     Raises:
-        InputError: nilearn is not installed, or ``output`` cannot be written.
+        InputError: nilearn is not installed, or ``output`` holds other files or cannot be written.
     """
     output = Path(output)
-    folders = {name: output / name for name in ("training", "synthetic", "holdout", "volumes")}
-    try:
-        for folder in folders.values():
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"The 'output' parameter must be a folder that can be written. Got {str(output)!r}: {error.strerror}."
-        ) from error
+    earlier = _earlier(output)
     maps = template_maps()
     children = np.random.SeedSequence(seed).spawn(training + holdout + novel + 1)
     patients = [template_patient(maps, np.random.default_rng(child)) for child in children[:-1]]
     rng = np.random.default_rng(children[-1])
+    files: dict[str, bytes] = {}
     sources: list[tuple[str, np.ndarray]] = []
     for number, images in enumerate(patients[: training + holdout]):
         part, index = ("training", number) if number < training else ("holdout", number - training)
         for slice_number, image in enumerate(images):
             name = f"{'train' if part == 'training' else 'other'}{index:03d}_slice{slice_number}.png"
-            _write(folders[part] / name, image)
+            files[f"{part}/{name}"] = _png(image)
             if part == "training":
                 sources.append((name, image))
         if index < 4:
             affine = np.diag([1.0, 1.0, 4.0, 1.0])
             volume = np.round(np.rot90(images, -1, (1, 2)).transpose(1, 2, 0) * 1000).astype(np.int16)
-            nib.save(nib.Nifti1Image(volume, affine), folders["volumes"] / f"{part}{index:03d}.nii.gz")
+            files[f"volumes/{part}{index:03d}.nii.gz"] = gzip.compress(nib.Nifti1Image(volume, affine).to_bytes(), mtime=0)
     truth = []
     chosen = rng.choice(len(sources), size=min(copies, len(sources)), replace=False)
     planted = [(COPIES[i % len(COPIES)], *sources[j]) for i, j in enumerate(chosen.tolist())]
@@ -143,17 +141,55 @@ def write_sample(
     for number, place in enumerate(rng.permutation(len(made)).tolist()):
         transform, image, source = made[place]
         name = f"synthetic{number:04d}.png"
-        _write(folders["synthetic"] / name, image)
+        files[f"synthetic/{name}"] = _png(image)
         truth.append((f"synthetic/{name}", f"training/{source}" if source else "", transform))
-    with open(output / "truth.csv", "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["image", "source", "transform"])
-        writer.writerows(truth)
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([("image", "source", "transform"), *truth])
+    _replace(output, earlier, files | {"truth.csv": table.getvalue().encode()})
     return (
         f"{len(sources)} training, {len(made)} synthetic ({len(planted)} of them copies) and {3 * holdout} holdout images "
         f"in {output}; the truth is in {output / 'truth.csv'}"
     )
 
 
-def _write(path: Path, image: np.ndarray) -> None:
-    path.write_bytes(encode_png(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)))
+def _png(image: np.ndarray) -> bytes:
+    return encode_png(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8))
+
+
+def _earlier(output: Path) -> set[str]:
+    """Names of the files that an earlier sample wrote to ``output`` and that are still there."""
+    try:
+        names = (output / WRITTEN).read_text().splitlines() if (output / WRITTEN).is_file() else []
+        if not names and output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise InputError(
+                f"The 'output' parameter must be a new or empty folder, or an earlier sample. Got {str(output)!r}, which holds other files; "
+                "pass another folder."
+            )
+    except OSError as error:
+        raise _not_writable(output, error) from error
+    root = output.resolve()
+    return {name for name in names if (output / name).is_file() and (output / name).resolve().is_relative_to(root)}
+
+
+def _replace(output: Path, earlier: set[str], files: dict[str, bytes]) -> None:
+    """Write ``files`` in the place of those of an earlier sample."""
+    foreign = [name for name in files if name not in earlier and os.path.lexists(output / name)]
+    if foreign:
+        raise InputError(
+            f"The 'output' parameter must be a new or empty folder, or an earlier sample. Got {str(output)!r}, whose {foreign[0]} is none of the "
+            "sample's; pass another folder."
+        )
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for name in earlier:
+            (output / name).unlink()
+        (output / WRITTEN).write_text("".join(f"{name}\n" for name in files))
+        for name, content in files.items():
+            (output / name).parent.mkdir(exist_ok=True)
+            (output / name).write_bytes(content)
+    except OSError as error:
+        raise _not_writable(output, error) from error
+
+
+def _not_writable(output: Path, error: OSError) -> InputError:
+    return InputError(f"The 'output' parameter must be a folder that can be written. Got {str(output)!r}: {error.strerror}.")

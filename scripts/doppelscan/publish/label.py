@@ -22,9 +22,9 @@ from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 from PIL import Image
 
+from doppelscan.errors import InputError, user_mistake
 from doppelscan.version import __version__
 from doppelscan.workflows import Review
-from doppelscan.workflows.errors import user_mistake
 
 __all__ = ["DoppelscanApp"]
 
@@ -32,15 +32,7 @@ logger = logging.getLogger(__name__)
 # Which measure of a review a bundle's ``score`` is.
 SCORE_OF = {"deepssim_encoder": "score", "mi_scorer": "mi"}
 # --conf NAME VALUE that go to the audit.
-SETTINGS = {
-    "patient_pattern": str,
-    "slice_axis": str,
-    "device": str,
-    "fdr": float,
-    "seed": int,
-    "control_size": int,
-    "candidates": int,
-}
+SETTINGS = ("patient_pattern", "slice_axis", "device", "fdr", "seed", "control_size", "candidates")
 
 
 class MemorizationTask(InferTask):
@@ -142,9 +134,12 @@ class DoppelscanApp(MONAILabelApp):
                 MONAILabelError.APP_INIT_ERROR,
                 f"The 'models' setting must name bundles in {app_dir}/model, of {', '.join(SCORE_OF)}. Got {', '.join(missing)}.",
             )
-        settings = {name: kind(conf[name]) for name, kind in SETTINGS.items() if conf.get(name)}
+        settings = {name: conf[name] for name in SETTINGS if conf.get(name)}
         output = conf.get("output") or str(Path(app_dir) / ".doppelscan")
-        self.review = Review(training, output, conf.get("holdout") or None, **settings)
+        try:
+            self.review = Review(training, output, conf.get("holdout") or None, **settings)
+        except InputError as error:
+            raise MONAILabelException(MONAILabelError.APP_INIT_ERROR, str(error)) from error
         super().__init__(
             app_dir=app_dir,
             studies=studies,

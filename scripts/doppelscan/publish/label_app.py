@@ -32,6 +32,7 @@ jinja2
 matplotlib
 fire
 filelock
+pydantic>=2
 """
 MAIN = '''"""MONAI Label app of Doppelscan. Start: monailabel start_server --app {folder} --studies SYNTHETIC --conf training TRAINING"""
 

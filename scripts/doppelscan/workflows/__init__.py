@@ -1,11 +1,11 @@
 """Workflows: MONAI datasets, evaluators and handlers, and the audit that uses them all."""
 
+from doppelscan.locations import audit_root, bundle_id, bundle_root, encoder_weights
 from doppelscan.workflows.audit import Audit, AuditResult
 from doppelscan.workflows.embed import EmbeddingEvaluator, EmbeddingWriter, PoseInferer, RecordDataset
 from doppelscan.workflows.errors import one_line_errors
 from doppelscan.workflows.evaluate import CopyDetection, EvaluationImages, EvaluationReport, evaluation_pairs
 from doppelscan.workflows.index import IndexFitter, IndexScoreWriter
-from doppelscan.workflows.locations import audit_root, bundle_id, bundle_root, encoder_weights
 from doppelscan.workflows.protocol import ContaminationProtocol, IndexVariant
 from doppelscan.workflows.protocol_report import ProtocolReport
 from doppelscan.workflows.review import Review, ReviewedImage

@@ -1,4 +1,4 @@
-"""Which errors are a user's mistake: their text is one line that says what to do."""
+"""A user's mistake is told in one line also where MONAI or ignite come between."""
 
 from __future__ import annotations
 
@@ -10,18 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from doppelscan.errors import DoppelscanError
+from doppelscan.errors import user_mistake
 
-__all__ = ["one_line_errors", "told_in_one_line", "user_mistake"]
-
-
-def user_mistake(error: BaseException | None) -> BaseException | None:
-    """The mistake behind ``error``, or None when the error is ours; MONAI's config parser wraps what it runs in RuntimeErrors."""
-    while error is not None:
-        if isinstance(error, DoppelscanError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
+__all__ = ["one_line_errors", "told_in_one_line"]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ import numpy as np
 from filelock import FileLock
 
 from doppelscan.decide import ScoredSet
-from doppelscan.images import from_thumbnail, put_slice, read_pixels
+from doppelscan.images import from_thumbnail, put_slice, read_pixels, set_files
 from doppelscan.report import to_json, write_atomic
+from doppelscan.settings import audit_settings
+from doppelscan.version import __version__
 from doppelscan.workflows.errors import told_in_one_line
-from doppelscan.workflows.run import audit, audit_workflow
+from doppelscan.workflows.run import audit, audit_workflow, quiet
 
 __all__ = ["Review", "ReviewedImage"]
 
@@ -56,14 +59,19 @@ class Review:
         training: folder, .csv or .json of the training images.
         output: folder of the audits and stores; made when missing, holds patient data.
         holdout: see :class:`~doppelscan.workflows.Audit`.
-        settings: any other key of configs/audit.json.
+        settings: as of :func:`doppelscan.audit`.
+
+    Raises:
+        InputError: a setting that an audit does not have, or a value that it cannot be.
     """
 
     def __init__(
         self, training: str | os.PathLike, output: str | os.PathLike, holdout: str | os.PathLike | None = None, **settings: Any
     ) -> None:
-        self.training, self.holdout, self.output, self.settings = training, holdout, Path(output), settings
+        self.settings = audit_settings({"training": training, "holdout": holdout, **settings})
+        self.output = Path(output)
         self._score: Callable[[str | os.PathLike], ScoredSet] | None = None
+        self._scored_against = ""
         self._lock = threading.Lock()
 
     def known(self) -> dict[str, dict[str, Any]]:
@@ -86,14 +94,12 @@ class Review:
         return self.known()
 
     def _audit(self, names: Sequence[str]) -> None:
-        state = self._state(names)
+        state = self._state(*names, self.settings.get("holdout"))
         kept = self.output / KNOWN
         if kept.is_file() and json.loads(kept.read_text()).get("state") == state:
             return
         source = _table(names, self.output / "images.csv")
-        result = audit(
-            training=self.training, synthetic=source, holdout=self.holdout, output=self.output / "audit", **self.settings
-        )
+        result = audit(**self.settings, synthetic=source, output=self.output / "audit")
         best: dict[str, dict[str, Any]] = {}
         for row in result.scores:
             name, _, number = row["image"].partition("#slice=")
@@ -120,9 +126,13 @@ class Review:
         with tempfile.TemporaryDirectory() as scratch:
             # A folder is a DICOM series.
             source = Path(path) if os.path.isdir(path) else _table([os.fspath(path)], Path(scratch) / "image.csv")
-            with self._lock:  # the engine that embeds runs one set at a time
-                if self._score is None:
-                    self._score = self._fitted(source)
+            with self._lock, quiet(), told_in_one_line():  # the engine that embeds runs one set at a time
+                against = self._state()
+                if self._score is None or self._scored_against != against:
+                    # A store of its own: the audit of all images may be writing to the other one in another process.
+                    settings = {**self.settings, "holdout": None, "synthetic": source, "output": self.output / "single"}
+                    workflow = audit_workflow(**settings)
+                    self._score, self._scored_against = workflow.parser.get_parsed_content("audit").scorer(), against
                 found = self._score(source)
         best = max(found.scored, key=lambda s: s.score)
         record, match = found.images.records[best.row], found.training.records[best.match]
@@ -139,21 +149,25 @@ class Review:
         agreement, affine = _agreement(found)
         return ReviewedImage(json.loads(to_json(values)), agreement, affine)
 
-    def _fitted(self, source: Path) -> Callable[[str | os.PathLike], ScoredSet]:
-        # A store of its own: the audit of all images may be writing to the other one in another process.
-        workflow = audit_workflow(
-            training_dir=os.fspath(self.training),
-            synthetic_dir=str(source),
-            output_dir=str(self.output / "single"),
-            **self.settings,
-        )
-        with told_in_one_line():
-            return workflow.parser.get_parsed_content("audit").scorer()
-
-    def _state(self, names: Sequence[str]) -> str:
-        files = [(name, *(os.stat(name)[i] for i in (6, 8))) if os.path.exists(name) else (name,) for name in names]
-        said = json.dumps([files, str(self.training), str(self.holdout), self.settings], default=str)
+    def _state(self, *sources: str | None) -> str:
+        """What is found of ``sources`` depends on this: the version, the settings, and their files and those of the training set as they are now."""
+        encoder = str(self.settings.get("encoder", "")).removeprefix("torchscript:")
+        files = [_files(one) for one in (*sources, self.settings["training"], encoder) if one]
+        said = json.dumps([__version__, self.settings, files], default=str)
         return hashlib.sha256(said.encode()).hexdigest()
+
+
+def _files(source: str) -> list[tuple[str, int, int, int]]:
+    """Path, size and times of change, in nanoseconds, of every file of ``source`` that is there.
+
+    The second time is that of the change itself: a copy sets the first one back.
+    """
+    found = []
+    for path in set_files(source):
+        with suppress(OSError):
+            status = os.stat(path)
+            found.append((path, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    return found
 
 
 def _name(path: str | os.PathLike) -> str:

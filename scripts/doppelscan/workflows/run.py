@@ -2,38 +2,52 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
-from doppelscan.errors import InputError
+from doppelscan.locations import audit_root
+from doppelscan.settings import audit_overrides
 from doppelscan.workflows.audit import AuditResult
 from doppelscan.workflows.errors import told_in_one_line
-from doppelscan.workflows.locations import audit_root
 
-__all__ = ["audit", "audit_workflow"]
+__all__ = ["audit", "audit_workflow", "quiet"]
 
-SHORT = {"store": "store_dir", "encoder": "ckpt_path"}
+LOGGERS = ("monai.bundle.workflows", "monai.bundle.scripts", "ignite.engine.engine.EmbeddingEvaluator")
 
 
-def audit_workflow(**overrides: Any) -> ConfigWorkflow:
-    """MONAI workflow of configs/audit.json with ``overrides`` of its keys."""
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep back what MONAI and ignite log of a workflow while it is made and run: it holds the paths of patients' images."""
+
+    def kept(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR
+
+    for name in LOGGERS:
+        logging.getLogger(name).addFilter(kept)
+    try:
+        yield
+    finally:
+        for name in LOGGERS:
+            logging.getLogger(name).removeFilter(kept)
+
+
+def audit_workflow(**settings: Any) -> ConfigWorkflow:
+    """MONAI workflow of configs/audit.json with ``settings``, see :func:`~doppelscan.settings.audit_overrides`."""
     configs = Path(audit_root()) / "configs"
-    # MONAI logs every override, and these hold the paths of patients' images.
-    for name in ("monai.bundle.workflows", "monai.bundle.scripts", "ignite.engine.engine.EmbeddingEvaluator"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    return ConfigWorkflow(
-        config_file=str(configs / "audit.json"),
-        meta_file=str(configs.parent / "metadata.json"),
-        logging_file=False,
-        workflow_type="infer",
-        **overrides,
-    )
+    with quiet():
+        return ConfigWorkflow(
+            config_file=str(configs / "audit.json"),
+            meta_file=str(configs.parent / "metadata.json"),
+            logging_file=False,
+            workflow_type="infer",
+            **audit_overrides(settings),
+        )
 
 
 def audit(
@@ -52,8 +66,8 @@ def audit(
         output: folder for scores.csv, control.csv, summary.json and report.html.
         holdout: real images of other patients of the same kind, the control. Without it the control is taken from the training
             set, patient-wise.
-        settings: any other key of configs/audit.json, such as ``patient_pattern``, ``fdr``, ``redact``; ``encoder`` is short for
-            ``ckpt_path``, ``store`` for ``store_dir``.
+        settings: any other of :class:`~doppelscan.settings.AuditSettings`, such as ``patient_pattern``, ``fdr``, ``redact``, and other ids of
+            configs/audit.json.
 
     Returns:
         conclusion, summary, rows of scores.csv and the exit status.
@@ -61,25 +75,7 @@ def audit(
     Raises:
         InputError, WeightsError, StoreError, ReportError: a mistake in what was passed, in one line.
     """
-    settings = {SHORT.get(key, key): value for key, value in settings.items()}
-    known = json.loads((Path(audit_root()) / "configs" / "audit.json").read_text())
-    unknown = [key for key in settings if re.split("::|#", key)[0] not in known]
-    if unknown:
-        choices = ", ".join(
-            key for key, value in known.items() if not isinstance(value, dict) and key not in ("imports", "run", "bundle_root")
-        )
-        raise InputError(f"The settings of an audit must be among {choices}. Got {', '.join(unknown)} instead.")
-    workflow = audit_workflow(
-        training_dir=_path(training),
-        synthetic_dir=_path(synthetic),
-        holdout_dir=None if holdout is None else _path(holdout),
-        output_dir=_path(output),
-        **settings,
-    )
-    with told_in_one_line():
+    workflow = audit_workflow(training=training, synthetic=synthetic, output=output, holdout=holdout, **settings)
+    with quiet(), told_in_one_line():
         workflow.initialize()
         return workflow.run()[-1]
-
-
-def _path(path: str | os.PathLike) -> str:
-    return os.path.expanduser(os.fspath(path))

@@ -17,7 +17,9 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.engine.deterministic import keep_random_state
 
+from doppelscan.arguments import Count, Flag, checked
 from doppelscan.errors import InputError
+from doppelscan.settings import audit_settings
 from doppelscan.workflows.audit import GATE_STATUS
 
 __all__ = ["SampleAudit"]
@@ -49,13 +51,13 @@ class SampleAudit:
         log_dir: folder of a TensorBoard log; None writes none.
         tracking_uri: of MLflow, such as ``sqlite:///mlruns.db``; the run that is active is used, else one is started. None logs nothing there.
         stop: terminate the training when memorization is found.
-        settings: any other key of configs/audit.json, such as ``fdr`` or ``device``.
+        settings: as of :func:`doppelscan.audit`, such as ``fdr`` or ``device``.
 
     Logged, and put into ``engine.state.metrics``: ``memorization/flagged_share`` with ``memorization/flagged_lower`` and
     ``memorization/flagged_upper`` (Wilson 95 %), ``memorization/mean_mi`` and ``memorization/max_mi``.
 
     Raises:
-        InputError: ``every`` below 1, or samples of another shape.
+        InputError: ``every`` below 1, a setting that an audit does not have or a value that it cannot be, or samples of another shape.
     """
 
     def __init__(
@@ -70,10 +72,10 @@ class SampleAudit:
         stop: bool = False,
         **settings: Any,
     ) -> None:
-        if every < 1:
-            raise InputError(f"The 'every' parameter must be at least 1 epoch. Got {every!r} instead.")
-        self.training, self.samples, self.output, self.holdout = training, samples, Path(output), holdout
-        self.every, self.log_dir, self.tracking_uri, self.stop, self.settings = every, log_dir, tracking_uri, stop, settings
+        self.every, self.stop = checked("every", Count, every), checked("stop", Flag, stop)
+        self.settings = audit_settings({"training": training, "holdout": holdout, "store": Path(output) / "store", **settings})
+        self.samples, self.output = samples, Path(output)
+        self.log_dir, self.tracking_uri = log_dir, tracking_uri
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
@@ -132,13 +134,8 @@ class SampleAudit:
             np.save(folder / f"sample{number:05d}.npy", one)
 
     def _audit(self, folder: Path) -> dict[str, Any] | None:
-        sets = {"training": self.training, "synthetic": folder / "samples", "holdout": self.holdout, "output": folder}
-        values = {**sets, "store": self.output / "store", **self.settings}
-        arguments = [
-            f"--{key}={value if isinstance(value, str) else json.dumps(value, default=str).strip(chr(34))}"
-            for key, value in values.items()
-            if value is not None
-        ]
+        values = {**self.settings, "synthetic": str(folder / "samples"), "output": str(folder)}
+        arguments = [f"--{name}={value if isinstance(value, str) else repr(value)}" for name, value in values.items()]
         alone = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
         environment = {key: value for key, value in os.environ.items() if key not in alone}
         environment["PYTHONPATH"] = os.pathsep.join([str(PACKAGE.parent), *filter(None, [environment.get("PYTHONPATH")])])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 __all__ = ["audit_root", "bundle_id", "bundle_root", "encoder_weights"]
 
-PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parent
 ENCODER = "deepssim_encoder"
 
 

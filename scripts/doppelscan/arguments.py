@@ -1,0 +1,194 @@
+"""What a user may pass: kinds of values with what they must be in words, checked before anything that takes long is loaded."""
+
+from __future__ import annotations
+
+import ctypes
+import difflib
+import importlib.util
+import inspect
+import os
+import platform
+import re
+import runpy
+import sys
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+
+from doppelscan.errors import InputError
+
+__all__ = ["Must", "checked", "meant", "parameters", "words_of"]
+
+
+@dataclass(frozen=True)
+class Must:
+    """What a value must be, beside its type.
+
+    Attributes:
+        be: in words, as they follow "must be".
+        made: gives the value that is used; its ValueError says what is wrong, in words that follow "Got ...,", or none.
+    """
+
+    be: str
+    made: Callable[[Any], Any] | None = None
+
+
+def checked(name: str, kind: Any, value: Any) -> Any:
+    """``value`` as ``kind`` has it: a type with a :class:`Must`, or None where ``kind`` may be.
+
+    Raises:
+        InputError: it is none; one line.
+    """
+    from pydantic import TypeAdapter, ValidationError  # takes longer than a page of help
+
+    must, optional = _must(kind)
+    if value is None and optional:
+        return None
+    try:
+        made = TypeAdapter(kind).validate_python(value)
+        return must.made(made) if must.made else made
+    except ValidationError:
+        why = " instead"
+    except ValueError as error:
+        why = f", {error}" if str(error) else " instead"
+    raise InputError(f"The {name!r} parameter must be {must.be}. Got {value!r}{why}.")
+
+
+def words_of(kind: Any) -> str:
+    """What a value of ``kind`` must be."""
+    return _must(kind)[0].be
+
+
+def _must(kind: Any) -> tuple[Must, bool]:
+    parts = get_args(kind)
+    optional = type(None) in parts
+    annotated = next(part for part in parts if part is not type(None)) if optional else kind
+    return next(part for part in annotated.__metadata__ if isinstance(part, Must)), optional
+
+
+def parameters(face: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Name -> parameter of a function or class, with its kind and default."""
+    return inspect.signature(face, eval_str=True).parameters
+
+
+def meant(name: str, known: Collection[str], shown: Callable[[str], str] = str) -> str:
+    """What to do about a name that is not ``known``: the one that is much like it, or all, each as it is ``shown``."""
+    close = difflib.get_close_matches(name, known, 1, cutoff=0.7)
+    return f"did you mean {shown(close[0])}?" if close else f"known are {', '.join(map(shown, known))}."
+
+
+def _path(value: Any) -> str:
+    if not isinstance(value, (str, os.PathLike)):
+        raise ValueError
+    return os.path.expanduser(os.fspath(value))
+
+
+def _existing(value: Any) -> str:
+    path = _path(value)
+    if not os.path.exists(path):
+        raise ValueError("which does not exist")
+    return path
+
+
+def _folder(value: Any) -> str:
+    """A folder that is there or can be made."""
+    path = _path(value)
+    place = Path(path).absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise ValueError(f"and {str(place)!r} is a file")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError(f"and {str(place)!r} is not yours to write")
+    return path
+
+
+def _encoder(value: Any) -> str:
+    path = _path(value)
+    if path.startswith("hf://"):
+        return path
+    script = "torchscript:" if path.startswith("torchscript:") else ""
+    return script + _existing(path.removeprefix(script))
+
+
+def _pattern(value: Any) -> str:
+    try:
+        groups = re.compile(value).groups
+    except (re.error, TypeError) as error:
+        raise ValueError(str(error)) from error
+    if not groups:
+        raise ValueError("which has no group")
+    return value
+
+
+def _axis(value: Any) -> int | str:
+    if str(value) not in ("0", "1", "2", "sagittal", "coronal", "axial"):
+        raise ValueError
+    return int(value) if str(value).isdigit() else value
+
+
+def _rising(value: tuple[float, float]) -> list[float]:
+    if not value[0] < value[1]:
+        raise ValueError
+    return list(value)
+
+
+def _device(value: Any) -> str:
+    device = str(value)
+    form = re.fullmatch(r"cpu|mps|cuda(?::(\d+))?", device)
+    if form is None:
+        raise ValueError
+    if device == "mps" and (sys.platform, platform.machine()) != ("darwin", "arm64"):
+        raise ValueError("and this is no Apple machine with MPS; pass cpu")
+    if device.startswith("cuda"):
+        _require_cuda(int(form[1] or 0))
+    return device
+
+
+def _require_cuda(number: int) -> None:
+    """Look for the GPU without importing PyTorch, which takes seconds."""
+    torch = importlib.util.find_spec("torch")
+    build = runpy.run_path(str(Path(torch.origin or "").with_name("version.py"))) if torch else {}
+    if build.get("hip"):  # to PyTorch AMD's GPUs are CUDA devices, but CUDA's driver does not know them
+        return
+    if not build.get("cuda"):
+        raise ValueError("and the installed PyTorch is built without CUDA; pass cpu, or install a build with CUDA")
+    count = _cuda_devices()
+    if number >= count:
+        raise ValueError(f"and CUDA finds {count} GPUs; pass {f'cuda:0 to cuda:{count - 1}' if count else 'cpu'}")
+
+
+def _cuda_devices() -> int:
+    """How many GPUs CUDA's driver shows to this process."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    return 0 if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) else count.value
+
+
+AnyPath = Annotated[Any, Must("a path", _path)]
+Existing = Annotated[Any, Must("an existing file or folder", _existing)]
+Folder = Annotated[Any, Must("a folder that can be written", _folder)]
+Source = Annotated[Any, Must("an existing folder, image, .csv or .json", _existing)]
+Encoder = Annotated[Any, Must("an existing file, torchscript:FILE or hf://OWNER/NAME@VERSION", _encoder)]
+Pattern = Annotated[Any, Must(r"a regular expression with a group for the patient, such as '(sub-\d+)'", _pattern)]
+Axis = Annotated[Any, Must("0, 1, 2, sagittal, coronal or axial", _axis)]
+Device = Annotated[Any, Must("cpu, cuda, cuda:N or mps", _device)]
+Text = Annotated[str, Must("text")]
+Flag = Annotated[bool, Must("true or false")]
+Whole = Annotated[int, Ge(0), Must("an integer >= 0")]
+Count = Annotated[int, Ge(1), Must("an integer >= 1")]
+Rate = Annotated[float, Gt(0), Lt(1), Must("a number between 0 and 1")]
+Range = Annotated[
+    tuple[Annotated[float, Ge(0)], Annotated[float, Le(1)]],
+    Must("two shares with 0 <= start < stop <= 1, such as 0.25,0.75", _rising),
+]
+Degrees = Annotated[tuple[int | float, ...], MinLen(1), Must("degrees, such as 0,-12,12", list)]
+Correction = Annotated[Literal["bh", "by"], Must("bh or by")]
+Score = Annotated[Literal["combined", "verified", "deepssim", "mi"], Must("combined, verified, deepssim or mi")]
+Runtime = Annotated[Literal["torch", "onnx"], Must("torch or onnx")]

@@ -1,0 +1,145 @@
+"""The settings of an audit: names, types, choices and defaults in one place, for the command, Python, reviews and trainings alike."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from doppelscan.arguments import (
+    Axis,
+    Correction,
+    Count,
+    Degrees,
+    Device,
+    Encoder,
+    Flag,
+    Folder,
+    Pattern,
+    Range,
+    Rate,
+    Runtime,
+    Score,
+    Source,
+    Whole,
+    checked,
+    meant,
+    parameters,
+)
+from doppelscan.errors import InputError
+from doppelscan.locations import audit_root
+
+__all__ = ["AuditSettings", "audit_overrides", "audit_settings", "overridable"]
+
+# Where the setting has another name than in configs/audit.json.
+IDS = {
+    "training": "training_dir",
+    "synthetic": "synthetic_dir",
+    "holdout": "holdout_dir",
+    "output": "output_dir",
+    "store": "store_dir",
+    "encoder": "ckpt_path",
+}
+NAMES = {name: setting for setting, name in IDS.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditSettings:
+    """Settings of an audit, each made what its type says; None leaves what configs/audit.json has.
+
+    Args:
+        training: the images that the model was trained on; .csv with a column path, .json a MONAI data list.
+        synthetic: the images that the model made.
+        output: folder for scores.csv, control.csv, summary.json and report.html.
+        holdout: real images of other patients of the same kind, the control; without it the control comes from the training set.
+        store: folder of the embeddings, shared between audits; by default in the output folder.
+        patient_pattern: what in the name of a file is its patient.
+        slice_axis: axis of volumes that slices are taken along, in RAS+ orientation.
+        slice_range: first and last slice, as shares of the axis.
+        slice_step: every n-th slice; by default at most 16 slices a volume.
+        channel: which volume of 4D files.
+        fdr: false discovery rate of the flags.
+        correction: Benjamini-Hochberg, or Benjamini-Yekutieli.
+        score: what ranks the images and is calibrated.
+        candidates: training images that are verified for each image.
+        rotations: rotations in which an image is looked for.
+        control_size: images that a control from the training set holds at most.
+        redact: leave pictures, paths and patients out of everything that is written.
+        gate: exit status 3 when memorization was found, 4 when the audit cannot conclude.
+        seed: of folds and draws.
+        batch_size: images that are embedded at a time.
+        num_workers: processes that read images; 0 reads in this one.
+        runtime: what runs the encoder.
+        device: where the encoder runs; by default the GPU when there is one.
+        encoder: other weights or another encoder than the one that comes with doppelscan.
+
+    Raises:
+        InputError: one of them is something else, or is not there; one line.
+    """
+
+    training: Source | None = None
+    synthetic: Source | None = None
+    output: Folder = "audit"
+    holdout: Source | None = None
+    store: Folder | None = None
+    patient_pattern: Pattern | None = None
+    slice_axis: Axis = 2
+    slice_range: Range = (0.25, 0.75)
+    slice_step: Count | None = None
+    channel: Whole | None = None
+    fdr: Rate = 0.05
+    correction: Correction = "bh"
+    score: Score = "combined"
+    candidates: Count = 20
+    rotations: Degrees = (0, -12, 12)
+    control_size: Count = 300
+    redact: Flag = False
+    gate: Flag = False
+    seed: Whole = 0
+    batch_size: Count = 16
+    num_workers: Whole = 0
+    runtime: Runtime = "torch"
+    device: Device | None = None
+    encoder: Encoder | None = None
+
+    def __post_init__(self) -> None:
+        for name, parameter in parameters(type(self)).items():
+            value = getattr(self, name)
+            if value is not parameter.default:
+                object.__setattr__(self, name, checked(name, parameter.annotation, value))
+
+
+def overridable() -> list[str]:
+    """The ids of configs/audit.json; ``ID::KEY`` reaches into one of them."""
+    return list(json.loads((Path(audit_root()) / "configs" / "audit.json").read_text()))
+
+
+def audit_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``settings`` by their names, each checked and made what its type says; what is None is left out.
+
+    Args:
+        settings: those of :class:`AuditSettings`, by name or by id of configs/audit.json, and other ids such as
+            ``network_def::channels``, whose values are not checked.
+
+    Raises:
+        InputError: a name that is neither, or a value that is wrong.
+    """
+    known = parameters(AuditSettings)
+    given = {NAMES.get(name, name): value for name, value in settings.items() if value is not None}
+    own = {name: value for name, value in given.items() if name in known}
+    others = {name: value for name, value in given.items() if name not in known}
+    ids = overridable()
+    for name in others:
+        first = re.split("::|#", name)[0]
+        if first not in ids:
+            raise InputError(f"There is no setting {name} of an audit; {meant(first, list(known) if first == name else ids)}")
+    made = AuditSettings(**own)
+    return {name: getattr(made, name) for name in own} | others
+
+
+def audit_overrides(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """:func:`audit_settings` by their ids in configs/audit.json, which they override."""
+    return {IDS.get(name, name): value for name, value in audit_settings(settings).items()}

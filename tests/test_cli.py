@@ -1,0 +1,253 @@
+"""The command: every mistake is one line before anything heavy is loaded, every spelling of an option means what it says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from doppelscan import cli
+from doppelscan.arguments import parameters
+from doppelscan.errors import InputError, user_mistake
+from doppelscan.settings import AuditSettings
+
+SETS = ["--training", "training", "--synthetic", "synthetic", "--output", "out"]
+MISTAKES = {
+    "--fdr abc": "'fdr' parameter must be a number between 0 and 1. Got 'abc'",
+    "--fdr 2": "'fdr'",
+    "--fdr": "--fdr needs a value: --fdr FDR.",
+    "--device cuda": "'device' parameter must be cpu, cuda, cuda:N or mps. Got 'cuda', and ",
+    "--device gpu": "'device'",
+    "--seed x": "'seed'",
+    "--redact=maybe": "'redact' parameter must be true or false. Got 'maybe'",
+    "--gate maybe": "'gate' parameter must be true or false",
+    "--candidates 0": "'candidates'",
+    "--score ssim": "'score'",
+    "--correction holm": "'correction'",
+    "--slice-range 3": "'slice_range'",
+    "--slice-axis oblique": "'slice_axis'",
+    "--patient-pattern (x": "'patient_pattern'",
+    "--encoder nowhere.pt": "'nowhere.pt', which does not exist",
+    "--holdout nowhere": "'holdout' parameter must be an existing folder",
+    "--store training/a.png": "'store' parameter must be a folder that can be written",
+    "--hold-out holdout": "no option --hold-out of doppelscan audit; did you mean --holdout?",
+    "--devcie cpu": "did you mean --device?",
+    "--colour red": "no option --colour of doppelscan audit; known are --training, ",
+    "--netwrk_def::channels 3": "no option --netwrk-def::channels",
+    "stray": "doppelscan audit takes no 'stray'",
+}
+LINES = {
+    **{tuple(["audit", *SETS, *said.split()]): words for said, words in MISTAKES.items()},
+    (
+        "audit",
+        "--training",
+        "nowhere",
+        *SETS[2:],
+    ): "'training' parameter must be an existing folder, image, .csv or .json. Got 'nowhere'",
+    ("audit", *SETS[2:]): "doppelscan audit needs --training; see doppelscan audit --help.",
+    ("audit", *SETS[:4]): "doppelscan audit needs --output",
+    ("audit", "--training", *SETS[2:]): "--training needs a value: --training TRAINING.",
+    ("adit", *SETS): "no command adit; did you mean audit?",
+    ("--training", "training"): "doppelscan needs a command, such as doppelscan audit",
+    ("sample", "--outptu", "x"): "no option --outptu of doppelscan sample; did you mean --output?",
+    ("sample", "--output", "x", "--seed", "x"): "'seed'",
+    ("sample",): "doppelscan sample needs --output",
+    ("pack", "a", "b", "--output", "x"): "doppelscan pack takes no 'b'",
+    ("pack", "--output", "x"): "doppelscan pack needs BUNDLE",
+    ("pack", "mi_scorer", "--output", "x", "--weights", "nowhere"): "'weights'",
+    ("verify", "nowhere"): "'bundle' parameter must be an existing file or folder",
+    ("info", "mi_scorer", "--verbose"): "no option --verbose of doppelscan info",
+    ("publish", "mi_scorer", "--repo", "a/b", "--public=perhaps"): "'public' parameter must be true or false",
+    ("quantize", "--model", "nowhere.onnx", "--output", "x"): "'model'",
+    ("checksums", "--weight", "x"): "did you mean --weights?",
+    ("label-app", "--ouput", "x"): "no option --ouput of doppelscan label-app; did you mean --output?",
+}
+HELP = {
+    ("--version",): "0.",
+    ("version",): "0.",
+    (): "COMMANDS",
+    ("--help",): "COMMANDS",
+    ("audit", "--help"): "--holdout=HOLDOUT",
+    ("pack", "-h"): "BUNDLE",
+    ("audit", "--training", "nowhere", "--help"): "--training=TRAINING (required)",
+}
+# Each line in the same fresh process: what is measured is the command, not nine seconds of imports for each.
+SCRIPT = """
+import contextlib, io, json, resource, sys
+from doppelscan.cli import main
+
+def cpu():
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+rows = []
+for line in json.loads(sys.stdin.read()):
+    sys.argv = ["doppelscan", *line]
+    out, err, before = io.StringIO(), io.StringIO(), cpu()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+            status = 0
+        except SystemExit as end:
+            status = end.code
+    rows.append([status, out.getvalue(), err.getvalue(), cpu() - before])
+heavy = sorted({"torch", "monai", "numpy"} & set(sys.modules))
+print(json.dumps({"rows": rows, "heavy": heavy, "cpu": cpu()}))
+"""
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory) -> dict:
+    """What the command said to each line, in a folder with the three sets."""
+    place = tmp_path_factory.mktemp("cli")
+    for name in ("training", "synthetic", "holdout"):
+        (place / name).mkdir()
+        (place / name / "a.png").touch()
+    lines = [*LINES, *HELP]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=place, input=json.dumps(lines), capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert not (place / "out").exists() and not (place / "x").exists()
+    return {**found, "rows": dict(zip(lines, found["rows"], strict=True))}
+
+
+@pytest.mark.parametrize(("line", "words"), LINES.items(), ids=lambda v: " ".join(v)[-40:] if isinstance(v, tuple) else "")
+def test_a_mistake_is_one_line_and_status_2(said, line, words):
+    status, out, err, _ = said["rows"][line]
+    assert status == 2 and out == "", err
+    assert err.startswith("doppelscan: ") and err.count("\n") == 1 and words in err, err
+
+
+def test_mistakes_and_help_load_nothing_heavy_and_take_no_time(said):
+    assert said["heavy"] == []
+    assert said["cpu"] < 2 and max(row[3] for row in said["rows"].values()) < 1
+
+
+def test_help_and_version_are_complete(said):
+    for line, words in HELP.items():
+        status, out, err, _ = said["rows"][line]
+        assert status == 0 and words in out and err == "", line
+    listed = said["rows"][("--help",)][1]
+    assert all(name in listed for name in cli.COMMANDS) and len(cli.COMMANDS) >= 10
+    audit = said["rows"][("audit", "--help")][1]
+    assert all(f"--{name}=" in audit for name in parameters(AuditSettings)) and "between 0 and 1" in audit
+    assert "torchscript:FILE" in audit and "network_def::channels" in audit
+
+
+def call(monkeypatch, *line: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["doppelscan", *line])
+    try:
+        cli.main()
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+@pytest.fixture
+def audited(monkeypatch, tmp_path) -> dict:
+    """What reaches the audit, which is not made."""
+    from doppelscan.workflows import run
+
+    for name in ("training", "synthetic"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    got: dict = {"skipped": []}
+
+    def audit(**settings):
+        got["settings"] = settings
+        conclusion = SimpleNamespace(verdict=SimpleNamespace(value="memorization found"), reason="of the test")
+        summary = {"skipped": [{"set": name, "path": "secret.png", "reason": "of the test"} for name in got["skipped"]]}
+        return SimpleNamespace(conclusion=conclusion, summary=summary, output=tmp_path / "out", exit_status=0)
+
+    monkeypatch.setattr(run, "audit", audit)
+    return got
+
+
+@pytest.mark.parametrize(
+    ("options", "value"),
+    [
+        ("--gate", True),
+        ("--gate --redact", True),
+        ("--gate=true", True),
+        ("--gate=1", True),
+        ("--gate yes", True),
+        ("--nogate", False),
+        ("--no-gate", False),
+        ("--no_gate", False),
+        ("--gate=false", False),
+        ("--gate=False", False),
+        ("--gate=0", False),
+        ("--gate=no", False),
+        ("--gate false", False),
+        ("-g", True),
+    ],
+)
+def test_booleans_on_the_command_line(monkeypatch, audited, options, value):
+    assert call(monkeypatch, "audit", *options.split(), *SETS) == 0
+    assert audited["settings"]["gate"] is value
+
+
+def test_values_arrive_as_they_were_written(monkeypatch, audited, tmp_path):
+    for name in ("1e3", "None", "a,b"):
+        (tmp_path / name).mkdir()
+    line = [
+        "audit",
+        "--training",
+        "1e3",
+        "--synthetic=a,b",
+        "--output",
+        "007",
+        "--patient-pattern",
+        r"(\d+),",
+        "--slice-range",
+        "0,0.5",
+    ]
+    assert (
+        call(monkeypatch, *line, "--fdr=0.1", "--slice_step", "None", "--network_def::channels", "[8,8,8,8]", "--ckpt-path", "None")
+        == 0
+    )
+    assert audited["settings"] == {
+        "training": "1e3", "synthetic": "a,b", "output": "007", "holdout": None, "patient_pattern": r"(\d+),", "slice_range": [0.0, 0.5],
+        "fdr": 0.1, "slice_step": None, "network_def::channels": [8, 8, 8, 8], "ckpt_path": None,
+    }  # fmt: skip
+
+
+def test_images_that_were_left_out_are_counted_by_set_and_not_named(monkeypatch, audited, capsys):
+    audited["skipped"] = ["training", "synthetic", "synthetic"]
+    assert call(monkeypatch, "audit", *SETS) == 0
+    printed = capsys.readouterr().out
+    assert "3 images were left out (training 1, synthetic 2); the reasons are in summary.json." in printed.splitlines()
+    assert "secret" not in printed
+    audited["skipped"] = []
+    assert call(monkeypatch, "audit", *SETS) == 0
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch, tmp_path):
+    from doppelscan.images import sample
+
+    def fails(*args, **kwargs):
+        try:
+            raise InputError("a refusal that was dealt with")
+        except InputError:
+            return {}["a fault while dealing with it"]
+
+    monkeypatch.setattr(sample, "write_sample", fails)
+    with pytest.raises(KeyError, match="a fault while"):
+        call(monkeypatch, "sample", "--output", str(tmp_path / "new"))
+
+
+def test_a_mistake_is_found_in_what_was_raised_from_it():
+    mistake = InputError("one line")
+    try:
+        try:
+            raise mistake
+        except InputError as error:
+            raise RuntimeError("Failed to instantiate") from error
+    except RuntimeError as wrapped:
+        assert user_mistake(wrapped) is mistake
+    assert user_mistake(ValueError("ours")) is None

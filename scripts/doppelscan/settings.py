@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from doppelscan.arguments import (
+    AnyPath,
     Axis,
     Correction,
     Count,
@@ -68,6 +69,7 @@ class AuditSettings:
         rotations: rotations in which an image is looked for.
         control_size: images that a control from the training set holds at most.
         redact: leave pictures, paths and patients out of everything that is written.
+        key: private file that says which pseudonym of a redacted report stands for what.
         gate: exit status 3 when memorization was found, 4 when the audit cannot conclude.
         seed: of folds and draws.
         batch_size: images that are embedded at a time.
@@ -97,6 +99,7 @@ class AuditSettings:
     rotations: Degrees = (0, -12, 12)
     control_size: Count = 300
     redact: Flag = False
+    key: AnyPath | None = None
     gate: Flag = False
     seed: Whole = 0
     batch_size: Count = 16

@@ -9,13 +9,24 @@ from doppelscan.decide import Evidence, Rules, Verdict, conclude, count_kinds
 
 
 def evidence(
-    flagged=0, images=50, controls=100, close=0, control_close=0, patients=20, control_patients=20, p=0.5, kind=None, identical=0
+    flagged=0,
+    images=50,
+    controls=100,
+    close=0,
+    control_close=0,
+    patients=20,
+    control_patients=20,
+    p=0.5,
+    kind=None,
+    identical=0,
+    unlike=0,
 ):
     flags, near, control_near = np.zeros(images, bool), np.zeros(images, bool), np.zeros(controls, bool)
     flags[:flagged], near[:close], control_near[:control_close] = True, True, True
     smallest = 1 / (controls + 1)
     return Evidence(
         np.full(images, p),
+        unlike,
         identical,
         flags,
         near,
@@ -38,6 +49,8 @@ def evidence(
         (evidence(flagged=3, control_patients=4), Verdict.CANNOT, "4 patients"),
         (evidence(controls=10), Verdict.CANNOT, "at least 19 holdout images"),
         (evidence(close=2, p=1 / 101, images=500), Verdict.CANNOT, "would pass as a copy"),
+        (evidence(unlike=50), Verdict.CANNOT, "all 50 synthetic images are unlike"),
+        (evidence(unlike=44), Verdict.NOT_FOUND, "none of 6 synthetic images"),
         (evidence(control_close=20), Verdict.CANNOT, "too close"),
         (evidence(flagged=3, control_close=20), Verdict.CANNOT, "too close"),
         (evidence(flagged=3, identical=1), Verdict.FOUND, ": 3 copies"),

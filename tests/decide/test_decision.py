@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from doppelscan.decide import Decision, Rule, Rules, ScoredControl, ScoredSet, Verdict, decide
 from doppelscan.verify import IdenticalImage, Pose
-from made_records import made_reference, made_score, made_set
+from made_records import made_reference, made_score, made_set, made_summary
 
 
 @pytest.fixture
@@ -18,7 +18,13 @@ def no_pairs(monkeypatch):
     )
 
 
-def decided(identical: Sequence[IdenticalImage | None], controls: int = 100, patients: int = 20, score: float = 0.3) -> Decision:
+def decided(
+    identical: Sequence[IdenticalImage | None],
+    controls: int = 100,
+    patients: int = 20,
+    score: float = 0.3,
+    unlike: list[bool] | None = None,
+) -> Decision:
     images = len(identical)
     training = made_set("training", 20, patients=[f"t{i % patients}" for i in range(20)])
     made, people = made_set("synthetic", images), made_set("control", controls)
@@ -28,7 +34,7 @@ def decided(identical: Sequence[IdenticalImage | None], controls: int = 100, pat
     control = ScoredControl(
         people, tuple(made_score(i, 0.2 + 0.001 * i, match=0, part=0.5, part_match=0) for i in range(controls)), 1.0
     )
-    return decide(synthetic, control, [], identical, None, Rules())
+    return decide(synthetic, control, [], identical, [False] * images if unlike is None else unlike, None, Rules())
 
 
 SAME = IdenticalImage(7, 5, True, 0.9995)
@@ -61,3 +67,10 @@ def test_what_registration_measured_of_the_same_pair_is_kept(no_pairs):
     same = IdenticalImage(0, 0, False, 0.9985)
     assert decided([same]).images[0].scored.ssim == 0.9985, "the pair that was measured agreed by 0.3 only"
     assert decided([same], score=0.999).images[0].scored.ssim == 0.999
+
+
+def test_images_of_another_domain_are_counted_and_the_shares_speak_of_the_others(no_pairs):
+    decision = decided([SAME, *[None] * 9], unlike=[True, True, True, *[False] * 7])
+    assert decision.unlike == 2 and decision.flagged.total == 8, "a flagged image is never of another domain"
+    note = made_summary(decision).notes[0]
+    assert note.startswith("2 of 10 synthetic images are unlike the training set") and note.endswith("speak of the other 8.")

@@ -16,7 +16,8 @@ import doppelscan
 import numpy as np
 import pytest
 import torch
-from doppelscan.report import SCORE_COLUMNS
+from doppelscan.errors import InputError
+from doppelscan.report import FILES, SCORE_COLUMNS
 from made_files import save_png
 from PIL import Image
 from warm import run_warm
@@ -222,14 +223,34 @@ def test_volumes_are_rolled_up_and_patients_exposed(tmp_path):
     assert "#slice=" in result.scores[0]["image"]
 
 
-def test_redacted_files_name_nobody(folders, tmp_path):
-    result = doppelscan.audit(**folders, output=tmp_path / "out", redact=True)
-    written = "".join(
-        (tmp_path / "out" / f).read_text() for f in ("scores.csv", "control.csv", "volumes.csv", "report.html", "summary.json")
-    )
-    for word in ("p03", "copy.png", "novel", str(tmp_path), "data:image"):
+def test_nothing_in_a_redacted_folder_names_anybody_and_a_key_tells_who_is_who(folders, tmp_path):
+    broken = folders["synthetic"] / "anna_broken.png"
+    broken.write_bytes(b"\x89PNG cut short")
+    result = doppelscan.audit(**folders, output=tmp_path / "out", redact=True, key=tmp_path / "key.csv")
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert {path.name for path in files} == set(FILES), "the store lies elsewhere"
+    written = "".join(path.read_text() for path in files)
+    for word in ("p03", "copy.png", "novel", "anna", str(tmp_path), "data:image"):
         assert word not in written
-    assert len({r["match"] for r in result.scores}) <= 10 and result.summary["settings"]["redact"]
+    assert len(result.summary["skipped"]) == 1 and result.summary["settings"]["redact"]
+    known = {row["pseudonym"]: names(row["name"]) for row in read(tmp_path / "key.csv")}
+    assert {known[row["image"]] for row in result.scores} == {"copy.png", "novel10.png", "novel11.png", "novel12.png"}
+    assert list((tmp_path / "out-store").glob("*/*.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"redact": True, "store": "out/store"}, "outside of the output folder"),
+        ({"redact": True, "key": "out/key.csv"}, "outside of the output folder"),
+        ({"redact": True, "output": "."}, "new or empty folder"),
+        ({"key": "key.csv"}, "must come with --redact"),
+    ],
+)
+def test_a_folder_that_would_name_somebody_is_not_called_redacted(folders, tmp_path, monkeypatch, settings, words):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=words):
+        doppelscan.audit(**{**folders, "output": "out", **settings})
 
 
 @pytest.mark.parametrize("gate", [True, False])

@@ -3,6 +3,7 @@
 from doppelscan.decide.conclusion import Conclusion, Evidence, Verdict, conclude, count_kinds
 from doppelscan.decide.control import ControlScorer, ScoredControl, same_kind, without_leaks
 from doppelscan.decide.decision import AuditedImage, Decision, decide
+from doppelscan.decide.domain import other_modalities, unlike_training
 from doppelscan.decide.findings import KINDS, Finding, NearDuplicate, PairEvidence, explain, kind_of, near_duplicates
 from doppelscan.decide.flags import Flag, Reason, Rule, control_as_close, flag
 from doppelscan.decide.reference import FittedReference, ScoredSet
@@ -43,9 +44,11 @@ __all__ = [
     "flag",
     "kind_of",
     "near_duplicates",
+    "other_modalities",
     "same_kind",
     "score_images",
     "summarize",
+    "unlike_training",
     "verified_score",
     "without_leaks",
 ]

@@ -35,6 +35,7 @@ class Evidence:
 
     Attributes:
         p_values: float [M] of the synthetic images.
+        unlike: number of synthetic images that are of another domain than the training set and not flagged.
         identical: number of synthetic images that hold the pixels of a training image.
         flagged: bool [M], a finding at the false discovery rate or far beyond every control image.
         close: bool [M], the verified pair agrees as copies do.
@@ -47,6 +48,7 @@ class Evidence:
     """
 
     p_values: np.ndarray
+    unlike: int
     identical: int
     flagged: np.ndarray
     close: np.ndarray
@@ -69,7 +71,11 @@ def conclude(evidence: Evidence, rules: Rules) -> Conclusion:
 
 def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
     e = evidence
-    images, controls = len(e.p_values), len(e.control_close)
+    images, controls = len(e.p_values) - e.unlike, len(e.control_close)
+    if not images:
+        return _cannot(
+            f"all {len(e.p_values)} synthetic images are unlike the training set (another modality, plane or preparation, or noise)"
+        )
     if e.training_patients < rules.smallest_patients:
         return _cannot(
             f"the training set holds {_count(e.training_patients, 'patient')} and at least {rules.smallest_patients} are needed to tell a copy "

@@ -35,6 +35,7 @@ class AuditedImage:
         flag: p-values, q-values, and why it is flagged.
         finding: what it is, or None when it is not flagged.
         second_match: the second source of a blend, or None.
+        unlike: it is of another domain than the training set, see :func:`~doppelscan.decide.unlike_training`; never a flagged one.
     """
 
     record: ImageRecord
@@ -45,6 +46,7 @@ class AuditedImage:
     flag: Flag
     finding: Finding | None = None
     second_match: ImageRecord | None = None
+    unlike: bool = False
 
     @property
     def of_region(self) -> bool:
@@ -95,8 +97,13 @@ class Decision:
 
     @property
     def flagged(self) -> Share:
-        """Share of the synthetic images that is flagged."""
-        return wilson(sum(one.finding is not None for one in self.images), len(self.images))
+        """Share of the synthetic images that is flagged, of those that are like the training set."""
+        return wilson(sum(one.finding is not None for one in self.images), len(self.images) - self.unlike)
+
+    @property
+    def unlike(self) -> int:
+        """Number of synthetic images of another domain than the training set."""
+        return sum(one.unlike for one in self.images)
 
     @property
     def flagged_control(self) -> Share:
@@ -114,6 +121,7 @@ def decide(
     control: ScoredControl,
     near_duplicates: Sequence[NearDuplicate],
     identical: Sequence[IdenticalImage | None],
+    unlike: Sequence[bool] | np.ndarray,
     same_kind: TwoSampleResult | None,
     rules: Rules,
     seed: int = 0,
@@ -125,6 +133,7 @@ def decide(
         control: scored as the synthetic set is.
         near_duplicates: of the training set; those of the control are added.
         identical: the training image of the same pixels, or None, of each synthetic image.
+        unlike: of each synthetic image, whether it is of another domain than the training set.
         same_kind: training against holdout, or None.
         rules: thresholds.
         seed: of the order of ties.
@@ -139,9 +148,11 @@ def decide(
         for said, same in zip(flag(scored, strangers, null, part_null, rules), identical, strict=True)
     ]
     findings = _findings(synthetic, flags, rules)
+    apart = [bool(away) and finding is None for away, finding in zip(unlike, findings, strict=True)]
     conclusion = conclude(
         Evidence(
             np.array([f.p_value for f in flags]),
+            sum(apart),
             sum(one is not None for one in identical),
             np.array([f.reason is not None for f in flags]),
             np.array([s.verified >= rules.close_pair for s in scored]),
@@ -159,8 +170,8 @@ def decide(
     return Decision(
         synthetic,
         control,
-        _audited(synthetic.images, synthetic.training, scored, flags, findings),
-        _audited(control.images, synthetic.training, strangers, among, [None] * len(strangers)),
+        _audited(synthetic.images, synthetic.training, scored, flags, findings, apart),
+        _audited(control.images, synthetic.training, strangers, among, [None] * len(strangers), [False] * len(strangers)),
         null,
         control_as_close(scored, flags, strangers, rules),
         (*control.doubles, *near_duplicates),
@@ -218,6 +229,7 @@ def _audited(
     scored: Sequence[ScoredImage],
     flags: Sequence[Flag],
     findings: Sequence[Finding | None],
+    apart: Sequence[bool],
 ) -> tuple[AuditedImage, ...]:
     shapes = images.native_shapes([s.row for s in scored]) if scored else np.zeros((0, 2), int)
     return tuple(
@@ -230,6 +242,7 @@ def _audited(
             flag=said,
             finding=finding,
             second_match=None if finding is None or finding.second_match is None else training.records[finding.second_match],
+            unlike=away,
         )
-        for one, shape, said, finding in zip(scored, shapes, flags, findings, strict=True)
+        for one, shape, said, finding, away in zip(scored, shapes, flags, findings, apart, strict=True)
     )

@@ -25,6 +25,7 @@ class ImageCounts:
     training_patients: int
     control_patients: int
     skipped: int
+    unlike: int
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ def summarize(
             training_patients=len(set(decision.training.patients)),
             control_patients=len(null.by_patient) if decision.control else 0,
             skipped=len(skipped),
+            unlike=decision.unlike,
         ),
         flagged=decision.flagged,
         flagged_control=decision.flagged_control,
@@ -139,7 +141,7 @@ def summarize(
         control=decision.control_set.words,
         control_against_training=None if alike is None else {"auc": alike.auc, "p_value": alike.p_value},
         patient_source=patient_source,
-        notes=notes,
+        notes=[*_domain_notes(decision), *notes],
         skipped=skipped,
         settings=settings,
         rules=rules,
@@ -147,6 +149,16 @@ def summarize(
         versions=versions,
         seconds=seconds,
     )
+
+
+def _domain_notes(decision: Decision) -> list[str]:
+    total = len(decision.images)
+    if not decision.unlike:
+        return []
+    return [
+        f"{decision.unlike} of {total} synthetic images are unlike the training set (another modality, plane or preparation, or noise): the "
+        f"shares speak of the other {total - decision.unlike}."
+    ]
 
 
 def _trend(decision: Decision) -> dict[str, object] | None:

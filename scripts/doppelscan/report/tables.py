@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import math
@@ -19,7 +18,7 @@ from doppelscan.deepssim import verdict
 from doppelscan.images import ImageRecord
 
 __all__ = [
-    "SCORE_COLUMNS", "Row", "exposure_rows", "patient_rows", "pseudonym", "score_rows", "to_csv", "to_json", "volume_rows", "write_atomic",
+    "SCORE_COLUMNS", "Row", "exposure_rows", "patient_rows", "score_rows", "to_csv", "to_json", "volume_rows", "write_atomic",
 ]  # fmt: skip
 
 Row = dict[str, str | float | int | bool]
@@ -29,7 +28,7 @@ SCORE_COLUMNS = (
     "image", "patient", "match", "match_patient", "pose", "score", "deepssim", "embedding", "similarity", "mi", "oni",
     "consensus", "ssim", "p_value", "q_value", "verdict", "flagged",
     "finding", "detail", "agreement", "share", "explained", "second_match", "second_share",
-    "part", "part_match", "part_share", "part_p_value", "part_q_value", "reason",
+    "part", "part_match", "part_share", "part_p_value", "part_q_value", "reason", "unlike",
 )  # fmt: skip
 
 
@@ -58,11 +57,6 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def pseudonym(identifier: str, salt: bytes) -> str:
-    """A name that stands for ``identifier`` in one redacted report; the salt is random and not kept."""
-    return hashlib.blake2b(identifier.encode(), key=salt, digest_size=6).hexdigest()
 
 
 def _number(value: object) -> str:
@@ -120,6 +114,7 @@ def _score_row(one: AuditedImage) -> Row:
         "part_share": scored.part_share,
         "part_p_value": said.part_p_value,
         "part_q_value": said.part_q_value,
+        "unlike": one.unlike,
         "reason": "" if said.reason is None else said.reason.words,
     }
 

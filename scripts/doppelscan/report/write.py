@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from doppelscan.decide import KINDS, AuditSummary, Decision, ScoredImage
 from doppelscan.errors import ReportError
 from doppelscan.report.page import render_page
+from doppelscan.report.redaction import Pseudonyms
 from doppelscan.report.tables import (
     SCORE_COLUMNS,
     Row,
     exposure_rows,
     patient_rows,
-    pseudonym,
     score_rows,
     to_csv,
     volume_rows,
@@ -24,9 +22,10 @@ from doppelscan.report.tables import (
 )
 from doppelscan.verify import AlignedPair
 
-__all__ = ["write_report"]
+__all__ = ["FILES", "write_report"]
 
-IDENTIFYING = ("image", "patient", "match", "match_patient", "volume", "second_match", "part_match")
+FILES = ("scores.csv", "control.csv", "volumes.csv", "patients.csv", "exposure.csv", "summary.json", "report.html")
+
 VOLUME_COLUMNS = ("volume", "patient", "images", "flagged_images", "match_patient", "match", "score", "p_value", "verdict")
 EXPOSURE_COLUMNS = (
     "patient", "flagged_images", *KINDS, "training_images", "highest_score", "smallest_p_value",
@@ -39,11 +38,13 @@ def write_report(
     summary: AuditSummary,
     redact: bool,
     pair: Callable[[ScoredImage], AlignedPair] | None = None,
+    key: Path | None = None,
 ) -> list[Row]:
     """Write scores.csv, control.csv, volumes.csv, patients.csv, exposure.csv, summary.json and report.html to ``output``.
 
     With ``redact`` every path and patient is replaced by a pseudonym that is new in each report, and the page has no pictures. ``pair`` gives
-    the :class:`~doppelscan.verify.AlignedPair` of a scored image, for its pictures; None leaves out what needs one.
+    the :class:`~doppelscan.verify.AlignedPair` of a scored image, for its pictures; None leaves out what needs one. ``key`` is a file, outside of
+    ``output``, that says which pseudonym stands for what.
 
     Returns:
         the rows of scores.csv as they were written.
@@ -54,11 +55,13 @@ def write_report(
     rows, control = score_rows(decision.images), score_rows(decision.control)
     volumes, patients, exposure = volume_rows(decision), patient_rows(decision), exposure_rows(decision)
     if redact:
-        salt = secrets.token_bytes(16)
+        names = Pseudonyms()
         rows, control, volumes, patients, exposure = (
-            [_redacted(row, salt) for row in part] for part in (rows, control, volumes, patients, exposure)
+            [names.row(row) for row in part] for part in (rows, control, volumes, patients, exposure)
         )
-        summary = _redacted_summary(summary, salt)
+        summary = names.summary(summary)
+        if key is not None:
+            names.write_key(key)
     files = {
         "scores.csv": to_csv(SCORE_COLUMNS, rows),
         "control.csv": to_csv(SCORE_COLUMNS, control),
@@ -76,18 +79,3 @@ def write_report(
                 f"{name} cannot be written to {str(output)!r}: {error.strerror}; free space or pass another --output."
             ) from error
     return rows
-
-
-def _redacted(row: Row, salt: bytes) -> Row:
-    return {key: pseudonym(str(value), salt) if key in IDENTIFYING and value else value for key, value in row.items()}
-
-
-def _redacted_summary(summary: AuditSummary, salt: bytes) -> AuditSummary:
-    def hidden(record, *names: str):
-        return replace(record, **{name: pseudonym(getattr(record, name), salt) for name in names})
-
-    return replace(
-        summary,
-        skipped=[hidden(one, "path") for one in summary.skipped],
-        near_duplicates=[hidden(one, "image", "patient", "match", "match_patient") for one in summary.near_duplicates],
-    )

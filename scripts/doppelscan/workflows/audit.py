@@ -26,6 +26,7 @@ from doppelscan.decide import (
     near_duplicates,
     same_kind,
     summarize,
+    unlike_training,
     without_leaks,
 )
 from doppelscan.deepssim import encoder_file, file_sha256
@@ -33,7 +34,7 @@ from doppelscan.errors import InputError
 from doppelscan.images import ImageSet, SkippedImage
 from doppelscan.memorization import spread_over_patients
 from doppelscan.progress import StageClock
-from doppelscan.report import write_report
+from doppelscan.report import FILES, write_report
 from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, StoredThumbnails, fingerprint
 from doppelscan.verify import IdenticalPixels, Registration
 from doppelscan.version import __version__
@@ -78,7 +79,9 @@ class Audit:
         rules: thresholds of the decision, see :class:`~doppelscan.decide.Rules`.
         candidates: training images that are verified for each image.
         control_size: images that a control from the training set, or a holdout with what it is topped up with, holds at most.
-        redact: leave pictures, paths and patients out of everything that is written.
+        redact: leave pictures, paths and patients out of everything that is written to ``output``; the store then lies elsewhere, by default
+            beside it.
+        key: file outside of ``output`` that says which pseudonym of a redacted report stands for what; None keeps none.
         gate: let :attr:`AuditResult.exit_status` tell the conclusion.
         seed: of folds and draws.
     """
@@ -98,6 +101,7 @@ class Audit:
         candidates: int = 20,
         control_size: int = 300,
         redact: bool = False,
+        key: str | os.PathLike | None = None,
         gate: bool = False,
         seed: int = 0,
     ) -> None:
@@ -113,12 +117,39 @@ class Audit:
         self.weights_sha256 = file_sha256(encoder_file(weights)) if weights else "none"
         self.rules, self.candidates, self.control_size = rules or Rules(), candidates, control_size
         self.redact, self.gate, self.seed = redact, gate, seed
-        self.store = Path(store) if store else self.output / "store"
+        self.key = None if key is None else Path(key)
+        place = self.output.resolve()
+        beside = place.with_name(place.name + "-store")
+        self.store = Path(store) if store else beside if redact else self.output / "store"
+        self._refuse_to_redact_beside_patients()
         self._make_output()
 
     def _like_synthetic(self, source: str | os.PathLike, name: str) -> RecordDataset:
         """The other sets are read with the choices of the synthetic one, so that all three are prepared alike."""
         return self.synthetic.with_source(source, name)
+
+    def _refuse_to_redact_beside_patients(self) -> None:
+        """A redacted report is handed on as a folder: nothing in it may name anybody."""
+        if not self.redact:
+            if self.key is not None:
+                raise InputError(
+                    f"The 'key' parameter must come with --redact. Got {str(self.key)!r} for a report that names everybody."
+                )
+            return
+        inside = self.output.resolve()
+        for name, path in (("store", self.store), ("key", self.key)):
+            if path is not None and inside in (path.resolve(), *path.resolve().parents):
+                raise InputError(
+                    f"The '{name}' parameter must lie outside of the output folder of a redacted report, which is handed on. Got {str(path)!r}; "
+                    f"pass another --{name}."
+                )
+        own = {*FILES, ".doppelscan-write-test"}
+        others = sorted(one.name for one in self.output.iterdir() if one.name not in own) if self.output.is_dir() else []
+        if others:
+            raise InputError(
+                f"The 'output' parameter must be a new or empty folder, or an earlier report, for a redacted report. Got {str(self.output)!r}, "
+                f"which holds {len(others)} other files or folders such as {others[0]!r}; pass another --output."
+            )
 
     def _make_output(self) -> None:
         try:
@@ -154,11 +185,12 @@ class Audit:
             control = control.without_near_duplicates(training, self.rules)
         with clock.stage("decide"):
             alike = None if holdout is None else same_kind(training, holdout)
-            decision = decide(synthetic, control, twice, identical, alike, self.rules, self.seed)
+            apart = unlike_training(images, reference, self.rules, holdout)
+            decision = decide(synthetic, control, twice, identical, apart, alike, self.rules, self.seed)
         notes = [*leaks, *self._index_notes(reference.search), *control.notes, *self._patient_notes()]
         summary = self._summary(decision, notes, clock)
         with clock.stage("report"):
-            written = write_report(self.output, decision, summary, self.redact, synthetic.pair)
+            written = write_report(self.output, decision, summary, self.redact, synthetic.pair, self.key)
         status = GATE_STATUS[decision.conclusion.verdict.value] if self.gate else 0
         return AuditResult(decision.conclusion, summary.as_dict(), written, self.output, status)
 

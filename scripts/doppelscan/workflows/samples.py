@@ -45,7 +45,8 @@ class SampleAudit:
         samples: called with the engine; gives the current samples, float or integer [N, 1, H, W] or [N, H, W], or [N, 1, X, Y, Z] for volumes,
             as a tensor or array in any range. What it draws is not missing in the training: the generators of PyTorch, NumPy and Python are set back. In
             distributed training only the first process calls it: sample from the ``module`` of DistributedDataParallel, not from the wrapper.
-        output: folder; each audit is written to ``epoch_0010`` and so on, with its samples and its report. Holds patient data.
+        output: folder; each audit is written to ``epoch_0010`` and so on, with its samples and its report (in ``report`` where it is redacted). Holds
+            patient data.
         holdout: real images of other patients, the control.
         every: epochs between audits.
         log_dir: folder of a TensorBoard log; None writes none.
@@ -95,7 +96,9 @@ class SampleAudit:
         epoch = engine.state.epoch
         folder = self.output / f"epoch_{epoch:04d}"
         self._sample(engine, folder / "samples")
-        summary = self._audit(folder)
+        # A redacted report is handed on as a folder: the samples are not in it.
+        report = folder / "report" if self.settings.get("redact") else folder
+        summary = self._audit(folder, report)
         if summary is None:
             return NOT_AUDITED.clone()
         mi = summary["set_mi"] or {"mean": float("nan"), "max": float("nan")}
@@ -107,7 +110,7 @@ class SampleAudit:
             epoch,
             summary["conclusion"],
             100 * flagged["share"],
-            folder / "report.html",
+            report / "report.html",
         )
         return torch.tensor([1.0, self.stop and summary["conclusion"] == FOUND, *values], dtype=torch.float64)
 
@@ -133,8 +136,8 @@ class SampleAudit:
         for number, one in enumerate(made):
             np.save(folder / f"sample{number:05d}.npy", one)
 
-    def _audit(self, folder: Path) -> dict[str, Any] | None:
-        values = {**self.settings, "synthetic": str(folder / "samples"), "output": str(folder)}
+    def _audit(self, folder: Path, report: Path) -> dict[str, Any] | None:
+        values = {**self.settings, "synthetic": str(folder / "samples"), "output": str(report)}
         arguments = [f"--{name}={value if isinstance(value, str) else repr(value)}" for name, value in values.items()]
         alone = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
         environment = {key: value for key, value in os.environ.items() if key not in alone}
@@ -145,7 +148,7 @@ class SampleAudit:
             lines = done.stderr.strip().splitlines() or ["no message"]
             logger.warning("The samples could not be audited, the training goes on: %s", lines[-1])
             return None
-        return json.loads((folder / "summary.json").read_text())
+        return json.loads((report / "summary.json").read_text())
 
     def _log(self, values: dict[str, float], epoch: int) -> None:
         if self.log_dir is not None:

@@ -119,6 +119,8 @@ def made_decision(flagged: int, total: int | None = None, cohort: np.ndarray | N
         ),
         Control(np.array([s.score for s in strangers])),
         0,
+        0,
+        flagged,
         (
             NearDuplicate(True, people.records[3], source.records[4], 0.8),
             NearDuplicate(False, source.records[5], source.records[6], 0.75),
@@ -132,6 +134,7 @@ def made_summary(decision: Decision, **changed: Any) -> AuditSummary:
     """The summary of a decision, with one image left out and a note that holds markup."""
     given: dict[str, Any] = {
         "patient_source": "column",
+        "people": [],
         "notes": ["A note with <b>markup</b>."],
         "skipped": [LeftOut("synthetic", "synthetic/<bad>.png", "truncated")],
         "settings": {"seed": 0, "candidates": 20},

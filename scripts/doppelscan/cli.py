@@ -36,6 +36,8 @@ class Commands:
 
         result = audit(training=training, synthetic=synthetic, output=output, holdout=holdout, **settings)
         print(f"{result.conclusion.verdict.value}: {result.conclusion.reason}.")
+        for note in result.summary["people"]:
+            print(note)
         left_out = [one["set"] for one in result.summary["skipped"]]
         if left_out:
             sets = ", ".join(f"{name} {left_out.count(name)}" for name in dict.fromkeys(left_out))

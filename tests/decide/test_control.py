@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
-from doppelscan.decide import Rules, ScoredControl, ScoredImage, without_leaks
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+from doppelscan.decide import FittedReference, Rules, ScoredControl, without_leaks
 from doppelscan.images import ImageRecord
 from doppelscan.search import EmbeddedSet
-from doppelscan.verify import Pose
+from doppelscan.verify import IdenticalImage, Pose
+from made_records import made_reference, made_score, made_set
 
 
 def embedded(patients: list[str], keys: list[str]) -> EmbeddedSet:
@@ -14,53 +18,52 @@ def embedded(patients: list[str], keys: list[str]) -> EmbeddedSet:
     return EmbeddedSet(records, keys, store=None, outputs={})
 
 
-def scored(row: int, agreement: float) -> ScoredImage:
-    """An image whose registered pair agrees by ``agreement``, in its fine structure as well."""
-    numbers = dict.fromkeys(
-        ("score", "deepssim", "embedding", "similarity", "mi", "oni", "ssim", "share", "part", "part_share"), 0.0
-    )
-    return ScoredImage(
-        row=row,
-        match=row + 100,
-        pose=Pose(),
-        consensus=0,
-        detail=agreement,
-        agreement=agreement,
-        part_match=0,
-        part_mirrored=False,
-        **numbers,
-    )
-
-
-@pytest.mark.parametrize(("patients_known", "leaks"), [(True, [1, 2]), (False, [2])])
-def test_training_images_and_patients_are_no_control_but_file_names_are_no_patients(patients_known, leaks):
+def test_training_images_by_bytes_or_pixels_and_training_patients_are_no_control():
     training = embedded(["anna", "ben"], ["k1", "k2"])
-    control = embedded(["carl", "anna", "dora", "emil"], ["k3", "k4", "k2", "k5"])
-    kept, found = without_leaks(control, training, patients_known)
-    assert found == leaks and sorted(kept + found) == [0, 1, 2, 3]
+    control = embedded(["carl", "anna", "dora", "emil", "fred"], ["k3", "k4", "k2", "k5", "k6"])
+    same = IdenticalImage(0, 4, False, 0.999)
+    kept, found = without_leaks(control, training, [None, None, None, same, None])
+    assert found == [1, 2, 3] and kept == [0, 4]
 
 
-@pytest.fixture
-def training() -> EmbeddedSet:
-    return embedded([f"t{i}" for i in range(200)], [f"t{i}" for i in range(200)])
+class Pairs:
+    """Stands for the registration: how much of the fine structure each pair explains, by the pose's shift."""
+
+    def pair(self, query, candidate, pose, *rest) -> SimpleNamespace:
+        return SimpleNamespace(explained=pose.shift_x)
 
 
-def control(high: dict[int, float]) -> ScoredControl:
-    people = embedded([f"p{i}" for i in range(40)], [f"k{i}" for i in range(40)])
-    return ScoredControl(people, tuple(scored(i, high.get(i, 0.4)) for i in range(40)), 1.0, notes=("first",))
+def fitted() -> FittedReference:
+    patches: Any = SimpleNamespace(patches=SimpleNamespace(descriptor=None))
+    registration: Any = Pairs()
+    return replace(made_reference(made_set("training", 40)), search=patches, registration=registration)
 
 
-def test_one_person_in_both_sets_leaves_the_control_and_is_listed(training):
-    kept = control({7: 0.8, 9: 0.9}).without_near_duplicates(training, Rules())
+def control(high: dict[int, tuple[float, float]]) -> ScoredControl:
+    """40 strangers; of some the verified score and what the match explains."""
+    scored = [made_score(i, high.get(i, (0.4, 0))[0], pose=Pose(shift_x=high.get(i, (0.4, 0))[1])) for i in range(40)]
+    return ScoredControl(made_set("control", 40), tuple(scored), 1.0, notes=("first",))
+
+
+def test_a_training_person_in_the_control_is_left_out_and_listed():
+    kept = control({7: (0.8, 0.93), 9: (0.9, 0.95)}).with_doubles_merged(fitted(), Rules())
     assert [s.row for s in kept.scored] == [i for i in range(40) if i not in (7, 9)]
-    assert [(n.control, n.first.id, n.second.id) for n in kept.doubles] == [(True, "9.png", "109.png"), (True, "7.png", "107.png")]
-    assert kept.notes[0] == "first" and kept.notes[1].startswith("2 control images agree")
-    strangers = control({})
-    assert strangers.without_near_duplicates(training, Rules()) == strangers
+    assert [(n.control, n.first.id, n.second.id) for n in kept.doubles] == [
+        (True, "control/9.png", "training/9.png"),
+        (True, "control/7.png", "training/7.png"),
+    ]
+    assert kept.notes[0] == "first" and kept.notes[1].startswith("2 control images are of people of the training set")
 
 
-def test_a_control_that_is_full_of_near_duplicates_is_kept_so_that_the_conclusion_refuses(training):
+def test_look_alikes_that_are_not_shown_to_be_one_person_stay_in_the_control():
+    """Trimmed, they would be missed by the p-values: their like among the synthetic images would be flagged."""
+    given = control({7: (0.8, 0.7)})
+    kept = given.with_doubles_merged(fitted(), Rules())
+    assert kept.scored == given.scored and kept.notes == ("first",) and len(kept.doubles) == len(kept.look_alikes(Rules())) == 1
+
+
+def test_a_control_that_is_full_of_near_duplicates_is_kept_so_that_the_conclusion_refuses():
     """3 of 40 are more than 5 %: leaving them out would make the control look clean."""
-    full = control({0: 0.9, 1: 0.9, 2: 0.9})
-    kept = full.without_near_duplicates(training, Rules())
+    full = control({0: (0.9, 0.95), 1: (0.9, 0.95), 2: (0.9, 0.95)})
+    kept = full.with_doubles_merged(fitted(), Rules())
     assert kept.scored == full.scored and kept.notes == full.notes and len(kept.doubles) == 3

@@ -74,3 +74,24 @@ def test_images_of_another_domain_are_counted_and_the_shares_speak_of_the_others
     assert decision.unlike == 2 and decision.flagged.total == 8, "a flagged image is never of another domain"
     note = made_summary(decision).notes[0]
     assert note.startswith("2 of 10 synthetic images are unlike the training set") and note.endswith("speak of the other 8.")
+
+
+def test_look_alikes_in_the_control_are_told_with_both_numbers_and_the_wider_decides(no_pairs, monkeypatch):
+    """One of 100 control people looks like a training patient: without it 4 images of 500 would be flagged as far beyond the others."""
+    training = made_set("training", 20)
+    images = tuple(made_score(i, 0.85 if i < 4 else 0.2, match=0, part=0.5, part_match=0) for i in range(500))
+    people = [made_score(i, 0.2 + 0.001 * i, match=0, part=0.5, part_match=0) for i in range(99)]
+    control = ScoredControl(made_set("control", 100), (*people, made_score(99, 0.8, match=0, part=0.5, part_match=0)), 1.0)
+    decision = decide(
+        ScoredSet(made_set("synthetic", 500), images, made_reference(training)),
+        control,
+        [],
+        [None] * 500,
+        [False] * 500,
+        None,
+        Rules(),
+    )
+    assert decision.flagged.count == 0 and decision.flagged_without == 4 and decision.look_alikes == 1
+    summary = made_summary(decision)
+    assert summary.look_alikes == {"images": 1, "flagged_with": 0, "flagged_without": 4}
+    assert any("with them 0 synthetic images are flagged, without them 4" in note for note in summary.notes)

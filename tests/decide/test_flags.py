@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from doppelscan.calibrate import Control
-from doppelscan.decide import Flag, Rule, Rules, ScoredImage, control_as_close, flag
+from doppelscan.decide import Flag, Reason, Rule, Rules, ScoredImage, control_as_close, flag, wider
 from doppelscan.errors import InputError
 from made_records import made_score
 
@@ -88,3 +88,22 @@ def test_control_images_as_close_as_the_lowest_flag_are_counted():
 def test_rules_that_do_not_exist_are_one_line(wrong, words):
     with pytest.raises(InputError, match=words):
         Rules(**wrong)
+
+
+def test_of_two_calibrations_the_one_that_claims_less_decides():
+    flagged_one, other = Flag(0.01, 0.02, 0.3, 0.4, Reason(Rule.RATE, 0.02, 0.05)), Flag(0.02, 0.07, 0.2, 0.3)
+    assert wider(flagged_one, other) == Flag(0.02, 0.07, 0.3, 0.4) and wider(other, flagged_one).reason is None
+    assert wider(flagged_one, flagged_one) == flagged_one
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        (Reason(Rule.PIXELS, 0.9995, 0.998), "identical pixels"),
+        (Reason(Rule.RATE, 0.0123, 0.05), "false discovery rate: q 0.0123 <= 0.05"),
+        (Reason(Rule.BEYOND, 0.91, 0.72), "far beyond every control image: verified 0.91 >= 0.72"),
+        (Reason(Rule.REGION_BEYOND, 0.99, 0.8), "region, far beyond every control image: agreement 0.99 >= 0.8"),
+    ],
+)
+def test_a_reason_names_the_rule_and_its_rate(reason, words):
+    assert reason.words == words

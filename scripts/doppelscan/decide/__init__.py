@@ -4,8 +4,9 @@ from doppelscan.decide.conclusion import Conclusion, Evidence, Verdict, conclude
 from doppelscan.decide.control import ControlScorer, ScoredControl, same_kind, without_leaks
 from doppelscan.decide.decision import AuditedImage, Decision, decide
 from doppelscan.decide.domain import other_modalities, unlike_training
-from doppelscan.decide.findings import KINDS, Finding, NearDuplicate, PairEvidence, explain, kind_of, near_duplicates
-from doppelscan.decide.flags import Flag, Reason, Rule, control_as_close, flag
+from doppelscan.decide.findings import KINDS, Finding, NearDuplicate, PairEvidence, explain, kind_of
+from doppelscan.decide.flags import Flag, Reason, Rule, control_as_close, flag, wider
+from doppelscan.decide.people import People, PersonPair, find_people, person_pairs
 from doppelscan.decide.reference import FittedReference, ScoredSet
 from doppelscan.decide.rules import SCORES, Rules
 from doppelscan.decide.scoring import ScoredImage, combined_score, score_images, verified_score
@@ -28,6 +29,8 @@ __all__ = [
     "NearDuplicate",
     "NearDuplicateRow",
     "PairEvidence",
+    "People",
+    "PersonPair",
     "Reason",
     "Rule",
     "Rules",
@@ -41,14 +44,16 @@ __all__ = [
     "count_kinds",
     "decide",
     "explain",
+    "find_people",
     "flag",
     "kind_of",
-    "near_duplicates",
     "other_modalities",
+    "person_pairs",
     "same_kind",
     "score_images",
     "summarize",
     "unlike_training",
     "verified_score",
+    "wider",
     "without_leaks",
 ]

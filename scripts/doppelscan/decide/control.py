@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from doppelscan.calibrate import TwoSampleResult, classifier_two_sample_test
 from doppelscan.decide.findings import NearDuplicate
-from doppelscan.decide.reference import FittedReference
+from doppelscan.decide.reference import FittedReference, ScoredSet
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import ScoredImage
 from doppelscan.images import evenly_chosen
 from doppelscan.memorization import patient_folds, spread_over_patients
 from doppelscan.search import CandidateSearch, EmbeddedSet, StoredThumbnails
+from doppelscan.verify import IdenticalImage
 
 __all__ = ["ControlScorer", "ScoredControl", "same_kind", "without_leaks"]
 
@@ -44,22 +46,32 @@ class ScoredControl:
         """Of each entry of ``scored``."""
         return [self.images.patients[s.row] for s in self.scored]
 
-    def without_near_duplicates(self, training: EmbeddedSet, rules: Rules) -> ScoredControl:
-        """The control without the few that agree with a training image as copies do: a person who is in both spoils the calibration.
+    def look_alikes(self, rules: Rules) -> tuple[ScoredImage, ...]:
+        """Its images that agree with a training image of another patient as copies do."""
+        return tuple(s for s in self.scored if s.verified >= rules.close_pair)
 
-        They are left out when they are at most 5 %; more of them are the rule in these images, and the conclusion refuses.
+    def with_doubles_merged(self, reference: FittedReference, rules: Rules) -> ScoredControl:
+        """The control without images that are of a training person, which no name told.
+
+        Only those are left out whose fine structure a training image explains as slices of one person do. Others that agree so are
+        look-alikes: they are the tail that p-values need, and stay. Of more than a few the images themselves are to be doubted: all
+        stay, and the conclusion refuses.
         """
-        close = [s for s in self.scored if s.verified >= rules.close_pair]
-        doubles = [NearDuplicate(True, self.images.records[s.row], training.records[s.match], s.verified) for s in close]
-        kept = replace(self, doubles=tuple(sorted(doubles, key=lambda n: -n.score)))
-        if not close or len(close) > rules.close_share * len(self.scored):
-            return kept
-        rows = {s.row for s in close}
-        note = (
-            f"{len(close)} control images agree with a training image of another patient as copies do, as when one person is in both; they were "
-            "left out of the control. They are listed under near duplicates."
+        close = self.look_alikes(rules)
+        scored = ScoredSet(self.images, close, reference)
+        doubles = tuple(
+            NearDuplicate(True, self.images.records[s.row], reference.training.records[s.match], s.verified)
+            for s in sorted(close, key=lambda s: -s.verified)
         )
-        return replace(kept, scored=tuple(s for s in self.scored if s.row not in rows), notes=(*self.notes, note))
+        one_person = [s.row for s in close if scored.pair(s).explained >= rules.same_person]
+        kept = replace(self, doubles=doubles)
+        if not one_person or len(close) > rules.close_share * len(self.scored):
+            return kept
+        note = (
+            f"{len(one_person)} control images are of people of the training set, as registration shows: they were left out of the control. They "
+            "are listed under near duplicates."
+        )
+        return replace(kept, scored=tuple(s for s in self.scored if s.row not in one_person), notes=(*self.notes, note))
 
 
 @dataclass(frozen=True)
@@ -132,6 +144,7 @@ class ControlScorer:
                 null_of=whole.index,
                 view_differences=self.reference.view_differences,
                 thumbnails=StoredThumbnails(others),
+                keys=others.keys,
             )
             fold = replace(self.reference, training=others, search=search)
             scored = fold.scored(posed.subset(inside), f"control {number + 1}/{folds}").scored
@@ -139,11 +152,16 @@ class ControlScorer:
         return sorted(results, key=lambda s: s.row), folds / (folds - 1)
 
 
-def without_leaks(control: EmbeddedSet, training: EmbeddedSet, patients_known: bool) -> tuple[list[int], list[int]]:
-    """Rows of ``control`` that are a control, and rows that are training images or of training patients."""
-    same_bytes = set(training.keys)
-    known = set(training.patients) if patients_known else set()
-    leaks = [i for i, key in enumerate(control.keys) if key in same_bytes or control.patients[i] in known]
+def without_leaks(
+    control: EmbeddedSet, training: EmbeddedSet, identical: Sequence[IdenticalImage | None]
+) -> tuple[list[int], list[int]]:
+    """Rows of ``control`` that are a control, and rows that are training images, by their bytes or pixels, or of training patients."""
+    same_bytes, patients = set(training.keys), set(training.patients)
+    leaks = [
+        i
+        for i, (key, patient, same) in enumerate(zip(control.keys, control.patients, identical, strict=True))
+        if key in same_bytes or patient in patients or same is not None
+    ]
     return sorted(set(range(len(control))) - set(leaks)), leaks
 
 

@@ -11,7 +11,7 @@ from doppelscan.calibrate import Control, Share, TwoSampleResult, wilson
 from doppelscan.decide.conclusion import Conclusion, Evidence, conclude
 from doppelscan.decide.control import ScoredControl
 from doppelscan.decide.findings import KINDS, Finding, NearDuplicate, explain, kind_of
-from doppelscan.decide.flags import Flag, Reason, Rule, control_as_close, flag
+from doppelscan.decide.flags import Flag, Reason, Rule, control_as_close, flag, wider
 from doppelscan.decide.reference import ScoredSet
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import ScoredImage, ranking_score
@@ -75,6 +75,8 @@ class Decision:
         control: one entry a control image, with its p-value among the others.
         null: the calibrated control.
         control_as_close: number of control images that score as high as the lowest flagged image.
+        look_alikes: number of control images that agree with a training image as copies do, and are in the control.
+        flagged_without: number of synthetic images that would be flagged if these were left out.
         near_duplicates: real images of two patients that agree as copies do.
         same_kind: training against holdout, or None.
         conclusion: the words.
@@ -86,6 +88,8 @@ class Decision:
     control: tuple[AuditedImage, ...]
     null: Control
     control_as_close: int
+    look_alikes: int
+    flagged_without: int
     near_duplicates: tuple[NearDuplicate, ...]
     same_kind: TwoSampleResult | None
     conclusion: Conclusion
@@ -141,11 +145,15 @@ def decide(
     scored = tuple(_held(one, same, rules) for one, same in zip(synthetic.scored, identical, strict=True))
     synthetic = replace(synthetic, scored=scored)
     strangers, patients = control.scored, control.patients
-    null = Control(np.array([s.score for s in strangers]), patients, control.ratio, seed)
-    part_null = Control(np.array([s.part for s in strangers]), patients, control.ratio, seed)
+    null, by_all = _calibrated(scored, strangers, patients, control.ratio, rules, seed)
+    # Nobody knows whether look-alikes are one person twice: the wider of both calibrations decides.
+    others = [(s, p) for s, p in zip(strangers, patients, strict=True) if s.verified < rules.close_pair]
+    by_others = by_all
+    if len(others) < len(strangers):
+        by_others = _calibrated(scored, [s for s, _ in others], [p for _, p in others], control.ratio, rules, seed)[1]
     flags = [
         said if same is None else replace(said, reason=Reason(Rule.PIXELS, same.correlation, SAME))
-        for said, same in zip(flag(scored, strangers, null, part_null, rules), identical, strict=True)
+        for said, same in zip(map(wider, by_all, by_others), identical, strict=True)
     ]
     findings = _findings(synthetic, flags, rules)
     apart = [bool(away) and finding is None for away, finding in zip(unlike, findings, strict=True)]
@@ -174,10 +182,25 @@ def decide(
         _audited(control.images, synthetic.training, strangers, among, [None] * len(strangers), [False] * len(strangers)),
         null,
         control_as_close(scored, flags, strangers, rules),
+        len(strangers) - len(others),
+        sum(said.reason is not None or same is not None for said, same in zip(by_others, identical, strict=True)),
         (*control.doubles, *near_duplicates),
         same_kind,
         conclusion,
     )
+
+
+def _calibrated(
+    scored: Sequence[ScoredImage],
+    strangers: Sequence[ScoredImage],
+    patients: Sequence[str],
+    ratio: float,
+    rules: Rules,
+    seed: int,
+) -> tuple[Control, list[Flag]]:
+    null = Control(np.array([s.score for s in strangers]), patients, ratio, seed)
+    part_null = Control(np.array([s.part for s in strangers]), patients, ratio, seed)
+    return null, flag(scored, strangers, null, part_null, rules)
 
 
 def _findings(synthetic: ScoredSet, flags: Sequence[Flag], rules: Rules) -> list[Finding | None]:

@@ -1,4 +1,4 @@
-"""Of what kind each finding is: a copy, perhaps only the same patient, a blend, or a part; and people who are there twice."""
+"""Of what kind each finding is: a copy, perhaps only the same patient, a blend, or a part; and real images that agree so."""
 
 from __future__ import annotations
 
@@ -12,21 +12,17 @@ from doppelscan.decide.flags import Reason
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import (
     ScoredImage,
-    StoredPair,
-    registered_pairs,
     side_by_side,
-    verified_score,
 )
 from doppelscan.images import ImageRecord
-from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore
+from doppelscan.search import CandidateSearch, EmbeddedSet
 from doppelscan.verify import Registration, interpolation_loss, second_sources
 
-__all__ = ["KINDS", "Finding", "NearDuplicate", "PairEvidence", "explain", "kind_of", "near_duplicates"]
+__all__ = ["KINDS", "Finding", "NearDuplicate", "PairEvidence", "explain", "kind_of"]
 
 # Of findings, in the order of a report.
 KINDS = ("copy", "blend", "part", "same patient?")
 BLOCK = 64
-PAIRS_CHECKED, ROWS = 40, 256
 
 
 @dataclass(frozen=True)
@@ -153,39 +149,3 @@ class NearDuplicate:
     first: ImageRecord
     second: ImageRecord
     score: float
-
-
-def near_duplicates(
-    training: EmbeddedSet, search: CandidateSearch, registration: Registration, verified: EmbeddingStore, rules: Rules
-) -> list[NearDuplicate]:
-    """Training images of different patients that agree as copies do: one person under two names, or a scan that was exported twice.
-
-    Each image's nearest of another patient by the whitened embedding; the nearest 40 pairs of patients are registered.
-    """
-    assert search.patches is not None
-    patients = np.unique(training.patients, return_inverse=True)[1]
-    embedding = search.embedding
-    best, rows = np.empty(len(embedding), np.float32), np.empty(len(embedding), np.int64)
-    for start in range(0, len(embedding), ROWS):
-        block = slice(start, start + ROWS)
-        similarity = embedding[block] @ embedding.T
-        similarity[patients[block, None] == patients[None]] = -2
-        rows[block], best[block] = similarity.argmax(1), similarity.max(1)
-    chosen: dict[tuple[int, int], tuple[int, int]] = {}
-    for row in np.argsort(-best, kind="stable"):
-        other = int(rows[row])
-        if best[row] > -2 and len(chosen) < PAIRS_CHECKED:
-            first, second = sorted((int(patients[row]), int(patients[other])))
-            chosen.setdefault((first, second), (int(row), other))
-    found = []
-    for row, other in chosen.values():
-        descriptor, poses = search.patches.descriptor, np.array([[0, 4]])
-        key, pairs = registered_pairs(training, row, training, [other], poses, registration, descriptor, verified)
-        if key not in verified:
-            verified.add(key, {"pairs": pairs})
-        pair = StoredPair(*map(float, pairs[0]))
-        score = verified_score(pair.detail, pair.agreement)
-        if score >= rules.close_pair:
-            found.append(NearDuplicate(False, training.records[row], training.records[other], score))
-    verified.flush()
-    return sorted(found, key=lambda n: -n.score)

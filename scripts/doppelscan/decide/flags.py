@@ -12,7 +12,7 @@ from doppelscan.calibrate import Control, q_values
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import ScoredImage
 
-__all__ = ["Flag", "Reason", "Rule", "control_as_close", "flag"]
+__all__ = ["Flag", "Reason", "Rule", "control_as_close", "flag", "wider"]
 
 
 class Rule(str, Enum):
@@ -114,6 +114,17 @@ def _region_beyond(one: ScoredImage, controls: int, highest: float, widest: floa
     large = one.part_share >= max(rules.beyond_share, 2 * widest) and one.part >= max(rules.shared_part, highest)
     left = min(1 - rules.close_part, (1 - highest) / rules.beyond_part)
     return large or (controls >= rules.beyond_control and 1 - one.part <= left)
+
+
+def wider(one: Flag, other: Flag) -> Flag:
+    """Of two calibrations of one image what claims less: the larger probabilities, and flagged by both or not at all."""
+    return Flag(
+        max(one.p_value, other.p_value),
+        max(one.q_value, other.q_value),
+        max(one.part_p_value, other.part_p_value),
+        max(one.part_q_value, other.part_q_value),
+        one.reason if other.reason is not None else None,
+    )
 
 
 def control_as_close(scored: Sequence[ScoredImage], flags: Sequence[Flag], control: Sequence[ScoredImage], rules: Rules) -> int:

@@ -70,9 +70,11 @@ class AuditSummary:
     smallest_p_value: float
     smallest_patient_p_value: float
     effective_control: float
+    look_alikes: Mapping[str, int]
     control: str
     control_against_training: Mapping[str, float] | None
     patient_source: str
+    people: Sequence[str]
     notes: Sequence[str]
     skipped: Sequence[LeftOut]
     settings: Mapping[str, object]
@@ -91,6 +93,7 @@ def summarize(
     rules: Rules,
     *,
     patient_source: str,
+    people: Sequence[str],
     notes: Sequence[str],
     skipped: Sequence[LeftOut],
     settings: Mapping[str, object],
@@ -138,10 +141,16 @@ def summarize(
         smallest_p_value=null.smallest,
         smallest_patient_p_value=null.smallest_of_patient,
         effective_control=round(null.effective_size, 1),
+        look_alikes={
+            "images": decision.look_alikes,
+            "flagged_with": decision.flagged.count,
+            "flagged_without": decision.flagged_without,
+        },
         control=decision.control_set.words,
         control_against_training=None if alike is None else {"auc": alike.auc, "p_value": alike.p_value},
         patient_source=patient_source,
-        notes=[*_domain_notes(decision), *notes],
+        people=people,
+        notes=[*_domain_notes(decision), *_look_alike_notes(decision), *people, *notes],
         skipped=skipped,
         settings=settings,
         rules=rules,
@@ -158,6 +167,16 @@ def _domain_notes(decision: Decision) -> list[str]:
     return [
         f"{decision.unlike} of {total} synthetic images are unlike the training set (another modality, plane or preparation, or noise): the "
         f"shares speak of the other {total - decision.unlike}."
+    ]
+
+
+def _look_alike_notes(decision: Decision) -> list[str]:
+    if not decision.look_alikes:
+        return []
+    flagged, without = decision.flagged.count, decision.flagged_without
+    return [
+        f"{decision.look_alikes} control images agree with a training image of another patient as copies do, and whether that is one person twice is "
+        f"not known: with them {flagged} synthetic images are flagged, without them {without}. The control with them decides."
     ]
 
 

@@ -2,16 +2,30 @@
 
 Geometry is kept or refused, never made up: NIfTI and DICOM volumes are turned to the closest canonical orientation (RAS+);
 a volume whose file carries no geometry keeps its stored axes.
+
+A file may be damaged in any way: all that comes of it is an :class:`~doppelscan.errors.ImageError` with a reason of one line that
+names neither the file nor what its header says of a person.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import io
+import logging
+import math
 import os
+import re
+import stat
+import struct
+import sys
+import threading
 import warnings
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
+from typing import IO, Any
 
 import nibabel as nib
 import numpy as np
@@ -20,7 +34,7 @@ from PIL import Image
 
 from doppelscan.errors import ImageError
 
-__all__ = ["FileHeader", "image_format", "read_header", "read_pixels"]
+__all__ = ["FileHeader", "SliceStack", "image_format", "read_header", "read_pixels", "stack_slices"]
 
 MAGIC = {
     b"\x89PNG": "png",
@@ -29,7 +43,36 @@ MAGIC = {
     b"MM\x00*": "tiff",
     b"\x93NUMPY": "npy",
 }
+GZIP = b"\x1f\x8b"
+# Deflate cannot pack more into a byte (zlib's technical notes), so a header that says more is wrong.
+MOST_INFLATED = 1032
+# JPEG 2000 and JPEG-LS have no such bound; a slice of nothing but air comes to some hundred.
+MOST_COMPRESSED = 4096
 SMALLEST_SIDE = 8
+LARGEST_VALUE = 1e38
+LONGEST_REASON = 160
+QUOTED = re.compile(r"""(?<!\w)b?(['"]).*?\1(?!\w)""")
+# Of a DICOM file, all that is looked at before its pixels.
+DICOM_TAGS = [
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "BitsAllocated",
+    "PhotometricInterpretation",
+    "PatientID",
+    "Modality",
+    "SeriesInstanceUID",
+    "InstanceNumber",
+    "ImageOrientationPatient",
+    "ImagePositionPatient",
+    "PerFrameFunctionalGroupsSequence",
+    "SharedFunctionalGroupsSequence",
+]
+LONG_LENGTH = (b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"UN")
+UNDEFINED_LENGTH = 0xFFFFFFFF
+# nibabel tells what it mends of a header to a logger of its choice.
+SILENT = logging.Logger("doppelscan.silent", logging.CRITICAL + 1)
 
 
 @dataclass(frozen=True)
@@ -38,41 +81,184 @@ class FileHeader:
 
     Attributes:
         format: png, jpeg, tiff, npy, nifti or dicom.
-        shape: (rows, columns) of a 2D image, (x, y, z) of a volume, (x, y, z, t) of a series of volumes; RAS+ for NIfTI, as stored for
-            DICOM.
+        shape: (rows, columns) of a 2D image, (x, y, z) of a volume, (x, y, z, t) of a series of volumes; RAS+ for NIfTI and DICOM.
         patient: DICOM PatientID, else None.
         series: DICOM SeriesInstanceUID, else None.
-        position: DICOM position along the slice normal in mm, else the instance number, else None.
+        modality: DICOM Modality, such as MR, CT, CR or DX, else None.
+        orientation: DICOM ImageOrientationPatient, 6 cosines, when it and the position are there and make sense, else None.
+        origin: DICOM ImagePositionPatient in mm, or None as the orientation.
+        instance: DICOM InstanceNumber, else 0.
+        damage: why the pixels of a DICOM file cannot be whole although its header is (a truncated file), else None.
     """
 
     format: str
     shape: tuple[int, ...]
     patient: str | None = None
     series: str | None = None
-    position: float | None = None
+    modality: str | None = None
+    orientation: tuple[float, ...] | None = None
+    origin: tuple[float, ...] | None = None
+    instance: float = 0.0
+    damage: str | None = None
+
+
+@dataclass(frozen=True)
+class SliceStack:
+    """How slices make a volume.
+
+    Attributes:
+        order: of the slices, from the first to the last of the volume.
+        turn: nibabel's orientation [3, 2] of (columns, rows, slices) in RAS+; None where the files do not say how they lie.
+    """
+
+    order: list[int]
+    turn: np.ndarray | None
+
+    @property
+    def axis(self) -> int:
+        """Axis of the volume along which the slices are stacked."""
+        return 2 if self.turn is None else int(self.turn[2, 0])
+
+    def shape(self, rows: int, columns: int) -> tuple[int, int, int]:
+        """Shape of the volume."""
+        stored = (columns, rows, len(self.order))
+        if self.turn is None:
+            return stored
+        axes = self.turn[:, 0].astype(int).tolist()
+        return stored[axes.index(0)], stored[axes.index(1)], stored[axes.index(2)]
+
+    def volume(self, frames: np.ndarray) -> np.ndarray:
+        """The volume [X, Y, Z] of frames [N, rows, columns], in their order."""
+        stored = frames.transpose(2, 1, 0)
+        if self.turn is None:
+            return stored[:, ::-1]  # rows bottom up, so that a slice is shown as it is stored
+        return nib.orientations.apply_orientation(stored, self.turn)
+
+
+class _Shared:
+    """A context that the first of several threads enters and the last one leaves.
+
+    What is set for the whole process, such as the filters of ``warnings``, would else stay for good where two threads overlap.
+    """
+
+    def __init__(self, context: Callable[[], AbstractContextManager]) -> None:
+        self._context, self._lock, self._inside, self._held = context, threading.Lock(), 0, ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._held.enter_context(self._context())
+            self._inside += 1
+
+    def __exit__(self, *raised: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._held.close()
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Holds back what the libraries warn and log."""
+    loggers = [logging.getLogger(name) for name in ("PIL", "nibabel", "pydicom")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+@contextmanager
+def _stderr_to_nowhere() -> Iterator[None]:
+    """libtiff prints on file descriptor 2 itself, and Pillow does not ask it not to."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # a process without one
+        yield
+        return
+    try:
+        sys.stderr.flush()
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+quiet = _Shared(_silenced)
+quiet_stderr = _Shared(_stderr_to_nowhere)
+
+
+@contextmanager
+def _reasoned(path: str | os.PathLike, doing: str) -> Iterator[None]:
+    """Whatever a library raises at a damaged file becomes an ``ImageError`` that begins with ``doing``.
+
+    Every decoder has errors of its own (zlib.error, struct.error, KeyError, RecursionError, MemoryError ...) and no list of them is
+    complete; a fault of ours would show as the reason too, of every file, not as one file's.
+    """
+    try:
+        with quiet, np.errstate(all="ignore"):
+            yield
+    except ImageError:
+        raise
+    except OSError as error:
+        if error.strerror and error.errno:
+            raise ImageError(f"cannot be opened: {error.strerror}") from error
+        raise ImageError(f"{doing}: {_reason(error, path)}") from error
+    except Exception as error:
+        raise ImageError(f"{doing}: {_reason(error, path)}") from error
+
+
+def _reason(error: BaseException, path: str | os.PathLike) -> str:
+    """One line of ``error`` without the path and without what it cites: a damaged header may cite a name."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    for form in (os.path.abspath(path), os.fspath(path), os.path.basename(path)):
+        text = re.sub(rf"(?<![\w.]){re.escape(str(form))}(?!\w)", "the file", text)
+    text = "".join(c for c in QUOTED.sub("...", text) if c.isprintable())
+    return text[:LONGEST_REASON] or type(error).__name__
 
 
 def image_format(path: str | os.PathLike) -> str | None:
-    """The format that the first bytes of ``path`` show, or None when it is no image that doppelscan reads."""
-    with open(path, "rb") as file:
-        head = file.read(352)
-    if head[128:132] == b"DICM":  # first: a DICOM preamble may hold the magic of a TIFF
-        return "dicom"
-    for magic, name in MAGIC.items():
-        if head.startswith(magic):
-            return name
-    if head[:2] == b"\x1f\x8b":
-        try:
-            with gzip.open(path, "rb") as file:
-                head = file.read(352)
-        except (OSError, EOFError):
-            return "nifti" if str(path).lower().endswith(".nii.gz") else None
-    if head[344:347] in (b"n+1", b"ni1") or head[4:8] in (b"n+2\x00", b"ni2\x00"):
-        return "nifti"
+    """The format that the first bytes of ``path`` show, or None when it is no image that doppelscan reads.
+
+    Raises:
+        ImageError: it is no regular file, or cannot be opened.
+    """
+    with _reasoned(path, "cannot be opened"):
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ImageError("not a regular file")
+        with open(path, "rb") as file:
+            head = file.read(352)
+        if head[128:132] == b"DICM":  # first: a DICOM preamble may hold the magic of a TIFF
+            return "dicom"
+        for magic, name in MAGIC.items():
+            if head.startswith(magic):
+                return name
+        if head.startswith(GZIP):
+            try:
+                with gzip.open(path, "rb") as file:
+                    head = file.read(352)
+            except (OSError, EOFError, zlib.error):
+                return "nifti" if str(path).lower().endswith(".nii.gz") else None
+        if head[344:347] in (b"n+1", b"ni1") or head[4:8] in (b"n+2\x00", b"ni2\x00"):
+            return "nifti"
     return None
 
 
-def _squeeze(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _known_format(path: str | os.PathLike) -> str:
+    kind = image_format(path)
+    if kind is None:
+        raise ImageError("not a PNG, JPEG, TIFF, NPY, NIfTI or DICOM file by its content")
+    return kind
+
+
+def _squeeze(shape: Sequence[int]) -> tuple[int, ...]:
     trimmed = tuple(int(n) for n in shape)
     while len(trimmed) > 2 and trimmed[-1] == 1:
         trimmed = trimmed[:-1]
@@ -86,77 +272,49 @@ def _array_shape(array: np.ndarray) -> tuple[int, ...]:
     return _squeeze(array.shape)
 
 
+def _check_kind(dtype: np.dtype) -> None:
+    if dtype.kind not in "biuf":
+        raise ImageError(f"pixels of type {str(dtype)[:40]}; numbers are read")
+
+
+def _check_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    words = " x ".join(str(n) for n in shape[:6]) + (" ..." if len(shape) > 6 else "")
+    if not 2 <= len(shape) <= 4:
+        raise ImageError(f"{len(shape)} dimensions of shape ({words}); 2 to 4 are read")
+    if min(shape) < 1:
+        raise ImageError(f"no pixels: a shape of {words}")
+    return shape
+
+
 def read_header(path: str | os.PathLike) -> FileHeader:
-    """Read the header of ``path``.
+    """Read the header of ``path``; what it says is checked against the size of the file.
 
     Raises:
-        ImageError: the file is empty, of no known format, or its header is broken.
+        ImageError: the file is empty, of no known format, truncated (but see ``damage``), or its header is broken; nothing else.
     """
-    if os.path.getsize(path) == 0:
-        raise ImageError("the file is empty")
-    kind = image_format(path)
-    if kind is None:
-        raise ImageError("not a PNG, JPEG, TIFF, NPY, NIfTI or DICOM file by its content")
-    try:
-        if kind == "nifti":
-            return FileHeader(kind, _canonical_shape(_load_nifti(path)))
-        if kind == "npy":
-            return FileHeader(kind, _array_shape(np.load(path, mmap_mode="r", allow_pickle=False)))
+    with _reasoned(path, "cannot be opened"):
+        if os.path.getsize(path) == 0:
+            raise ImageError("the file is empty")
+    kind = _known_format(path)
+    with _reasoned(path, f"the {kind} header cannot be read"):
         if kind == "dicom":
-            return _dicom_header(path)
-        with Image.open(path) as image:
-            frames = getattr(image, "n_frames", 1)
-            shape = (image.height, image.width)
-            return FileHeader(kind, (*shape, frames) if frames > 1 and kind == "tiff" else shape)
-    except ImageError:
-        raise
-    except Exception as error:
-        raise ImageError(f"the {kind} header cannot be read: {_first_line(error)}") from error
+            return _read_dicom_header(path)
+        if kind == "nifti":
+            with _opened_nifti(path) as (header, _):
+                shape = _nifti_shape(header)
+        elif kind == "npy":
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            _check_kind(array.dtype)
+            shape = _array_shape(array)
+        else:
+            with _opened_picture(path, kind) as image:
+                frames = getattr(image, "n_frames", 1)
+                shape = (image.height, image.width)
+                shape = (*shape, frames) if frames > 1 and kind == "tiff" else shape
+        return FileHeader(kind, _check_shape(shape))
 
 
-def _load_nifti(path: str | os.PathLike):
-    """NIfTI by content: nibabel goes by the extension, so a file with another one is read from its bytes."""
-    if str(path).lower().endswith((".nii", ".nii.gz")):
-        return nib.load(path)
-    raw = Path(path).read_bytes()
-    raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    kind = nib.Nifti2Image if raw[4:7] in (b"n+2", b"ni2") else nib.Nifti1Image
-    return kind.from_bytes(raw)
-
-
-def _canonical_shape(image) -> tuple[int, ...]:
-    """Shape after reorientation to RAS+, without reading the pixels."""
-    shape = _squeeze(image.shape)
-    if len(shape) < 3:
-        return shape
-    stored_axis = nib.io_orientation(image.affine)[:, 0].astype(int).tolist()
-    return (*(shape[stored_axis.index(axis)] for axis in range(3)), *shape[3:])
-
-
-def _dicom_header(path: str | os.PathLike) -> FileHeader:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        data = pydicom.dcmread(path, stop_before_pixels=True)
-    if "Rows" not in data or "Columns" not in data:
-        raise ImageError("a DICOM object without an image (no Rows and Columns)")
-    frames = int(data.get("NumberOfFrames", 1) or 1)
-    shape = (int(data.Rows), int(data.Columns))
-    patient = str(data.get("PatientID", "") or "").strip() or None
-    position: float | None = None
-    orientation, origin = data.get("ImageOrientationPatient"), data.get("ImagePositionPatient")
-    if orientation is not None and origin is not None:
-        normal = np.cross(np.array(orientation[:3], float), np.array(orientation[3:], float))
-        position = float(normal @ np.array(origin, float))
-    elif data.get("InstanceNumber") is not None:
-        position = float(data.InstanceNumber)
-    return FileHeader("dicom", (*shape, frames) if frames > 1 else shape, patient, str(data.get("SeriesInstanceUID", "")), position)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-
-
-def read_pixels(paths: list[str], channel: int | None = None) -> np.ndarray:
+def read_pixels(paths: Sequence[str], channel: int | None = None) -> np.ndarray:
     """Read one image or volume.
 
     Args:
@@ -164,144 +322,315 @@ def read_pixels(paths: list[str], channel: int | None = None) -> np.ndarray:
         channel: which 3D volume of a 4D file.
 
     Returns:
-        float32 [H, W] (rows from top, columns from left) for an image, or [X, Y, Z] in RAS+ orientation for a volume.
+        float32 [H, W] (rows from top, columns from left) for an image, or [X, Y, Z] in RAS+ orientation for a volume. Where the pixels of
+        one file of a series cannot be read, its slice is NaN and the others are as they are. Values beyond 1e38 are Inf: their
+        differences are no float32.
 
     Raises:
-        ImageError: with the reason.
+        ImageError: with the reason; nothing else.
     """
-    try:
-        kind = image_format(paths[0])
+    kind = _known_format(paths[0])
+    with _reasoned(paths[0], "the pixels cannot be read"):
         if kind == "dicom":
-            array = _read_dicom(paths)
+            array = _read_series(paths) if len(paths) > 1 else _read_dicom(paths[0])
         elif kind == "nifti":
             array = _read_nifti(paths[0], channel)
         elif kind == "npy":
-            array = _grey(np.load(paths[0], allow_pickle=False))
-        elif kind is None:
-            raise ImageError("not a PNG, JPEG, TIFF, NPY, NIfTI or DICOM file by its content")
+            array = _grey(np.load(paths[0], mmap_mode="r", allow_pickle=False))
         else:
-            array = _read_picture(paths[0])
-    except ImageError:
-        raise
-    except Exception as error:
-        raise ImageError(f"the pixels cannot be read: {_first_line(error)}") from error
-    if array.ndim == 4:
-        if channel is None:
-            raise ImageError(f"4D of shape {array.shape} without a choice: pass --channel 0 to {array.shape[3] - 1}")
-        if not 0 <= channel < array.shape[3]:
-            raise ImageError(f"--channel {channel} is outside 0 to {array.shape[3] - 1}")
-        array = array[..., channel]
-    if array.ndim not in (2, 3):
-        raise ImageError(f"{array.ndim} dimensions of shape {array.shape}; 2 or 3 are read")
-    return np.ascontiguousarray(array, dtype=np.float32)
+            array = _read_picture(paths[0], kind)
+        if _check_shape(array.shape) and array.ndim == 4:
+            array = array[..., _chosen(channel, array.shape)]
+        array = np.ascontiguousarray(array, dtype=np.float32)
+        if not (array.min() >= -LARGEST_VALUE and array.max() <= LARGEST_VALUE):
+            array = np.where(np.abs(array) > LARGEST_VALUE, np.float32(np.inf), array)
+        return array
 
 
-def _read_picture(path: str) -> np.ndarray:
-    with Image.open(path) as image:
-        frames = getattr(image, "n_frames", 1)
-        if frames > 1 and image.format == "TIFF":
-            pages = []
-            for frame in range(frames):
-                image.seek(frame)
-                pages.append(_grey(np.asarray(image)))
-            return np.stack(pages, -1)
-        if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "1"):
-            return np.asarray(image.convert("L"), dtype=np.float32)
-        return _grey(np.asarray(image))
+def _chosen(channel: int | None, shape: tuple[int, ...]) -> int:
+    if channel is None:
+        raise ImageError(f"4D of shape {shape} without a choice: pass --channel 0 to {shape[3] - 1}")
+    if not 0 <= channel < shape[3]:
+        raise ImageError(f"--channel {channel} is outside 0 to {shape[3] - 1}")
+    return channel
 
 
 def _grey(array: np.ndarray) -> np.ndarray:
     """Luminance (ITU-R 601) of colour; alpha is dropped, since a mask of opacity is not anatomy."""
-    array = np.asarray(array)
-    if array.dtype.kind not in "biuf":
-        raise ImageError(f"pixels of type {array.dtype}; numbers are read")
-    array = array.astype(np.float32)
-    if array.ndim == 3 and array.shape[-1] == 2 and min(array.shape[:2]) > 4:
-        return array[..., 0]
-    if array.ndim == 3 and array.shape[-1] in (3, 4) and min(array.shape[:2]) > 4:
+    _check_kind(array.dtype)
+    shape = _array_shape(array)
+    array = np.array(array, dtype=np.float32)
+    if len(shape) == 2 and array.ndim == 3 and array.shape[-1] in (3, 4):
         return array[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)
-    return array.reshape(_squeeze(array.shape))
+    return array.reshape(shape)
+
+
+@contextmanager
+def _opened_picture(path: str | os.PathLike, kind: str) -> Iterator[Any]:
+    with quiet_stderr if kind == "tiff" else nullcontext(), Image.open(path, formats=[kind]) as image:
+        most = Image.MAX_IMAGE_PIXELS
+        if most is not None and image.width * image.height > most:
+            raise ImageError(f"{image.height} x {image.width} pixels, more than the {most} of Pillow's MAX_IMAGE_PIXELS")
+        yield image
+
+
+def _read_picture(path: str, kind: str) -> np.ndarray:
+    with _opened_picture(path, kind) as image:
+        frames = getattr(image, "n_frames", 1) if kind == "tiff" else 1
+        pages = []
+        for frame in range(frames):
+            if frames > 1:
+                image.seek(frame)
+            if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "1"):
+                pages.append(np.asarray(image.convert("L"), dtype=np.float32))
+            else:
+                pages.append(_grey(np.asarray(image.getchannel(0) if len(image.getbands()) == 2 else image)))
+        return pages[0] if frames == 1 else np.stack(pages, -1)
+
+
+@contextmanager
+def _opened_nifti(path: str | os.PathLike) -> Iterator[tuple[Any, IO[bytes]]]:
+    """Checked header and open stream of a NIfTI file, gzip or not, whatever its extension.
+
+    Raises:
+        ImageError: voxels that are no numbers, or more of them than the file can hold.
+    """
+    with open(path, "rb") as file:
+        packed = file.read(2) == GZIP
+    with gzip.open(path, "rb") if packed else open(path, "rb") as stream:
+        second = stream.read(8)[4:7] in (b"n+2", b"ni2")
+        stream.seek(0)
+        header = (nib.Nifti2Header if second else nib.Nifti1Header).from_fileobj(stream, check=False)
+        header.check_fix(logger=SILENT, error_level=40)
+        if header["magic"].item().startswith(b"ni"):
+            raise ImageError("the header of a NIfTI pair (.hdr and .img); one .nii file is read")
+        _check_shape(_squeeze(header.get_data_shape()))
+        dtype = header.get_data_dtype()
+        _check_kind(dtype)
+        needed = header.get_data_offset() + math.prod(int(n) for n in header.get_data_shape()) * dtype.itemsize
+        size = os.path.getsize(path)
+        if needed > size * (MOST_INFLATED if packed else 1):
+            raise ImageError(f"truncated: {needed} bytes are needed, {size} are there")
+        yield header, stream
+
+
+def _nifti_turn(header: Any) -> np.ndarray:
+    affine = header.get_best_affine()
+    turn = nib.io_orientation(affine) if np.isfinite(affine).all() else np.full((3, 2), np.nan)
+    if not np.isfinite(turn).all():
+        raise ImageError("the affine of the NIfTI header does not say how the volume lies")
+    return turn
+
+
+def _nifti_shape(header: Any) -> tuple[int, ...]:
+    """Shape after reorientation to RAS+, without reading the pixels."""
+    shape = _squeeze(header.get_data_shape())
+    if len(shape) < 3:
+        return shape
+    axes = _nifti_turn(header)[:, 0].astype(int).tolist()
+    return (*(shape[axes.index(axis)] for axis in range(3)), *shape[3:])
 
 
 def _read_nifti(path: str, channel: int | None) -> np.ndarray:
-    image = _load_nifti(path)
-    shape = _squeeze(image.shape)
-    if len(shape) == 2:
-        # A 2D NIfTI has no through-plane axis to reorient by; rows are shown top down, as for the slices of a volume.
-        return np.rot90(np.asarray(image.dataobj, dtype=np.float32).reshape(shape))
-    if len(shape) == 4 and channel is None:
-        raise ImageError(f"4D of shape {shape} without a choice: pass --channel 0 to {shape[3] - 1}")
-    canonical = nib.as_closest_canonical(image)
-    if len(shape) == 4 and channel is not None and 0 <= channel < shape[3]:
-        return np.asarray(canonical.dataobj[..., channel], dtype=np.float32).reshape(canonical.shape[:3])
-    return np.asarray(canonical.dataobj, dtype=np.float32).reshape(_squeeze(canonical.shape))
-
-
-def _read_dicom(paths: list[str]) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        files = [pydicom.dcmread(path) for path in paths]
-    if len(files) == 1 and int(files[0].get("NumberOfFrames", 1) or 1) == 1:
-        return _dicom_pixels(files[0])
-    if len(files) == 1:
-        frames = _dicom_pixels(files[0])
-        planes, orientation, origins = _frame_geometry(files[0], len(frames))
-        frames = frames[planes]
-    else:
-        shapes = {(int(f.Rows), int(f.Columns)) for f in files}
-        if len(shapes) > 1:
-            raise ImageError(f"the slices of the series differ in size: {sorted(shapes)}")
-        orientation = files[0].get("ImageOrientationPatient")
-        positions = [f.get("ImagePositionPatient") for f in files]
-        if orientation is not None and all(p is not None for p in positions):
-            normal = np.cross(np.array(orientation[:3], float), np.array(orientation[3:], float))
-            order = np.argsort([normal @ np.array(p, float) for p in positions], kind="stable")
-            origins = [np.array(positions[i], float) for i in order]
+    with _opened_nifti(path) as (header, stream):
+        shape = _check_shape(_squeeze(header.get_data_shape()))
+        voxels = nib.arrayproxy.ArrayProxy(stream, header, mmap=False)
+        if len(shape) == 4:
+            array = np.asarray(voxels[:, :, :, _chosen(channel, shape)]).reshape(shape[:3])
         else:
-            orientation, origins = None, None
-            order = np.argsort([float(f.get("InstanceNumber") or 0) for f in files], kind="stable")
-        frames = np.stack([_dicom_pixels(files[i]) for i in order])
-    volume = frames.transpose(2, 1, 0)  # columns, rows, frames
-    if orientation is None or origins is None or np.allclose(origins[0], origins[-1]):
-        return volume[:, ::-1]  # no geometry: rows bottom up, so that a slice is shown as it is stored
-    return _to_ras(volume, np.array(orientation, float), np.array(origins[-1]) - np.array(origins[0]))
+            array = np.asarray(voxels).reshape(shape)
+            if isinstance(stream, gzip.GzipFile):  # to its end, where its checksum is compared
+                while stream.read(1 << 20):
+                    pass
+        if len(shape) == 2:
+            # A 2D NIfTI has no through-plane axis to reorient by; rows are shown top down, as for the slices of a volume.
+            return np.rot90(array)
+        return nib.orientations.apply_orientation(array, _nifti_turn(header))
 
 
-def _to_ras(volume: np.ndarray, orientation: np.ndarray, through: np.ndarray) -> np.ndarray:
-    # DICOM's patient axes are LPS, NIfTI's RAS: the first two change sign.
-    axes = np.stack([orientation[:3], orientation[3:], through / np.linalg.norm(through)], 1)
-    affine = np.eye(4)
-    affine[:3, :3] = np.diag([-1, -1, 1]) @ axes
-    return nib.orientations.apply_orientation(volume, nib.io_orientation(affine))
+def _read_dicom_header(path: str | os.PathLike) -> FileHeader:
+    with open(path, "rb") as file:
+        data = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(DICOM_TAGS))
+        header = _dicom_header(data)
+        return header if (damage := _pixel_damage(file, data)) is None else dataclasses.replace(header, damage=damage)
 
 
-def _dicom_pixels(data: pydicom.Dataset) -> np.ndarray:
-    pixels = data.pixel_array
-    if int(data.get("SamplesPerPixel", 1)) > 1:
+def _frames(data: pydicom.Dataset) -> int:
+    return max(int(data.get("NumberOfFrames", 1) or 1), 1)
+
+
+def _dicom_header(data: pydicom.Dataset) -> FileHeader:
+    if "Rows" not in data or "Columns" not in data:
+        raise ImageError("a DICOM object without an image (no Rows and Columns)")
+    rows, columns, frames = int(data.Rows), int(data.Columns), _frames(data)
+    shape: tuple[int, ...] = (rows, columns) if frames == 1 else _frame_stack(data, frames).shape(rows, columns)
+    orientation, origin = _lie(data.get("ImageOrientationPatient"), data.get("ImagePositionPatient"))
+    return FileHeader(
+        "dicom",
+        _check_shape(shape),
+        patient=_text(data, "PatientID"),
+        series=_text(data, "SeriesInstanceUID"),
+        modality=_text(data, "Modality"),
+        orientation=orientation,
+        origin=origin,
+        instance=next(iter(_numbers(data.get("InstanceNumber"), 1) or ()), 0.0),
+    )
+
+
+def _text(data: pydicom.Dataset, name: str) -> str | None:
+    return str(data.get(name) or "").strip() or None
+
+
+def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
+    """``count`` finite numbers of a DICOM value, or None."""
+    try:
+        found = tuple(float(v) for v in ([value] if isinstance(value, (str, int, float)) else value))
+    except (TypeError, ValueError):
+        return None
+    return found if len(found) == count and all(map(math.isfinite, found)) else None
+
+
+def _lie(orientation: Any, position: Any) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Orientation and position of a slice, or (None, None) where they are not two unit vectors at a right angle and a point."""
+    cosines, origin = _numbers(orientation, 6), _numbers(position, 3)
+    if cosines is None or origin is None:
+        return None, None
+    across, down = np.array(cosines[:3]), np.array(cosines[3:])
+    if not np.allclose([across @ across, down @ down, across @ down], [1, 1, 0], atol=0.05):
+        return None, None
+    return cosines, origin
+
+
+def _stack(orientation: Sequence[float] | None, origins: np.ndarray | None, otherwise: Sequence[float]) -> SliceStack:
+    """Slices of one orientation by their position along the normal; without one, or all at one place, by ``otherwise``."""
+    if orientation is not None and origins is not None:
+        order = np.argsort(origins @ np.cross(orientation[:3], orientation[3:]), kind="stable")
+        through = origins[order[-1]] - origins[order[0]]
+        if not np.allclose(through, 0):
+            # DICOM's patient axes are LPS, NIfTI's RAS: the first two change sign.
+            affine = np.eye(4)
+            axes = np.stack([orientation[:3], orientation[3:], through / np.linalg.norm(through)], 1)
+            affine[:3, :3] = np.diag([-1, -1, 1]) @ axes
+            turn = nib.io_orientation(affine)
+            if np.isfinite(turn).all():
+                return SliceStack(order.tolist(), turn)
+    return SliceStack(np.argsort(otherwise, kind="stable").tolist(), None)
+
+
+def stack_slices(headers: Sequence[FileHeader]) -> SliceStack:
+    """How the files of one DICOM series make a volume: by position, or by instance number where a file has no position."""
+    origins = [h.origin for h in headers if h.origin is not None]
+    placed = np.array(origins) if len(origins) == len(headers) else None
+    return _stack(headers[0].orientation, placed, [h.instance for h in headers])
+
+
+def _frame_stack(data: pydicom.Dataset, frames: int) -> SliceStack:
+    """How the frames of an enhanced multi-frame object make a volume; in stored order when it does not say how they lie."""
+    stored = _stack(None, None, range(frames))
+    per_frame, shared = data.get("PerFrameFunctionalGroupsSequence"), data.get("SharedFunctionalGroupsSequence")
+    if not per_frame or len(per_frame) != frames:
+        return stored
+    try:
+        plane = next(s for s in (*(shared or []), per_frame[0]) if "PlaneOrientationSequence" in s)
+        orientation = plane.PlaneOrientationSequence[0].ImageOrientationPatient
+        places = [_lie(orientation, f.PlanePositionSequence[0].ImagePositionPatient) for f in per_frame]
+    except (AttributeError, StopIteration, IndexError):
+        return stored
+    origins = [origin for _, origin in places if origin is not None]
+    return _stack(places[0][0], np.array(origins) if len(origins) == frames else None, range(frames))
+
+
+def _pixel_damage(file: IO[bytes], data: Any) -> str | None:
+    """Why the pixel data, at which ``file`` stands, cannot be whole; None where it is long enough. Nothing is decoded."""
+    syntax = data.file_meta.get("TransferSyntaxUID")
+    if syntax not in pydicom.uid.AllTransferSyntaxes or syntax.is_deflated:
+        return None
+    order = "<" if syntax.is_little_endian else ">"
+    head = file.read(8)
+    if len(head) < 8 or struct.unpack(order + "H", head[:2]) != (0x7FE0,):
+        return "no pixel data"
+    if not syntax.is_implicit_VR and head[4:6] not in LONG_LENGTH:
+        return None
+    length = head[4:] if syntax.is_implicit_VR else file.read(4)
+    if len(length) < 4:
+        return "no pixel data"
+    (declared,) = struct.unpack(order + "I", length)
+    left = os.fstat(file.fileno()).st_size - file.tell()
+    if declared != UNDEFINED_LENGTH and declared > left:
+        return f"truncated: {left} of {declared} bytes of pixels"
+    if "BitsAllocated" not in data:
+        return "a header without BitsAllocated"
+    samples = int(data.get("SamplesPerPixel", 1) or 1)
+    if data.get("PhotometricInterpretation") == "YBR_FULL_422":
+        samples = 2
+    needed = math.ceil(_frames(data) * int(data.Rows) * int(data.Columns) * samples * int(data.BitsAllocated) / 8)
+    if syntax.is_compressed:
+        return "more pixels than the file can hold" if needed > left * MOST_COMPRESSED else _fragment_damage(file, left)
+    return f"{declared} of {needed} bytes of pixels" if declared < needed else None
+
+
+def _fragment_damage(file: IO[bytes], left: int) -> str | None:
+    """Of encapsulated pixel data (PS3.5, A.4): its items must fit in the file and come to their end."""
+    while len(item := file.read(8)) == 8:
+        group, element, length = struct.unpack("<HHI", item)
+        left -= 8
+        if (group, element) == (0xFFFE, 0xE0DD):
+            return None
+        if (group, element) != (0xFFFE, 0xE000) or length > left:
+            break
+        file.seek(length, os.SEEK_CUR)
+        left -= length
+    return "truncated: the compressed pixels do not come to their end"
+
+
+def _read_dicom(path: str) -> np.ndarray:
+    data = pydicom.dcmread(path)
+    frames = _dicom_pixels(data)
+    if _frames(data) == 1:
+        return frames
+    stack = _frame_stack(data, len(frames))
+    return stack.volume(frames[stack.order])
+
+
+def _read_series(paths: Sequence[str]) -> np.ndarray:
+    files = [pydicom.dcmread(path) for path in paths]
+    headers = [_dicom_header(data) for data in files]
+    shapes = {header.shape for header in headers}
+    if len(shapes) > 1:
+        raise ImageError(f"the slices of the series differ in size: {sorted(shapes)[:4]}")
+    stack = stack_slices(headers)
+    frames: list[np.ndarray | None] = []
+    failed: list[Exception] = []
+    for index in stack.order:
+        try:
+            frames.append(_dicom_pixels(files[index]))
+        except Exception as error:  # as in _reasoned; the place of the slice is known, its pixels are not
+            frames.append(None)
+            failed.append(error)
+    if len(failed) == len(files):
+        raise failed[0]
+    unknown = np.full(headers[0].shape, np.nan, np.float32)
+    return stack.volume(np.stack([unknown if frame is None else frame for frame in frames]))
+
+
+def _dicom_pixels(data: Any) -> np.ndarray:
+    """Of one frame [rows, columns], of several [frames, rows, columns]."""
+    try:
+        pixels = data.pixel_array
+    except Exception as error:
+        syntax = data.file_meta.get("TransferSyntaxUID")
+        if syntax in pydicom.uid.AllTransferSyntaxes and syntax.is_compressed:
+            raise ImageError(f"the pixels cannot be decoded, or pydicom has no decoder here: {syntax.name[:80]}") from error
+        raise
+    coloured, frames = int(data.get("SamplesPerPixel", 1)) > 1, _frames(data)
+    # pydicom gives the frames for which there are bytes, be they more than the header says.
+    pixels = pixels.reshape(-1, *pixels.shape[-3 if coloured else -2 :])[:frames]
+    if coloured:
         pixels = pixels[..., :3] @ np.array([0.299, 0.587, 0.114])
     pixels = pixels.astype(np.float32) * float(data.get("RescaleSlope", 1) or 1) + float(data.get("RescaleIntercept", 0) or 0)
     if data.get("PhotometricInterpretation") == "MONOCHROME1":
         pixels = pixels.max() - pixels
-    return pixels
-
-
-def _frame_geometry(data: pydicom.Dataset, frames: int) -> tuple[np.ndarray, list | None, list | None]:
-    """Order, orientation and origins of an enhanced multi-frame object; (stored order, None, None) when it has none."""
-    stored = np.arange(frames), None, None
-    per_frame = data.get("PerFrameFunctionalGroupsSequence")
-    shared = data.get("SharedFunctionalGroupsSequence")
-    if not per_frame or len(per_frame) != frames:
-        return stored
-    try:
-        place = [np.array(f.PlanePositionSequence[0].ImagePositionPatient, float) for f in per_frame]
-        sources = [*(shared or []), per_frame[0]]
-        plane = next(s for s in sources if "PlaneOrientationSequence" in s)
-        orientation = [float(v) for v in plane.PlaneOrientationSequence[0].ImageOrientationPatient]
-    except (AttributeError, StopIteration, IndexError):
-        return stored
-    normal = np.cross(orientation[:3], orientation[3:])
-    order = np.argsort([normal @ p for p in place], kind="stable")
-    return order, orientation, [place[i] for i in order]
+    return pixels if frames > 1 else pixels[0]
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

@@ -8,14 +8,16 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from doppelscan.errors import ImageError, InputError
-from doppelscan.images.readers import FileHeader, image_format, read_header, read_pixels
+from doppelscan.images.readers import FileHeader, image_format, read_header, stack_slices
 
 __all__ = [
     "ImageRecord",
@@ -84,6 +86,8 @@ class ImageRecord:
         axis: 0, 1 or 2 of the RAS+ array, or None.
         channel: volume of a 4D file, or None.
         repeats: how often the training set showed it to the generator, from a column ``repeats``; 1 where nothing is said.
+        modality: DICOM Modality, such as MR, CT, CR or DX; None where the file says none.
+        patient_known: whether a table, DICOM or the pattern names the patient; else every volume counts as one of its own.
     """
 
     id: str
@@ -94,11 +98,13 @@ class ImageRecord:
     axis: int | None = None
     channel: int | None = None
     repeats: int = 1
+    modality: str | None = None
+    patient_known: bool = True
 
 
 @dataclass(frozen=True)
 class SkippedImage:
-    """An image that is not scored, with the reason."""
+    """An image that is not scored, with the reason: one line that names no path."""
 
     path: str
     reason: str
@@ -124,6 +130,11 @@ class ImageSet:
     ignored: int = 0
     unmatched: int = 0
 
+    @property
+    def unknown_patients(self) -> int:
+        """Number of records whose patient nothing names, so that each volume counts as a patient of its own."""
+        return sum(not record.patient_known for record in self.records)
+
     def unreadable(self) -> InputError:
         """The error of a set none of whose images could be read."""
         first = f"; the first, {self.skipped[0].path!r}: {self.skipped[0].reason}" if self.skipped else ""
@@ -132,13 +143,24 @@ class ImageSet:
         )
 
 
-def content_hash(record: ImageRecord) -> str:
-    """sha256 of the record's bytes and of which slice it is: the key under which its embedding is stored."""
-    digest = hashlib.sha256()
-    for path in record.paths:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+def content_hash(record: ImageRecord, volumes: dict[tuple[str, ...], Any] | None = None) -> str:
+    """sha256 of the record's bytes and of which slice it is: the key under which its embedding is stored.
+
+    Args:
+        record: what to hash.
+        volumes: what was read of volumes so far, by their paths; filled. Pass one dict for all records of a set, and a volume is read
+            once, not once for each of its slices.
+    """
+    digest = volumes.get(record.paths) if volumes else None
+    if digest is None:
+        digest = hashlib.sha256()
+        for path in record.paths:
+            with open(path, "rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        if volumes is not None and record.slice is not None:
+            volumes[record.paths] = digest
+    digest = digest.copy()
     digest.update(f"|{record.slice}|{record.axis}|{record.channel}".encode())
     return digest.hexdigest()
 
@@ -158,13 +180,18 @@ def find_images(
     """List the images of a set.
 
     Args:
-        source: a folder (searched recursively), a .csv with a column ``path`` (and ``patient``, ``repeats`` if known), or a MONAI
-            data list .json (``[{"image": ...}]`` or ``{"training": [...]}``, with ``patient`` or ``subject``, ``repeats`` if known).
-            Relative paths are taken from the file's folder.
+        source: a folder (searched recursively), a .csv with a column ``path`` (and ``patient``, ``repeats`` if known), a MONAI
+            data list .json (``[{"image": ...}]`` or ``{"training": [...]}``, with ``patient`` or ``subject``, ``repeats`` if known),
+            or one image or volume, which is a set of one file. Relative paths are taken from the table's folder. Rows without a patient
+            take it from DICOM or the pattern, else are a patient of their own and counted in ``ImageSet.unknown_patients``.
         name: name of the parameter in messages; a set of generated images (``synthetic``, ``image``) need not match the pattern.
         patient_pattern: regular expression searched in the file name; group 1 is the patient. An image whose name it does not match is a
             patient of its own.
         slices: which slices of volumes; default: the middle half of the axial axis, at most 16.
+
+    Returns:
+        the set. A file that cannot be read is in ``skipped`` with its reason, and the rest goes on: so does a DICOM series without a file
+        whose pixels are not whole, unless the slices are taken across the gap that it leaves.
 
     Raises:
         InputError: ``source`` is missing, empty, or holds no readable image; the pattern matches no name of a set of real images.
@@ -174,7 +201,7 @@ def find_images(
     source = Path(source)
     if not source.exists():
         raise InputError(
-            f"The '{name}' parameter must be an existing folder, .csv or .json. Got {str(source)!r}, which does not exist."
+            f"The '{name}' parameter must be an existing folder, image, .csv or .json. Got {str(source)!r}, which does not exist."
         )
     result = ImageSet(name, [])
     if source.is_dir():
@@ -188,14 +215,18 @@ def find_images(
     if not rows:
         raise InputError(f"The '{name}' parameter must name at least one image. Got {str(source)!r}, which holds none.")
     origins = set()
-    for group, row, header in _read_headers(rows, result):
-        origins.add(_add(result, group, row, header, pattern, slices))
+    for volume in _volumes(rows, result, slices):
+        origins.add(_add(result, volume, pattern, slices))
     origins.discard("")
     result.patient_source = " and ".join(sorted(origins)) or "volume"
     if result.unmatched and origins == {"volume"} and name not in GENERATED:
         raise InputError(
             f"The 'patient_pattern' parameter must match the names of the {name} images. Got {patient_pattern!r}, which matches none of "
             f"{result.unmatched}, the first {os.path.basename(result.records[0].paths[0])!r}."
+        )
+    if not result.records and result.skipped and result.skipped[0].path == str(source):
+        raise InputError(
+            f"The '{name}' parameter must be a folder, an image, a .csv or a .json. Got {str(source)!r}: {result.skipped[0].reason}."
         )
     if not result.records:
         first = result.skipped[0] if result.skipped else None
@@ -244,7 +275,7 @@ def _repeats(value: object, name: str) -> int:
 def _from_folder(folder: Path, result: ImageSet) -> list[_Row]:
     rows: list[_Row] = []
     for root, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and not _leads_back(root, f))
         for file in sorted(files):
             if file.startswith("."):
                 continue
@@ -256,14 +287,30 @@ def _from_folder(folder: Path, result: ImageSet) -> list[_Row]:
     return rows
 
 
+def _leads_back(root: str, folder: str) -> bool:
+    """Whether ``folder`` is a link to a folder that holds it: followed, the walk would not end."""
+    link = os.path.join(root, folder)
+    if not os.path.islink(link):
+        return False
+    target, here = os.path.realpath(link), os.path.realpath(root)
+    return os.path.commonpath([target, here]) == target
+
+
 def _is_image(path: str) -> bool:
     try:
         return image_format(path) is not None
-    except OSError:
+    except ImageError:
         return False
 
 
 def _from_csv(source: Path, name: str) -> list[_Row]:
+    try:
+        return _rows_of_csv(source, name)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"The '{name}' table must be a .csv in UTF-8. Got {str(source)!r}: {error}.") from error
+
+
+def _rows_of_csv(source: Path, name: str) -> list[_Row]:
     with open(source, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         columns = {c.strip().lower(): c for c in reader.fieldnames or []}
@@ -288,22 +335,30 @@ def _from_csv(source: Path, name: str) -> list[_Row]:
 def _from_data_list(source: Path, name: str) -> list[_Row]:
     try:
         data = json.loads(source.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"The '{name}' data list must be JSON. Got {str(source)!r}: {error}.") from error
     if isinstance(data, dict):
         data = data.get(name) or data.get("training") or next((v for v in data.values() if isinstance(v, list)), [])
+    if not isinstance(data, list):
+        raise InputError(f"The '{name}' data list must hold a list. Got {type(data).__name__} in {str(source)!r}.")
     rows = []
     for item in data:
         item = {"image": item} if isinstance(item, str) else item
+        if not isinstance(item, dict):
+            raise InputError(f"Every item of the '{name}' data list must be a path or an object. Got {item!r} in {str(source)!r}.")
         image = item.get("image") or item.get("path")
         if image is None:
             raise InputError(
                 f"Every item of the '{name}' data list must have the key 'image'. Got the keys {sorted(item)} in {str(source)!r}."
             )
         for path in image if isinstance(image, list) else [image]:
+            if not isinstance(path, str):
+                raise InputError(
+                    f"The key 'image' of the '{name}' data list must be a path or paths. Got {path!r} in {str(source)!r}."
+                )
             patient = item.get("patient", item.get("subject"))
             repeats = _repeats(item.get("repeats"), name)
-            rows.append(_Row(str(_resolve(path, source)), None if patient is None else str(patient), repeats))
+            rows.append(_Row(str(_resolve(path, source)), None if patient is None else str(patient).strip() or None, repeats))
     return rows
 
 
@@ -330,67 +385,127 @@ def set_files(source: str | os.PathLike) -> list[str]:
     return [str(source), *(row.path for row in (read(source, "training") if read else []))]
 
 
-def _read_headers(rows: list[_Row], result: ImageSet) -> Iterable[tuple[list[str], _Row, FileHeader]]:
-    """Headers of all files; DICOM files of one series in one folder come as one group, in the order of their position."""
-    series: dict[tuple[str, str], list[tuple[_Row, FileHeader]]] = {}
+@dataclass(frozen=True)
+class _Volume:
+    """One file, or the files of one DICOM series that stack, and what is known of it; the header's shape is the whole volume's."""
+
+    id: str
+    paths: tuple[str, ...]
+    row: _Row
+    header: FileHeader
+
+
+_Member = tuple[_Row, FileHeader]
+
+
+def _volumes(rows: list[_Row], result: ImageSet, slices: SliceChoice) -> Iterator[_Volume]:
+    """Headers of all files; DICOM files of one series in one folder come as one volume. What cannot be read goes to ``skipped``."""
+    series: dict[tuple[str, str], list[_Member]] = {}
     for row in dict.fromkeys(rows):
         try:
             header = read_header(row.path)
-        except (ImageError, OSError) as error:
-            result.skipped.append(
-                SkippedImage(row.path, str(error) if isinstance(error, ImageError) else f"cannot be opened: {error.strerror}")
-            )
+        except ImageError as error:
+            result.skipped.append(SkippedImage(row.path, str(error)))
             continue
         if header.format == "dicom" and header.series and len(header.shape) == 2:
             series.setdefault((os.path.dirname(row.path), header.series), []).append((row, header))
+        elif header.damage:
+            result.skipped.append(SkippedImage(row.path, header.damage))
         else:
-            yield [row.path], row, header
-    for members in series.values():
-        members.sort(key=lambda m: (m[1].position or 0.0, m[0].path))
-        rows_columns = members[0][1].shape
-        shape = rows_columns if len(members) == 1 else (rows_columns[1], rows_columns[0], len(members))
-        row, first = members[0]
-        yield [m[0].path for m in members], row, FileHeader("dicom", shape, first.patient, first.series, first.position)
+            yield _Volume(row.path, (row.path,), row, header)
+    for (folder, uid), members in series.items():
+        for number, stack in enumerate(_stacks(members), 1):
+            name = f"{folder}#series={uid}" + (f",stack={number}" if number > 1 else "")
+            volume = _stacked(name, stack, result, int(slices.axis))
+            if volume is not None:
+                yield volume
 
 
-def _add(result: ImageSet, paths: list[str], row: _Row, header: FileHeader, pattern: re.Pattern | None, slices: SliceChoice) -> str:
-    """Add the records of one file or series to ``result``; returns where the patient came from."""
-    volume = paths[0] if len(paths) == 1 else f"{os.path.dirname(paths[0])}#series={header.series}"
-    shape = header.shape
+def _stacks(members: list[_Member]) -> list[list[_Member]]:
+    """Files of one series that can lie on each other, of one size and orientation; the largest stack first.
+
+    Three planes of a localizer are three stacks, and a file whose header was damaged is one of its own and costs the others nothing.
+    """
+    stacks: list[list[_Member]] = []
+    for member in sorted(members, key=lambda m: m[0].path):
+        fitting = (s for s in stacks if _same_plane(s[0][1], member[1]))
+        stack = next(fitting, None)
+        if stack is None:
+            stacks.append(stack := [])
+        stack.append(member)
+    return sorted(stacks, key=len, reverse=True)
+
+
+def _same_plane(one: FileHeader, other: FileHeader) -> bool:
+    if one.shape != other.shape:
+        return False
+    if one.orientation is None or other.orientation is None:
+        return one.orientation is other.orientation
+    return np.allclose(one.orientation, other.orientation, atol=0.05)
+
+
+def _stacked(name: str, members: list[_Member], result: ImageSet, axis: int) -> _Volume | None:
+    """The volume of the files of ``members`` whose pixels are whole; the others are listed, as is the whole where a gap is crossed."""
+    stack = stack_slices([header for _, header in members])
+    members = [members[i] for i in stack.order]
+    places = [i for i, (_, header) in enumerate(members) if not header.damage]
+    damaged = len(members) - len(places)
+    goes_on = f"; its series goes on with the other {len(places)}" if places else ""
+    if len(places) > 1 and places[-1] - places[0] >= len(places) and axis != stack.axis:
+        goes_on = ""
+        result.skipped.append(
+            SkippedImage(name, f"slices along axis {axis} would cross the gap that {damaged} unreadable files leave")
+        )
+    result.skipped.extend(SkippedImage(r.path, f"{h.damage}{goes_on}") for r, h in members if h.damage)
+    if not goes_on and damaged:
+        return None
+    members = [members[i] for i in places]
+    row = next((r for r, _ in members if r.patient is not None), members[0][0])
+    if len(members) == 1:
+        return _Volume(row.path, (row.path,), row, members[0][1])
+    headers = [header for _, header in members]
+    header = replace(
+        headers[0],
+        shape=stack_slices(headers).shape(*headers[0].shape),
+        patient=_most_common(h.patient for h in headers),
+        modality=_most_common(h.modality for h in headers),
+    )
+    return _Volume(name, tuple(r.path for r, _ in members), row, header)
+
+
+def _most_common(values: Iterable[str | None]) -> str | None:
+    """The value that most of the files of a volume give: one file's header may be damaged."""
+    counted = Counter(v for v in values if v is not None).most_common(1)
+    return counted[0][0] if counted else None
+
+
+def _add(result: ImageSet, volume: _Volume, pattern: re.Pattern | None, slices: SliceChoice) -> str:
+    """Add the records of one volume to ``result``; returns where the patient came from."""
+    row, header, shape = volume.row, volume.header, volume.header.shape
     if len(shape) == 4 and slices.channel is None:
-        result.skipped.append(SkippedImage(volume, f"4D of shape {shape} without a choice: pass --channel 0 to {shape[3] - 1}"))
-        return ""
-    if len(shape) > 4:
-        result.skipped.append(SkippedImage(volume, f"{len(shape)} dimensions of shape {shape}; 2 to 4 are read"))
+        result.skipped.append(SkippedImage(volume.id, f"4D of shape {shape} without a choice: pass --channel 0 to {shape[3] - 1}"))
         return ""
     patient, origin = row.patient, "column"
     if patient is None and header.patient:
         patient, origin = header.patient, "DICOM"
     if patient is None and pattern is not None:
-        found = pattern.search(os.path.basename(paths[0]))
+        found = pattern.search(os.path.basename(volume.paths[0]))
         if found is not None and found.group(1):
             patient, origin = found.group(1), "pattern"
         else:
             result.unmatched += 1
     if patient is None:
-        patient, origin = volume, "volume"
+        patient, origin = volume.id, "volume"
+    known = origin != "volume"
+    whole = ImageRecord(
+        volume.id, volume.paths, volume.id, patient, repeats=row.repeats, modality=header.modality, patient_known=known
+    )
     if len(shape) == 2:
-        result.records.append(ImageRecord(volume, tuple(paths), volume, patient, repeats=row.repeats))
+        result.records.append(whole)
         return origin
     axis = int(slices.axis)
-    length = _axis_length(paths, header, axis, slices.channel)
     result.records.extend(
-        ImageRecord(f"{volume}#slice={index}", tuple(paths), volume, patient, index, axis, slices.channel, row.repeats)
-        for index in slices.indices(length)
+        replace(whole, id=f"{volume.id}#slice={index}", slice=index, axis=axis, channel=slices.channel)
+        for index in slices.indices(shape[axis])
     )
     return origin
-
-
-def _axis_length(paths: list[str], header: FileHeader, axis: int, channel: int | None) -> int:
-    """Length of ``axis`` after reorientation to RAS+; DICOM tells its orientation only with its pixels."""
-    if header.format == "dicom":
-        try:
-            return read_pixels(paths, channel).shape[axis]
-        except ImageError:
-            return header.shape[axis]
-    return header.shape[axis]

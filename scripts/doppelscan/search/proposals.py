@@ -72,7 +72,7 @@ class CandidateSearch:
     def fit(
         self,
         training: Mapping[str, np.ndarray],
-        patients: Sequence[str],
+        patients: Sequence[str] | None = None,
         posed: Mapping[str, np.ndarray] | None = None,
         posed_rows: np.ndarray | None = None,
         null_of: MemorizationIndex | None = None,
@@ -84,7 +84,7 @@ class CandidateSearch:
 
         Args:
             training: ``deepssim``, ``embedding`` and layer features, each float32 [N, C].
-            patients: patient of each training image.
+            patients: patient of each training image; None leaves the index out, which :meth:`fit_index` then adds.
             posed: layer features [n, P, C] of some training images in all poses, for the null of the index.
             posed_rows: int [n], which they are.
             null_of: an index whose null is taken over, for folds of its own training set.
@@ -94,27 +94,40 @@ class CandidateSearch:
             keys: content of each training image: images of one key are one candidate, named by the first of them. None compares what
                 ``training`` holds of them.
         """
-        groups = content_groups(training.values(), keys)
-        self.repeated = repeated(groups)
-        self.patches = None if thumbnails is None else PatchSearch(device=self.device).fit(thumbnails, groups)
-        layers = {name: value for name, value in training.items() if name.startswith("layer")}
+        self.groups = content_groups(training.values(), keys)
+        self.repeated = repeated(self.groups)
+        self.patches = None if thumbnails is None else PatchSearch(device=self.device).fit(thumbnails, self.groups)
         self.deepssim = training["deepssim"]
         enough = len(training["embedding"]) > 1
         views = view_differences or {}
         self.whitening = Whitening().fit(training["embedding"], views.get("embedding")) if enough else None
-        self.embedding = self._white(training["embedding"])
+        self.embedding = self.whitened(training["embedding"])
+        return self if patients is None else self.fit_index(training, patients, posed, posed_rows, null_of, views)
+
+    def fit_index(
+        self,
+        training: Mapping[str, np.ndarray],
+        patients: Sequence[str],
+        posed: Mapping[str, np.ndarray] | None = None,
+        posed_rows: np.ndarray | None = None,
+        null_of: MemorizationIndex | None = None,
+        view_differences: Mapping[str, np.ndarray] | None = None,
+    ) -> CandidateSearch:
+        """Fit the Memorization Index, whose null needs to know who is who; parameters as of :meth:`fit`."""
+        layers = {name: value for name, value in training.items() if name.startswith("layer")}
         if not layers:
             self.index_reason = "the encoder has no layer features."
             return self
         try:
             layers_posed = None if posed is None else {name: posed[name] for name in layers}
             index = MemorizationIndex(candidates=self.candidates, seed=self.seed, device=self.device)
-            self.index = index.fit(layers, patients, layers_posed, posed_rows, null_of, views, groups)
+            self.index = index.fit(layers, patients, layers_posed, posed_rows, null_of, view_differences, self.groups)
         except InputError as error:
             self.index_reason = str(error)
         return self
 
-    def _white(self, values: np.ndarray) -> np.ndarray:
+    def whitened(self, values: np.ndarray) -> np.ndarray:
+        """Embeddings [..., D] as the training set's are compared: whitened, of unit length."""
         return values if self.whitening is None else self.whitening.transform(values)
 
     def _nearest(self, queries: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -125,7 +138,7 @@ class CandidateSearch:
 
         ``thumbnails`` uint8 [M, 1, S, S] are searched by local structure, when the search was fitted with thumbnails.
         """
-        white = self._white(queries["embedding"])
+        white = self.whitened(queries["embedding"])
         lists = [self._nearest(white, self.embedding)]
         index = patches = None
         if self.index is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,13 @@ from doppelscan.decide import (
     Decision,
     FittedReference,
     LeftOut,
+    People,
     Rules,
     ScoredSet,
     decide,
-    near_duplicates,
+    find_people,
+    other_modalities,
+    person_pairs,
     same_kind,
     summarize,
     unlike_training,
@@ -171,24 +174,24 @@ class Audit:
         with clock.stage("embed synthetic"):
             images = self.embed(self.synthetic, 8, "synthetic")
         with clock.stage("embed control"):
-            holdout, leaks = self._holdout_set(training)
-        with clock.stage("fit"):
-            reference = self._fit(training)
+            holdout = None if self.holdout is None else self.embed(self.holdout, 8, "holdout")
         with clock.stage("identical pixels"):
-            identical = IdenticalPixels(training).find(images)
+            same = IdenticalPixels(training)
+            identical = same.find(images)
+        with clock.stage("fit"):
+            reference, people = self._fit(training, holdout)
+            holdout, leaks = self._without_leaks(people, same)
         with clock.stage("score synthetic"):
             synthetic = reference.scored(images, "synthetic")
         with clock.stage("score control"):
-            control = ControlScorer(reference, self._patients_known, self.control_size, self.seed)(holdout)
-        with clock.stage("near duplicates"):
-            twice = near_duplicates(training, reference.search, self.registration, reference.verified, self.rules)
-            control = control.without_near_duplicates(training, self.rules)
+            control = ControlScorer(reference, people.known, self.control_size, self.seed)(holdout)
+            control = control.with_doubles_merged(reference, self.rules)
         with clock.stage("decide"):
-            alike = None if holdout is None else same_kind(training, holdout)
+            alike = None if holdout is None else same_kind(reference.training, holdout)
             apart = unlike_training(images, reference, self.rules, holdout)
-            decision = decide(synthetic, control, twice, identical, apart, alike, self.rules, self.seed)
-        notes = [*leaks, *self._index_notes(reference.search), *control.notes, *self._patient_notes()]
-        summary = self._summary(decision, notes, clock)
+            decision = decide(synthetic, control, people.doubles, identical, apart, alike, self.rules, self.seed)
+        notes = [*leaks, *self._index_notes(reference.search), *control.notes, *other_modalities(images, training)]
+        summary = self._summary(decision, people, [*notes, *self._pattern_notes()], clock)
         with clock.stage("report"):
             written = write_report(self.output, decision, summary, self.redact, synthetic.pair, self.key)
         status = GATE_STATUS[decision.conclusion.verdict.value] if self.gate else 0
@@ -199,33 +202,32 @@ class Audit:
 
         Without a control, so without p-values and flags: those come from :meth:`run`.
         """
-        reference = self._fit(self.embed(self.training, 1, "training"))
+        reference, _ = self._fit(self.embed(self.training, 1, "training"), None)
 
         def score(source: str | os.PathLike) -> ScoredSet:
             return reference.scored(self.embed(self._like_synthetic(source, "image"), 8, "image"), "image")
 
         return score
 
-    def _fit(self, training: EmbeddedSet) -> FittedReference:
-        """Training images in all poses for the null, and the search that is fitted on the training set."""
+    def _fit(self, training: EmbeddedSet, holdout: EmbeddedSet | None) -> tuple[FittedReference, People]:
+        """The search that is fitted on the training set, and who is who in it and in the holdout."""
         rows = spread_over_patients(training.patients, self.control_size, self.seed)
         posed = self._posed_training(training, rows)
         search = CandidateSearch(self.candidates, self.seed, self.registration.device)
         differences = self.evaluator.view_differences(posed.thumbnails(range(len(posed))), self.seed)
-        search.fit(
-            training.single_pose(),
-            training.patients,
-            posed.features(),
-            np.array(rows),
-            view_differences=differences,
-            thumbnails=StoredThumbnails(training),
-        )
+        features = training.single_pose()
+        search.fit(features, view_differences=differences, thumbnails=StoredThumbnails(training), keys=training.keys)
+        verified = self._verified_store()
+        pairs, nearest = person_pairs(training, holdout, search, self.registration, verified, self.rules)
+        people = find_people(training, holdout, pairs, nearest, self.training.image_set.patient_source)
+        search.fit_index(features, people.training.patients, posed.features(), np.array(rows), view_differences=differences)
         if search.index is None and self.rules.score == "mi":
             raise InputError(
                 f"The 'score' parameter cannot be mi for this training set: {search.index_reason} Pass another --score."
             )
-        verified = self._verified_store()
-        return FittedReference(training, posed, search, differences, self.registration, verified, self.rules.score)
+        posed = replace(posed, records=[people.training.records[row] for row in rows])
+        reference = FittedReference(people.training, posed, search, differences, self.registration, verified, self.rules.score)
+        return reference, people
 
     @staticmethod
     def _index_notes(search: CandidateSearch) -> list[str]:
@@ -276,38 +278,32 @@ class Audit:
         posed = self.embed(self.training.with_source(image_set, "training"), 8, "training poses")
         return posed
 
-    @property
-    def _patients_known(self) -> bool:
-        """Of the training set; else every file counts as a patient of its own."""
-        return self.training.image_set.patient_source != "volume"
-
-    def _holdout_set(self, training: EmbeddedSet) -> tuple[EmbeddedSet | None, list[str]]:
-        """The embedded holdout, and what is to be noted of it: images that are training images, or of training patients, are no control."""
-        if self.holdout is None:
+    def _without_leaks(self, people: People, same: IdenticalPixels) -> tuple[EmbeddedSet | None, list[str]]:
+        """The holdout, and what is to be noted of it: images that are training images, or of training patients, are no control."""
+        control = people.holdout
+        if control is None or self.holdout is None:
             return None, []
-        control = self.embed(self.holdout, 8, "holdout")
-        kept, leaks = without_leaks(control, training, self._patients_known)
-        notes = []
-        if leaks:
-            notes.append(
-                f"{len(leaks)} holdout images are training images or of training patients; they were left out of the control."
-            )
-            for i in leaks:
-                self.holdout.image_set.skipped.append(
-                    SkippedImage(control.records[i].id, "in the training set too, or of a training patient")
-                )
+        kept, leaks = without_leaks(control, people.training, same.find(control))
+        if not leaks:
+            return control, []
         if not kept:
             raise InputError(
                 "The 'holdout' parameter must name images of other patients than training. Got none; every one is in the training set."
             )
-        return control.subset(kept), notes
+        for i in leaks:
+            self.holdout.image_set.skipped.append(
+                SkippedImage(control.records[i].id, "in the training set too, or of a training patient")
+            )
+        note = f"{len(leaks)} holdout images are training images or of training patients; they were left out of the control."
+        return control.subset(kept), [note]
 
-    def _summary(self, decision: Decision, notes: list[str], clock: StageClock) -> AuditSummary:
+    def _summary(self, decision: Decision, people: People, notes: list[str], clock: StageClock) -> AuditSummary:
         sets = [self.training, self.synthetic] + ([self.holdout] if self.holdout else [])
         return summarize(
             decision,
             self.rules,
-            patient_source=self.training.image_set.patient_source,
+            patient_source=people.source,
+            people=people.notes,
             notes=notes,
             skipped=[LeftOut(d.image_set.name, s.path, s.reason) for d in sets for s in d.image_set.skipped],
             settings={
@@ -324,15 +320,10 @@ class Audit:
             seconds=clock.seconds,
         )
 
-    def _patient_notes(self) -> list[str]:
-        if not self._patients_known:
-            return [
-                "No patient is known: every file counts as a patient of its own. If several files are of one person, p-values are too small; "
-                "pass --patient_pattern or a table with a column 'patient'."
-            ]
+    def _pattern_notes(self) -> list[str]:
         return [
-            f"The patient pattern does not match {one.unmatched} names of the {one.name} set: each counts as a patient of its own. If several "
-            "are of one person, p-values are too small."
+            f"The patient pattern does not match {one.unmatched} names of the {one.name} set: each counts as a patient of its own, but for those "
+            "that were found to be of one person."
             for one in (dataset.image_set for dataset in (self.training, self.holdout) if dataset is not None)
             if one.unmatched
         ]

@@ -191,6 +191,7 @@ class EmbeddingWriter:
     ) -> None:
         self.store, self.dataset, self.keys, self.table, self.advance = store, dataset, keys, table, advance
         self.written: dict[int, str] = {}
+        self._volumes: dict[tuple[str, ...], Any] = {}
 
     def attach(self, engine: Engine) -> list:
         """Follow ``engine``; returns the handles that remove the handler again."""
@@ -206,7 +207,7 @@ class EmbeddingWriter:
         for index, reason in batch["errors"]:
             skipped.append(SkippedImage(records[index].id, reason))
         for row, index in enumerate(batch["index"].tolist() if "index" in batch else []):
-            key = content_hash(records[index]) if self.keys is None else self.keys[index]
+            key = content_hash(records[index], self._volumes) if self.keys is None else self.keys[index]
             self.written[index] = key
             self.store.add(
                 key,
@@ -302,9 +303,10 @@ class EmbeddingEvaluator(SupervisedEvaluator):
         """
         image_set = dataset.image_set
         keys, readable = [], []
+        volumes: dict[tuple[str, ...], Any] = {}
         for record in progress(image_set.records, f"hash {label}", "image"):
             try:
-                keys.append(content_hash(record))
+                keys.append(content_hash(record, volumes))
                 readable.append(True)
             except OSError as error:
                 image_set.skipped.append(SkippedImage(record.id, f"cannot be opened: {error.strerror}"))

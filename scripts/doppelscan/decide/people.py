@@ -1,0 +1,255 @@
+"""Who is who among the real images: people whom nobody named are found by verified pairs and by the names of the files, not assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.stats import binomtest
+
+from doppelscan.decide.findings import NearDuplicate
+from doppelscan.decide.rules import Rules
+from doppelscan.decide.scoring import StoredPair, registered_pairs, verified_score
+from doppelscan.images import ImageRecord
+from doppelscan.images.people import PatientProposal, agrees, people_of, propose_patients
+from doppelscan.memorization import Nearest, nearest_rows
+from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore
+from doppelscan.verify import Pose, Registration
+
+__all__ = ["People", "PersonPair", "find_people", "person_pairs"]
+
+NEAREST, BLOCK, ROWS = 3, 64, 1024
+# Pairs come by falling similarity; after so many in a row that are not of one person, none is expected any more.
+PATIENCE = 128
+
+
+@dataclass(frozen=True)
+class PersonPair:
+    """Two real images that agree as copies do; rows of the training set, or behind its end of the holdout.
+
+    Attributes:
+        first, second: rows, the first is the smaller.
+        score: verified score of the pair.
+        confirmed: one explains the fine structure of the other as slices of one person do: they are of one person.
+    """
+
+    first: int
+    second: int
+    score: float
+    confirmed: bool
+
+
+@dataclass(frozen=True)
+class People:
+    """Who is who.
+
+    Attributes:
+        training: the training set with the person of each image.
+        holdout: the holdout likewise, or None.
+        known: the people of the training set are named, or names of files that agree with what was found name them.
+        source: where they are known from.
+        doubles: images of two named patients that agree as copies do.
+        notes: what the reader of the audit must know.
+    """
+
+    training: EmbeddedSet
+    holdout: EmbeddedSet | None
+    known: bool
+    source: str
+    doubles: tuple[NearDuplicate, ...]
+    notes: tuple[str, ...]
+
+
+def find_people(
+    training: EmbeddedSet,
+    holdout: EmbeddedSet | None,
+    pairs: Sequence[PersonPair],
+    nearest: np.ndarray,
+    source: str,
+) -> People:
+    """Merge who is one person, and name people by the names of the files where those agree with it.
+
+    Args:
+        training: the training set.
+        holdout: real images of other patients, or None.
+        pairs: see :func:`person_pairs`.
+        nearest: int [N + H], the nearest image of each.
+        source: where named patients are named, for the report.
+    """
+    records = [*training.records, *([] if holdout is None else holdout.records)]
+    count = len(training)
+    confirmed = [(p.first, p.second) for p in pairs if p.confirmed]
+    named = [record.patient for record in records]
+    notes: list[str] = []
+    known = source != "volume"
+    for label, part in (("training", range(count)), ("holdout", range(count, len(records)))):
+        unknown = [i for i in part if not records[i].patient_known]
+        if not unknown:
+            continue
+        if len(unknown) < len(part):
+            notes.append(
+                f"{len(unknown)} of {len(part)} {label} images have no patient, the others have: who they are was looked for."
+            )
+        words, chosen = _named_by_files([records[i] for i in unknown], unknown, confirmed, nearest)
+        if chosen is not None:
+            # The names of a holdout speak of its own people: p01 here need not be p01 there.
+            for i, patient in zip(unknown, chosen.patients, strict=True):
+                named[i] = patient if label == "training" else f"{label} {patient}"
+            if label == "training":
+                known, source = True, f"{chosen.kind} of the files ({chosen.words})"
+        notes += [f"Nobody named the patients of {len(unknown)} {label} images. {words}"] if words else []
+    people = people_of(len(records), confirmed, named)
+    if not known and confirmed:
+        inside = len({i for pair in confirmed for i in pair if i < count})
+        notes.append(
+            f"{inside} training images were found to be of people who have several, by registration: {len(set(people[:count]))} people in "
+            f"{count} images. Other images of one person that look different would still count as different people: pass "
+            "--patient-pattern or a table with a column 'patient'."
+        )
+    elif not known:
+        notes.append(
+            "No patient is known and no two training images were found to be of one person: every file counts as a patient of its own. If "
+            "several are of one person, p-values are wrong; pass --patient-pattern or a table with a column 'patient'."
+        )
+    doubles = [
+        NearDuplicate(p.second >= count, *_control_first(records, p, count), p.score)
+        for p in pairs
+        if records[p.first].patient_known
+        and records[p.second].patient_known
+        and records[p.first].patient != records[p.second].patient
+    ]
+    return People(
+        _with_people(training, people[:count]),
+        None if holdout is None else _with_people(holdout, people[count:]),
+        known,
+        source,
+        tuple(sorted(doubles, key=lambda d: -d.score)),
+        tuple(notes),
+    )
+
+
+def _control_first(records: Sequence[ImageRecord], pair: PersonPair, count: int) -> tuple[ImageRecord, ImageRecord]:
+    first, second = records[pair.first], records[pair.second]
+    return (second, first) if pair.second >= count else (first, second)
+
+
+def _with_people(images: EmbeddedSet, people: Sequence[str]) -> EmbeddedSet:
+    return replace(images, records=[replace(r, patient=p) for r, p in zip(images.records, people, strict=True)])
+
+
+def _named_by_files(
+    records: list[ImageRecord], rows: list[int], confirmed: Sequence[tuple[int, int]], nearest: np.ndarray
+) -> tuple[str, PatientProposal | None]:
+    """What is said of the names of the files, and the proposal that agrees with what was found, or None."""
+    proposals = propose_patients(records)
+    if not proposals:
+        return "", None
+    place = {row: i for i, row in enumerate(rows)}
+    pairs = [(place[a], place[b]) for a, b in confirmed if a in place and b in place]
+    for proposal in proposals:
+        if agrees(proposal, pairs) and _borne_out(proposal, pairs, [place.get(int(n), -1) for n in nearest[rows]]):
+            return (
+                f"{_words(proposal, 'are')}, which agrees with what registration and search found and was used.{_hint(proposal)}",
+                proposal,
+            )
+    first = proposals[0]
+    return f"{_words(first, 'would be')}, but nothing that was found bears that out: it was not used.{_hint(first)}", None
+
+
+def _words(proposal: PatientProposal, verb: str) -> str:
+    return f"By their {'folders' if proposal.kind == 'folder' else 'names'} ({proposal.words}) they {verb} {proposal.count} people"
+
+
+def _hint(proposal: PatientProposal) -> str:
+    return "" if proposal.pattern is None else f" To choose it: --patient-pattern '{proposal.pattern}'"
+
+
+def _borne_out(proposal: PatientProposal, pairs: Sequence[tuple[int, int]], nearest: Sequence[int]) -> bool:
+    """Images of one proposed person are each other's nearest more often than chance has it, or are known to be of one person."""
+    patients = proposal.patients
+    sizes = {patient: patients.count(patient) for patient in set(patients)}
+    asked = [i for i, patient in enumerate(patients) if sizes[patient] > 1]
+    hits = sum(nearest[i] >= 0 and patients[nearest[i]] == patients[i] for i in asked)
+    chance = sum(sizes[patients[i]] - 1 for i in asked) / max(1, len(asked)) / max(1, len(patients) - 1)
+    if any(patients[a] == patients[b] for a, b in pairs) and not asked:
+        return True
+    return bool(asked) and hits > 0 and binomtest(hits, len(asked), min(1.0, chance), alternative="greater").pvalue < 1e-3
+
+
+def person_pairs(
+    training: EmbeddedSet,
+    holdout: EmbeddedSet | None,
+    search: CandidateSearch,
+    registration: Registration,
+    verified: EmbeddingStore,
+    rules: Rules,
+) -> tuple[list[PersonPair], np.ndarray]:
+    """Pairs of real images that agree as copies do, of different patients as far as they are known; and the nearest image of each.
+
+    Each image's three nearest by the whitened embedding are registered, the most similar first, until no more pairs agree.
+    """
+    assert search.patches is not None
+    sets = [training] if holdout is None else [training, holdout]
+    records = [record for one in sets for record in one.records]
+    embedding = search.whitened(np.concatenate([one.single_pose()["embedding"] for one in sets]))
+    codes = np.unique([record.patient for record in records], return_inverse=True)[1].reshape(-1)
+    others, nearest = _neighbours(embedding, codes)
+    near: dict[tuple[int, int], float] = {}
+    for i, (values, found_rows) in enumerate(zip(others.similarity.tolist(), others.rows.tolist(), strict=True)):
+        near |= {(min(i, j), max(i, j)): round(value, 4) for value, j in zip(values, found_rows, strict=True) if j >= 0}
+    candidates = sorted(near, key=lambda pair: (-near[pair], pair))
+    found: list[PersonPair] = []
+    misses = 0
+    for block in _blocks(candidates):
+        for pair in _registered(block, training, holdout, search, registration, verified, rules):
+            if pair.score >= rules.close_pair:
+                found.append(pair)
+            misses = 0 if pair.confirmed else misses + 1
+        if misses >= PATIENCE:
+            break
+    verified.flush()
+    return found, nearest
+
+
+def _blocks(pairs: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    for start in range(0, len(pairs), BLOCK):
+        yield pairs[start : start + BLOCK]
+
+
+def _neighbours(embedding: np.ndarray, patients: np.ndarray) -> tuple[Nearest, np.ndarray]:
+    """The nearest images of other patients, and the nearest image of any patient but itself, int64 [N]."""
+    itself = np.arange(len(embedding))
+    others = nearest_rows(embedding, embedding, NEAREST, groups=(patients, patients))
+    return others, nearest_rows(embedding, embedding, 1, groups=(itself, itself)).rows[:, 0]
+
+
+def _registered(
+    block: Sequence[tuple[int, int]],
+    training: EmbeddedSet,
+    holdout: EmbeddedSet | None,
+    search: CandidateSearch,
+    registration: Registration,
+    verified: EmbeddingStore,
+    rules: Rules,
+) -> Iterator[PersonPair]:
+    assert search.patches is not None
+    descriptor = search.patches.descriptor
+
+    def placed(row: int) -> tuple[EmbeddedSet, int]:
+        return (training, row) if holdout is None or row < len(training) else (holdout, row - len(training))
+
+    for a, b in block:
+        (first, i), (second, j) = placed(a), placed(b)
+        key, pairs = registered_pairs(first, i, second, [j], np.array([[0, 4]]), registration, descriptor, verified)
+        if key not in verified:
+            verified.add(key, {"pairs": pairs})
+        pair = StoredPair(*map(float, pairs[0]))
+        score = verified_score(pair.detail, pair.agreement)
+        confirmed = False
+        if score >= rules.close_pair:
+            pose = Pose(pair.flip > 0.5, int(pair.quarter_turns), *pair[3:7])
+            shapes = first.native_shapes([i])[0], second.native_shapes([j])[0]
+            found = registration.pair(first.thumbnails([i])[0], second.thumbnails([j])[0], pose, descriptor, *shapes)
+            confirmed = found.explained >= rules.same_person
+        yield PersonPair(a, b, score, confirmed)

@@ -1,0 +1,103 @@
+"""Who is who where nobody says it: found by pairs that agree, or by names of files that agree with them, never assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from doppelscan.decide import People, PersonPair, find_people
+from doppelscan.search import EmbeddedSet
+from made_records import made_set
+
+SLICES = 3
+
+
+def unnamed(names: Sequence[str], folder: str = "training") -> EmbeddedSet:
+    made = made_set(folder, len(names))
+    records = [
+        replace(
+            r, id=f"{folder}/{n}", paths=(f"{folder}/{n}",), volume=f"{folder}/{n}", patient=f"{folder}/{n}", patient_known=False
+        )
+        for r, n in zip(made.records, names, strict=True)
+    ]
+    return replace(made, records=records)
+
+
+def neighbours(count: int) -> np.ndarray:
+    """The next slice of the same person; of the last one the one before."""
+    return np.array([i + 1 if i % SLICES < SLICES - 1 else i - 1 for i in range(count)])
+
+
+def found(names: Sequence[str], pairs: Sequence[tuple[int, int]], nearest: np.ndarray | None = None) -> People:
+    confirmed = [PersonPair(a, b, 0.9, True) for a, b in pairs]
+    return find_people(unnamed(names), None, confirmed, neighbours(len(names)) if nearest is None else nearest, "volume")
+
+
+def test_names_that_agree_with_what_was_found_name_the_people():
+    people = found([f"sub-{i // SLICES:02d}_{i % SLICES}.png" for i in range(30)], [(0, 1), (3, 4)])
+    assert people.known and len(set(people.training.patients)) == 10 and people.training.patients[:4] == ["sub-00"] * 3 + ["sub-01"]
+    assert "10 people" in people.notes[0] and "--patient-pattern" in people.notes[0] and "sub-..." in people.source
+
+
+def test_names_that_part_one_person_are_not_believed():
+    names = [f"sub-{i % 10:02d}_{i}.png" for i in range(30)]
+    people = found(names, [(i, i + 1) for i in range(0, 30, SLICES)])
+    assert not people.known and len(set(people.training.patients)) == 20, "ten pairs of one person each, ten images alone"
+    assert "was not used" in people.notes[0] and "20 people in 30 images" in people.notes[1]
+
+
+def test_names_that_nothing_bears_out_are_proposed_only():
+    rng = np.random.default_rng(0)
+    people = found([f"sub-{i // SLICES:02d}_{i % SLICES}.png" for i in range(30)], [], rng.permutation(30))
+    assert not people.known and len(set(people.training.patients)) == 30 and "would be 10 people" in people.notes[0]
+
+
+def test_opaque_names_leave_what_registration_found():
+    people = found([f"{i:04d}.png" for i in range(30)], [(0, 1), (1, 2), (5, 9)])
+    assert [people.training.patients[i] for i in (0, 1, 2)] == ["training/0000.png"] * 3
+    assert len(set(people.training.patients)) == 27 and people.notes[0].startswith("5 training images were found")
+
+
+def test_without_any_pair_every_file_is_a_person_and_that_is_said():
+    people = found([f"{i:04d}.png" for i in range(30)], [])
+    assert len(set(people.training.patients)) == 30 and "every file counts as a patient of its own" in people.notes[0]
+
+
+def test_a_mixed_table_says_so_and_the_others_are_looked_for():
+    training = unnamed([f"{i:04d}.png" for i in range(12)])
+    records = [replace(r, patient=f"anna{i // 2}", patient_known=True) if i < 6 else r for i, r in enumerate(training.records)]
+    pairs = [PersonPair(6, 7, 0.9, True), PersonPair(5, 8, 0.9, True)]
+    people = find_people(replace(training, records=records), None, pairs, neighbours(12), "column and volume")
+    assert "6 of 12 training images have no patient" in people.notes[0]
+    assert people.training.patients[:8] == ["anna0"] * 2 + ["anna1"] * 2 + ["anna2"] * 2 + ["training/0006.png"] * 2
+    assert people.training.patients[8] == "anna2", "an unnamed image that is of a named person is that person's"
+
+
+def test_the_same_name_in_the_holdout_is_not_the_same_person_unless_pairs_say_so():
+    names = [f"{i // SLICES:02d}_{i % SLICES}.png" for i in range(30)]
+    training, holdout = unnamed([f"p{n}" for n in names]), unnamed([f"p{n}" for n in names], "holdout")
+    nearest = np.concatenate([neighbours(30), 30 + neighbours(30)])
+    apart = find_people(training, holdout, [], nearest, "volume")
+    assert apart.holdout is not None and not set(apart.training.patients) & set(apart.holdout.patients)
+    both = find_people(training, holdout, [PersonPair(0, 30, 0.9, True)], nearest, "volume")
+    assert both.holdout is not None and set(both.training.patients) & set(both.holdout.patients) == {both.training.patients[0]}
+
+
+def test_two_named_patients_who_agree_are_listed_and_only_the_confirmed_are_one():
+    training = made_set("training", 6)
+    people = find_people(training, None, [PersonPair(0, 1, 0.95, True), PersonPair(2, 3, 0.8, False)], np.arange(6), "column")
+    assert [(d.first.patient, d.second.patient, d.control) for d in people.doubles] == [
+        ("training-patient0", "training-patient1", False),
+        ("training-patient2", "training-patient3", False),
+    ]
+    assert (
+        people.training.patients == ["training-patient0"] * 2 + [f"training-patient{i}" for i in range(2, 6)] and not people.notes
+    )
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_people_of_a_column_are_known(known):
+    training = made_set("training", 6) if known else unnamed([f"{i}.png" for i in range(6)])
+    assert find_people(training, None, [], np.arange(6), "column" if known else "volume").known is known

@@ -16,6 +16,7 @@ from doppelscan.images.records import (
     evenly_chosen,
     find_images,
 )
+from doppelscan.images.squares import cut_foreground, resample_boxes, whole_squares
 from doppelscan.images.transforms import (
     ForegroundSquared,
     LoadSliced,
@@ -25,6 +26,9 @@ from doppelscan.images.transforms import (
     put_slice,
     unit_float,
 )
+
+# Counts up when the same files and settings come to give other numbers: it is in the fingerprint of what is stored.
+ALGORITHM = 2
 
 __all__ = [
     "COPY_TRANSFORMS",
@@ -45,6 +49,7 @@ __all__ = [
     "band_pass",
     "content_hash",
     "correlation",
+    "cut_foreground",
     "evenly_chosen",
     "find_images",
     "foreground_square",
@@ -54,8 +59,10 @@ __all__ = [
     "plant_copy",
     "put_slice",
     "read_pixels",
+    "resample_boxes",
     "smooth_fields",
     "unit_float",
     "warp",
+    "whole_squares",
     "within",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from doppelscan.images import ForegroundSquared, ImageError, LoadSliced, SquareThumbnaild, Windowd
-from doppelscan.images.transforms import resample_square, window
+from doppelscan.images.transforms import window
 from made_files import save_png
 
 
@@ -40,12 +40,6 @@ def test_thumbnail_keeps_the_aspect():
     thumbnail = made["thumbnail"][0]
     assert thumbnail.shape == (64, 64) and thumbnail[:14].max() == 0 and thumbnail[20:44].min() == 255
     assert made["native_shape"].tolist() == [40, 80]
-
-
-def test_resample_square_is_exact_where_it_does_not_resample():
-    image = np.random.default_rng(0).random((32, 32)).astype(np.float32)
-    np.testing.assert_allclose(resample_square(image, (16, 16), 32, 32, 0.0), image, atol=1e-6)
-    np.testing.assert_allclose(resample_square(image, (24, 16), 32, 32, 0.0)[:, :24], image[:, 8:], atol=1e-6)
 
 
 def test_a_shifted_anatomy_is_cut_to_the_same_square(cohort):

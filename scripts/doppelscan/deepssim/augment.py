@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from doppelscan.images import foreground_square, gaussian_blur, smooth_fields, warp
+from doppelscan.images import cut_foreground, gaussian_blur, smooth_fields, warp
 
 __all__ = ["ViewStrength", "augment", "foreground_views", "misalign", "quarter_turn", "quarter_turn_poses", "rotated", "zscore"]
 
@@ -90,13 +90,11 @@ def rotated(images: torch.Tensor, degrees: float) -> torch.Tensor:
 
 
 def foreground_views(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Cut and resample the foreground square of square ``images`` [B, 1, S, S] -> z-scored [B, 1, size, size]."""
-    squares = foreground_square(images)
-    axis = (torch.arange(size, device=images.device, dtype=images.dtype) + 0.5) / size * 2 - 1
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    half = squares[:, 2].view(-1, 1, 1) / 2
-    grid = torch.stack([x * half + squares[:, 0].view(-1, 1, 1), y * half + squares[:, 1].view(-1, 1, 1)], -1)
-    return zscore(F.grid_sample(images, grid, align_corners=False))
+    """What the network sees of ``images`` float [B, 1, H, W]: their foreground squares, z-scored, float [B, 1, size, size].
+
+    The same as :class:`~doppelscan.images.ForegroundSquared` and MONAI's ``NormalizeIntensityd`` make of each image.
+    """
+    return zscore(cut_foreground(images, size))
 
 
 def augment(images: torch.Tensor, strength: ViewStrength, generator: torch.Generator) -> torch.Tensor:

@@ -17,6 +17,7 @@ from doppelscan.images.records import (
     find_images,
     set_files,
 )
+from doppelscan.images.squares import cut_foreground, resample_boxes, whole_squares
 from doppelscan.images.transforms import (
     ForegroundSquared,
     LoadSliced,
@@ -26,6 +27,9 @@ from doppelscan.images.transforms import (
     put_slice,
     unit_float,
 )
+
+# Counts up when the same files and settings come to give other numbers: it is in the fingerprint of what is stored.
+ALGORITHM = 2
 
 __all__ = [
     "COPY_TRANSFORMS",
@@ -46,6 +50,7 @@ __all__ = [
     "band_pass",
     "content_hash",
     "correlation",
+    "cut_foreground",
     "evenly_chosen",
     "find_images",
     "foreground_square",
@@ -55,9 +60,11 @@ __all__ = [
     "plant_copy",
     "put_slice",
     "read_pixels",
+    "resample_boxes",
     "set_files",
     "smooth_fields",
     "unit_float",
     "warp",
+    "whole_squares",
     "within",
 ]

@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
-from PIL import Image
 
 from doppelscan.errors import ImageError
-from doppelscan.images.foreground import foreground_square
 from doppelscan.images.readers import SMALLEST_SIDE, read_pixels
+from doppelscan.images.squares import cut_foreground, resample_boxes, whole_squares
 
 __all__ = [
     "ForegroundSquared",
@@ -27,7 +26,6 @@ __all__ = [
     "Windowd",
     "from_thumbnail",
     "put_slice",
-    "resample_square",
     "take_slice",
     "unit_float",
     "window",
@@ -83,21 +81,9 @@ def window(pixels: np.ndarray, lower: float = 0.5, upper: float = 99.5) -> np.nd
     return np.clip((pixels - low) / (high - low), 0, 1).astype(np.float32)
 
 
-def resample_square(pixels: np.ndarray, centre: tuple[float, float], side: float, size: int, fill: float) -> np.ndarray:
-    """Cut the square of ``side`` pixels round ``centre`` (x, y in pixels) and resample it to [size, size], anti-aliased.
-
-    What lies outside the image is ``fill``.
-    """
-    x0, y0 = centre[0] - side / 2, centre[1] - side / 2
-    height, width = pixels.shape
-    # Padded only where the square reaches out: the filter looks two pixels beyond the box, and must not see fill inside.
-    reach = (-x0, x0 + side - width, -y0, y0 + side - height)
-    left, right, top, bottom = (int(np.ceil(r)) + 2 if r > 1e-6 else 0 for r in reach)
-    if left or top or right or bottom:
-        pixels = np.pad(pixels, ((top, bottom), (left, right)), constant_values=fill)
-    box = (x0 + left, y0 + top, x0 + left + side, y0 + top + side)
-    image = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.float32), mode="F")
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+def _batch(pixels: np.ndarray) -> torch.Tensor:
+    """[H, W] -> float32 [1, 1, H, W]."""
+    return torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32))[None, None]
 
 
 def from_thumbnail(square: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -105,9 +91,8 @@ def from_thumbnail(square: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     height, width = int(shape[0]), int(shape[1])
     side, size = max(height, width), square.shape[0]
     scale = size / side
-    box = ((side - width) / 2 * scale, (side - height) / 2 * scale, (side + width) / 2 * scale, (side + height) / 2 * scale)
-    image = Image.fromarray(np.ascontiguousarray(square, dtype=np.float32), mode="F")
-    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box=box))
+    box = [(side - width) / 2 * scale, (side - height) / 2 * scale, (side + width) / 2 * scale, (side + height) / 2 * scale]
+    return resample_boxes(_batch(square), torch.tensor([box], dtype=torch.float64), (height, width))[0, 0].numpy()
 
 
 def put_slice(volume: np.ndarray, slice_map: np.ndarray, axis: int, index: int) -> None:
@@ -173,17 +158,16 @@ class SquareThumbnaild(MapTransform):
         item = dict(data)
         for key in self.key_iterator(item):
             pixels = np.asarray(item[key])[0]
-            height, width = pixels.shape
-            square = resample_square(pixels, (width / 2, height / 2), max(height, width), self.spatial_size, 0.0)
-            item[self.thumbnail_key] = np.round(np.clip(square, 0, 1) * 255).astype(np.uint8)[None]
-            item["native_shape"] = np.array([height, width], np.int32)
+            square = whole_squares(_batch(pixels), self.spatial_size)[0].numpy()
+            item[self.thumbnail_key] = np.round(np.clip(square, 0, 1) * 255).astype(np.uint8)
+            item["native_shape"] = np.array(pixels.shape, np.int32)
         return item
 
 
 class ForegroundSquared(MapTransform):
     """Cut the square that holds the anatomy and resample it, keeping the aspect: float32 [1, S, S].
 
-    See :func:`doppelscan.images.foreground_square`. Outside of the image is 0.
+    See :func:`doppelscan.images.cut_foreground`, which training calls on its batches.
     """
 
     def __init__(self, keys: KeysCollection, spatial_size: int = 128, allow_missing_keys: bool = False) -> None:
@@ -193,10 +177,5 @@ class ForegroundSquared(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
         for key in self.key_iterator(item):
-            pixels = np.asarray(item[key], dtype=np.float32)[0]
-            height, width = pixels.shape
-            x, y, side = foreground_square(torch.from_numpy(pixels)[None, None])[0].tolist()
-            half = max(height, width) / 2
-            centre = (width / 2 + x * half, height / 2 + y * half)
-            item[key] = resample_square(pixels, centre, side * half, self.spatial_size, 0.0)[None].astype(np.float32)
+            item[key] = cut_foreground(_batch(np.asarray(item[key])[0]), self.spatial_size)[0].numpy()
         return item

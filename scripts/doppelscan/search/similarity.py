@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from doppelscan.deepssim import pairwise_ssim, quarter_turn_poses, view_differences, zscore
-from doppelscan.images import ForegroundSquared, evenly_chosen, unit_float
+from doppelscan.deepssim import foreground_views, pairwise_ssim, quarter_turn_poses, view_differences, zscore
+from doppelscan.images import evenly_chosen, unit_float
 from doppelscan.memorization import Whitening
 
 __all__ = ["EncoderSimilarity", "NormalisedCorrelation", "PerceptualHash", "PlainSSIM", "PoseEmbedder", "Similarity"]
@@ -50,7 +50,6 @@ class PoseEmbedder:
         self, network: torch.nn.Module, poses: int = 8, spatial_size: int = 128, device: str | torch.device = "cpu"
     ) -> None:
         self.network, self.poses, self.spatial_size, self.device = network, poses, spatial_size, torch.device(device)
-        self.foreground = ForegroundSquared("image", spatial_size)
         self.kept: tuple[Any, torch.Tensor] = (None, torch.zeros(0))
 
     @torch.no_grad()
@@ -63,8 +62,7 @@ class PoseEmbedder:
         """float32 [poses, N, D] of ``images`` uint8 or float [N, 1, S, S]."""
         poses = poses or self.poses
         if self.kept[0] is not images or len(self.kept[1]) != poses:
-            squares = np.stack([self.foreground({"image": image.numpy()})["image"] for image in unit_float(images)])
-            views = zscore(torch.from_numpy(squares))
+            views = torch.cat([foreground_views(unit_float(part), self.spatial_size) for part in images.split(64)])
             posed = quarter_turn_poses(views) if poses == 8 else views[None]
             self.kept = images, torch.stack([self.forward(view) for view in posed])
         return self.kept[1]

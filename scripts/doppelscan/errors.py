@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["DoppelscanError", "ImageError", "InputError", "NotFiniteError", "ReportError", "StoreError", "WeightsError"]
+__all__ = [
+    "DoppelscanError",
+    "ImageError",
+    "InputError",
+    "NotFiniteError",
+    "ReportError",
+    "StoreError",
+    "WeightsError",
+    "reason_of_image",
+]
 
 
 class DoppelscanError(Exception):
@@ -31,3 +40,16 @@ class ReportError(DoppelscanError, RuntimeError):
 
 class NotFiniteError(DoppelscanError, FloatingPointError):
     """A training whose loss is not finite any more."""
+
+
+def reason_of_image(error: BaseException) -> str | None:
+    """Why an image could not be prepared, in one line; None when ``error`` says nothing of the image and is ours.
+
+    MONAI's ``Compose`` wraps what a transform raises in a RuntimeError, so the causes are looked at too.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (ImageError, OSError)):
+            return " ".join(str(cause).split())
+        cause = cause.__cause__
+    return None

@@ -10,6 +10,7 @@ __all__ = [
     "ReportError",
     "StoreError",
     "WeightsError",
+    "reason_of_image",
     "user_mistake",
 ]
 
@@ -47,3 +48,16 @@ def user_mistake(error: BaseException | None) -> DoppelscanError | None:
     while error is not None and not isinstance(error, DoppelscanError):
         error = error.__cause__
     return error
+
+
+def reason_of_image(error: BaseException) -> str | None:
+    """Why an image could not be prepared, in one line; None when ``error`` says nothing of the image and is ours.
+
+    MONAI's ``Compose`` wraps what a transform raises in a RuntimeError, so the causes are looked at too.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (ImageError, OSError)):
+            return " ".join(str(cause).split())
+        cause = cause.__cause__
+    return None

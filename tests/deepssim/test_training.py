@@ -91,6 +91,34 @@ def test_one_image_one_patient_and_equal_images_are_refused(tmp_path, cohort):
         CohortDataset([str(tmp_path / "same")], preprocessing=READ, spatial_size=64)
 
 
+def test_an_image_that_cannot_be_prepared_is_listed_with_its_reason(tmp_path, cohort):
+    for i in range(3):
+        save_png(tmp_path / f"p{i}.png", cohort[i])
+    save_png(tmp_path / "p3.png", 0 * cohort[3])
+    truncated = save_png(tmp_path / "p4.png", cohort[4])
+    truncated.write_bytes(truncated.read_bytes()[:-400])
+    dataset = CohortDataset([str(tmp_path)], preprocessing=READ, spatial_size=64)
+    assert [path.rpartition("/")[2] for path in dataset.paths] == ["p0.png", "p1.png", "p2.png"]
+    reasons = {one.path.rpartition("/")[2]: one.reason for one in dataset.skipped}
+    assert reasons.keys() == {"p3.png", "p4.png"} and "constant" in reasons["p3.png"]
+    assert all(reason and "\n" not in reason and "transform" not in reason for reason in reasons.values())
+    for i in range(3):
+        (tmp_path / f"p{i}.png").unlink()
+    with pytest.raises(InputError, match=r"Got 0 and 2 that cannot be used, the first '.*p3.png': .*constant"):
+        CohortDataset([str(tmp_path)], preprocessing=READ, spatial_size=64)
+
+
+def test_a_fault_of_the_preprocessing_is_no_reason_to_skip_an_image(tmp_path, cohort):
+    for i in range(3):
+        save_png(tmp_path / f"p{i}.png", cohort[i])
+
+    def broken(item):
+        raise KeyError("thumbnail")
+
+    with pytest.raises(RuntimeError, match="applying transform"):
+        CohortDataset([str(tmp_path)], preprocessing=Compose([LoadSliced("image"), broken]), spatial_size=64)
+
+
 def test_targets_cover_from_unrelated_to_identical(dataset):
     sampler = CohortBatchSampler(dataset, groups=3, group_size=12, batches=6)
     views = MakeViews(group_size=12, spatial_size=64, working_size=64)
@@ -155,6 +183,3 @@ def test_sources_are_weighted_as_asked(tmp_path, cohort):
     assert {int(dataset.cohorts[i]) for batch in only_b for i in batch} == {1}
     with pytest.raises(InputError, match="2 sources"):
         CohortBatchSampler(dataset, weights=[1.0])
-    dataset.write_table(tmp_path / "out" / "training_images.csv")
-    lines = (tmp_path / "out" / "training_images.csv").read_text().splitlines()
-    assert len(lines) == 9 and lines[1].startswith("0,") and lines[1].endswith("a0.png,0")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,8 +12,8 @@ from torch.utils.data import Sampler
 
 from doppelscan.deepssim.augment import ViewStrength, augment, foreground_views, misalign, quarter_turn_poses
 from doppelscan.deepssim.ssim import align_to_first, pairwise_ssim
-from doppelscan.errors import ImageError, InputError
-from doppelscan.images import SliceChoice, find_images, gaussian_blur, generate_cohort, smooth_fields, warp
+from doppelscan.errors import InputError, reason_of_image
+from doppelscan.images import SkippedImage, SliceChoice, find_images, gaussian_blur, generate_cohort, smooth_fields, warp
 
 __all__ = ["CohortBatchSampler", "CohortDataset", "MakeViews"]
 
@@ -32,8 +30,11 @@ class CohortDataset(Dataset):
         patient_pattern: see :func:`~doppelscan.images.find_images`.
         seed: of the generated cohorts.
 
-    Items are {"image": uint8 [1, S, S], "patient": int, "cohort": int, "index": int}; ``paths`` says where each image came
-    from, "" for a generated one.
+    Items are {"image": uint8 [1, S, S], "patient": int, "cohort": int, "index": int}.
+
+    Attributes:
+        paths: where each image came from; "" for a generated one.
+        skipped: the images that could not be prepared, with their reasons.
 
     Raises:
         InputError: fewer than two images, one patient only, or all images the same.
@@ -54,7 +55,7 @@ class CohortDataset(Dataset):
         cohorts: list[int] = []
         names: dict[tuple[int, str], int] = {}
         self.paths: list[str] = []
-        self.skipped: list = []
+        self.skipped: list[SkippedImage] = []
         for cohort, source in enumerate(sources):
             found = find_images(source, name="dataset_dir", patient_pattern=patient_pattern, slices=SliceChoice())
             self.skipped += found.skipped
@@ -62,7 +63,11 @@ class CohortDataset(Dataset):
                 item = {"image": list(record.paths), "slice": record.slice, "axis": record.axis, "channel": record.channel}
                 try:
                     images.append(torch.as_tensor(preprocessing(item)["thumbnail"]))
-                except (ImageError, OSError, RuntimeError):
+                except Exception as error:
+                    reason = reason_of_image(error)
+                    if reason is None:
+                        raise
+                    self.skipped.append(SkippedImage(record.id, reason))
                     continue
                 patients.append(names.setdefault((cohort, record.patient), len(names)))
                 cohorts.append(cohort)
@@ -77,7 +82,12 @@ class CohortDataset(Dataset):
             next_patient += generated_patients
             self.paths += [""] * len(made)
         if len(images) < 2:
-            raise InputError(f"Training needs at least 2 images. Got {len(images)}; name a folder with more, or generated cohorts.")
+            left_out = [
+                f" and {len(self.skipped)} that cannot be used, the first {one.path!r}: {one.reason}" for one in self.skipped[:1]
+            ]
+            raise InputError(
+                f"Training needs at least 2 images. Got {len(images)}{''.join(left_out)}; name a folder with more, or generated cohorts."
+            )
         if len(set(patients)) < 2:
             raise InputError(
                 "Training needs at least 2 patients: copies are told apart from other patients. Got 1; pass --patient_pattern."
@@ -91,14 +101,6 @@ class CohortDataset(Dataset):
 
     def _transform(self, index: int) -> dict[str, Any]:
         return {"image": self.images[index], "patient": self.patients[index], "cohort": self.cohorts[index], "index": index}
-
-    def write_table(self, path: str | os.PathLike) -> None:
-        """Write index, path and cohort of each image: an error during training names images by their index."""
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        with open(path, "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["index", "path", "cohort"])
-            writer.writerows(zip(range(len(self.paths)), self.paths, self.cohorts.tolist(), strict=True))
 
 
 def coarse_look(images: torch.Tensor) -> torch.Tensor:

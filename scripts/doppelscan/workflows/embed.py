@@ -17,7 +17,7 @@ from monai.inferers import Inferer
 from torch.utils.data import DataLoader, default_collate
 
 from doppelscan.deepssim import quarter_turn_poses, rotated, view_differences
-from doppelscan.errors import ImageError, InputError
+from doppelscan.errors import InputError, reason_of_image
 from doppelscan.images import ForegroundSquared, ImageRecord, ImageSet, SkippedImage, SliceChoice, content_hash, find_images
 from doppelscan.progress import progress
 from doppelscan.report import to_csv, write_atomic
@@ -109,25 +109,16 @@ class RecordDataset(Dataset):
         try:
             made = self.transform(item)
         except Exception as error:
-            cause = _image_error(error)
-            if cause is None:
+            reason = reason_of_image(error)
+            if reason is None:
                 raise
-            return {"index": index, "error": str(cause)}
+            return {"index": index, "error": reason}
         return {
             "image": torch.as_tensor(np.asarray(made["image"])),
             "thumbnail": made["thumbnail"],
             "native_shape": made["native_shape"],
             "index": index,
         }
-
-
-def _image_error(error: BaseException | None) -> BaseException | None:
-    """MONAI's Compose wraps what a transform raises in a RuntimeError: the reason lies further down."""
-    while error is not None:
-        if isinstance(error, (ImageError, OSError)):
-            return error
-        error = error.__cause__
-    return None
 
 
 def collate_readable(items: list[dict[str, Any]]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from monai.transforms import Compose
 
 from doppelscan.deepssim import CopyDetectionMetric, PairDataset, SSIMAgreement
-from doppelscan.errors import ImageError, InputError
+from doppelscan.errors import InputError, reason_of_image
 from doppelscan.images import COPY_TRANSFORMS, PlantedCopies, SliceChoice, SquareThumbnaild, Windowd, evenly_chosen, find_images
 from doppelscan.progress import progress
 from doppelscan.report import agreement_figure, roc_figure, to_json, write_atomic
@@ -52,8 +52,11 @@ class EvaluationImages:
                 item = {"image": list(record.paths), "slice": record.slice, "axis": record.axis, "channel": record.channel}
                 try:
                     images.append((record.patient, np.asarray(preprocessing(item)["image"])[0]))
-                except (ImageError, OSError, RuntimeError) as error:
-                    self.skipped.append((record.id, str(error.__cause__ or error)))
+                except Exception as error:
+                    reason = reason_of_image(error)
+                    if reason is None:
+                        raise
+                    self.skipped.append((record.id, reason))
             name = Path(str(source)).stem
             self.cohorts[name if name not in self.cohorts else f"{name} ({len(self.cohorts) + 1})"] = images
 

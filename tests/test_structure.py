@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "scripts" / "doppelscan"
 ROOMS = [
     "version",
+    "threads",
     "errors",
     "locations",
     "arguments",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from doppelscan.threads import wait_passively
 from doppelscan.version import __version__
 
 __all__ = ["__version__", "audit"]
+
+wait_passively()
 
 
 def __getattr__(name: str) -> Any:

@@ -74,6 +74,7 @@ class AuditSettings:
         seed: of folds and draws.
         batch_size: images that are embedded at a time.
         num_workers: processes that read images; 0 reads in this one.
+        threads: threads that compute; by default as many as this process may use, of a control group's quota too.
         runtime: what runs the encoder.
         device: where the encoder runs; by default the GPU when there is one.
         encoder: other weights or another encoder than the one that comes with doppelscan.
@@ -104,6 +105,7 @@ class AuditSettings:
     seed: Whole = 0
     batch_size: Count = 16
     num_workers: Whole = 0
+    threads: Count | None = None
     runtime: Runtime = "torch"
     device: Device | None = None
     encoder: Encoder | None = None

@@ -39,6 +39,7 @@ from doppelscan.memorization import spread_over_patients
 from doppelscan.progress import StageClock
 from doppelscan.report import FILES, write_report
 from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, StoredThumbnails, fingerprint
+from doppelscan.threads import team
 from doppelscan.verify import IdenticalPixels, Registration
 from doppelscan.version import __version__
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
@@ -87,6 +88,7 @@ class Audit:
         key: file outside of ``output`` that says which pseudonym of a redacted report stands for what; None keeps none.
         gate: let :attr:`AuditResult.exit_status` tell the conclusion.
         seed: of folds and draws.
+        threads: that compute; None takes as many as this process may use.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Audit:
         key: str | os.PathLike | None = None,
         gate: bool = False,
         seed: int = 0,
+        threads: int | None = None,
     ) -> None:
         if candidates < 1:
             raise InputError(f"The 'candidates' parameter must be at least 1. Got {candidates!r} instead.")
@@ -119,7 +122,7 @@ class Audit:
         self.output = Path(output)
         self.weights_sha256 = file_sha256(encoder_file(weights)) if weights else "none"
         self.rules, self.candidates, self.control_size = rules or Rules(), candidates, control_size
-        self.redact, self.gate, self.seed = redact, gate, seed
+        self.redact, self.gate, self.seed, self.threads = redact, gate, seed, threads
         self.key = None if key is None else Path(key)
         place = self.output.resolve()
         beside = place.with_name(place.name + "-store")
@@ -167,6 +170,10 @@ class Audit:
 
     def run(self) -> AuditResult:
         """Run every stage and write the report."""
+        with team(self.threads):
+            return self._run()
+
+    def _run(self) -> AuditResult:
         clock = StageClock()
         self._refuse_same_set()
         with clock.stage("embed training"):
@@ -202,10 +209,12 @@ class Audit:
 
         Without a control, so without p-values and flags: those come from :meth:`run`.
         """
-        reference, _ = self._fit(self.embed(self.training, 1, "training"), None)
+        with team(self.threads):
+            reference, _ = self._fit(self.embed(self.training, 1, "training"), None)
 
         def score(source: str | os.PathLike) -> ScoredSet:
-            return reference.scored(self.embed(self._like_synthetic(source, "image"), 8, "image"), "image")
+            with team(self.threads):
+                return reference.scored(self.embed(self._like_synthetic(source, "image"), 8, "image"), "image")
 
         return score
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import doppelscan
@@ -24,7 +25,14 @@ from warm import run_warm
 
 ROOT = Path(__file__).parents[2]
 PATTERN = r"(train\d+|other\d+|synthetic\d+)"
-POSES = {"exact": "identity", "flip-x": "flip-x", "rotation 10": "rot 10", "quarter turn": "turn 90", "crop 15 %": "scale 1.18"}
+# What maps the source on the copy: flip, quarter turns, degrees, scale.
+POSES = {
+    "exact": (False, 0, 0.0, 1.0),
+    "flip-x": (True, 0, 0.0, 1.0),
+    "rotation 10": (False, 0, 10.0, 1.0),
+    "quarter turn": (False, 1, 0.0, 1.0),
+    "crop 15 %": (False, 0, 0.0, 1 / 0.85),
+}
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -67,7 +75,10 @@ def test_planted_copies_have_the_right_pose(audited, truth):
     for row in audited[0].scores:
         expected = POSES.get(truth[names(row["image"])]["transform"])
         if expected:
-            assert row["pose"].startswith(expected[:7]), row["pose"]
+            words, flip, turns, rotation, scale = row["pose"].split(), *expected
+            said = {name: float(value) for name, value in pairwise(words) if name in ("rot", "scale", "turn")}
+            assert ("flip-x" in words, said.get("turn", 0)) == (flip, 90 * turns), row["pose"]
+            assert abs(said.get("rot", 0.0) - rotation) <= 1 and abs(said.get("scale", 1.0) - scale) <= 0.02, row["pose"]
 
 
 def test_novel_images_are_not_flagged(audited, truth):

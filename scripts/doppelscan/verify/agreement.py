@@ -17,7 +17,7 @@ def detail_correlation(first: torch.Tensor, second: torch.Tensor, inside: torch.
 
 
 def match_intensity(moving: torch.Tensor, target: torch.Tensor, inside: torch.Tensor, bins: int = 32) -> torch.Tensor:
-    """Map the intensities of ``moving`` on those of ``target`` by a rising curve: the mean of target in bins of moving.
+    """Map the intensities of ``moving`` on those of ``target`` by a rising curve: moving plus the mean difference in bins of moving.
 
     Args:
         moving: float [B, 1, S, S] in [0, 1].
@@ -28,11 +28,12 @@ def match_intensity(moving: torch.Tensor, target: torch.Tensor, inside: torch.Te
     count = len(moving)
     value, goal, weight = moving.flatten(1).clamp(0, 1), target.flatten(1), inside.flatten(1)
     place = (value * (bins - 1)).round().long()
-    sums = torch.zeros(count, bins, device=moving.device).scatter_add_(1, place, goal * weight)
+    # Of the difference: the mean of the target itself would round an image to the centres of the bins, also on itself.
+    sums = torch.zeros(count, bins, device=moving.device).scatter_add_(1, place, (goal - value) * weight)
     counts = torch.zeros(count, bins, device=moving.device).scatter_add_(1, place, weight)
     centres = torch.linspace(0, 1, bins, device=moving.device).expand(count, -1)
     # Bins with few pixels lean on the identity, and the running maximum keeps the curve rising.
-    curve = ((sums + 4 * centres) / (counts + 4)).cummax(1).values
+    curve = (centres + sums / (counts + 4)).cummax(1).values
     position = value * (bins - 1)
     lower = position.floor().long().clamp(0, bins - 2)
     fraction = position - lower

@@ -105,6 +105,7 @@ class Registration:
             cosine, sine = math.cos(angle) * scale, math.sin(angle) * scale
             matrices.append([[cosine, sine, 0.0], [-sine, cosine, 0.0]])
         theta = torch.tensor(matrices, dtype=torch.float32, device=self.device)
+        self.scales = torch.tensor([s for _, s in self.transforms], dtype=torch.float32, device=self.device)
         self.grids = F.affine_grid(theta, [len(theta), 1, COARSE, COARSE], align_corners=False)
         reach = max(1, round(max_shift * COARSE))
         offsets = torch.arange(-reach, reach + 1, device=self.device)
@@ -118,7 +119,7 @@ class Registration:
             "max_shift": self.max_shift,
             "screened": self.screened,
             "refined": self.refined,
-            "version": 2,
+            "version": 3,
         }
 
     @torch.no_grad()
@@ -150,11 +151,20 @@ class Registration:
         half = query.shape[-1] // 2
         filled, visible = self._seen(query, shape)
         areas = None if shapes is None else torch.cat([image_area(s, COARSE) for s in shapes]).to(self.device)
-        numbers, matrices = self.coarse(query, candidates, filled, areas, poses)
+        small, seen = (_resize(image, COARSE) for image in (query, 1 - filled))
+        little = _resize(candidates, COARSE)
+        starts = [
+            self._aligned(small, seen, little, shapes, *start)
+            for start in (self.coarse(query, candidates, filled, areas, poses), self._plain(small, seen, little, shapes, poses))
+        ]
+        # The plain pose is always among the starts: what is not moved must not be lost to a view that masks what disagrees.
+        better = (starts[1][2] > starts[0][2] - 1e-4).cpu()
+        numbers = torch.where(better, starts[1][0], starts[0][0])
+        better = better.to(self.device)
+        matrices = torch.where(better[:, None, None], starts[1][1], starts[0][1])
+        agreement = torch.where(better, starts[1][2], starts[0][2])
         posed = torch.stack([quarter_turn(c, int(n)) for c, n in zip(candidates, numbers, strict=True)])
         extent = _extents(shapes, numbers).to(self.device)
-        small, seen = (_resize(image, COARSE) for image in (query, 1 - filled))
-        matrices, agreement = align(small, _resize(posed, COARSE), matrices, seen, 3, extent)
         first = agreement.argsort(descending=True, stable=True)[: self.screened]
         posed, matrices, extent = posed[first], matrices[first], extent[first]
         matrices, agreement = align(_resize(query, half), _resize(posed, half), matrices, 1 - filled, 5, extent)
@@ -162,6 +172,38 @@ class Registration:
         posed, matrices, extent, kept = posed[best], matrices[best], extent[best], first[best].cpu()
         matrices, _ = align(query, posed, matrices, visible, 6, extent)
         return self._measure(query, posed, matrices, visible, extent, numbers[kept], kept, descriptor)
+
+    def _aligned(
+        self,
+        small: torch.Tensor,
+        seen: torch.Tensor,
+        little: torch.Tensor,
+        shapes: np.ndarray | None,
+        numbers: torch.Tensor,
+        matrices: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A start of each candidate refined at 32 pixels: pose numbers, matrices and agreement."""
+        posed = torch.stack([quarter_turn(c, int(n)) for c, n in zip(little, numbers, strict=True)])
+        found, agreement = align(small, posed, matrices, seen, 3, _extents(shapes, numbers).to(self.device))
+        return numbers, found, agreement
+
+    def _plain(
+        self, small: torch.Tensor, seen: torch.Tensor, little: torch.Tensor, shapes: np.ndarray | None, poses: np.ndarray | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The flip-and-turn pose of each candidate that agrees best as it is, not moved: pose numbers and matrices."""
+        count = len(little)
+        tried = np.tile(np.arange(8), (count, 1)) if poses is None else np.concatenate([np.zeros((count, 1), int), poses], 1)
+        numbers = torch.from_numpy(tried.reshape(-1).astype(np.int64))
+        which = np.repeat(np.arange(count), tried.shape[1])
+        posed = torch.stack([quarter_turn(little[k], int(n)) for k, n in zip(which, numbers, strict=True)])
+        unmoved = torch.eye(2, 3, device=self.device).expand(len(posed), 2, 3)
+        _, agreement = align(
+            small, posed, unmoved, seen, 0, _extents(None if shapes is None else shapes[which], numbers).to(self.device)
+        )
+        # Of equals the first, and the plain image is the first of all.
+        rounded = (agreement.view(count, -1) * 1e4).round()
+        best = (rounded == rounded.amax(1, keepdim=True)).int().argmax(1).cpu()
+        return numbers.view(count, -1)[torch.arange(count), best], unmoved[:count].clone()
 
     def coarse(
         self,
@@ -184,24 +226,24 @@ class Registration:
             int64 [K] pose numbers (CPU) and float32 [K, 2, 3] sampling matrices from image to posed candidate.
         """
         small = band_pass(_resize(query, COARSE), 2.5)
-        small = torch.cat([small, 1 - _resize(filled, COARSE)], 1)
-        small[:, :1] *= small[:, 1:]
+        seen = 1 - _resize(filled, COARSE)
+        small = torch.cat([small * seen, (small * seen) ** 2], 1)
         views = F.grid_sample(small.expand(len(self.grids), -1, -1, -1), self.grids, align_corners=False)
+        # Of the query's structure, what each view holds: a view that reaches beyond the query is smaller than it by its scale squared.
+        held = views[:, 1].sum((1, 2)) * self.scales**2 / small[0, 1].sum().clamp_min(1e-8)
+        views = _normalised(views[:, 0]) * held.clamp(0, 1).sqrt()[:, None, None]
         # The inverse of flip-then-turn: turn back, then flip.
-        posed = torch.stack([self._undo(views, number) for number in range(8)])
-        spectrum = torch.fft.rfft2(_normalised(posed[:, :, 0]))
+        spectrum = torch.fft.rfft2(torch.stack([self._undo(views, number) for number in range(8)]))
         structure = band_pass(_resize(candidates, COARSE), 2.5)
         structure = structure[:, 0] if areas is None else (structure * areas)[:, 0]
-        structure = structure - structure.mean((-2, -1), keepdim=True)
-        # The candidate's own energy where the view sees it, or zoomed-in copies would lose to whole images. The shift is left out.
-        energy = ((structure**2).flatten(1) @ posed[:, :, 1].flatten(0, 1).flatten(1).T).view(len(candidates), 8, -1)
+        # Over all structure of both, not only where they overlap: what an overlap leaves out must not make it the better one.
+        structure = _normalised(structure)
         target = torch.fft.rfft2(structure)
         every = np.arange(8)
         numbers, matrices = [], []
-        for k, (one, seen) in enumerate(zip(target, energy, strict=True)):
+        for k, one in enumerate(target):
             tried = torch.as_tensor(every if poses is None else np.unique(poses[k]), device=self.device)
-            scale = seen[tried].clamp_min(1e-6).sqrt()[..., None, None]
-            correlation = torch.fft.irfft2(spectrum[tried] * one.conj(), s=(COARSE, COARSE)) / scale
+            correlation = torch.fft.irfft2(spectrum[tried] * one.conj(), s=(COARSE, COARSE))
             near = correlation[..., self.window, :][..., self.window]
             view, place = divmod(int(near.flatten().argmax()), len(self.window) ** 2)
             row, column = divmod(place, len(self.window))
@@ -276,7 +318,7 @@ class Registration:
         structure = descriptor.structure(back[:, :1])
         known = (_resize(back[:, 1:], structure.shape[-1]) > 0.99).float()
         shifted = descriptor.shifted(structure, known)
-        reference = descriptor.describe(descriptor.structure(frame))
+        reference = descriptor.describe(descriptor.structure(frame), known)
         counted = shifted[0].abs().amax(-1) > 0
         return (shifted * reference).sum(-1).amax(0) * counted, counted, back[:, 0]
 

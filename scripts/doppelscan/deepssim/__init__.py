@@ -23,6 +23,9 @@ from doppelscan.deepssim.pairs import CohortBatchSampler, CohortDataset, MakeVie
 from doppelscan.deepssim.ssim import align_to_first, pairwise_ssim, registered_ssim, ssim
 from doppelscan.deepssim.weights import WeightsError, file_sha256, load_weights, read_checkpoint, start_from
 
+# Counts up when the same files and settings come to give other numbers: it is in the fingerprint of what is stored.
+ALGORITHM = 1
+
 __all__ = [
     "THRESHOLDS",
     "VERDICTS",

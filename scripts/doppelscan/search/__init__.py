@@ -1,5 +1,6 @@
 """Search: the embedding store on disk and exact top-k."""
 
+from doppelscan.search.describe import describe, fingerprint
 from doppelscan.search.embedded import EmbeddedSet, StoredFeatures, StoredThumbnails
 from doppelscan.search.patches import PatchDescriptor, PatchMatches, PatchSearch, mean_agreement
 from doppelscan.search.proposals import CandidateSearch, Proposals
@@ -11,8 +12,11 @@ from doppelscan.search.similarity import (
     PoseEmbedder,
     Similarity,
 )
-from doppelscan.search.store import EmbeddingStore, StoreError, fingerprint
+from doppelscan.search.store import EmbeddingStore, StoreError
 from doppelscan.search.topk import best_of_poses, top_k
+
+# Counts up when the same files and settings come to give other numbers: it is in the fingerprint of what is stored.
+ALGORITHM = 1
 
 __all__ = [
     "CandidateSearch",
@@ -32,6 +36,7 @@ __all__ = [
     "StoredFeatures",
     "StoredThumbnails",
     "best_of_poses",
+    "describe",
     "fingerprint",
     "mean_agreement",
     "top_k",

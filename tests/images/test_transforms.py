@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from doppelscan.images import ForegroundSquared, ImageError, LoadSliced, SquareThumbnaild, Windowd
@@ -78,3 +81,50 @@ def test_a_slice_is_put_where_it_was_taken(axis):
     for index in range(volume.shape[axis]):
         put_slice(made, take_slice(volume, axis, index), axis, index)
     np.testing.assert_array_equal(made, volume)
+
+
+@pytest.fixture
+def volumes(tmp_path):
+    """Two volumes, of 3 and of 7 everywhere."""
+    paths = []
+    for number in (3, 7):
+        paths.append(str(tmp_path / f"{number}.npy"))
+        np.save(paths[-1], np.full((9, 10, 11), number, np.float32))
+    return paths
+
+
+def test_slices_of_a_volume_read_it_once(volumes, monkeypatch):
+    from doppelscan.images import transforms
+
+    read = []
+    monkeypatch.setattr(transforms, "read_pixels", lambda paths, channel: read.append(paths) or np.ones((9, 10, 11), np.float32))
+    load = LoadSliced("image")
+    for index in range(9):
+        load({"image": volumes[0], "slice": index, "axis": 0})
+    assert len(read) == 1
+    LoadSliced("image")({"image": volumes[0]})
+    assert len(read) == 2  # nothing is shared, and nothing outlives its transform
+    assert pickle.loads(pickle.dumps(load))._last == (None, None)
+
+
+def test_a_file_that_changes_is_read_again(volumes):
+    load = LoadSliced("image")
+    assert load({"image": volumes[0]})["image"].max() == 3
+    np.save(volumes[0], np.full((9, 10, 12), 5, np.float32))
+    assert load({"image": volumes[0]})["image"].max() == 5
+
+
+def test_threads_that_share_a_transform_get_their_own_volume(volumes):
+    load = LoadSliced("image")
+
+    def right(number):
+        return set(np.unique(load({"image": volumes[number % 2], "slice": 4, "axis": 2})["image"])) == {(3.0, 7.0)[number % 2]}
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(right, range(400)))
+
+
+def test_a_slice_is_no_view_of_the_volume_that_is_kept(volumes):
+    load = LoadSliced("image")
+    load({"image": volumes[0]})["image"][:] = 99
+    assert load({"image": volumes[0]})["image"].max() == 3

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from doppelscan.deepssim import WeightsError
+from doppelscan.deepssim import WeightsError, load_encoder, require_heads
 from doppelscan.memorization import MRICoreEncoder, load_mri_core
 from sam_files import sam_state
 
@@ -124,3 +124,15 @@ def test_settings_that_cannot_work_are_refused():
         MRICoreEncoder(100, **SMALL)
     with pytest.raises(ValueError, match="from 0 to 2"):
         MRICoreEncoder(128, **{**SMALL, "blocks": (3,)})
+
+
+def test_mri_core_plays_every_role_of_an_audit(tmp_path):
+    torch.save(sam_state(), tmp_path / "sam.pth")
+    found = load_encoder(MRICoreEncoder(128, **SMALL), tmp_path / "sam.pth", spatial_size=128)
+    require_heads(found.output_slices)
+    assert list(found.output_slices) == ["deepssim", "embedding", "layer block0", "layer block2"]
+    image = torch.rand(2, 1, 128, 128)
+    with torch.no_grad():
+        made, expected = found(image), load_mri_core(MRICoreEncoder(128, **SMALL), tmp_path / "sam.pth")(image)
+    torch.testing.assert_close(made[:, found.output_slices["embedding"]], F.normalize(expected[:, 24:], dim=1))
+    torch.testing.assert_close(made[:, found.output_slices["layer block0"]], expected[:, :24])

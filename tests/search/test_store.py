@@ -49,6 +49,28 @@ def test_other_weights_are_refused(tmp_path):
         EmbeddingStore(tmp_path, fingerprint("weights-2"))
 
 
+def test_a_row_is_stored_once(tmp_path):
+    store = EmbeddingStore(tmp_path, "f", shard_size=4)
+    fill(store, 3)
+    fill(store, 6)  # three of them wait, three are new
+    store.flush()
+    again = EmbeddingStore(tmp_path, "f", shard_size=4)
+    fill(again, 6)
+    again.flush()
+    assert sum(pq.ParquetFile(path).metadata.num_rows for path in tmp_path.glob("*.parquet")) == 6
+
+
+def test_rows_of_unequal_shape_are_refused_not_broadcast(tmp_path):
+    for key, poses in (("one", 1), ("eight", 8)):
+        store = EmbeddingStore(tmp_path, "f")
+        store.add(key, {"embedding": np.zeros((poses, 3), np.float32)})
+        store.flush()
+    with pytest.raises(
+        StoreError, match=r"rows of one shape. Got 'embedding' of \[(1|8), 3\] and \[(8|1), 3\]; remove that folder"
+    ):
+        EmbeddingStore(tmp_path, "f").read(["eight", "one"], ["embedding"])
+
+
 def test_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
     store = EmbeddingStore(tmp_path, "f", shard_size=4)
     fill(store, 4)

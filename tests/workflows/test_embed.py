@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import doppelscan
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
-from doppelscan.deepssim import DeepSSIMEncoder, quarter_turn_poses, rotated
+from doppelscan.deepssim import DeepSSIMEncoder, file_sha256, quarter_turn_poses, rotated
+from doppelscan.errors import DoppelscanError, StoreError
 from doppelscan.images import ForegroundSquared, LoadSliced, SquareThumbnaild, Windowd
 from doppelscan.search import EmbeddingStore
-from doppelscan.workflows import EmbeddingEvaluator, PoseInferer, RecordDataset
+from doppelscan.workflows import EmbeddingEvaluator, PoseInferer, RecordDataset, bundle_root, embedding_fingerprint
+from doppelscan.workflows.errors import user_mistake
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.transforms import Compose, Lambdad, NormalizeIntensityd
 
 
 @pytest.fixture(scope="module")
@@ -36,30 +44,81 @@ def test_a_view_turns_as_a_pose_says(cohort):
 def test_number_of_poses_is_checked():
     with pytest.raises(ValueError, match="1 or 8"):
         PoseInferer(4)
+    with pytest.raises(ValueError, match="1 or 8"):
+        PoseInferer(8).with_poses(2)
 
 
-def test_only_what_is_missing_is_embedded_and_equal_files_once(network, folders, tmp_path):
-    from monai.transforms import Compose
+def test_another_number_of_poses_is_another_inferer(network):
+    inferer = PoseInferer(1, (0, 10))
+    images = torch.randn(2, 1, 64, 64)
+    assert inferer.with_poses(8)(images, network).shape == (2, 16, 24) and inferer(images, network).shape == (2, 1, 24)
 
+
+def test_embedding_a_set_leaves_the_inferer_as_it_was(network, folders, tmp_path):
+    dataset = RecordDataset(folders["synthetic"], steps())
+    inferer = PoseInferer(1, (0, 10))
+    evaluator = EmbeddingEvaluator("cpu", network, dataset, inferer)
+    _, keys = evaluator.embed(dataset, (store := EmbeddingStore(tmp_path, "f")), 8, "synthetic")
+    assert store.read(keys, ["embedding"])["embedding"].shape == (4, 16, 24)
+    assert evaluator.inferer is inferer and inferer.poses == 1
+
+
+def steps(*more, size=64):
+    return Compose([LoadSliced("image"), Windowd("image"), SquareThumbnaild("image", 32), ForegroundSquared("image", size), *more])
+
+
+CHANGES = {
+    "a setting": (steps(), steps(size=32), {}),
+    "a setting in a nested transform": (
+        Compose([steps(), Compose([NormalizeIntensityd("image", nonzero=True)])]),
+        Compose([steps(), Compose([NormalizeIntensityd("image", nonzero=False)])]),
+        {},
+    ),
+    "a function": (steps(Lambdad("image", lambda x: x * 2)), steps(Lambdad("image", lambda x: x * 3)), {}),
+    "poses": (steps(), steps(), {"poses": 1}),
+    "rotations": (steps(), steps(), {"rotations": (0, 5)}),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "views"), CHANGES.values(), ids=CHANGES)
+def test_embeddings_of_another_preparation_or_view_have_another_fingerprint(network, before, after, views):
+    first = embedding_fingerprint(before, network, PoseInferer(8, (0, 10)))
+    assert first != embedding_fingerprint(after, network, PoseInferer(**{"poses": 8, "rotations": (0, 10), **views}))
+    assert first == embedding_fingerprint(before, network, PoseInferer(8, (0.0, 10.0), batch_size=7))
+
+
+def test_rotations_that_are_not_looked_at_change_no_fingerprint(network):
+    made = [embedding_fingerprint(steps(), network, PoseInferer(1, turned)) for turned in ((0,), (0, 10))]
+    assert made[0] == made[1]
+
+
+def test_the_foreground_square_is_found_in_a_nested_transform(network, folders):
+    dataset = RecordDataset(folders["synthetic"], Compose([Compose([steps(size=48)]), NormalizeIntensityd("image")]))
+    assert dataset.foreground_size == 48
+
+
+def test_settings_of_the_preparation_are_told_in_full(folders):
+    told = RecordDataset(folders["synthetic"], steps(NormalizeIntensityd("image", nonzero=True))).transform_settings()
+    assert told[3]["spatial_size"] == 64 and told[4]["normalizer"]["nonzero"] is True
+
+
+def test_only_what_is_missing_is_embedded_and_equal_files_once(network, folders, tmp_path, monkeypatch):
+    called = PoseInferer.__call__
     (folders["training"] / "again.png").write_bytes((folders["training"] / "p00.png").read_bytes())
-    read = Compose([LoadSliced("image"), Windowd("image"), SquareThumbnaild("image", 32), ForegroundSquared("image", 64)])
+    read = steps()
     dataset = RecordDataset(folders["training"], read)
     evaluator = EmbeddingEvaluator("cpu", network, dataset, PoseInferer(), batch_size=4)
     store = EmbeddingStore(tmp_path / "store", "f")
     records, keys = evaluator.embed(dataset, store, 1, "training")
     assert len(records) == 11 and len(set(keys)) == 10 and len(store) == 10
     seen = []
-    evaluator.pose_inferer.__class__.__call__, original = (
-        lambda self, inputs, net, *a, **k: seen.append(len(inputs)) or original(self, inputs, net),
-        evaluator.pose_inferer.__class__.__call__,
+    monkeypatch.setattr(
+        PoseInferer, "__call__", lambda self, inputs, net, *a, **k: seen.append(len(inputs)) or called(self, inputs, net)
     )
-    try:
-        evaluator.embed(RecordDataset(folders["training"], read), EmbeddingStore(tmp_path / "store", "f"), 1, "again")
-        assert not seen
-        evaluator.embed(RecordDataset(folders["synthetic"], read), EmbeddingStore(tmp_path / "store", "f"), 1, "more")
-        assert sum(seen) == 4
-    finally:
-        evaluator.pose_inferer.__class__.__call__ = original
+    evaluator.embed(RecordDataset(folders["training"], read), EmbeddingStore(tmp_path / "store", "f"), 1, "again")
+    assert not seen
+    evaluator.embed(RecordDataset(folders["synthetic"], read), EmbeddingStore(tmp_path / "store", "f"), 1, "more")
+    assert sum(seen) == 4
     read_back = store.read(keys[:1], ["embedding"])["embedding"]
     assert read_back.shape == (1, 1, 24) and np.isfinite(read_back).all()
 
@@ -70,3 +129,75 @@ def test_a_fault_of_ours_is_not_listed_as_an_unreadable_image(network, folders):
 
     with pytest.raises((KeyError, RuntimeError), match=r"a bug|applying transform"):
         RecordDataset(folders["training"], broken)[0]
+
+
+ENCODER = Path(bundle_root("deepssim_encoder"))
+
+
+def inferred(folders, output, poses, weights):
+    """Run the encoder bundle's inference; rows in its store, or the user's mistake."""
+    workflow = ConfigWorkflow(
+        str(ENCODER / "configs" / "inference.json"), workflow_type="infer", logging_file=False, dataset_dir=str(folders["synthetic"]),
+        output_dir=str(output), poses=poses, ckpt_path=str(weights), network_def=SMALL,
+    )  # fmt: skip
+    workflow.initialize()
+    try:
+        workflow.run()
+    except Exception as error:
+        return user_mistake(error) or error
+    return sum(pq.ParquetFile(path).metadata.num_rows for path in (output / "embeddings").glob("*.parquet"))
+
+
+SMALL = {
+    "_target_": "doppelscan.deepssim.DeepSSIMEncoder", "channels": [4, 8, 8, 16], "blocks": [1, 1, 1, 1], "embedding_size": 12,
+    "reduced_channels": 4,
+}  # fmt: skip
+
+
+def test_the_bundles_inference_adds_nothing_twice_and_mixes_no_poses_and_no_weights(network, folders, tmp_path):
+    torch.save(network.state_dict(), tmp_path / "a.pt")
+    torch.save({name: value + 0.5 for name, value in network.state_dict().items()}, tmp_path / "b.pt")
+    assert inferred(folders, tmp_path / "out", 1, tmp_path / "a.pt") == 4
+    table = (tmp_path / "out" / "images.csv").read_text()
+    assert inferred(folders, tmp_path / "out", 1, tmp_path / "a.pt") == 4
+    assert (tmp_path / "out" / "images.csv").read_text() == table
+    for poses, weights in ((8, "a.pt"), (1, "b.pt")):
+        mistake = inferred(folders, tmp_path / "out", poses, tmp_path / weights)
+        assert isinstance(mistake, StoreError) and "\n" not in str(mistake)
+        assert "in other views" in str(mistake) and "remove that folder or write to another one" in str(mistake)
+    assert inferred(folders, tmp_path / "out8", 8, tmp_path / "a.pt") == 4
+
+
+PLAIN = {
+    "_target_": "monai.networks.nets.ResNet", "block": "basic", "layers": [1, 1, 1, 1], "block_inplanes": [8, 16, 16, 32],
+    "spatial_dims": 2, "n_input_channels": 3, "num_classes": 24,
+}  # fmt: skip
+
+
+def test_a_plain_network_serves_a_whole_audit(folders, tmp_path):
+    torch.manual_seed(3)
+    made = ConfigParser({"network": PLAIN}).get_parsed_content("network")
+    torch.save(made.state_dict(), tmp_path / "own.pt")
+    result = doppelscan.audit(
+        **folders, output=tmp_path / "report", network_def=PLAIN, encoder=str(tmp_path / "own.pt"), spatial_size=64, device="cpu"
+    )
+    rows = {Path(row["image"]).name: row for row in result.scores}
+    assert Path(rows["copy.png"]["match"]).name == "p03.png" and rows["copy.png"]["pose"].startswith("flip-x")
+    assert rows["copy.png"]["deepssim"] > 0.99 and np.isfinite(rows["copy.png"]["mi"])
+    assert result.summary["weights_sha256"] == file_sha256(tmp_path / "own.pt")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"network_def": {**SMALL, "outputs": ["embedding", "layer4"]}, "encoder": None}, "without deepssim, with embedding, layer4"),
+        ({"network_def": PLAIN}, "pass this network's own, or None"),
+        ({"network_def": PLAIN, "encoder": None, "roles": {"layers": ["layer7"]}}, "Got 'layer7' for layers"),
+        ({"network_def": {"_target_": "monai.networks.nets.UNet", "spatial_dims": 3, "in_channels": 1, "out_channels": 2,
+                          "channels": [4, 8], "strides": [2]}, "encoder": None}, "must take float32"),
+    ],
+)  # fmt: skip
+def test_a_network_that_cannot_serve_an_audit_is_told_in_one_line(folders, tmp_path, settings, message):
+    with pytest.raises(DoppelscanError, match=message) as told:
+        doppelscan.audit(**folders, output=tmp_path / "report", device="cpu", **settings)
+    assert "\n" not in str(told.value)

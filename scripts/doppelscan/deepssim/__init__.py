@@ -20,8 +20,12 @@ from doppelscan.deepssim.loss import DeepSSIMLoss
 from doppelscan.deepssim.metrics import CopyDetectionMetric, CopyRetrieval, SSIMAgreement, SSIMError
 from doppelscan.deepssim.nuisance import view_differences
 from doppelscan.deepssim.pairs import CohortBatchSampler, CohortDataset, MakeViews
+from doppelscan.deepssim.roles import Encoder, RoleEncoder, require_heads
 from doppelscan.deepssim.ssim import align_to_first, pairwise_ssim, registered_ssim, ssim
 from doppelscan.deepssim.weights import WeightsError, file_sha256, load_weights, read_checkpoint, start_from
+
+# Counts up when the same files and settings come to give other numbers: it is in the fingerprint of what is stored.
+ALGORITHM = 1
 
 __all__ = [
     "THRESHOLDS",
@@ -34,12 +38,14 @@ __all__ = [
     "CopyRetrieval",
     "DeepSSIMEncoder",
     "DeepSSIMLoss",
+    "Encoder",
     "HubError",
     "MakeViews",
     "OnnxEncoder",
     "PairDataset",
     "PairInferer",
     "PreparePairs",
+    "RoleEncoder",
     "SSIMAgreement",
     "SSIMError",
     "TorchScriptEncoder",
@@ -65,6 +71,7 @@ __all__ = [
     "read_checkpoint",
     "registered_ssim",
     "repository_and_version",
+    "require_heads",
     "rotated",
     "ssim",
     "start_from",

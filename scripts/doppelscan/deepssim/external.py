@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from doppelscan.deepssim.hub import HUB_PREFIX, hub_encoder
-from doppelscan.deepssim.weights import load_weights, require_listed_sha256
+from doppelscan.deepssim.roles import RoleEncoder
+from doppelscan.deepssim.weights import file_sha256, load_weights, require_listed_sha256
 from doppelscan.errors import InputError, WeightsError
 
 __all__ = ["ConvNeXtEncoder", "OnnxEncoder", "TorchScriptEncoder", "encoder_file", "export_onnx", "load_encoder"]
@@ -30,79 +33,86 @@ def encoder_file(encoder: str | os.PathLike) -> str:
 
 
 def load_encoder(
-    network: nn.Module, encoder: str | os.PathLike, runtime: str = "torch", device: str | torch.device = "cpu"
-) -> nn.Module:
-    """The encoder that ``encoder`` names, in evaluation mode.
+    network: Any,
+    encoder: str | os.PathLike | None,
+    runtime: str = "torch",
+    device: str | torch.device = "cpu",
+    roles: Mapping[str, Any] | None = None,
+    spatial_size: int = 128,
+) -> Any:
+    """The encoder that ``encoder`` names, in evaluation mode, see :class:`~doppelscan.deepssim.Encoder`.
 
     Args:
-        network: takes the weights.
-        encoder: PATH or hf://OWNER/NAME@VERSION loads weights into ``network``, torchscript:PATH replaces it.
+        network: takes the weights: by its method ``with_weights(path)`` if it has one, else key by key.
+        encoder: PATH or hf://OWNER/NAME@VERSION loads weights into ``network``, torchscript:PATH replaces it, None takes it as it is.
         runtime: "torch", or "onnx": exported in memory and run by onnxruntime.
         device: where onnxruntime is to run; the PyTorch network is moved by whoever asked for it.
+        roles: which output plays which role, see :class:`~doppelscan.deepssim.RoleEncoder`; None as the network says.
+        spatial_size: side of the images, for a network whose outputs have to be tried.
 
     Raises:
         WeightsError: see :func:`~doppelscan.deepssim.load_weights`, :class:`TorchScriptEncoder` and :class:`OnnxEncoder`.
-        ValueError: an unknown runtime.
+        InputError: an unknown runtime, or roles that the network does not have.
     """
     if runtime not in RUNTIMES:
         raise InputError(f"The 'runtime' parameter must be one of {', '.join(RUNTIMES)}. Got {runtime!r} instead.")
-    script = os.fspath(encoder).startswith(PREFIX)
-    loaded = TorchScriptEncoder(encoder_file(encoder)).eval() if script else load_weights(network, encoder_file(encoder))
-    return loaded if runtime == "torch" else OnnxEncoder.of(loaded, device)
+    if encoder is not None and os.fspath(encoder).startswith(PREFIX):
+        loaded: Any = TorchScriptEncoder(encoder_file(encoder), None, roles, spatial_size)
+    else:
+        if not isinstance(network, nn.Module):
+            raise InputError(
+                f"The 'network_def' parameter must be a PyTorch network. Got {type(network).__name__}; name its class, such as "
+                '\'{"_target_": "monai.networks.nets.resnet18", "spatial_dims": 2, "n_input_channels": 1, "num_classes": 256}\'.'
+            )
+        if encoder is None:
+            loaded = network.eval()
+        else:
+            take = getattr(network, "with_weights", partial(load_weights, network))
+            loaded = take(encoder_file(encoder))
+        if roles is not None or hasattr(loaded, "roles") or not hasattr(loaded, "output_slices"):
+            loaded = RoleEncoder(loaded, roles, spatial_size).eval()
+    return loaded if runtime == "torch" else OnnxEncoder.of(loaded, device, spatial_size)
 
 
-class TorchScriptEncoder(nn.Module):
+class TorchScriptEncoder(RoleEncoder):
     """A TorchScript encoder: our own export, or the one that the authors of arXiv 2509.16582 released (``best_model_jit.pt``).
 
-    Theirs takes 3 channels and gives one embedding, which then is both outputs, ``deepssim`` and ``embedding``; it has no layer
-    features, so the Memorization Index is not computed with it.
+    Theirs takes 3 channels and gives one embedding, which then plays every role.
 
     Args:
         path: the file; TorchScript holds the architecture, so nothing else is needed.
-        output_slices: where each output lies in the prediction; None takes all of it as both outputs.
+        output_slices: where each output lies in the prediction; None as the file says, or all of it as one output.
+        roles: see :class:`~doppelscan.deepssim.RoleEncoder`.
         spatial_size: side of the input that the shapes are checked with.
 
     Shape:
         image float32 [B, 1, H, W], z-scored (repeated where the file takes 3 channels) -> float32 [B, D].
 
     Raises:
-        WeightsError: no such file, no TorchScript, or it takes neither [B, 3, H, W] nor [B, 1, H, W] to [B, D].
+        WeightsError: no such file, no TorchScript, or it takes neither [B, 1, H, W] nor [B, 3, H, W] to [B, D].
     """
 
-    def __init__(self, path: str | os.PathLike, output_slices: Mapping[str, slice] | None = None, spatial_size: int = 128) -> None:
-        super().__init__()
+    # The file's sha256 stands for all that is in it.
+    without_effect = ("network",)
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        output_slices: Mapping[str, slice] | None = None,
+        roles: Mapping[str, Any] | None = None,
+        spatial_size: int = 128,
+    ) -> None:
         _require_file(path, "TorchScript")
         require_listed_sha256(path)
         try:
-            self.script = torch.jit.load(str(path), map_location="cpu").eval()
+            script = torch.jit.load(str(path), map_location="cpu").eval()
         except Exception as error:
             raise WeightsError(
                 f"The encoder {str(path)!r} must be a TorchScript file. Got: {_reason(error)}; "
                 "for a checkpoint pass --encoder PATH without torchscript:."
             ) from error
-        shape, failure = None, ""
-        for self.channels in (3, 1):
-            try:
-                with torch.no_grad():
-                    shape = tuple(self.script(torch.zeros(2, self.channels, spatial_size, spatial_size)).shape)
-                break
-            except Exception as error:
-                failure = failure or _reason(error)
-        if shape is None:
-            raise WeightsError(
-                f"The encoder {str(path)!r} must take float32 [B, 3, {spatial_size}, {spatial_size}] or one channel. Got an error: {failure}"
-            )
-        if len(shape) != 2 or shape[0] != 2:
-            raise WeightsError(
-                f"The encoder {str(path)!r} must give one vector an image, [B, D]. Got {list(shape)} for 2 images; "
-                "it is not an embedding network."
-            )
-        self.output_slices = dict(output_slices or {"deepssim": slice(0, shape[1]), "embedding": slice(0, shape[1])})
-        self.whole = output_slices is None
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        out = self.script(image.contiguous().expand(-1, self.channels, -1, -1).contiguous()).float()
-        return F.normalize(out, dim=1) if self.whole else out
+        super().__init__(script, roles, spatial_size, output_slices, name=repr(str(path)))
+        self.sha256 = file_sha256(path)
 
 
 class OnnxEncoder(nn.Module):
@@ -115,6 +125,7 @@ class OnnxEncoder(nn.Module):
         device: "cpu" keeps to the CPU.
 
     Attributes:
+        sha256: of the model.
         runtime: what really runs, read from the session, such as ``onnxruntime 1.31.1 CPUExecutionProvider``.
 
     Shape:
@@ -124,6 +135,9 @@ class OnnxEncoder(nn.Module):
         WeightsError: no such file, or onnxruntime cannot run it.
         WeightsError: onnxruntime is missing.
     """
+
+    # The model's sha256 stands for all that is in it.
+    without_effect = ("session",)
 
     def __init__(
         self,
@@ -151,6 +165,7 @@ class OnnxEncoder(nn.Module):
         except Exception as error:
             raise WeightsError(f"The encoder {name} must be an ONNX model. Got: {_reason(error)}") from error
         self.output_slices = dict(output_slices)
+        self.sha256 = hashlib.sha256(model).hexdigest() if isinstance(model, bytes) else file_sha256(model)
         # A provider that could not start (no driver, another CUDA) is not in the session's list, though it is in the runtime's.
         self.runtime = f"onnxruntime {onnxruntime.__version__} {self.session.get_providers()[0]}"
 
@@ -266,8 +281,8 @@ class ConvNeXtEncoder(nn.Module):
 
     @property
     def output_slices(self) -> dict[str, slice]:
-        """The one embedding stands for both outputs."""
-        return {"deepssim": slice(0, self.embedding_size), "embedding": slice(0, self.embedding_size)}
+        """The one embedding plays every role."""
+        return dict.fromkeys(("deepssim", "embedding", "layer"), slice(0, self.embedding_size))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         hidden = self.backbone(image.expand(-1, 3, -1, -1)).last_hidden_state

@@ -72,7 +72,7 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
     """Load ``path`` into ``network``, which is returned in evaluation mode.
 
     The file's sha256 must be the one that ``checksums.json`` beside it lists, where that lists one. ``.safetensors`` and
-    PyTorch checkpoints (``weights_only=True``, bare or under the key ``model``) are read.
+    PyTorch checkpoints (``weights_only=True``, bare or under the key ``model`` or ``state_dict``) are read.
 
     Raises:
         WeightsError: no such file, another sha256, or keys and shapes that are not the network's; they are listed.
@@ -84,7 +84,7 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
         )
     require_listed_sha256(path)
     state = read_checkpoint(path)
-    state = dict(state.get("model", state))
+    state = dict(state.get("model", state.get("state_dict", state)))
     try:
         network.load_state_dict(state, strict=True)
     except RuntimeError as error:
@@ -93,7 +93,8 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
         shapes = [f"{k} {tuple(state[k].shape)}" for k, v in own.items() if k in state and state[k].shape != v.shape]
         raise WeightsError(
             f"The weights {str(path)!r} must fit the network. Got {len(missing)} missing keys {missing[:3]}, {len(unexpected)} unexpected "
-            f"{unexpected[:3]}, {len(shapes)} of another shape {shapes[:3]}; they are of another architecture."
+            f"{unexpected[:3]}, {len(shapes)} of another shape {shapes[:3]}; they are of another architecture: pass "
+            "this network's own, or None to take it as it is (--encoder of an audit, --ckpt_path of a bundle)."
         ) from error
     return network.eval()
 

@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -32,15 +32,18 @@ __all__ = [
 ]
 
 
-@lru_cache(maxsize=2)
-def _read_cached(paths: tuple[str, ...], channel: int | None) -> np.ndarray:
-    """Neighbouring records are slices of one volume: keep it between them."""
-    return read_pixels(list(paths), channel)
+def _version(paths: Sequence[str], channel: int | None) -> tuple | None:
+    """Changes when one of the files does; None where one is missing."""
+    try:
+        states = [os.stat(path) for path in paths]
+    except OSError:
+        return None
+    return tuple(paths), channel, tuple((state.st_size, state.st_mtime_ns) for state in states)
 
 
 def take_slice(volume: np.ndarray, axis: int, index: int) -> np.ndarray:
     """Slice of a RAS+ volume [X, Y, Z] as it is looked at: float32 [H, W], the second remaining axis points up."""
-    return np.ascontiguousarray(np.rot90(np.take(volume, index, axis)))
+    return np.rot90(np.take(volume, index, axis)).copy()
 
 
 def _percentiles(pixels: np.ndarray, lower: float, upper: float) -> tuple[float, float]:
@@ -107,16 +110,38 @@ class LoadSliced(MapTransform):
     ``axis`` and ``channel`` of the item, when there, choose the slice of a volume. A volume without a choice gives its middle
     axial slice.
 
+    Neighbouring records are slices of one volume: the last one that was read is kept between them, one for each transform and worker,
+    until its files change.
+
     Raises:
         ImageError: the file cannot be read, or a side is below 8 pixels.
     """
+
+    without_effect = ("_last",)
+
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self._last: tuple[tuple | None, np.ndarray | None] = (None, None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_last": (None, None)}  # a worker reads its own
+
+    def _pixels(self, paths: Sequence[str], channel: int | None) -> np.ndarray:
+        version = _version(paths, channel)
+        last, kept = self._last  # both at once: another thread may put another volume there meanwhile
+        if kept is not None and version is not None and version == last:
+            return kept
+        pixels = read_pixels(list(paths), channel)
+        if pixels.ndim == 3:
+            self._last = version, pixels
+        return pixels
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
         for key in self.key_iterator(item):
             source = item[key]
             paths = (source,) if isinstance(source, str) else tuple(source) if isinstance(source, (list, tuple)) else (str(source),)
-            pixels = _read_cached(tuple(str(p) for p in paths), item.get("channel"))
+            pixels = self._pixels([str(path) for path in paths], item.get("channel"))
             if pixels.ndim == 3:
                 axis = item.get("axis")
                 axis = 2 if axis is None else axis

@@ -11,6 +11,9 @@ from doppelscan.memorization.scores import MemorizationScores
 from doppelscan.memorization.set_metrics import SET_METRICS, set_metrics
 from doppelscan.memorization.whitening import Whitening, unit_length
 
+# Counts up when the same files and settings come to give other numbers: it is in the fingerprint of what is stored.
+ALGORITHM = 1
+
 __all__ = [
     "SET_METRICS",
     "TIE",

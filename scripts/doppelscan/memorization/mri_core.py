@@ -144,6 +144,16 @@ class MRICoreEncoder(nn.Module):
         size = self.settings["hidden_size"]
         return {f"block{block}": slice(i * size, (i + 1) * size) for i, block in enumerate(self.blocks)}
 
+    @property
+    def roles(self) -> dict[str, Any]:
+        """In an audit the last block's features play both heads, and every block is a layer of the index."""
+        last = f"block{self.blocks[-1]}"
+        return {"deepssim": last, "embedding": last, "layers": list(self.output_slices)}
+
+    def with_weights(self, path: str | os.PathLike) -> MRICoreEncoder:
+        """See :func:`load_mri_core`."""
+        return load_mri_core(self, path)
+
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         low, high = image.amin((1, 2, 3), keepdim=True), image.amax((1, 2, 3), keepdim=True)
         pixels = ((image - low) / (high - low).clamp(min=1e-6)).expand(-1, 3, -1, -1)

@@ -1,5 +1,6 @@
 """Search: the embedding store on disk, and which training images could be the source of an image."""
 
+from doppelscan.search.describe import describe, fingerprint
 from doppelscan.search.embedded import EmbeddedSet, StoredFeatures, StoredThumbnails
 from doppelscan.search.patches import PatchDescriptor, PatchMatches, PatchSearch, mean_agreement
 from doppelscan.search.proposals import CandidateSearch, Proposals
@@ -11,7 +12,10 @@ from doppelscan.search.similarity import (
     PoseEmbedder,
     Similarity,
 )
-from doppelscan.search.store import EmbeddingStore, StoreError, fingerprint
+from doppelscan.search.store import EmbeddingStore, StoreError
+
+# Counts up when the same files and settings come to give other numbers: it is in the fingerprint of what is stored.
+ALGORITHM = 1
 
 __all__ = [
     "CandidateSearch",
@@ -30,6 +34,7 @@ __all__ = [
     "StoreError",
     "StoredFeatures",
     "StoredThumbnails",
+    "describe",
     "fingerprint",
     "mean_agreement",
 ]

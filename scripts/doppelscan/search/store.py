@@ -18,17 +18,12 @@ import pyarrow.parquet as pq
 
 from doppelscan.errors import StoreError
 
-__all__ = ["EmbeddingStore", "fingerprint"]
+__all__ = ["EmbeddingStore"]
 
 KEY = "key"
 META = b"doppelscan.fingerprint"
 KEPT_SHARDS = 64  # of 256 thumbnails of 16 KB: 256 MB at most
 LEFT_BEHIND = 3600.0  # seconds after which a shard that is still being written is what a killed run left
-
-
-def fingerprint(*parts: Any) -> str:
-    """sha256 over JSON of ``parts`` (weights' sha256, preprocessing, poses): what makes two embeddings comparable."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 class EmbeddingStore:
@@ -40,7 +35,7 @@ class EmbeddingStore:
 
     Args:
         directory: of the shards; made when missing.
-        fingerprint: of weights and preprocessing, see :func:`fingerprint`.
+        fingerprint: of what makes the rows, see :func:`~doppelscan.search.fingerprint`.
         shard_size: rows a shard.
 
     Attributes:
@@ -91,8 +86,8 @@ class EmbeddingStore:
             return
         if found != self.fingerprint:
             raise StoreError(
-                f"The store {str(self.directory)!r} was made by other weights, preprocessing or runtime ({found[:12] or 'none'}, not "
-                f"{self.fingerprint[:12]}); remove it or pass another --store."
+                f"The store {str(self.directory)!r} was made by other weights, preprocessing or runtime, or in other views "
+                f"({found[:12] or 'none'}, not {self.fingerprint[:12]}); remove that folder or write to another one."
             )
         self._where.update({key: (path, row) for row, key in enumerate(keys)})
 
@@ -103,7 +98,9 @@ class EmbeddingStore:
         return len(self._where)
 
     def add(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Add a row; arrays of one name must have one shape and dtype throughout the store."""
+        """Add a row, if its key is not there yet; arrays of one name must have one shape and dtype throughout the store."""
+        if key in self or any(key == row[KEY] for row in self._pending):
+            return
         self._pending.append({KEY: key, **arrays})
         if len(self._pending) >= self.shard_size:
             self.flush()
@@ -145,6 +142,9 @@ class EmbeddingStore:
         """Arrays of ``keys`` in their order: name -> [len(keys), ...]; each shard is read once, one column at a time.
 
         ``keep`` holds the columns of the last shards in memory: for small columns that are read a few rows at a time.
+
+        Raises:
+            StoreError: the rows are not of one shape and dtype.
         """
         result: dict[str, np.ndarray] = {}
         wanted: dict[Path, list[tuple[int, int]]] = {}
@@ -156,6 +156,11 @@ class EmbeddingStore:
             for name, block in self._kept(path, tuple(names)) if keep else self._blocks(path, names):
                 if name not in result:
                     result[name] = np.empty((len(keys), *block.shape[1:]), block.dtype)
+                if block.shape[1:] != result[name].shape[1:] or block.dtype != result[name].dtype:
+                    raise StoreError(
+                        f"The store {str(self.directory)!r} must hold rows of one shape. Got {name!r} of {list(block.shape[1:])} and "
+                        f"{list(result[name].shape[1:])}; remove that folder or write to another one."
+                    )
                 result[name][positions] = block[rows]
         return result
 

@@ -2,7 +2,7 @@
 
 from doppelscan.locations import audit_root, bundle_id, bundle_root, encoder_weights
 from doppelscan.workflows.audit import Audit, AuditResult
-from doppelscan.workflows.embed import EmbeddingEvaluator, EmbeddingWriter, PoseInferer, RecordDataset
+from doppelscan.workflows.embed import EmbeddingEvaluator, EmbeddingWriter, PoseInferer, RecordDataset, embedding_fingerprint
 from doppelscan.workflows.errors import one_line_errors
 from doppelscan.workflows.evaluate import CopyDetection, EvaluationImages, EvaluationReport, evaluation_pairs
 from doppelscan.workflows.index import IndexFitter, IndexScoreWriter
@@ -40,6 +40,7 @@ __all__ = [
     "audit_root",
     "bundle_id",
     "bundle_root",
+    "embedding_fingerprint",
     "encoder_weights",
     "evaluation_pairs",
     "one_line_errors",

@@ -32,7 +32,7 @@ from doppelscan.decide import (
     unlike_training,
     without_leaks,
 )
-from doppelscan.deepssim import encoder_file, file_sha256
+from doppelscan.deepssim import encoder_file, file_sha256, require_heads
 from doppelscan.errors import InputError
 from doppelscan.images import ImageSet, SkippedImage
 from doppelscan.memorization import spread_over_patients
@@ -261,20 +261,12 @@ class Audit:
         """``dataset`` in the store, in 1 or 8 poses.
 
         Raises:
-            InputError: no image of it can be read.
+            InputError: no image of it can be read, or the encoder lacks a head.
         """
         outputs = self.evaluator.output_slices
-        layout = {name: [part.start, part.stop] for name, part in outputs.items()}
-        # Other runtimes round otherwise: their embeddings are not mixed with PyTorch's.
-        runtime = getattr(self.evaluator.network, "runtime", None)
-        made_by = fingerprint(
-            self.weights_sha256,
-            layout,
-            self.synthetic.transform_settings(),
-            self.evaluator.pose_inferer.settings(poses),
-            *([runtime] if runtime else []),
-        )
-        store = EmbeddingStore(self.store / ("poses-8" if poses == 8 else "poses-1"), made_by)
+        require_heads(outputs)
+        made_by = self.evaluator.fingerprint(dataset, poses)
+        store = EmbeddingStore(self.store / f"poses-{poses}", made_by)
         records, keys = self.evaluator.embed(dataset, store, poses, label)
         if not records:
             raise dataset.image_set.unreadable()

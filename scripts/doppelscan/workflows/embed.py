@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,16 @@ from monai.engines import SupervisedEvaluator
 from monai.inferers import Inferer
 from torch.utils.data import DataLoader, default_collate
 
+from doppelscan.deepssim import ALGORITHM as DEEPSSIM
 from doppelscan.deepssim import quarter_turn_poses, rotated, view_differences
 from doppelscan.errors import InputError, reason_of_image
+from doppelscan.images import ALGORITHM as IMAGES
 from doppelscan.images import ForegroundSquared, ImageRecord, ImageSet, SkippedImage, SliceChoice, content_hash, find_images
 from doppelscan.progress import progress
 from doppelscan.report import to_csv, write_atomic
-from doppelscan.search import EmbeddingStore
+from doppelscan.search import EmbeddingStore, describe, fingerprint
 
-__all__ = ["EmbeddingEvaluator", "EmbeddingWriter", "PoseInferer", "RecordDataset", "collate_readable"]
+__all__ = ["EmbeddingEvaluator", "EmbeddingWriter", "PoseInferer", "RecordDataset", "collate_readable", "embedding_fingerprint"]
 
 
 class RecordDataset(Dataset):
@@ -93,15 +96,11 @@ class RecordDataset(Dataset):
     @property
     def foreground_size(self) -> int:
         """Side of the foreground squares that the transform makes; 0 when it makes none."""
-        transforms = getattr(self.transform, "transforms", [])
-        return next((t.spatial_size for t in transforms if isinstance(t, ForegroundSquared)), 0)
+        return next((t.spatial_size for t in _steps(self.transform) if isinstance(t, ForegroundSquared)), 0)
 
-    def transform_settings(self) -> list[str]:
-        """The transforms with their settings, in words that are the same in every process: part of the store's fingerprint."""
-        return [
-            f"{type(t).__name__}({', '.join(f'{k}={v}' for k, v in sorted(vars(t).items()) if isinstance(v, (int, float, str, tuple)))})"
-            for t in getattr(self.transform, "transforms", [self.transform])
-        ]
+    def transform_settings(self) -> list:
+        """The transforms with all their settings, see :func:`~doppelscan.search.describe`."""
+        return describe(getattr(self.transform, "transforms", [self.transform]))
 
     def _transform(self, index: int) -> dict[str, Any]:
         record: ImageRecord = self.data[index]
@@ -119,6 +118,15 @@ class RecordDataset(Dataset):
             "native_shape": made["native_shape"],
             "index": index,
         }
+
+
+def _steps(transform: Any) -> Iterator[Any]:
+    """A transform, or those that it is composed of."""
+    if hasattr(transform, "transforms"):
+        for one in transform.transforms:
+            yield from _steps(one)
+    else:
+        yield transform
 
 
 def collate_readable(items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -141,24 +149,44 @@ class PoseInferer(Inferer):
         float32 [B, V, D]; view ``8 * r + p`` is pose p of rotation r.
     """
 
+    # How many at a time, and the rotations that are not used: ``turned`` are.
+    without_effect = ("batch_size", "rotations")
+
     def __init__(self, poses: int = 1, rotations: Sequence[float] = (0.0,), batch_size: int = 64) -> None:
         super().__init__()
+        self.rotations, self.batch_size = tuple(map(float, rotations)), batch_size
+        self._set_poses(poses)
+
+    def _set_poses(self, poses: int) -> None:
         if poses not in (1, 8):
             raise InputError(f"The 'poses' parameter of PoseInferer must be 1 or 8. Got {poses!r} instead.")
-        self.poses, self.rotations, self.batch_size = poses, tuple(rotations), batch_size
+        self.poses, self.turned = poses, self.rotations if poses == 8 else (0.0,)
 
-    def settings(self, poses: int) -> list:
-        """What decides a result with ``poses``: part of the fingerprint of stored embeddings."""
-        return [poses, *(self.rotations if poses == 8 else ())]
+    def with_poses(self, poses: int) -> PoseInferer:
+        """The same inferer with 1 or 8 poses; this one stays as it is."""
+        made = copy.copy(self)
+        made._set_poses(poses)
+        return made
 
     def __call__(self, inputs: torch.Tensor, network: Callable, *args: Any, **kwargs: Any) -> torch.Tensor:
         count = len(inputs)
         if count == 0:
             return torch.zeros(0, 1, 1)
-        views = inputs[None] if self.poses == 1 else torch.cat([quarter_turn_poses(rotated(inputs, r)) for r in self.rotations])
+        views = inputs[None] if self.poses == 1 else torch.cat([quarter_turn_poses(rotated(inputs, r)) for r in self.turned])
         flat = views.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         out = torch.cat([network(part).float() for part in flat.split(self.batch_size)])
         return out.view(len(views), count, -1).transpose(0, 1)
+
+
+def embedding_fingerprint(preprocessing: Callable, network: Any, inferer: Any) -> str:
+    """What stored embeddings are bound to: how images are prepared, network with weights, views, and what these rooms compute.
+
+    Args:
+        preprocessing: a dataset's transform.
+        network: as it is, loaded.
+        inferer: a :class:`PoseInferer`, or another one.
+    """
+    return fingerprint("embeddings", IMAGES, DEEPSSIM, preprocessing, network, inferer)
 
 
 class EmbeddingWriter:
@@ -235,7 +263,7 @@ class EmbeddingEvaluator(SupervisedEvaluator):
 
     Args:
         device: of the network.
-        network: image [B, 1, S, S] -> [B, D].
+        network: see :class:`~doppelscan.deepssim.Encoder`.
         dataset: the set that a plain ``run()`` embeds.
         inferer: a :class:`PoseInferer`.
         batch_size: images read at a time.
@@ -340,8 +368,12 @@ class EmbeddingEvaluator(SupervisedEvaluator):
         found = view_differences(embed, thumbnails, size, seed=seed).numpy()
         return {name: np.ascontiguousarray(found[:, part]) for name, part in self.output_slices.items()}
 
+    def fingerprint(self, dataset: RecordDataset, poses: int) -> str:
+        """Of the embeddings that :meth:`embed` makes, see :func:`embedding_fingerprint`."""
+        return embedding_fingerprint(dataset.transform, self.network, self.pose_inferer.with_poses(poses))
+
     def _run(self, dataset, missing, keys, store, poses, label) -> None:
-        self.pose_inferer.poses = poses
+        self.inferer = self.pose_inferer.with_poses(poses)
         self.data_loader = self._loader(torch.utils.data.Subset(dataset, missing))
         self.state.epoch_length = len(self.data_loader)
         with progress(None, f"embed {label}", "image", total=len(missing)) as bar:
@@ -349,5 +381,6 @@ class EmbeddingEvaluator(SupervisedEvaluator):
             try:
                 self.run()
             finally:
+                self.inferer = self.pose_inferer
                 for handle in handles:
                     handle.remove()

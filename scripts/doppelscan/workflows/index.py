@@ -18,9 +18,12 @@ from ignite.engine import Engine, Events
 from monai.engines import Trainer
 from monai.transforms import Compose, RandAffined
 
+from doppelscan.deepssim import ALGORITHM as DEEPSSIM
 from doppelscan.deepssim import file_sha256
 from doppelscan.errors import InputError
+from doppelscan.images import ALGORITHM as IMAGES
 from doppelscan.images import SkippedImage
+from doppelscan.memorization import ALGORITHM as MEMORIZATION
 from doppelscan.memorization import MemorizationIndex, MemorizationScorer, MemorizationScores, spread_over_patients
 from doppelscan.report import to_csv, to_json, write_atomic
 from doppelscan.search import EmbeddedSet, EmbeddingStore, StoredFeatures, fingerprint
@@ -39,9 +42,8 @@ logger = logging.getLogger(__name__)
 
 
 def index_fingerprint(dataset: RecordDataset, network: Any, weights: str | os.PathLike) -> str:
-    """What a fitted reference is bound to: weights, layers and preprocessing."""
-    layers = {name: [part.start, part.stop] for name, part in network.output_slices.items()}
-    return fingerprint(file_sha256(weights), layers, dataset.transform_settings())
+    """What a fitted reference is bound to: weights' sha256, network, preprocessing, and what the rooms behind them compute."""
+    return fingerprint("index", IMAGES, DEEPSSIM, MEMORIZATION, file_sha256(weights), network, dataset.transform)
 
 
 def reference_file(reference: str | os.PathLike) -> Path:

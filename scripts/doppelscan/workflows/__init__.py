@@ -4,7 +4,7 @@ from doppelscan.workflows.audit import Audit, AuditResult
 from doppelscan.workflows.embed import EmbeddingEvaluator, EmbeddingWriter, PoseInferer, RecordDataset
 from doppelscan.workflows.errors import one_line_errors
 from doppelscan.workflows.evaluate import CopyDetection, EvaluationImages, EvaluationReport, evaluation_pairs
-from doppelscan.workflows.index import IndexFitter, IndexScoreWriter
+from doppelscan.workflows.index import IndexFitter, IndexScoreWriter, reference_poses
 from doppelscan.workflows.locations import audit_root, bundle_id, bundle_root, encoder_weights
 from doppelscan.workflows.protocol import ContaminationProtocol, IndexVariant
 from doppelscan.workflows.protocol_report import ProtocolReport
@@ -43,4 +43,5 @@ __all__ = [
     "encoder_weights",
     "evaluation_pairs",
     "one_line_errors",
+    "reference_poses",
 ]

@@ -11,7 +11,16 @@ from doppelscan.workflows.protocol_report import ProtocolReport
 from doppelscan.workflows.review import Review, ReviewedImage
 from doppelscan.workflows.run import audit
 from doppelscan.workflows.samples import SampleAudit
-from doppelscan.workflows.training import BestWeights, EarlyStop, EpochSeeds, GradientClip, ResumableCheckpoint
+from doppelscan.workflows.training import (
+    BestWeights,
+    EarlyStop,
+    EpochSeeds,
+    GradientClip,
+    ListOutput,
+    NamedHandlers,
+    ResumableCheckpoint,
+    TrainingTables,
+)
 
 __all__ = [
     "Audit",
@@ -29,6 +38,8 @@ __all__ = [
     "IndexFitter",
     "IndexScoreWriter",
     "IndexVariant",
+    "ListOutput",
+    "NamedHandlers",
     "PoseInferer",
     "ProtocolReport",
     "RecordDataset",
@@ -36,6 +47,7 @@ __all__ = [
     "Review",
     "ReviewedImage",
     "SampleAudit",
+    "TrainingTables",
     "audit",
     "audit_root",
     "bundle_id",

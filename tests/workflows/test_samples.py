@@ -118,6 +118,7 @@ SampleAudit(training, samples, output / "audits", holdout, every=1, stop=True, d
 engine.run(range(3), max_epochs=3)
 share = engine.state.metrics["memorization/flagged_share"]
 (output / f"rank{dist.get_rank()}").write_text(f"{engine.state.epoch} {share}")
+dist.destroy_process_group()  # or gloo's threads are still running when Python ends, and one time in four end it by abort()
 """
 
 

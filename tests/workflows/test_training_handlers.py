@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import csv
+import logging
 import os
 import stat
+from pathlib import Path
 
 import pytest
 import torch
-from doppelscan.deepssim import WeightsError
-from doppelscan.images import InputError
-from doppelscan.workflows import BestWeights, EarlyStop, EpochSeeds, GradientClip, ResumableCheckpoint
+from doppelscan.deepssim import CohortBatchSampler, CohortDataset, MakeViews, WeightsError
+from doppelscan.images import InputError, SkippedImage
+from doppelscan.workflows import (
+    BestWeights,
+    EarlyStop,
+    EpochSeeds,
+    GradientClip,
+    NamedHandlers,
+    ResumableCheckpoint,
+    TrainingTables,
+)
 from ignite.engine import Engine, Events
+from monai.bundle import ConfigWorkflow
 from monai.engines import IterationEvents
+
+CONFIGS = Path(__file__).parents[2] / "bundles" / "deepssim_encoder" / "configs"
 
 
 class Draws:
@@ -139,6 +153,131 @@ def test_training_stops_when_validation_no_longer_improves():
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda _: validator.run([0]))
     trainer.run([0], max_epochs=7)
     assert trainer.state.epoch == 4
+
+
+def validations(folder, epochs: list[int]) -> list[list[torch.Tensor]]:
+    """What train.json's evaluator looks at in validations after ``epochs``: of each, its views and targets."""
+    made = ConfigWorkflow(
+        str(CONFIGS / "train.json"), workflow_type="train", logging_file=False, output_dir=str(folder), ckpt_dir=str(folder), device="cpu",
+        groups=1, group_size=4, thumbnail_size=32, spatial_size=32,
+        **{"network_def::channels": [4, 4, 4, 4], "network_def::blocks": [1, 1, 1, 1], "validate::sampler::batches": 2,
+           "validate::prepare_batch::working_size": 32},
+    )  # fmt: skip
+    made.initialize()
+    evaluator = made.parser.get_parsed_content("validate::evaluator")
+    seen: list[list[torch.Tensor]] = []
+    evaluator.add_event_handler(
+        Events.ITERATION_COMPLETED,
+        lambda e: seen[-1].extend(
+            [e.state.output["image"].clone(), *(value.clone() for value in e.state.output["label"].values())]
+        ),
+    )
+    for epoch in epochs:
+        seen.append([])
+        evaluator.run(epoch)
+    return seen
+
+
+def test_every_validation_looks_at_the_same_batches_and_views_also_after_a_resume(tmp_path):
+    first, second = validations(tmp_path, [1, 4])
+    (resumed,) = validations(tmp_path, [7])
+    assert len(first) == len(second) == len(resumed) == 2 * 6
+    assert not torch.equal(first[0], first[6])  # the batches of one validation differ
+    for one, other, third in zip(first, second, resumed, strict=True):
+        assert torch.equal(one, other) and torch.equal(one, third)
+
+
+def test_validation_is_seeded_where_it_starts_and_training_by_its_epoch():
+    dataset = CohortDataset(generated_cohorts=2, generated_patients=4, spatial_size=32)
+    sampler, views = CohortBatchSampler(dataset, groups=1, group_size=4, batches=2), MakeViews(4, 32, 32)
+    loader = torch.utils.data.DataLoader(dataset, batch_sampler=sampler)
+
+    def run(epoch: int | None) -> list[torch.Tensor]:
+        seen: list[torch.Tensor] = []
+        engine = Engine(lambda e, batch: seen.append(views(batch)[0]))
+        EpochSeeds([sampler, views], epoch).attach(engine)
+        engine.run(loader, max_epochs=2)
+        return seen
+
+    assert all(map(torch.equal, run(0)[:2], run(0)[2:])) and all(map(torch.equal, run(0), run(0)))
+    assert not torch.equal(run(None)[0], run(None)[2]) and all(map(torch.equal, run(None), run(None)))
+
+
+def test_weights_are_the_best_of_validations_on_one_set(tmp_path):
+    """A metric that is what the batches happen to hold: no weights are better than the first."""
+    dataset = CohortDataset(generated_cohorts=2, generated_patients=4, spatial_size=32)
+    sampler = CohortBatchSampler(dataset, groups=1, group_size=4, batches=1)
+    engine = Engine(lambda e, batch: float(batch["image"].float().mean()))
+
+    @engine.on(Events.EPOCH_COMPLETED)
+    def measure(e):
+        e.state.metrics["luck"], e.state.key_metric_name = e.state.output, "luck"
+
+    named = {"seeds": EpochSeeds([sampler], 0), "best": BestWeights(tmp_path / "model.pt", torch.nn.Linear(1, 1))}
+    NamedHandlers(named).attach(engine)
+    written = []
+    for _ in range(6):
+        engine.run(torch.utils.data.DataLoader(dataset, batch_sampler=sampler))
+        written.append((tmp_path / "model.pt").stat().st_mtime_ns)
+    assert len(set(written)) == 1
+
+
+def test_no_config_names_a_handler_by_its_position():
+    for path in sorted(CONFIGS.parents[1].glob("*/configs/*.json")) + sorted(CONFIGS.parents[2].glob("configs/*.json")):
+        text = path.read_text()
+        for counted in ("handlers::", "handlers#"):
+            assert not any(part[:1].isdigit() for part in text.split(counted)[1:]), (path, counted)
+        assert "handlers[" not in text, path
+
+
+def test_a_named_handler_is_disabled_and_the_others_are_attached_in_their_order(tmp_path):
+    files = [str(CONFIGS / name) for name in ("train.json", "multi_gpu_train.json")]
+    made = ConfigWorkflow(
+        files, workflow_type="train", logging_file=False, output_dir=str(tmp_path), ckpt_dir=str(tmp_path), device="cpu", not_first=True,
+        generated_cohorts=2, thumbnail_size=32, network="$start_from(@network_def, @init_ckpt)",
+    )  # fmt: skip
+    made.initialize()
+    names = [list(made.parser.get_parsed_content(f"{part}::handlers")[0].handlers) for part in ("train", "validate")]
+    assert names == [
+        ["tables", "list_output", "schedule", "validation", "clip", "early_stop", "checkpoint", "seeds"],
+        ["seeds", "best_weights"],
+    ]
+    order = []
+    NamedHandlers({name: Named(name, order) for name in ("b", "a")}).attach(Engine(lambda e, b: None))
+    assert order == ["b", "a"]
+
+
+class Named:
+    def __init__(self, name, order):
+        self.name, self.order = name, order
+
+    def attach(self, engine):
+        self.order.append(self.name)
+
+
+def test_what_is_trained_on_and_what_is_left_out_is_written_and_counted(tmp_path, caplog):
+    training, validation = (CohortDataset(generated_cohorts=1, generated_patients=2, spatial_size=32, seed=s) for s in (0, 1))
+    training.paths[:2] = ["data/a.png", "data/b,c.png"]
+    training.skipped = [SkippedImage("data/d.png", "a constant image")]
+    validation.skipped = [SkippedImage("data/d.png", "a constant image"), SkippedImage("held out/e.png", "no image")]
+    engine = Engine(lambda e, b: None)
+    TrainingTables(training, validation, tmp_path / "out").attach(engine)
+    with caplog.at_level(logging.INFO):
+        engine.run([0])
+    assert "2 images and 2 generated ones" in caplog.text and "2 could not be used" in caplog.text
+    tables = []
+    for name in ("training_images.csv", "skipped.csv"):
+        with open(tmp_path / "out" / name, newline="") as file:
+            tables.append([list(row.values()) for row in csv.DictReader(file)])
+    assert tables[0] == [["0", "data/a.png", "0"], ["1", "data/b,c.png", "0"], ["2", "", "0"], ["3", "", "0"]]
+    assert tables[1] == [["data/d.png", "a constant image"], ["held out/e.png", "no image"]]
+
+
+def test_only_the_first_process_writes_the_tables(tmp_path, monkeypatch):
+    monkeypatch.setattr("ignite.distributed.get_rank", lambda: 1)
+    dataset = CohortDataset(generated_cohorts=1, generated_patients=2, spatial_size=32)
+    TrainingTables(dataset, dataset, tmp_path / "out")(Engine(lambda e, b: None))
+    assert not (tmp_path / "out").exists()
 
 
 def test_gradient_is_clipped_between_backward_and_step():

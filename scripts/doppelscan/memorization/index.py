@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from doppelscan.errors import InputError
 from doppelscan.memorization.folds import patient_folds
@@ -259,16 +259,22 @@ class MemorizationIndex:
                 whitening.mean, whitening.matrix = np.asarray(arrays[f"mean.{name}"][:]), np.asarray(arrays[f"matrix.{name}"][:])
                 index.whiteners[name], index.reference[name] = whitening, arrays[f"reference.{name}"]
         except (OSError, KeyError, SafetensorError) as error:
-            raise InputError(
-                f"The reference {os.fspath(path)!r} must be a file that the train workflow of mi_scorer wrote. Got one that cannot be read; "
-                "run train on the training set first."
-            ) from error
+            raise _not_a_reference(path) from error
         if fingerprint is not None and metadata["fingerprint"] != fingerprint:
             raise InputError(
                 f"The reference {os.fspath(path)!r} was fitted with other weights or preprocessing ({metadata['fingerprint'][:12]}, not "
                 f"{fingerprint[:12]}); fit it again."
             )
         return index
+
+    @staticmethod
+    def saved_poses(path: str | os.PathLike) -> int:
+        """:attr:`null_poses` of a file that :meth:`save` wrote; nothing but its header is read. Raises as :meth:`load`."""
+        try:
+            with safe_open(os.fspath(path), "numpy") as file:
+                return int(json.loads((file.metadata() or {})["settings"])["null_poses"])
+        except (OSError, KeyError, SafetensorError) as error:
+            raise _not_a_reference(path) from error
 
     def _whitening(self) -> Whitening:
         return Whitening("zca" if self.calibration == "paper" else self.estimator, EPS)
@@ -360,6 +366,13 @@ class MemorizationIndex:
             ]
             result.append(Nearest.joined(parts))
         return result
+
+
+def _not_a_reference(path: str | os.PathLike) -> InputError:
+    return InputError(
+        f"The reference {os.fspath(path)!r} must be a file that the train workflow of mi_scorer wrote. Got one that cannot be read; "
+        "run train on the training set first."
+    )
 
 
 def _poses(layers: Mapping[str, Rows]) -> int:

@@ -5,13 +5,22 @@ from doppelscan.workflows.audit import Audit, AuditResult
 from doppelscan.workflows.embed import EmbeddingEvaluator, EmbeddingWriter, PoseInferer, RecordDataset, embedding_fingerprint
 from doppelscan.workflows.errors import one_line_errors
 from doppelscan.workflows.evaluate import CopyDetection, EvaluationImages, EvaluationReport, evaluation_pairs
-from doppelscan.workflows.index import IndexFitter, IndexScoreWriter
+from doppelscan.workflows.index import IndexFitter, IndexScoreWriter, reference_poses
 from doppelscan.workflows.protocol import ContaminationProtocol, IndexVariant
 from doppelscan.workflows.protocol_report import ProtocolReport
 from doppelscan.workflows.review import Review, ReviewedImage
 from doppelscan.workflows.run import audit
 from doppelscan.workflows.samples import SampleAudit
-from doppelscan.workflows.training import BestWeights, EarlyStop, EpochSeeds, GradientClip, ResumableCheckpoint
+from doppelscan.workflows.training import (
+    BestWeights,
+    EarlyStop,
+    EpochSeeds,
+    GradientClip,
+    ListOutput,
+    NamedHandlers,
+    ResumableCheckpoint,
+    TrainingTables,
+)
 
 __all__ = [
     "Audit",
@@ -29,6 +38,8 @@ __all__ = [
     "IndexFitter",
     "IndexScoreWriter",
     "IndexVariant",
+    "ListOutput",
+    "NamedHandlers",
     "PoseInferer",
     "ProtocolReport",
     "RecordDataset",
@@ -36,6 +47,7 @@ __all__ = [
     "Review",
     "ReviewedImage",
     "SampleAudit",
+    "TrainingTables",
     "audit",
     "audit_root",
     "bundle_id",
@@ -44,4 +56,5 @@ __all__ = [
     "encoder_weights",
     "evaluation_pairs",
     "one_line_errors",
+    "reference_poses",
 ]

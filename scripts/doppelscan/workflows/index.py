@@ -6,8 +6,6 @@ import csv
 import logging
 import math
 import os
-from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from monai.engines import Trainer
 from monai.transforms import Compose, RandAffined
 
 from doppelscan.deepssim import ALGORITHM as DEEPSSIM
@@ -28,9 +25,9 @@ from doppelscan.memorization import MemorizationIndex, MemorizationScorer, Memor
 from doppelscan.report import to_csv, to_json, write_atomic
 from doppelscan.search import EmbeddedSet, EmbeddingStore, StoredFeatures, fingerprint
 from doppelscan.verify import Pose
-from doppelscan.workflows.embed import EmbeddingEvaluator, PoseInferer, RecordDataset
+from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
 
-__all__ = ["IndexFitter", "IndexScoreWriter", "index_fingerprint", "reference_file"]
+__all__ = ["IndexFitter", "IndexScoreWriter", "index_fingerprint", "reference_file", "reference_poses"]
 
 COLUMNS = (
     "image", "patient", "match", "match_patient", "pose", "similarity", "distance", "mi", "oni", "null_p", "consensus", "margin"
@@ -61,20 +58,30 @@ def reference_file(reference: str | os.PathLike) -> Path:
     return path
 
 
-class IndexFitter(Trainer):
-    """MONAI trainer of one epoch in three steps: embed the training set, embed the null's queries, fit and write.
+def reference_poses(reference: str | os.PathLike) -> int:
+    """Poses that the queries of a fitted reference have to come in, 1 or 8; 8 where train has written none yet.
+
+    A config can so be built, checked and exported before its reference is there; :class:`IndexScoreWriter` refuses to score without one.
+    """
+    try:
+        return MemorizationIndex.saved_poses(reference_file(reference))
+    except InputError:
+        return 8
+
+
+class IndexFitter:
+    """What the train workflow runs: embed the training set, embed the null's queries, fit the index and write it.
 
     Features go to embedding stores as they come, so a killed run goes on where it was, and under ``torchrun`` every process embeds its
     share; the first process then fits in blocks, so that memory does not grow with the training set.
 
     Args:
-        device: of the network.
-        dataset: the training set.
-        network: image -> layer features, with ``output_slices``.
-        inferer: with 8 poses every score is the best of 8 poses, on the side that ``pose_side`` says.
+        evaluator: embeds images; its dataset is the training set, its network has ``output_slices``.
         index: fitted at the end.
-        output: path of the reference file; images.csv and, when the reference is small, the network ``model.pt`` are written beside it.
+        output: path of the reference file; images.csv, skipped.csv and, when the reference is small, the network ``model.pt`` are written
+            beside it.
         weights: path of the network's weights, whose sha256 the reference is bound to.
+        poses: with 8 every score is the best of 8 poses, on the side that ``pose_side`` says.
         pose_side: ``query`` embeds each query in all poses; ``reference`` each training image, which makes scoring cheap and the
             reference large.
         null_images: training images that the null is drawn with, spread over patients.
@@ -83,33 +90,26 @@ class IndexFitter(Trainer):
             mildly moved image of another patient would be; 0 takes them as they are.
         store: folder of the embeddings; None is ``features`` beside the output.
         seed: of the null's images and their jitter.
-        batch_size: images at a time.
-        num_workers: processes that read images.
-        max_epochs: 1.
-        train_handlers: further ignite handlers.
-    """
+        max_epochs: what MONAI asks of every trainer; the training set is passed over once, so 1.
 
-    steps = ("embed training", "embed null", "fit")
+    Raises:
+        InputError: a setting that cannot work.
+    """
 
     def __init__(
         self,
-        device: str | torch.device,
-        dataset: RecordDataset,
-        network: Any,
-        inferer: PoseInferer,
+        evaluator: EmbeddingEvaluator,
         index: MemorizationIndex,
         output: str | os.PathLike,
         weights: str | os.PathLike,
+        poses: int = 8,
         pose_side: str = "query",
         null_images: int = 500,
         view_images: int = 300,
         jitter: float = 0.0,
         store: str | os.PathLike | None = None,
         seed: int = 0,
-        batch_size: int = 16,
-        num_workers: int = 0,
         max_epochs: int = 1,
-        train_handlers: Sequence | None = None,
     ) -> None:
         if pose_side not in SIDES:
             raise InputError(f"The 'pose_side' parameter must be 'query' or 'reference'. Got {pose_side!r} instead.")
@@ -118,47 +118,42 @@ class IndexFitter(Trainer):
                 f"The 'null_images' parameter must be at least {MemorizationIndex.smallest_images} and 'jitter' at least 0. "
                 f"Got {null_images!r} and {jitter!r} instead."
             )
-        super().__init__(
-            device, max_epochs, list(self.steps), iteration_update=self._step, handlers=train_handlers, decollate=False
-        )
-        self.dataset, self.network, self.index, self.seed = dataset, network, index, seed
-        self.reference_poses, self.query_poses = (1, inferer.poses) if pose_side == "query" else (inferer.poses, 1)
+        if max_epochs != 1:
+            raise InputError(f"The 'max_epochs' parameter of IndexFitter must be 1: a fit is one pass. Got {max_epochs!r} instead.")
+        self.evaluator, self.dataset, self.index, self.seed = evaluator, evaluator.dataset, index, seed
+        self.reference_poses, self.query_poses = (1, poses) if pose_side == "query" else (poses, 1)
         self.null_images, self.view_images, self.jitter = null_images, view_images, float(jitter)
         self.output, self.weights = Path(output), weights
         self.store = Path(store) if store else self.output.parent / "features"
-        self.evaluator = EmbeddingEvaluator(device, network, dataset, inferer, batch_size, num_workers)
-        self.fitted_on: list = []
 
-    def run(self) -> None:  # type: ignore[override]
-        """Embed the training set and fit."""
+    def run(self) -> None:
+        """Embed, fit and write."""
         self.dataset.require()
         self.output.parent.mkdir(parents=True, exist_ok=True)
-        super().run()
-
-    @cached_property
-    def made_by(self) -> str:
-        """See :func:`index_fingerprint`; it reads the whole weights file."""
-        return index_fingerprint(self.dataset, self.network, self.weights)
-
-    def _step(self, engine: Engine, step: str) -> dict:
-        if step == self.steps[0]:
-            self.training = self._embed(self.dataset, self.reference_poses, "training")
-        elif step == self.steps[1]:
-            rows = spread_over_patients(self.training.patients, self.null_images, self.seed)
-            self.null = self._embed_null([self.training.records[i] for i in rows])
-            place = {record.id: i for i, record in enumerate(self.training.records)}
-            self.null_rows = np.array([place[record.id] for record in self.null.records], np.int64)
-        elif idist.get_rank() == 0:
-            self._fit()
+        made_by = index_fingerprint(self.dataset, self.evaluator.network, self.weights)
+        training = self._embed(self.dataset, self.reference_poses, "training", made_by)
+        null = self._embed_null(training, made_by)
+        if idist.get_rank() == 0:
+            self._fit(training, null)
+            self._write(training, made_by)
         idist.barrier()
-        return {}
 
-    def _embed_null(self, records: list) -> EmbeddedSet:
+    def _embed(self, dataset: RecordDataset, poses: int, label: str, made_by: str, *drawn: float) -> EmbeddedSet:
+        made = fingerprint(made_by, poses, *drawn)
+        store = EmbeddingStore(self.store / f"{label}-{made[:8]}", made)
+        idist.barrier()  # a store clears away what a killed run left: not what another process is writing
+        records, keys = self.evaluator.embed(dataset, store, poses, label)
+        if not records:
+            raise dataset.image_set.unreadable()
+        return EmbeddedSet(records, keys, store, self.evaluator.output_slices)
+
+    def _embed_null(self, training: EmbeddedSet, made_by: str) -> EmbeddedSet:
+        rows = spread_over_patients(training.patients, self.null_images, self.seed)
+        records = [training.records[i] for i in rows]
         if not self.jitter and self.query_poses == self.reference_poses:
-            keys = dict(zip((r.id for r in self.training.records), self.training.keys, strict=True))
-            return EmbeddedSet(records, [keys[r.id] for r in records], self.training.store, self.training.outputs)
+            return EmbeddedSet(records, [training.keys[i] for i in rows], training.store, training.outputs)
         dataset = self.dataset.with_records(records, self._jittered() if self.jitter else None)
-        return self._embed(dataset, self.query_poses, "null", self.jitter, self.seed if self.jitter else 0)
+        return self._embed(dataset, self.query_poses, "null", made_by, self.jitter, self.seed if self.jitter else 0)
 
     def _jittered(self) -> Compose:
         share, size = self.jitter / 100, self.dataset.foreground_size
@@ -174,44 +169,36 @@ class IndexFitter(Trainer):
         both.set_random_state(self.seed)  # after Compose, which draws a seed of its own
         return both
 
-    def _embed(self, dataset: RecordDataset, poses: int, label: str, *drawn: float) -> EmbeddedSet:
-        made = fingerprint(self.made_by, poses, *drawn)
-        store = EmbeddingStore(self.store / f"{label}-{made[:8]}", made)
-        idist.barrier()  # a store clears away what a killed run left: not what another process is writing
-        records, keys = self.evaluator.embed(dataset, store, poses, label)
-        if not records:
-            raise dataset.image_set.unreadable()
-        return EmbeddedSet(records, keys, store, self.network.output_slices)
+    def _fit(self, training: EmbeddedSet, null: EmbeddedSet) -> None:
+        queries = {name: value[:, : self.query_poses] for name, value in null.features().items()}
+        place = {record.id: i for i, record in enumerate(training.records)}
+        own = np.array([place[record.id] for record in null.records], np.int64)
+        differences = None
+        if self.view_images and self.index.calibration != "paper":
+            rows = spread_over_patients(training.patients, self.view_images, self.seed)
+            differences = self.evaluator.view_differences(training.thumbnails(rows), self.seed)
+        self.index.fit(StoredFeatures.of(training), training.patients, queries, own, view_differences=differences)
 
-    def _fit(self) -> None:
-        training = StoredFeatures.of(self.training)
-        null = {name: value[:, : self.query_poses] for name, value in self.null.features().items()}
-        self.index.fit(training, self.training.patients, null, self.null_rows, view_differences=self._view_differences())
-        self.index.save(self.output, self.made_by)
-        rows = [{"image": record.id, "patient": record.patient} for record in self.training.records]
+    def _write(self, training: EmbeddedSet, made_by: str) -> None:
+        self.index.save(self.output, made_by)
+        rows = [{"image": record.id, "patient": record.patient} for record in training.records]
         write_atomic(self.output.with_name("images.csv"), to_csv(("image", "patient"), rows))
         skipped = [{"image": s.path, "reason": s.reason} for s in self.dataset.image_set.skipped]
         write_atomic(self.output.with_name("skipped.csv"), to_csv(("image", "reason"), skipped))
-        self._write_network()
+        self._write_network(len(training) * self.reference_poses)
         logger.info(
-            f"Fitted on {len(self.training)} images of {len(set(self.training.patients))} patients, {len(skipped)} skipped; "
+            f"Fitted on {len(training)} images of {len(set(training.patients))} patients, {len(skipped)} skipped; "
             f"null {self.index.null_mean:.3f} +- {self.index.null_std:.3f}, "
             f"{self.index.clipped_in_null} of its layer cosines were below 0 and clipped."
         )
 
-    def _view_differences(self) -> dict[str, np.ndarray] | None:
-        if not self.view_images or self.index.calibration == "paper":
-            return None
-        rows = spread_over_patients(self.training.patients, self.view_images, self.seed)
-        return self.evaluator.view_differences(self.training.thumbnails(rows), self.seed)
-
-    def _write_network(self) -> None:
+    def _write_network(self, rows: int) -> None:
         """The whole scorer as one state dict, for ckpt_export and onnx_export; a large reference is left to the search."""
         path = self.output.with_name("model.pt")
-        if len(self.training) * self.reference_poses > NETWORK_ROWS:
+        if rows > NETWORK_ROWS:
             path.unlink(missing_ok=True)
             return
-        scorer = MemorizationScorer(self.network, self.query_poses).fill(self.index)
+        scorer = MemorizationScorer(self.evaluator.network, self.query_poses).fill(self.index)
         temporary = path.with_suffix(".tmp")
         torch.save(scorer.state_dict(), temporary)
         os.replace(temporary, path)
@@ -229,7 +216,6 @@ class IndexScoreWriter:
         weights: path of the network's weights.
         output: path of the CSV: image, patient, match, match_patient, pose, similarity, distance, mi, oni, null_p, consensus, margin, and the
             match and margin of each layer. ``summary.json`` is written beside it.
-        inferer: its poses are set to those that the null was drawn with; other ones would shift every MI.
         device: where cosines are computed.
     """
 
@@ -240,11 +226,10 @@ class IndexScoreWriter:
         reference: str | os.PathLike,
         weights: str | os.PathLike,
         output: str | os.PathLike,
-        inferer: PoseInferer | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
         self.dataset, self.network, self.reference, self.weights = dataset, network, reference, weights
-        self.output, self.inferer, self.device = Path(output), inferer, device
+        self.output, self.device = Path(output), device
 
     def attach(self, engine: Engine) -> None:
         """Register with the evaluator."""
@@ -259,8 +244,6 @@ class IndexScoreWriter:
         with open(path.with_name("images.csv"), newline="", encoding="utf-8") as file:
             self.training = list(csv.DictReader(file))
         self.reference_holds_poses = any(len(value.shape) == 3 for value in self.index.reference.values())
-        if self.inferer is not None:
-            self.inferer.poses = self.index.null_poses
         self.waiting: list[tuple[list[int], np.ndarray]] = []
         self.rows: list[dict] = []
         self.mi: list[float] = []
@@ -273,7 +256,13 @@ class IndexScoreWriter:
         for index, reason in state.batch["errors"]:
             image_set.skipped.append(SkippedImage(image_set.records[index].id, reason))
         if "index" in state.batch:
-            self.waiting.append((state.batch["index"].tolist(), state.output["pred"].cpu().numpy().astype(np.float32)))
+            features = state.output["pred"].cpu().numpy().astype(np.float32)
+            if features.shape[1] != self.index.null_poses:  # another number would shift every MI
+                raise InputError(
+                    f"The 'poses' parameter must be {self.index.null_poses}, as the reference was fitted with. Got {features.shape[1]} "
+                    "instead; leave it out."
+                )
+            self.waiting.append((state.batch["index"].tolist(), features))
         if sum(len(rows) for rows, _ in self.waiting) >= SCORED_AT_ONCE:
             self._score()
 

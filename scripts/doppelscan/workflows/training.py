@@ -1,7 +1,8 @@
-"""Handlers of the training workflow: resume after a kill, keep the best weights, stop when nothing improves."""
+"""Handlers of the training workflow: say what is looked at, resume after a kill, keep the best weights, stop when nothing improves."""
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -15,9 +16,22 @@ from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint, DiskSaver, EarlyStopping
 from monai.engines import IterationEvents
 
+from doppelscan.deepssim import CohortDataset
 from doppelscan.errors import InputError, WeightsError
+from doppelscan.report import to_csv, write_atomic
 
-__all__ = ["BestWeights", "EarlyStop", "EpochSeeds", "GradientClip", "ListOutput", "ResumableCheckpoint"]
+__all__ = [
+    "BestWeights",
+    "EarlyStop",
+    "EpochSeeds",
+    "GradientClip",
+    "ListOutput",
+    "NamedHandlers",
+    "ResumableCheckpoint",
+    "TrainingTables",
+]
+
+logger = logging.getLogger(__name__)
 
 
 def _network(module: torch.nn.Module) -> torch.nn.Module:
@@ -32,7 +46,7 @@ def _save(save: Callable[[], Any], folder: str | os.PathLike) -> None:
         free = shutil.disk_usage(folder).free / 2**20 if os.path.isdir(folder) else 0
         reason = (str(error).splitlines() or [""])[0][:160]
         raise InputError(
-            f"The checkpoint folder {str(folder)!r} must be writable and have room. Got {free:.0f} MB free and the error: {reason}; "
+            f"The folder {str(folder)!r} must be writable and have room. Got {free:.0f} MB free and the error: {reason}; "
             "make room or choose another folder, and start again: training resumes at the last whole checkpoint."
         ) from error
 
@@ -42,24 +56,77 @@ def _key_metric(engine: Engine) -> float:
     return float(state.metrics[state.key_metric_name])
 
 
+class NamedHandlers:
+    """Handlers under names, attached in their order: a config refers to one or disables one by its name, which does not change when another
+    is put before it.
+
+    Args:
+        handlers: name -> ignite handler; MONAI leaves out those that a config disables.
+    """
+
+    def __init__(self, handlers: Mapping[str, Any]) -> None:
+        self.handlers = handlers
+
+    def attach(self, engine: Engine) -> None:
+        """Attach each."""
+        for handler in self.handlers.values():
+            handler.attach(engine)
+
+
+class TrainingTables:
+    """Write ``training_images.csv`` (index, path, cohort), by whose index errors name images, and ``skipped.csv`` (image, reason).
+
+    Args:
+        training: what is trained on.
+        validation: what is validated on; what was left out of it is listed too.
+        folder: where to; made when missing. The first process writes.
+    """
+
+    def __init__(self, training: CohortDataset, validation: CohortDataset, folder: str | os.PathLike) -> None:
+        self.training, self.validation, self.folder = training, validation, Path(folder)
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if idist.get_rank() == 0:
+            _save(self._write, self.folder)
+
+    def _write(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        training = self.training
+        rows = [{"index": i, "path": path, "cohort": int(training.cohorts[i])} for i, path in enumerate(training.paths)]
+        write_atomic(self.folder / "training_images.csv", to_csv(("index", "path", "cohort"), rows))
+        skipped = {one.path: one.reason for one in (*training.skipped, *self.validation.skipped)}
+        listed = [{"image": path, "reason": reason} for path, reason in skipped.items()]
+        write_atomic(self.folder / "skipped.csv", to_csv(("image", "reason"), listed))
+        logger.info(
+            f"Training on {sum(map(bool, training.paths))} images and {training.paths.count('')} generated ones, validating on "
+            f"{len(self.validation)}; {len(skipped)} could not be used and are listed with their reasons in {self.folder / 'skipped.csv'}."
+        )
+
+
 class EpochSeeds:
-    """Tell samplers and view makers the epoch before each, so that a resumed epoch is the one that was interrupted.
+    """Tell samplers and view makers what to draw before each epoch.
 
     Args:
         seeded: objects with ``set_epoch(epoch)``, epochs from 0.
+        epoch: None for the engine's epoch, so that a resumed epoch of training is the one that was interrupted; a number draws the same in
+            every run of the engine, so that all validations look at the same batches and views.
     """
 
-    def __init__(self, seeded: Sequence[Any]) -> None:
-        self.seeded = seeded
+    def __init__(self, seeded: Sequence[Any], epoch: int | None = None) -> None:
+        self.seeded, self.epoch = seeded, epoch
 
     def attach(self, engine: Engine) -> None:
-        """Register with the trainer; the loader is set up before an epoch starts, so STARTED and the last epoch's end count."""
+        """Register with the engine; the loader is set up before an epoch starts, so STARTED and the last epoch's end count."""
         engine.add_event_handler(Events.STARTED, self)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
         for item in self.seeded:
-            item.set_epoch(engine.state.epoch)
+            item.set_epoch(engine.state.epoch if self.epoch is None else self.epoch)
 
 
 class GradientClip:

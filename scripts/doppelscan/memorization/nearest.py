@@ -14,13 +14,14 @@ import faiss
 import numpy as np
 import torch
 
-from doppelscan.memorization.rows import BLOCK_VALUES, Rows, blocks_of
+from doppelscan.memorization.rows import Rows, blocks_of
 
 __all__ = ["TIE", "Nearest", "NearestInBlocks", "falling_order", "interleaved", "nearest_rows"]
 
 # The products of unit vectors of a thousand values are rounded by up to 1e-6, and by another 1e-6 when a vector was made in another batch.
 TIE = 1e-5
 REFERENCE_ROWS = 8192  # compared at a time
+SIMILARITIES = 2**22  # of a block, 16 MB
 SPARE = 8  # rows kept beyond those asked for, so that a tie at the last place is decided by the row too
 
 
@@ -52,52 +53,49 @@ class Nearest:
         """One after the other."""
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
-    def first(self, k: int) -> Nearest:
-        """The first ``k`` of each query."""
-        return Nearest(self.similarity[:, :k], self.rows[:, :k], self.poses[:, :k])
-
 
 class NearestInBlocks:
     """Collects the nearest rows of M queries from similarities that come in blocks, in order of the rows.
 
     Args:
+        queries: M.
         k: how many rows to name.
     """
 
-    def __init__(self, k: int) -> None:
+    def __init__(self, queries: int, k: int) -> None:
         self.k = k
-        self._kept: Nearest | None = None
+        shape = (queries, k + SPARE)
+        self._kept = Nearest(np.full(shape, -np.inf, np.float32), np.full(shape, -1), np.zeros(shape, np.int64))
 
-    def add(self, similarity: torch.Tensor, start: int, left_out: torch.Tensor | None = None) -> None:
+    def add(self, similarity: torch.Tensor, rows: np.ndarray, left_out: torch.Tensor | None = None) -> None:
         """Add a block.
 
         Args:
-            similarity: float [M, ..., n] with rows ``start`` to ``start + n - 1``; the axes between are poses, the best of which counts.
-            left_out: bool [n] or [M, n], rows that do not take part.
+            similarity: float [M, ..., n]; the axes between are poses, the best of which counts.
+            rows: int64 [n], which rows these are, rising.
+            left_out: bool [M, n], rows that do not take part for a query.
         """
         poses = tuple(range(1, similarity.ndim - 1))
         best = similarity.amax(poses) if poses else similarity
         if left_out is not None:
             best = best.masked_fill(left_out, -torch.inf)
-        behind = best.amax(1, keepdim=True) - best
-        # The heap keeps the smallest and of equals the first, so that all ties with the nearest are decided here, however many.
-        behind = behind.masked_fill_(behind <= TIE, 0)
-        heap = faiss.ResultHeap(len(best), self.k + SPARE)
-        heap.add_result_subset(np.arange(len(best)), behind.cpu().numpy(), np.arange(behind.shape[1]))
-        heap.finalize()
-        columns = torch.from_numpy(heap.I).to(similarity.device)
-        places = columns.clamp_min(0).view(len(best), *(1 for _ in poses), -1)
+        value, columns = _highest(best, self.k + SPARE)
+        crowded = value[:, -1] >= value[:, 0] - TIE
+        if crowded.any():  # more tie with the nearest than are kept: these are made equal, so that the first of them are kept
+            some = best[torch.from_numpy(crowded)]
+            columns[crowded] = _highest(torch.minimum(some, some.amax(1, keepdim=True) - TIE), self.k + SPARE)[1]
+        none, columns = columns < 0, columns.clip(0)
+        places = torch.from_numpy(columns).to(similarity.device).view(len(best), *(1 for _ in poses), -1)
         found = similarity.gather(-1, places.expand(*similarity.shape[:-1], -1)).reshape(len(best), -1, columns.shape[1])
-        value = found.amax(1)
-        pose = (found >= value[:, None] - TIE).byte().argmax(1)
-        value = value.masked_fill(columns < 0, -torch.inf)
-        block = Nearest(value.cpu().numpy(), np.where(heap.I < 0, -1, heap.I + start), pose.cpu().numpy())
-        self._kept = _merged(block if self._kept is None else _beside(self._kept, block), self.k + SPARE)
+        highest = found.amax(1)
+        pose = (found >= highest[:, None] - TIE).byte().argmax(1).cpu().numpy()
+        block = Nearest(np.where(none, -np.inf, highest.cpu().numpy()), np.where(none, -1, rows[columns]), pose)
+        self._kept = _merged(self._kept, block, self.k + SPARE)
 
     def found(self) -> Nearest:
         """The nearest of what was added."""
-        assert self._kept is not None
-        return self._kept.first(self.k)
+        kept = self._kept
+        return Nearest(kept.similarity[:, : self.k], kept.rows[:, : self.k], kept.poses[:, : self.k])
 
 
 def nearest_rows(
@@ -125,20 +123,23 @@ def nearest_rows(
     queries = queries[:, None] if queries.ndim == 2 else queries
     poses, size = queries.shape[1:]
     reference_poses = 1 if len(reference.shape) == 2 else reference.shape[1]
-    step = max(1, BLOCK_VALUES // (poses * reference_poses * min(len(reference), REFERENCE_ROWS)))
+    step = max(1, SIMILARITIES // (poses * reference_poses * min(len(reference), REFERENCE_ROWS)))
     parts = torch.from_numpy(np.ascontiguousarray(queries)).to(device).split(step)
-    collectors = [NearestInBlocks(min(k, len(reference))) for _ in parts]
-    out = None if left_out is None else torch.as_tensor(left_out, device=device)
-    own, theirs = (None, None) if groups is None else (torch.as_tensor(g, device=device) for g in groups)
+    collectors = [NearestInBlocks(len(part), min(k, len(reference))) for part in parts]
+    taking_part = np.arange(len(reference)) if left_out is None else np.flatnonzero(~np.asarray(left_out))
     for block in blocks_of(reference, REFERENCE_ROWS * reference_poses * size):
-        rows = torch.from_numpy(np.ascontiguousarray(reference[block], dtype=queries.dtype)).to(device).reshape(-1, size)
+        rows = taking_part[slice(*np.searchsorted(taking_part, (block.start, block.stop)))]
+        if not len(rows):
+            continue
+        values = np.asarray(reference[block], dtype=queries.dtype)
+        values = values if len(rows) == len(values) else values[rows - block.start]
+        compared = torch.from_numpy(np.ascontiguousarray(values)).to(device).reshape(-1, size)
         for number, (part, collector) in enumerate(zip(parts, collectors, strict=True)):
-            similarity = (part.reshape(-1, size) @ rows.T).view(len(part), poses, -1, reference_poses).transpose(2, 3)
-            mask = None if out is None else out[block]
-            if own is not None and theirs is not None:
-                same = own[number * step : number * step + len(part), None] == theirs[block]
-                mask = same if mask is None else same | mask
-            collector.add(similarity, block.start, mask)
+            similarity = _products(part.reshape(-1, size), compared).view(len(part), poses, -1, reference_poses)
+            own = None
+            if groups is not None:
+                own = torch.from_numpy(groups[0][number * step :][: len(part), None] == groups[1][rows]).to(device)
+            collector.add(similarity.transpose(2, 3).squeeze((1, 2)), rows, own)
     return Nearest.joined([collector.found() for collector in collectors])
 
 
@@ -186,10 +187,24 @@ def interleaved(lists: Sequence[np.ndarray], kept: int) -> np.ndarray:
     return np.where(np.take_along_axis(first, places, 1), np.take_along_axis(mixed, places, 1), -1)
 
 
-def _beside(first: Nearest, second: Nearest) -> Nearest:
-    return Nearest(*(np.concatenate([getattr(part, field.name) for part in (first, second)], 1) for field in fields(Nearest)))
+def _products(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """``first`` [M, C] by ``second`` [n, C]: [M, n]."""
+    if first.device.type == "cpu":  # NumPy's OpenBLAS is a third faster than torch's MKL on AMD processors
+        return torch.from_numpy(first.numpy() @ second.numpy().T)
+    return first @ second.T
 
 
-def _merged(found: Nearest, kept: int) -> Nearest:
-    order = falling_order(found.similarity, found.rows)[:, :kept]
-    return Nearest(*(np.take_along_axis(getattr(found, field.name), order, 1) for field in fields(Nearest)))
+def _highest(values: torch.Tensor, kept: int) -> tuple[np.ndarray, np.ndarray]:
+    """The largest of each line of [M, n] and their columns, -1 where there are fewer: [M, kept] each, equals in order of the column."""
+    heap = faiss.ResultHeap(len(values), kept, keep_max=True)
+    last = values.shape[1] - 1
+    # Of equals the heap keeps those of the highest id.
+    heap.add_result_subset(np.arange(len(values)), values.cpu().numpy(), last - np.arange(last + 1))
+    heap.finalize()
+    return heap.D, np.where(heap.I < 0, -1, last - heap.I)
+
+
+def _merged(first: Nearest, second: Nearest, kept: int) -> Nearest:
+    both = [np.concatenate([getattr(part, field.name) for part in (first, second)], 1) for field in fields(Nearest)]
+    order = falling_order(both[0], both[1])[:, :kept]
+    return Nearest(*(np.take_along_axis(column, order, 1) for column in both))

@@ -180,7 +180,7 @@ class PatchSearch:
             images = (image for part in _blocks(thumbnails) for image in part)
             keys = [hashlib.sha256(image.cpu().numpy().tobytes()).digest() for image in images]
         self.groups = content_groups((), keys)
-        self.repeated = repeated(self.groups)
+        self.distinct = np.flatnonzero(~repeated(self.groups))
         self.reference = torch.cat([self.descriptor.structure(part).half() for part in _blocks(thumbnails)])
         return self
 
@@ -212,12 +212,11 @@ class PatchSearch:
         counted = queries[:, 0].abs().amax(-1) > 0  # [views, L, M]
         if asked is not None:
             counted = counted & asked.to(counted.device)
-        groups, out = (torch.from_numpy(a).to(counted.device) for a in (self.groups, self.repeated))
-        kept = min(self.candidates, len(self.reference))
-        whole, part = NearestInBlocks(kept), NearestInBlocks(1)
-        for start in range(0, len(self.reference), REFERENCES):
-            block = slice(start, start + REFERENCES)
-            reference = self.descriptor.describe(self.reference[block].float()).transpose(1, 2)
+        count = len(structure)
+        whole, part = NearestInBlocks(count, min(self.candidates, len(self.reference))), NearestInBlocks(count, 1)
+        for start in range(0, len(self.distinct), REFERENCES):
+            rows = self.distinct[start : start + REFERENCES]
+            reference = self.descriptor.describe(self.reference[rows].float()).transpose(1, 2)
             average, highest = [], []
             for view, asked_about in zip(queries, counted[..., None], strict=True):
                 cells = view[0] @ reference
@@ -226,11 +225,13 @@ class PatchSearch:
                 cells = cells * asked_about
                 average.append(mean_agreement(cells, asked_about))
                 highest.append(cells.amax(0))
-            left_out = out[block] if without is None else out[block] | (groups[block] == groups[without][:, None])
-            whole.add(torch.stack(average, 1), start, left_out)
-            part.add(torch.stack(highest, 1), start, left_out)
+            left_out = None
+            if without is not None:
+                left_out = torch.from_numpy(self.groups[without][:, None] == self.groups[rows]).to(counted.device)
+            whole.add(torch.stack(average, 1), rows, left_out)
+            part.add(torch.stack(highest, 1), rows, left_out)
         mean, best = whole.found(), part.found()
-        row, mirrored, image = best.rows[:, 0], best.poses[:, 0], np.arange(len(structure))
+        row, mirrored, image = best.rows[:, 0], best.poses[:, 0], np.arange(count)
         counted = counted[mirrored, :, image]
         matched = self.descriptor.describe(self.reference[row].float()).transpose(0, 1)
         cells = (queries[mirrored, :, :, image] * matched[:, None]).sum(-1).amax(1) * counted

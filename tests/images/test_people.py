@@ -6,8 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from doppelscan.images import ImageRecord, InputError
-from doppelscan.images.people import agrees, people_of, propose_patients
+from doppelscan.images import ImageRecord, InputError, agrees, people_of, propose_patients
 
 
 def records(names: list[str]) -> list[ImageRecord]:

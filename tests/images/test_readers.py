@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import logging
+import os
+import threading
 import warnings
 
 import nibabel as nib
@@ -15,6 +18,7 @@ from doppelscan.images.transforms import take_slice
 from made_files import dicom
 from PIL import Image
 from pydicom.dataset import Dataset
+from pydicom.uid import RLELossless
 
 
 @pytest.fixture
@@ -155,3 +159,230 @@ def test_reading_is_silent(tmp_path, picture):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read_pixels([str(tmp_path / "a.npy")])
+
+
+def test_excess_bytes_of_a_dicom_file_are_no_further_frames(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 900, (24, 16)).astype(np.uint16)
+    path = dicom(tmp_path / "a.dcm", pixels)
+    data = pydicom.dcmread(path)
+    data.Rows = 12
+    data.save_as(path)
+    assert read_header(path).shape == (12, 16)
+    np.testing.assert_array_equal(read_pixels([path]), pixels[:12])
+
+
+def damage_gzip(path, place=-12):
+    data = bytearray(path.read_bytes())
+    data[place] ^= 0xFF
+    path.write_bytes(data)
+    return path
+
+
+@pytest.fixture
+def noise():
+    return np.random.default_rng(0).random((16, 14, 12)).astype(np.float32)
+
+
+def test_a_damaged_nifti_gz_is_an_image_error_at_its_header_and_at_its_end(tmp_path, noise):
+    nib.save(nib.Nifti1Image(noise, np.eye(4)), tmp_path / "a.nii.gz")
+    (tmp_path / "head.nii.gz").write_bytes((tmp_path / "a.nii.gz").read_bytes())
+    damage_gzip(tmp_path / "head.nii.gz", 40)
+    for name in ("head.nii.gz", "head.bin"):  # the second is no NIfTI as far as it tells
+        with pytest.raises(ImageError):
+            read_header((tmp_path / "head.nii.gz").rename(tmp_path / name))
+    damage_gzip(tmp_path / "a.nii.gz", -8)  # the checksum: the voxels are not what was written
+    assert read_header(tmp_path / "a.nii.gz").shape == noise.shape
+    with pytest.raises(ImageError, match="CRC"):
+        read_pixels([str(tmp_path / "a.nii.gz")])
+
+
+def test_nifti_is_read_by_content_whether_gzip_or_not(tmp_path, noise):
+    image = nib.Nifti1Image(noise, np.eye(4)).to_bytes()
+    (tmp_path / "plain.nii.gz").write_bytes(image)
+    (tmp_path / "packed.nii").write_bytes(gzip.compress(image))
+    for name in ("plain.nii.gz", "packed.nii"):
+        np.testing.assert_array_equal(read_pixels([str(tmp_path / name)]), noise)
+
+
+def test_a_channel_of_a_5d_file_with_one_component_is_the_right_one(tmp_path):
+    data = np.random.default_rng(0).random((10, 9, 8, 3, 1)).astype(np.float32)
+    nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "a.nii")
+    np.testing.assert_array_equal(read_pixels([str(tmp_path / "a.nii")], 2), data[..., 2, 0])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_header_that_claims_more_than_the_file_holds_is_refused_before_anything_is_allocated(tmp_path, noise, packed):
+    image = bytearray(nib.Nifti1Image(noise, np.eye(4)).to_bytes())
+    image[40:48] = np.array([3, 32767, 32767, 32767], "<i2").tobytes()
+    path = tmp_path / "a.nii.gz"
+    path.write_bytes(gzip.compress(bytes(image)) if packed else image)
+    with pytest.raises(ImageError, match="truncated: 140"):
+        read_header(path)
+
+
+def test_an_affine_that_says_nothing_is_refused(tmp_path, noise):
+    image = nib.Nifti1Image(noise, np.eye(4))
+    image.header["srow_x"] = np.nan
+    image.header["qform_code"], image.header["sform_code"] = 0, 1
+    (tmp_path / "a.nii").write_bytes(image.header.binaryblock + b"\0" * 4 + noise.tobytes(order="F"))
+    with pytest.raises(ImageError, match=r"affine.*does not say how the volume lies"):
+        read_header(tmp_path / "a.nii")
+
+
+def test_values_whose_differences_are_no_float32_are_inf(tmp_path, picture):
+    picture[3, 4] = 3e38
+    np.save(tmp_path / "a.npy", picture)
+    read = read_pixels([str(tmp_path / "a.npy")])
+    assert np.isposinf(read[3, 4]) and np.isinf(read).sum() == 1
+
+
+@pytest.mark.parametrize("shape", [(30,), (), (0, 20), (12, 0, 9), (2, 2, 2, 2, 2)])
+def test_shapes_that_are_no_image_are_refused_by_their_header(tmp_path, shape):
+    np.save(tmp_path / "a.npy", np.ones(shape))
+    with pytest.raises(ImageError):
+        read_header(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("array", [np.ones((9, 9), complex), np.full((9, 9), "a"), np.zeros((9, 9), [("r", "u1"), ("g", "u1")])])
+def test_pixels_that_are_no_numbers_are_refused_by_their_header(tmp_path, array):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(ImageError, match="numbers are read"):
+        read_header(tmp_path / "a.npy")
+
+
+def test_two_slices_of_an_array_are_a_volume_for_header_and_pixels_alike(tmp_path):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).random((12, 10, 2)))
+    assert read_header(tmp_path / "a.npy").shape == read_pixels([str(tmp_path / "a.npy")]).shape == (12, 10, 2)
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    for path in (tmp_path / "a.png", tmp_path, tmp_path / "nowhere.png", "with\0null.png"):
+        with pytest.raises(ImageError):
+            image_format(path)
+        with pytest.raises(ImageError):
+            read_header(path)
+        with pytest.raises(ImageError):
+            read_pixels([str(path)])
+
+
+@pytest.mark.parametrize("cause", ["missing", "truncated", "quoting"])
+def test_reasons_name_neither_the_path_nor_what_a_header_says(tmp_path, picture, cause):
+    folder = tmp_path / "Jane_Doe's files"
+    folder.mkdir()
+    path = folder / "Jane.dcm"
+    if cause == "truncated":
+        Image.fromarray(picture.astype(np.uint8)).save(folder / "a.png")
+        path.write_bytes((folder / "a.png").read_bytes()[:40])
+    elif cause == "quoting":
+        dicom(path, picture)
+        path.write_bytes(path.read_bytes().replace(b"\x28\x00\x10\x00US\x02\x00\x18\x00", b"\x28\x00\x10\x00IS\x04\x00Jane"))
+    with pytest.raises(ImageError) as error:
+        read_header(path)
+        read_pixels([str(path)])
+    text = str(error.value)
+    assert text.isprintable() and not any(word in text for word in ("Jane", "Doe", "files", str(tmp_path)))
+
+
+def misaligned(path, noise):
+    """A NIfTI file that nibabel reads and has much to say of."""
+    image = bytearray(nib.Nifti1Image(noise, np.eye(4)).to_bytes())
+    image[76:80] = np.float32(7).tobytes()  # pixdim[0] is 1 or -1
+    image[108:112] = np.float32(354).tobytes()  # vox_offset is a multiple of 16
+    path.write_bytes(image[:352] + b"\0\0" + image[352:])
+    return str(path)
+
+
+def test_nibabels_remarks_reach_no_terminal_and_the_callers_loggers_stay(tmp_path, noise, capfd, caplog):
+    path = misaligned(tmp_path / "a.nii", noise)
+    names = ("nibabel.global", "nibabel", "pydicom", "PIL", "")
+    loggers = [logging.getLogger(name) for name in names]
+    before = [(lo.level, lo.propagate, lo.handlers[:], lo.filters[:]) for lo in loggers]
+    filters = list(warnings.filters)
+    assert read_header(path).shape == noise.shape
+    np.testing.assert_array_equal(read_pixels([path]), noise)
+    assert capfd.readouterr() == ("", "") and not caplog.records
+    assert before == [(lo.level, lo.propagate, lo.handlers[:], lo.filters[:]) for lo in loggers]
+    assert list(warnings.filters) == filters
+
+
+def test_readers_in_threads_leave_warnings_and_loggers_as_they_were(tmp_path, noise):
+    paths = [misaligned(tmp_path / "a.nii", noise), pydicom.data.get_testdata_file("MR_small.dcm")]
+    filters, logger = list(warnings.filters), logging.getLogger("pydicom")
+    before = logger.propagate, logger.handlers[:]
+
+    def read() -> None:
+        for turn in range(30):
+            read_pixels([paths[turn % 2]])
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert list(warnings.filters) == filters and before == (logger.propagate, logger.handlers[:])
+
+
+def test_libtiff_prints_nothing_and_what_others_print_is_kept(tmp_path, picture, capfd):
+    Image.fromarray(picture.astype(np.uint16)).save(tmp_path / "a.tif", compression="tiff_lzw")
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    data[20:60] = b"\xff" * 40
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.raises(ImageError):
+        read_pixels([str(tmp_path / "a.tif")])
+    os.write(2, b"mine")
+    assert capfd.readouterr().err == "mine"
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_truncated_dicom_file_is_known_by_its_header(tmp_path, picture, compressed):
+    path = dicom(tmp_path / "a.dcm", picture)
+    if compressed:
+        data = pydicom.dcmread(path)
+        data.compress(RLELossless)
+        data.save_as(path)
+    assert read_header(path).damage is None
+    whole = (tmp_path / "a.dcm").read_bytes()
+    for length in (len(whole) - 40, len(whole) - len(whole) // 5):
+        (tmp_path / "a.dcm").write_bytes(whole[:length])
+        header = read_header(path)
+        assert "truncated" in header.damage and header.shape == (24, 32)
+        with pytest.raises(ImageError):
+            read_pixels([path])
+
+
+def test_pixel_data_shorter_than_rows_and_columns_is_known_by_the_header():
+    assert "8130 of 8192 bytes" in read_header(pydicom.data.get_testdata_file("MR_truncated.dcm")).damage
+
+
+def test_a_file_of_a_series_whose_pixels_cannot_be_read_is_nan_in_its_place(tmp_path):
+    volume = np.random.default_rng(0).integers(0, 1000, (5, 12, 10)).astype(np.uint16)
+    paths = [dicom(tmp_path / f"{i}.dcm", volume[i], number=i, position=(0, 0, 2.0 * i)) for i in range(5)]
+    whole = read_pixels(paths)
+    (tmp_path / "3.dcm").write_bytes((tmp_path / "3.dcm").read_bytes()[:-40])
+    read = read_pixels(paths)
+    assert np.isnan(read[..., 3]).all()
+    np.testing.assert_array_equal(np.delete(read, 3, 2), np.delete(whole, 3, 2))
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ImageError):
+        read_pixels(paths)
+
+
+def test_the_modality_of_a_dicom_file_is_in_its_header(tmp_path, picture):
+    assert read_header(pydicom.data.get_testdata_file("MR_small.dcm")).modality == "MR"
+    assert read_header(pydicom.data.get_testdata_file("CT_small.dcm")).modality == "CT"
+    assert read_header(dicom(tmp_path / "a.dcm", picture)).modality is None
+
+
+@pytest.mark.parametrize("orientation", [(1, 0, 0, 0, 1, 0), (0, 1, 0, 0, 0, -1), (1, 0, 0, 0, 0, -1), (0, -1, 0, -1, 0, 0)])
+def test_the_header_of_a_multi_frame_file_has_the_shape_of_its_pixels(tmp_path, orientation):
+    frames = []
+    normal = np.cross(orientation[:3], orientation[3:])
+    for place in range(4):
+        position, plane, frame = Dataset(), Dataset(), Dataset()
+        position.ImagePositionPatient, plane.ImageOrientationPatient = (normal * place).tolist(), list(orientation)
+        frame.PlanePositionSequence, frame.PlaneOrientationSequence = [position], [plane]
+        frames.append(frame)
+    path = dicom(tmp_path / "multi.dcm", np.ones((4, 12, 10), np.uint16), frames=frames)
+    assert read_header(path).shape == read_pixels([path]).shape

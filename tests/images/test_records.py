@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
 
 import nibabel as nib
 import numpy as np
 import pytest
-from doppelscan.images import InputError, SliceChoice, content_hash, find_images
+from doppelscan.images import InputError, SliceChoice, content_hash, find_images, read_pixels
 from made_files import dicom, save_png
 
 
@@ -143,3 +144,168 @@ def test_how_often_a_record_was_shown_is_read_from_tables(tmp_path, cohort):
     (tmp_path / "bad.csv").write_text("path,repeats\n0.png,often\n")
     with pytest.raises(InputError, match=r"'repeats'.*integers >= 1.*often"):
         find_images(tmp_path / "bad.csv")
+
+
+def test_a_volume_is_hashed_once_and_not_for_each_of_its_slices(tmp_path, picture, monkeypatch):
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).random((9, 9, 20)).astype(np.float32), np.eye(4)), tmp_path / "v.nii")
+    save_png(tmp_path / "a.png", picture)
+    records = find_images(tmp_path).records
+    plain = [content_hash(record) for record in records]
+    opened, volumes = [], {}
+    original = builtins.open
+    monkeypatch.setattr(builtins, "open", lambda file, *a, **k: opened.append(file) or original(file, *a, **k))
+    assert [content_hash(record, volumes) for record in records] == plain
+    assert sorted(map(os.path.basename, opened)) == ["a.png", "v.nii"]
+
+
+def series(folder, planes=10, series="1.2.3", orientation=(1, 0, 0, 0, 1, 0), first=0, side=(12, 14)):
+    """Files of a series whose slice i has pixels around 100 i."""
+    folder.mkdir(exist_ok=True)
+    normal = np.cross(orientation[:3], orientation[3:])
+    rng = np.random.default_rng(0)
+    return [
+        dicom(folder / f"{first + i:02d}.dcm", 100 * i + rng.integers(0, 50, side), series, i, normal * 2.0 * i, orientation)
+        for i in range(planes)
+    ]
+
+
+def cut(path):
+    with open(path, "r+b") as file:
+        file.truncate(os.path.getsize(path) - 30)
+
+
+@pytest.mark.parametrize("damaged", [[4], [0, 9], [0, 4, 5]])
+def test_a_truncated_file_of_a_series_is_listed_and_the_others_go_on(tmp_path, damaged):
+    paths = series(tmp_path / "s")
+    whole = read_pixels(paths)
+    for index in damaged:
+        cut(paths[index])
+    found = find_images(tmp_path, slices=SliceChoice(2, 0, 1, 1))
+    assert [s.path for s in found.skipped] == [paths[i] for i in damaged]
+    assert all("truncated" in s.reason and f"goes on with the other {10 - len(damaged)}" in s.reason for s in found.skipped)
+    assert len(found.records) == 10 - len(damaged)
+    np.testing.assert_array_equal(read_pixels(found.records[0].paths), np.delete(whole, damaged, 2))
+
+
+def test_slices_across_the_gap_of_a_truncated_file_are_refused_and_past_an_end_they_are_not(tmp_path):
+    paths = series(tmp_path / "s")
+    cut(paths[0])
+    found = find_images(tmp_path, slices=SliceChoice("coronal", 0, 1, 1))
+    assert len(found.records) == 12 and len(found.skipped) == 1
+    cut(paths[4])
+    with pytest.raises(InputError, match="readable"):
+        find_images(tmp_path, slices=SliceChoice("coronal", 0, 1, 1))
+    save_png(tmp_path / "a.png", np.linspace(0, 1, 400).reshape(20, 20))
+    found = find_images(tmp_path, slices=SliceChoice("coronal", 0, 1, 1))
+    assert len(found.records) == 1 and [s.reason for s in found.skipped if "gap" in s.reason]
+    assert not any(str(tmp_path) in s.reason for s in found.skipped)
+
+
+def test_one_whole_file_of_a_series_is_an_image(tmp_path):
+    paths = series(tmp_path / "s", 3)
+    cut(paths[0])
+    cut(paths[2])
+    found = find_images(tmp_path)
+    assert [(r.id, r.slice) for r in found.records] == [(paths[1], None)]
+
+
+def test_a_file_of_another_size_or_plane_costs_the_series_nothing(tmp_path):
+    paths = series(tmp_path / "s")
+    series(tmp_path / "s", 1, side=(20, 20), first=20)
+    series(tmp_path / "s", 3, orientation=(0, 1, 0, 0, 0, -1), first=30)
+    found = find_images(tmp_path, slices=SliceChoice(2, 0, 1, 1))
+    volumes = {r.volume: r.paths for r in found.records}
+    assert sorted(map(len, volumes.values())) == [1, 3, 10] and not found.skipped
+    assert tuple(paths) in volumes.values() and len({r.id for r in found.records}) == len(found.records)
+
+
+@pytest.mark.parametrize("orientation", [(1, 0, 0, 0, 1, 0), (0, 1, 0, 0, 0, -1), (1, 0, 0, 0, 0, -1)])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_series_is_listed_by_its_headers_alone_and_in_the_shape_of_its_pixels(tmp_path, orientation, axis, monkeypatch):
+    paths = series(tmp_path / "s", 6, orientation=orientation)
+    shape = read_pixels(paths).shape
+    monkeypatch.setattr("doppelscan.images.readers._dicom_pixels", lambda data: pytest.fail("pixels were decoded"))
+    found = find_images(tmp_path, slices=SliceChoice(axis, 0, 1, 1))
+    assert len(found.records) == shape[axis]
+
+
+def test_modality_and_patient_of_a_series_are_what_most_of_its_files_say(tmp_path):
+    import pydicom
+
+    for index, path in enumerate(series(tmp_path / "s", 4)):
+        data = pydicom.dcmread(path)
+        data.Modality, data.PatientID = ("MR", "PAT1") if index else ("M", "QAT1")
+        data.save_as(path)
+    found = find_images(tmp_path)
+    assert {(r.modality, r.patient, r.patient_known) for r in found.records} == {("MR", "PAT1", True)}
+
+
+def test_a_mixed_table_says_how_many_have_no_patient(tmp_path, picture):
+    for name in ("a.png", "b.png", "c.png", "sub-7.png"):
+        save_png(tmp_path / name, picture)
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).random((9, 9, 20)).astype(np.float32), np.eye(4)), tmp_path / "v.nii")
+    (tmp_path / "t.csv").write_text("path,patient\na.png,Ann\nb.png,\nc.png, \nv.nii,\nsub-7.png,\n")
+    found = find_images(tmp_path / "t.csv")
+    slices = sum(r.slice is not None for r in found.records)
+    assert found.unknown_patients == 3 + slices and found.patient_source == "column and volume"
+    assert [r.patient for r in found.records if r.patient_known] == ["Ann"]
+    found = find_images(tmp_path / "t.csv", patient_pattern=r"(sub-\d+)")
+    assert found.unknown_patients == 2 + slices and found.unmatched == 3
+    (tmp_path / "t.json").write_text(json.dumps([{"image": "a.png", "patient": "Ann"}, {"image": "b.png", "patient": ""}]))
+    assert find_images(tmp_path / "t.json").unknown_patients == 1
+
+
+def test_one_file_is_a_set_of_one_and_one_text_is_an_error_in_one_line(tmp_path, picture):
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).random((9, 9, 20)).astype(np.float32), np.eye(4)), tmp_path / "v.nii.gz")
+    assert {r.volume for r in find_images(tmp_path / "v.nii.gz").records} == {str(tmp_path / "v.nii.gz")}
+    save_png(tmp_path / "a.png", picture)
+    assert len(find_images(tmp_path / "a.png").records) == 1
+    (tmp_path / "list.txt").write_text("a.png\n")
+    with pytest.raises(
+        InputError, match=r"must be a folder, an image, a \.csv or a \.json\. Got .*list\.txt.*: not a PNG"
+    ) as error:
+        find_images(tmp_path / "list.txt")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", b"path\n\xff\xfe.png\n"),
+        ("a.json", b"\xff\xfe"),
+        ("a.json", b"[" * 100000),
+        ("a.json", b"7"),
+        ("a.json", b"[7]"),
+        ("a.json", b'[{"image": 7}]'),
+        ("a.json", b'{"training": 3}'),
+    ],
+)
+def test_broken_tables_are_one_line(tmp_path, name, text):
+    (tmp_path / name).write_bytes(text)
+    with pytest.raises(InputError) as error:
+        find_images(tmp_path / name)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+def test_one_damaged_nifti_gz_does_not_stop_the_listing(tmp_path, picture):
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).random((9, 9, 20)).astype(np.float32), np.eye(4)), tmp_path / "v.nii.gz")
+    data = bytearray((tmp_path / "v.nii.gz").read_bytes())
+    data[30:60] = bytes(30)
+    for name in ("v.nii.gz", "v.bin"):  # the second is looked at to see whether it is an image
+        (tmp_path / name).write_bytes(data)
+    save_png(tmp_path / "a.png", picture)
+    found = find_images(tmp_path)
+    assert [os.path.basename(s.path) for s in found.skipped] == ["v.nii.gz"] and len(found.records) == 1 and found.ignored == 1
+
+
+def test_a_row_of_a_table_that_names_no_file_is_listed(tmp_path, picture):
+    save_png(tmp_path / "a.png", picture)
+    (tmp_path / "t.csv").write_text("path\na.png\nnowhere.png\n")
+    found = find_images(tmp_path / "t.csv")
+    assert [s.reason for s in found.skipped] == ["cannot be opened: No such file or directory"]
+
+
+def test_a_folder_that_links_to_itself_is_searched_once(tmp_path, picture):
+    save_png(tmp_path / "a" / "1.png", picture)
+    (tmp_path / "a" / "again").symlink_to(tmp_path)
+    assert len(find_images(tmp_path).records) == 1

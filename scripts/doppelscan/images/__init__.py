@@ -5,6 +5,7 @@ from doppelscan.images.alignment import align, band_pass, correlation, within
 from doppelscan.images.copies import COPY_TRANSFORMS, PAPER_TRANSFORMS, plant_copy
 from doppelscan.images.foreground import foreground_square, gaussian_blur
 from doppelscan.images.generated import generate_cohort, smooth_fields, warp
+from doppelscan.images.people import PatientProposal, agrees, people_of, propose_patients
 from doppelscan.images.planted import PlantedCopies, PlantedQueries
 from doppelscan.images.readers import read_pixels
 from doppelscan.images.records import (
@@ -40,12 +41,14 @@ __all__ = [
     "ImageSet",
     "InputError",
     "LoadSliced",
+    "PatientProposal",
     "PlantedCopies",
     "PlantedQueries",
     "SkippedImage",
     "SliceChoice",
     "SquareThumbnaild",
     "Windowd",
+    "agrees",
     "align",
     "band_pass",
     "content_hash",
@@ -57,7 +60,9 @@ __all__ = [
     "from_thumbnail",
     "gaussian_blur",
     "generate_cohort",
+    "people_of",
     "plant_copy",
+    "propose_patients",
     "put_slice",
     "read_pixels",
     "resample_boxes",

@@ -48,143 +48,22 @@ UNMARKED = (
 )
 # Words that name a kind of image and not a person ...
 KINDS = frozenset(
-    [
-        "train",
-        "training",
-        "test",
-        "testing",
-        "val",
-        "valid",
-        "validation",
-        "holdout",
-        "synthetic",
-        "real",
-        "fake",
-        "generated",
-        "sample",
-        "samples",
-        "image",
-        "images",
-        "img",
-        "slice",
-        "slices",
-        "axial",
-        "coronal",
-        "sagittal",
-        "ax",
-        "cor",
-        "sag",
-        "left",
-        "right",
-        "ap",
-        "pa",
-        "lat",
-        "frontal",
-        "lateral",
-        "mr",
-        "mri",
-        "ct",
-        "xray",
-        "cxr",
-        "dx",
-        "us",
-        "pet",
-        "dwi",
-        "adc",
-        "swi",
-        "flair",
-        "pd",
-        "bold",
-        "brain",
-        "head",
-        "chest",
-        "lung",
-        "spine",
-        "knee",
-        "cardiac",
-        "heart",
-        "abdomen",
-        "liver",
-        "prostate",
-        "breast",
-        "normal",
-        "abnormal",
-        "healthy",
-        "control",
-        "controls",
-        "disease",
-        "diseased",
-        "positive",
-        "negative",
-        "benign",
-        "malignant",
-        "tumor",
-        "tumour",
-        "notumor",
-        "no",
-        "yes",
-        "none",
-        "glioma",
-        "meningioma",
-        "pituitary",
-        "covid",
-        "pneumonia",
-        "bacteria",
-        "bacterial",
-        "virus",
-        "viral",
-        "lesion",
-        "stroke",
-        "ad",
-        "mci",
-        "cn",
-        "anat",
-        "func",
-        "derivatives",
-        "raw",
-        "data",
-        "dataset",
-        "images",
-        "png",
-        "jpg",
-    ]
+    re.findall(
+        r"\w+",
+        "train training test testing val valid validation holdout synthetic real fake generated sample samples image images img slice slices "
+        "axial coronal sagittal ax cor sag left right ap pa lat frontal lateral mr mri ct xray cxr dx us pet dwi adc swi flair pd bold brain "
+        "head chest lung spine knee cardiac heart abdomen liver prostate breast normal abnormal healthy control controls disease diseased "
+        "positive negative benign malignant tumor tumour notumor no yes none glioma meningioma pituitary covid pneumonia bacteria bacterial "
+        "virus viral lesion stroke ad mci cn anat func derivatives raw data dataset png jpg",
+    )
 )
 # ... and such that do not with a number either.
 NUMBERED_KINDS = frozenset(
-    [
-        "t",
-        "batch",
-        "fold",
-        "part",
-        "site",
-        "center",
-        "centre",
-        "scanner",
-        "ses",
-        "session",
-        "visit",
-        "run",
-        "series",
-        "seq",
-        "sequence",
-        "scan",
-        "epoch",
-        "seed",
-        "step",
-        "class",
-        "group",
-        "grade",
-        "stage",
-        "split",
-        "chunk",
-        "shard",
-        "set",
-        "folder",
-        "dir",
-        "copy",
-        "version",
-        "v",
-    ]
+    re.findall(
+        r"\w+",
+        "t batch fold part site center centre scanner ses session visit run series seq sequence scan epoch seed step class group grade stage "
+        "split chunk shard set folder dir copy version v",
+    )
 )
 MOST_FILES_OF_A_WORD = 50
 LEAST_MATCHED = 0.5
@@ -329,7 +208,8 @@ def people_of(count: int, pairs: Sequence[tuple[int, int]] | np.ndarray, named: 
     Args:
         count: number of images.
         pairs: [P, 2] indices of images that are of one person.
-        named: the known patient of each image, None where nobody named one; images of one name are connected.
+        named: the known patient of each image, None where nobody named one; images of one name are connected. With ``record.patient`` of
+            each record, the slices of a volume are connected too: an unknown patient is the volume.
 
     Returns:
         the person of each image: the name, where one of the group has a name (the first, where it has several), else

@@ -73,6 +73,7 @@ LONG_LENGTH = (b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"UN")
 UNDEFINED_LENGTH = 0xFFFFFFFF
 # nibabel tells what it mends of a header to a logger of its choice.
 SILENT = logging.Logger("doppelscan.silent", logging.CRITICAL + 1)
+NOWHERE = logging.NullHandler()
 
 
 @dataclass(frozen=True)
@@ -159,18 +160,22 @@ class _Shared:
 
 @contextmanager
 def _silenced() -> Iterator[None]:
-    """Holds back what the libraries warn and log."""
-    loggers = [logging.getLogger(name) for name in ("PIL", "nibabel", "pydicom")]
-    levels = [logger.level for logger in loggers]
+    """Holds back what the libraries warn and log.
+
+    Their loggers are cut off from the others and not set to a level: that would clear every logger's cache, for each image anew.
+    """
+    loggers = [(logger, logger.propagate) for logger in map(logging.getLogger, ("PIL", "pydicom"))]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL + 1)
+        for logger, _ in loggers:
+            logger.propagate = False
+            logger.addHandler(NOWHERE)
         try:
             yield
         finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+            for logger, propagate in loggers:
+                logger.propagate = propagate
+                logger.removeHandler(NOWHERE)
 
 
 @contextmanager
@@ -182,7 +187,8 @@ def _stderr_to_nowhere() -> Iterator[None]:
         yield
         return
     try:
-        sys.stderr.flush()
+        if sys.stderr is not None:
+            sys.stderr.flush()
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)
         yield
@@ -218,8 +224,8 @@ def _reasoned(path: str | os.PathLike, doing: str) -> Iterator[None]:
 def _reason(error: BaseException, path: str | os.PathLike) -> str:
     """One line of ``error`` without the path and without what it cites: a damaged header may cite a name."""
     text = (str(error).strip().splitlines() or [""])[0]
-    for form in (os.path.abspath(path), os.fspath(path), os.path.basename(path)):
-        text = re.sub(rf"(?<![\w.]){re.escape(str(form))}(?!\w)", "the file", text)
+    for form in filter(None, (os.path.abspath(path), str(path), os.path.basename(path))):
+        text = re.sub(rf"(?<![\w.]){re.escape(form)}(?!\w)", "the file", text)
     text = "".join(c for c in QUOTED.sub("...", text) if c.isprintable())
     return text[:LONGEST_REASON] or type(error).__name__
 
@@ -231,30 +237,35 @@ def image_format(path: str | os.PathLike) -> str | None:
         ImageError: it is no regular file, or cannot be opened.
     """
     with _reasoned(path, "cannot be opened"):
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise ImageError("not a regular file")
-        with open(path, "rb") as file:
-            head = file.read(352)
-        if head[128:132] == b"DICM":  # first: a DICOM preamble may hold the magic of a TIFF
-            return "dicom"
-        for magic, name in MAGIC.items():
-            if head.startswith(magic):
-                return name
-        if head.startswith(GZIP):
-            try:
-                with gzip.open(path, "rb") as file:
-                    head = file.read(352)
-            except (OSError, EOFError, zlib.error):
-                return "nifti" if str(path).lower().endswith(".nii.gz") else None
-        if head[344:347] in (b"n+1", b"ni1") or head[4:8] in (b"n+2\x00", b"ni2\x00"):
-            return "nifti"
+        return _format(path)
+
+
+def _format(path: str | os.PathLike) -> str | None:
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ImageError("not a regular file")
+    with open(path, "rb") as file:
+        head = file.read(352)
+    if head[128:132] == b"DICM":  # first: a DICOM preamble may hold the magic of a TIFF
+        return "dicom"
+    for magic, name in MAGIC.items():
+        if head.startswith(magic):
+            return name
+    if head.startswith(GZIP):
+        try:
+            with gzip.open(path, "rb") as file:
+                head = file.read(352)
+        except (OSError, EOFError, zlib.error):
+            return "nifti" if str(path).lower().endswith(".nii.gz") else None
+    if head[344:347] in (b"n+1", b"ni1") or head[4:8] in (b"n+2\x00", b"ni2\x00"):
+        return "nifti"
     return None
 
 
 def _known_format(path: str | os.PathLike) -> str:
-    kind = image_format(path)
+    kind = _format(path)
     if kind is None:
-        raise ImageError("not a PNG, JPEG, TIFF, NPY, NIfTI or DICOM file by its content")
+        empty = os.path.getsize(path) == 0
+        raise ImageError("the file is empty" if empty else "not a PNG, JPEG, TIFF, NPY, NIfTI or DICOM file by its content")
     return kind
 
 
@@ -292,11 +303,8 @@ def read_header(path: str | os.PathLike) -> FileHeader:
     Raises:
         ImageError: the file is empty, of no known format, truncated (but see ``damage``), or its header is broken; nothing else.
     """
-    with _reasoned(path, "cannot be opened"):
-        if os.path.getsize(path) == 0:
-            raise ImageError("the file is empty")
-    kind = _known_format(path)
-    with _reasoned(path, f"the {kind} header cannot be read"):
+    with _reasoned(path, "the header cannot be read"):
+        kind = _known_format(path)
         if kind == "dicom":
             return _read_dicom_header(path)
         if kind == "nifti":
@@ -329,8 +337,8 @@ def read_pixels(paths: Sequence[str], channel: int | None = None) -> np.ndarray:
     Raises:
         ImageError: with the reason; nothing else.
     """
-    kind = _known_format(paths[0])
     with _reasoned(paths[0], "the pixels cannot be read"):
+        kind = _known_format(paths[0])
         if kind == "dicom":
             array = _read_series(paths) if len(paths) > 1 else _read_dicom(paths[0])
         elif kind == "nifti":
@@ -389,7 +397,7 @@ def _read_picture(path: str, kind: str) -> np.ndarray:
 
 
 @contextmanager
-def _opened_nifti(path: str | os.PathLike) -> Iterator[tuple[Any, IO[bytes]]]:
+def _opened_nifti(path: str | os.PathLike) -> Iterator[tuple[Any, Any]]:
     """Checked header and open stream of a NIfTI file, gzip or not, whatever its extension.
 
     Raises:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
 from pathlib import Path
 
 import doppelscan
@@ -9,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from doppelscan.deepssim import DeepSSIMEncoder, file_sha256, quarter_turn_poses, rotated
+from doppelscan.deepssim import DeepSSIMEncoder, RoleEncoder, file_sha256, load_encoder, quarter_turn_poses, rotated
 from doppelscan.errors import DoppelscanError, StoreError
 from doppelscan.images import ForegroundSquared, LoadSliced, SquareThumbnaild, Windowd
 from doppelscan.search import EmbeddingStore
@@ -185,6 +188,19 @@ def test_a_plain_network_serves_a_whole_audit(folders, tmp_path):
     assert Path(rows["copy.png"]["match"]).name == "p03.png" and rows["copy.png"]["pose"].startswith("flip-x")
     assert rows["copy.png"]["deepssim"] > 0.99 and np.isfinite(rows["copy.png"]["mi"])
     assert result.summary["weights_sha256"] == file_sha256(tmp_path / "own.pt")
+
+
+def test_the_documented_network_loads_with_every_role(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
+    (command,) = re.findall(r"```sh\n(.*?)```", text, re.S)
+    words = shlex.split(command.replace("\\\n", " "))
+    network = ConfigParser({"n": json.loads(words[words.index("--network_def") + 1])}).get_parsed_content("n")
+    torch.save(network.state_dict(), tmp_path / words[words.index("--encoder") + 1])
+    found = load_encoder(network, tmp_path / "resnet18.pt")
+    assert found.output_slices["embedding"] == found.output_slices["deepssim"] == slice(0, 256)
+    assert any(name.startswith("layer") for name in found.output_slices)
+    for roles in re.findall(r"--roles '(.*?)'", text):
+        RoleEncoder(network, json.loads(roles))
 
 
 @pytest.mark.parametrize(

@@ -195,15 +195,6 @@ def test_papers_form_trains(folders, tmp_path):
     assert state["head.4.weight"].shape == (256, 512)
 
 
-def test_the_handler_that_is_resumed_is_the_early_stop():
-    train = json.loads((ENCODER / "configs" / "train.json").read_text())["train"]
-    number = int(train["resumable"]["early_stop"].rpartition("::")[2])
-    assert train["handlers"][number]["_target_"].endswith("EarlyStop")
-    told = json.loads((ENCODER / "configs" / "multi_gpu_train.json").read_text())
-    silenced = [train["handlers"][int(key.split("::")[2])]["_target_"] for key in told if key.startswith("train::handlers")]
-    assert silenced == ["StatsHandler", "TensorBoardStatsHandler"]
-
-
 def test_two_processes_train_one_network(folders, tmp_path):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
     log = train(

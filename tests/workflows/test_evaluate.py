@@ -34,7 +34,7 @@ def evaluate(source, output, **overrides) -> dict:
         logging_file=False,
         dataset_dir=str(source),
         output_dir=str(output),
-        **{"pairs": 24, "copies": 3, "transforms": ["exact", "flip-x"], **overrides},
+        **{"spatial_size": 64, "pairs": 24, "copies": 3, "transforms": ["exact", "flip-x"], **overrides},
     )
     workflow.initialize()
     workflow.run()

@@ -32,7 +32,7 @@ def evaluated(cohorts, tmp_path_factory):
     output = tmp_path_factory.mktemp("evaluation")
     made = ConfigWorkflow(
         str(CONFIG), workflow_type="infer", logging_file=False, dataset_dir=[str(c) for c in cohorts], output_dir=str(output),
-        patient_pattern=r"(p\d\d)", repeats=2, transforms=["clean", "rotation +-5", "h-flip"],
+        patient_pattern=r"(p\d\d)", repeats=2, transforms=["clean", "rotation +-5", "h-flip"], spatial_size=64, view_images=24,
     )  # fmt: skip
     made.initialize()
     assert made.check_properties() in ([], None)

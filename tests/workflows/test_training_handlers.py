@@ -242,6 +242,9 @@ def test_a_named_handler_is_disabled_and_the_others_are_attached_in_their_order(
         ["tables", "list_output", "schedule", "validation", "clip", "early_stop", "checkpoint", "seeds"],
         ["seeds", "best_weights"],
     ]
+    resumed = made.parser.get_parsed_content("train::resumable")
+    assert isinstance(resumed["early_stop"], EarlyStop) and isinstance(resumed["best_weights"], BestWeights)
+    assert made.parser.get_parsed_content("train::handlers")[0].handlers["early_stop"] is resumed["early_stop"]
     order = []
     NamedHandlers({name: Named(name, order) for name in ("b", "a")}).attach(Engine(lambda e, b: None))
     assert order == ["b", "a"]

@@ -10,22 +10,23 @@ import sys
 from pathlib import Path
 
 import pytest
+from doppelscan.cli import COMMANDS
+from packaging.requirements import Requirement
 from warm import run_warm
+
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    import tomli as tomllib
 
 # The Hub of the documented commands is on this machine.
 pytestmark = pytest.mark.loopback
 ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("bundles/*/docs/README.md"))]
-# The MONAI Label server needs an environment of its own: make test-monailabel runs it.
-NOT_HERE = (
-    "pip install",
-    "make train",
-    "make benchmark",
-    "make test-real",
-    "python -m venv",
-    "source label-env",
-    "monailabel start_server",
-)
+# Commands that make or need an environment of their own, each with what stands for running it here. A new one is run, or has to be added.
+ENVIRONMENT = ("python -m venv", "source label-env")  # the environment of the MONAI Label server
+SERVER = "monailabel start_server"  # make test-monailabel runs it, by tests/publish/monailabel_server.py
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
@@ -80,22 +81,57 @@ def run(arguments: list[str], place: Path) -> subprocess.CompletedProcess:
     return subprocess.run(arguments, cwd=place, env=environment, capture_output=True, text=True, timeout=400)
 
 
-@pytest.mark.parametrize(("page", "line"), commands(), ids=lambda v: v[:60])
+def is_run(line: str) -> bool:
+    return not line.startswith(("make ", "pip install", SERVER, *ENVIRONMENT))
+
+
+@pytest.mark.parametrize(("page", "line"), [c for c in commands() if is_run(c[1])], ids=lambda v: v[:60])
 def test_documented_command_runs(place, page, line):
     words = shlex.split(line)
-    if line.startswith("make "):  # these make an environment of their own: that the targets exist is what can be told here
-        target = run(["make", "-n", *words[1:], "DATA=x"], ROOT)
-        assert target.returncode == 0, target.stderr
-        return
-    if line.startswith(NOT_HERE):
-        assert (ROOT / "pyproject.toml").is_file()
-        return
     if words[:2] == ["doppelscan", "sample"]:
         words = [*words[:-1], "another-sample"]
     program = str(Path(sys.executable).parent / words[0])
     words[:1] = [sys.executable] if words[0] == "python" else [sys.executable, program]
     done = run(words, place)
     assert done.returncode == 0, f"{page}: {line}\n{done.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize("line", [line for _, line in commands() if line.startswith("make ")])
+def test_documented_targets_would_run_what_is_there(line):
+    """They make an environment of their own: what they would run is told by make, and every file and command in it must exist."""
+    told = subprocess.run(["make", "-n", *shlex.split(line)[1:], "DATA=x"], cwd=ROOT, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    recipe = told.stdout.replace("\\\n", " ")
+    assert any(word in recipe for word in ("doppelscan", "pytest", "monai.bundle"))
+    named = re.findall(r"(?<![\w/.-])(?:bundles|configs|tests|scripts|docs)/[\w/.-]+", recipe)
+    assert all((ROOT / name).exists() for name in named), named
+    options = re.findall(r"bin/doppelscan (\w[\w-]*)", recipe)
+    assert set(options) <= {name.replace("_", "-") for name in COMMANDS}, options
+
+
+@pytest.mark.parametrize("line", [line for _, line in commands() if line.startswith("pip install")])
+def test_documented_installations_name_what_can_be_installed(line):
+    """Each requirement is one that pip can read; extras are the project's, versions of torch the one that the Makefile installs."""
+    words = shlex.split(line)[2:]
+    for number, word in enumerate(words):
+        if word == "-r":
+            assert words[number + 1] == "app/requirements.txt", "what doppelscan label-app writes, see tests/publish"
+        elif words[number - 1] != "-r":
+            requirement = Requirement(re.sub(r"^\.", "doppelscan", word))
+            assert requirement.name in ("doppelscan", "torch"), word
+            assert requirement.extras <= set(PROJECT["optional-dependencies"]), word
+            assert requirement.name != "torch" or f"torch{requirement.specifier}" in (ROOT / "Makefile").read_text(), word
+
+
+def test_the_documented_server_is_the_one_that_is_started_and_asked():
+    (line,) = [line for _, line in commands() if line.startswith(SERVER)]
+    started = (ROOT / "tests" / "publish" / "monailabel_server.py").read_text()
+    for option in re.findall(r"--conf (\w+)", line):
+        assert f'"{option}"' in started, option
+    assert '"monailabel", "start_server", "--app"' in started and '"--studies"' in started
+    assert all(any(text.startswith(one) for _, text in commands()) for one in ENVIRONMENT), (
+        "a rule for a command that is not documented"
+    )
 
 
 @pytest.mark.parametrize(("page", "block"), [(p, b) for b, p in {b: p for p, b in blocks("python")}.items()], ids=lambda v: v[:40])

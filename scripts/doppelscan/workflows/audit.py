@@ -34,6 +34,7 @@ from doppelscan.decide import (
 )
 from doppelscan.deepssim import encoder_file, file_sha256, require_heads
 from doppelscan.errors import InputError
+from doppelscan.images import ALGORITHM as IMAGES
 from doppelscan.images import ImageSet, SkippedImage
 from doppelscan.memorization import spread_over_patients
 from doppelscan.progress import StageClock
@@ -244,7 +245,9 @@ class Audit:
 
     def _verified_store(self) -> EmbeddingStore:
         return EmbeddingStore(
-            self.store / "verified", fingerprint("verified", self.weights_sha256, self.registration.settings()), 512
+            self.store / "verified",
+            fingerprint("verified", IMAGES, self.weights_sha256, self.synthetic.transform, self.registration.settings()),
+            512,
         )
 
     def _refuse_same_set(self) -> None:

@@ -56,7 +56,6 @@ def align(
     seen = seen.flatten(1)
     structure = band_pass(moving, sigma)
     gradient = torch.cat([structure, *_gradients(structure)], 1)
-    whole, moving_whole = ((target**2) * seen).sum(1), (structure**2).sum((1, 2, 3))
     axis = (torch.arange(size, device=fixed.device, dtype=torch.float32) + 0.5) / size * 2 - 1
     y, x = (a.flatten() for a in torch.meshgrid(axis, axis, indexing="ij"))
     best = matrices.clone()
@@ -67,9 +66,7 @@ def align(
         warped = F.grid_sample(gradient, grid, align_corners=False).flatten(2)
         inside = within(grid, extent).flatten(1) * seen
         image, gx, gy = warped[:, 0], warped[:, 1], warped[:, 2]
-        held = (target**2 * inside).sum(1) / whole.clamp_min(1e-8)
-        moved = (image**2 * inside).sum(1) * torch.linalg.det(current[:, :, :2]).abs() / moving_whole.clamp_min(1e-8)
-        score = correlation(image, target, inside) * (held * moved.clamp(max=1)).sqrt()
+        score = correlation(image, target, inside)
         better = score > best_score
         best = torch.where(better[:, None, None], current, best)
         best_score = torch.where(better, score, best_score)

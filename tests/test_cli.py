@@ -160,7 +160,10 @@ def audited(monkeypatch, tmp_path) -> dict:
     def audit(**settings):
         got["settings"] = settings
         conclusion = SimpleNamespace(verdict=SimpleNamespace(value="memorization found"), reason="of the test")
-        summary = {"skipped": [{"set": name, "path": "secret.png", "reason": "of the test"} for name in got["skipped"]]}
+        summary = {
+            "people": [],
+            "skipped": [{"set": name, "path": "secret.png", "reason": "of the test"} for name in got["skipped"]],
+        }
         return SimpleNamespace(conclusion=conclusion, summary=summary, output=tmp_path / "out", exit_status=0)
 
     monkeypatch.setattr(run, "audit", audit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import ctypes
 import difflib
 import importlib.util
@@ -114,6 +115,16 @@ def _encoder(value: Any) -> str:
     return script + _existing(path.removeprefix(script))
 
 
+def _roles(value: Any) -> dict[str, Any]:
+    try:
+        roles = ast.literal_eval(value) if isinstance(value, str) else value
+    except (ValueError, SyntaxError) as error:
+        raise ValueError("which cannot be read") from error
+    if not isinstance(roles, Mapping) or not all(isinstance(name, str) for name in roles):
+        raise ValueError
+    return dict(roles)
+
+
 def _pattern(value: Any) -> str:
     try:
         groups = re.compile(value).groups
@@ -176,6 +187,7 @@ Existing = Annotated[Any, Must("an existing file or folder", _existing)]
 Folder = Annotated[Any, Must("a folder that can be written", _folder)]
 Source = Annotated[Any, Must("an existing folder, image, .csv or .json", _existing)]
 Encoder = Annotated[Any, Must("an existing file, torchscript:FILE or hf://OWNER/NAME@VERSION", _encoder)]
+Roles = Annotated[Any, Must("a mapping of roles to outputs, such as {'embedding': 'pooled'}", _roles)]
 Pattern = Annotated[Any, Must(r"a regular expression with a group for the patient, such as '(sub-\d+)'", _pattern)]
 Axis = Annotated[Any, Must("0, 1, 2, sagittal, coronal or axial", _axis)]
 Device = Annotated[Any, Must("cpu, cuda, cuda:N or mps", _device)]

@@ -22,6 +22,7 @@ from doppelscan.arguments import (
     Pattern,
     Range,
     Rate,
+    Roles,
     Runtime,
     Score,
     Source,
@@ -78,6 +79,8 @@ class AuditSettings:
         runtime: what runs the encoder.
         device: where the encoder runs; by default the GPU when there is one.
         encoder: other weights or another encoder than the one that comes with doppelscan.
+        roles: which outputs of another encoder play which role; by default its one output plays both heads.
+        spatial_size: pixels a side that the encoder sees.
 
     Raises:
         InputError: one of them is something else, or is not there; one line.
@@ -109,6 +112,8 @@ class AuditSettings:
     runtime: Runtime = "torch"
     device: Device | None = None
     encoder: Encoder | None = None
+    roles: Roles | None = None
+    spatial_size: Count = 128
 
     def __post_init__(self) -> None:
         for name, parameter in parameters(type(self)).items():

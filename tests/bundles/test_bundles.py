@@ -87,9 +87,12 @@ def test_preprocessing_and_network_are_the_same_in_every_config():
         parts.append(json.loads((ROOT / config).read_text()))
     parts.append(json.loads((ROOT / "bundles/mi_scorer/configs/train.json").read_text()))
     parts[-1]["preprocessing"] = parts[-1]["train"]["preprocessing"]
+
+    def resolved(part: dict) -> dict:
+        return json.loads(json.dumps(part["preprocessing"]).replace('"@spatial_size"', str(part.get("spatial_size"))))
+
     for part in parts[1:]:
-        resolved = json.dumps(part["preprocessing"]).replace('"@spatial_size"', str(part.get("spatial_size")))
-        assert json.loads(resolved) == parts[0]["preprocessing"]
+        assert resolved(part) == resolved(parts[0])
         network = part.get("encoder_def", part.get("network_def"))
         for key in ("channels", "blocks", "embedding_size", "in_channels"):
             assert network[key] == parts[0]["network_def"][key]

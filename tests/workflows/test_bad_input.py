@@ -118,6 +118,10 @@ def test_one_patient_only_refuses_to_conclude(folders, tmp_path):
         tmp_path,
         patient_pattern=r"([pcn])",
     )
+    assert result.conclusion.verdict.value == "memorization found", "the mirrored copy needs no control"
+    assert "nothing can be said" in result.conclusion.reason and "1 patient" in result.conclusion.reason
+    (folders["synthetic"] / "copy.png").unlink()
+    result = run({"training": folders["training"], "synthetic": folders["synthetic"]}, tmp_path, patient_pattern=r"([pcn])")
     assert result.conclusion.verdict.value == "cannot conclude" and "1 patient" in result.conclusion.reason
 
 

@@ -40,6 +40,7 @@ from doppelscan.memorization import spread_over_patients
 from doppelscan.progress import StageClock
 from doppelscan.report import FILES, write_report
 from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, StoredThumbnails, fingerprint
+from doppelscan.settings import AuditSettings
 from doppelscan.threads import team
 from doppelscan.verify import IdenticalPixels, Registration
 from doppelscan.version import __version__
@@ -112,6 +113,9 @@ class Audit:
         seed: int = 0,
         threads: int | None = None,
     ) -> None:
+        # On MONAI's command line "false" is a string.
+        own = AuditSettings(redact=redact, gate=gate)
+        redact, gate = own.redact, own.gate
         if candidates < 1:
             raise InputError(f"The 'candidates' parameter must be at least 1. Got {candidates!r} instead.")
         synthetic.require()

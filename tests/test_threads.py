@@ -14,14 +14,17 @@ from doppelscan import threads
 from doppelscan.threads import available_cpus, team, wait_passively
 
 
+def lie_in(monkeypatch, groups: str) -> None:
+    """Make this process lie in control ``groups``, on a machine of 16 processors."""
+    read = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda self, *a: groups if self == Path("/proc/self/cgroup") else read(self, *a))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
+
+
 @pytest.fixture
 def group(tmp_path, monkeypatch):
     """A control group of version 2 in which this process is made to lie, two levels deep."""
-    read = Path.read_text
-    monkeypatch.setattr(
-        Path, "read_text", lambda self, *a: "0::/batch/job\n" if self == Path("/proc/self/cgroup") else read(self, *a)
-    )
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
+    lie_in(monkeypatch, "0::/batch/job\n")
     (tmp_path / "batch" / "job").mkdir(parents=True)
     return tmp_path
 
@@ -42,11 +45,7 @@ def test_the_least_quota_of_the_control_groups_is_respected(group, above, own, c
 
 
 def test_a_quota_of_version_1_is_respected(tmp_path, monkeypatch):
-    read = Path.read_text
-    monkeypatch.setattr(
-        Path, "read_text", lambda self, *a: "4:cpu,cpuacct:/job\n" if self == Path("/proc/self/cgroup") else read(self, *a)
-    )
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
+    lie_in(monkeypatch, "4:cpu,cpuacct:/job\n")
     (tmp_path / "cpu" / "job").mkdir(parents=True)
     (tmp_path / "cpu" / "job" / "cpu.cfs_quota_us").write_text("600000")
     (tmp_path / "cpu" / "job" / "cpu.cfs_period_us").write_text("100000")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -148,7 +149,7 @@ def _named_by_files(
     place = {row: i for i, row in enumerate(rows)}
     pairs = [(place[a], place[b]) for a, b in confirmed if a in place and b in place]
     for proposal in proposals:
-        if agrees(proposal, pairs) and _borne_out(proposal, pairs, [place.get(int(n), -1) for n in nearest[rows]]):
+        if agrees(proposal, pairs) and _borne_out(proposal, [place.get(int(n), -1) for n in nearest[rows]]):
             return (
                 f"{_words(proposal, 'are')}, which agrees with what registration and search found and was used.{_hint(proposal)}",
                 proposal,
@@ -165,15 +166,13 @@ def _hint(proposal: PatientProposal) -> str:
     return "" if proposal.pattern is None else f" To choose it: --patient-pattern '{proposal.pattern}'"
 
 
-def _borne_out(proposal: PatientProposal, pairs: Sequence[tuple[int, int]], nearest: Sequence[int]) -> bool:
-    """Images of one proposed person are each other's nearest more often than chance has it, or are known to be of one person."""
+def _borne_out(proposal: PatientProposal, nearest: Sequence[int]) -> bool:
+    """Images of one proposed person are each other's nearest more often than chance has it."""
     patients = proposal.patients
-    sizes = {patient: patients.count(patient) for patient in set(patients)}
+    sizes = Counter(patients)
     asked = [i for i, patient in enumerate(patients) if sizes[patient] > 1]
     hits = sum(nearest[i] >= 0 and patients[nearest[i]] == patients[i] for i in asked)
     chance = sum(sizes[patients[i]] - 1 for i in asked) / max(1, len(asked)) / max(1, len(patients) - 1)
-    if any(patients[a] == patients[b] for a, b in pairs) and not asked:
-        return True
     return bool(asked) and hits > 0 and binomtest(hits, len(asked), min(1.0, chance), alternative="greater").pvalue < 1e-3
 
 

@@ -103,7 +103,11 @@ def test_one_person_under_two_names_is_reported_and_left_out_of_the_control(peop
     save_png(tmp_path / "training" / "t900.png", plant_copy(people[5], "rotation 3", rng))
     save_png(tmp_path / "holdout" / "h900.png", plant_copy(people[7], "noise", rng))
     result = doppelscan.audit(
-        training=tmp_path / "training", synthetic=sets["synthetic"], holdout=tmp_path / "holdout", output=tmp_path / "out"
+        training=tmp_path / "training",
+        synthetic=sets["synthetic"],
+        holdout=tmp_path / "holdout",
+        output=tmp_path / "out",
+        patient_pattern=r"([th]\d+)",
     )
     pairs = {(r["set"], frozenset(os.path.basename(r[k]) for k in ("image", "match"))) for r in result.summary["near_duplicates"]}
     assert pairs == {("training", frozenset(("t900.png", "t005.png"))), ("control", frozenset(("h900.png", "t007.png")))}

@@ -19,7 +19,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from doppelscan.decide import score_images
+from doppelscan.decide import StoredRegistration, score_images
 from doppelscan.images import COPY_TRANSFORMS, ImageRecord, ImageSet, PlantedCopies, plant_copy, read_pixels
 from doppelscan.images.transforms import take_slice, window
 from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, StoredThumbnails
@@ -109,8 +109,7 @@ def evaluate(mri: Path, source: str, count: int, work: Path, seed: int, names: l
         view_differences=differences,
         thumbnails=StoredThumbnails(reference),
     )
-    registration = Registration()
-    verified = EmbeddingStore(work / "verified", "benchmark")
+    registration = StoredRegistration(Registration(), EmbeddingStore(work / "verified", "benchmark"))
     result = {
         "training": len(training),
         "patients": len({p for p, _ in training}),
@@ -125,7 +124,7 @@ def evaluate(mri: Path, source: str, count: int, work: Path, seed: int, names: l
         folder = name.replace(" ", "_").replace("/", "-").replace("%", "pc").replace(",", "")
         queries = embed(write(work / folder, made, f"{folder}-store"), 8)
         start = time.perf_counter()
-        scored = score_images(queries, reference, search, registration, verified, name)
+        scored = score_images(queries, reference, search, registration, name)
         seconds = (time.perf_counter() - start) / max(1, len(scored))
         truth = np.array([s.row < len(copied) for s in scored])
         entry: dict = {"ms_an_image": round(1e3 * seconds, 1)}

@@ -101,7 +101,6 @@ def test_of_the_same_image_twice_in_training_the_first_is_named(training):
     twice = IdenticalPixels(embedded([training[0], training[1], training[0], np.ascontiguousarray(training[1][:, ::-1])]))
     found = twice.find(embedded([training[0], training[1], np.ascontiguousarray(training[1][:, ::-1])]))
     assert [(one.row, one.pose) for one in found] == [(0, 0), (1, 0), (1, 4)]
-    assert twice.groups().tolist() == [0, 1, 0, 1]
 
 
 def test_an_image_without_an_own_direction_keeps_the_plain_pose():

@@ -108,7 +108,7 @@ def registration():
 def test_every_image_registers_with_itself_in_its_pose(registration, seed):
     pixels, number = made(seed), seed % 8
     (query, shape), (candidate, candidate_shape) = prepared(posed(pixels, number)), prepared(pixels)
-    found = registration(query, candidate[None], shape=shape, shapes=candidate_shape[None])[0]
+    found = registration(query[None], candidate[None, None], shapes=shape[None], candidate_shapes=candidate_shape[None, None])[0][0]
     assert_pose(found, number)
     assert found.ssim >= 0.99
 
@@ -120,8 +120,10 @@ def test_itself_is_found_among_others_under_mild_noise(registration, seed):
     noisy = np.clip(pixels + 0.01 * pixels.max() * np.random.default_rng(0).standard_normal(pixels.shape), 0, None)
     query, shape = prepared(posed(noisy, number))
     candidates, shapes = zip(*(prepared(made(s)) for s in (*SEEDS[:5], seed)), strict=True)
-    poses = np.tile([0, 4, number], (len(candidates), 1))
-    found = registration(query, torch.stack(candidates), shape=shape, shapes=np.stack(shapes), poses=poses)[0]
+    poses = np.tile([0, 4, number], (1, len(candidates), 1))
+    found = registration(
+        query[None], torch.stack(candidates)[None], shapes=shape[None], candidate_shapes=np.stack(shapes)[None], poses=poses
+    )[0][0]
     assert found.candidate == len(candidates) - 1
     assert_pose(found, number)
 
@@ -132,5 +134,6 @@ def test_an_exact_copy_beside_padding_agrees_in_every_cell(registration):
     images = 0.4 + 0.5 * cohort(3) + 0.03 * rng.standard_normal((6, 160, 160))
     thumbnails = [prepared(padded(image, [1, 2], np.full(4, 0.16)))[0] for image in images]
     descriptor = PatchSearch().fit(torch.stack(thumbnails)).descriptor
-    found = [registration(t, t[None], descriptor=descriptor)[0] for t in thumbnails]
+    images = torch.stack(thumbnails)
+    found = [best for (best,) in registration(images, images[:, None], descriptor=descriptor)]
     assert min(f.agreement for f in found) > 0.99 and min(f.share for f in found) > 0.99

@@ -7,6 +7,7 @@ import pytest
 import torch
 from doppelscan.deepssim import verdict
 from doppelscan.images import COPY_TRANSFORMS, SquareThumbnaild, plant_copy
+from doppelscan.search import PatchSearch
 from doppelscan.verify import Pose, Registration, match_intensity
 from doppelscan.verify.registration import filled_border
 
@@ -18,6 +19,11 @@ def thumbnail(image) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def registration():
     return Registration()
+
+
+def register(registration, query, candidates, **settings):
+    """Of one query."""
+    return registration(query[None], candidates[None], **settings)[0]
 
 
 @pytest.fixture(scope="module")
@@ -38,39 +44,65 @@ EXPECTED = {
 @pytest.mark.parametrize("name", list(COPY_TRANSFORMS))
 def test_every_planted_copy_is_found_with_its_source(registration, candidates, cohort, name):
     copy = plant_copy(cohort[5], name, np.random.default_rng(0), cohort[30])
-    best = registration(thumbnail(copy), candidates)[0]
+    best = register(registration, thumbnail(copy), candidates)[0]
     assert best.candidate == 5 and best.detail > 0.6 and verdict(best.ssim) != "different"
     if name in EXPECTED:
         assert best.pose.words(96) == EXPECTED[name]
 
 
 def test_pose_is_right_to_a_degree_and_a_hundredth(registration, candidates, cohort):
-    shifted = registration(thumbnail(plant_copy(cohort[2], "shift 6 %", np.random.default_rng(0))), candidates)[0].pose
+    shifted = register(registration, thumbnail(plant_copy(cohort[2], "shift 6 %", np.random.default_rng(0))), candidates)[0].pose
     assert abs(shifted.shift_x - 0.06) < 0.01 and abs(shifted.shift_y + 0.06) < 0.01
-    cropped = registration(thumbnail(plant_copy(cohort[2], "crop 15 %", np.random.default_rng(0))), candidates)[0].pose
+    cropped = register(registration, thumbnail(plant_copy(cohort[2], "crop 15 %", np.random.default_rng(0))), candidates)[0].pose
     assert abs(cropped.scale - 1 / 0.85) < 0.02
-    turned = registration(thumbnail(plant_copy(cohort[2], "flip, rotation, noise", np.random.default_rng(0))), candidates)[0].pose
+    turned = register(
+        registration, thumbnail(plant_copy(cohort[2], "flip, rotation, noise", np.random.default_rng(0))), candidates
+    )[0].pose
     assert turned.flip and turned.quarter_turns == 0 and abs(turned.rotation - 8) < 1
 
 
 def test_a_look_alike_agrees_less_than_any_copy(registration, candidates, cohort):
-    others = [registration(thumbnail(cohort[i]), candidates)[0] for i in range(40, 48)]
+    others = [register(registration, thumbnail(cohort[i]), candidates)[0] for i in range(40, 48)]
     copies = [
-        registration(thumbnail(plant_copy(cohort[i], "rotation 5", np.random.default_rng(0))), candidates)[0] for i in range(8)
+        register(registration, thumbnail(plant_copy(cohort[i], "rotation 5", np.random.default_rng(0))), candidates)[0]
+        for i in range(8)
     ]
     assert max(o.detail for o in others) < min(c.detail for c in copies) - 0.2
 
 
 def test_flat_and_single_candidates_do_not_fail(registration, cohort):
     flat = torch.zeros(1, 1, 128, 128, dtype=torch.uint8)
-    result = registration(thumbnail(cohort[0]), flat)
+    result = register(registration, thumbnail(cohort[0]), flat)
     assert len(result) == 1 and np.isfinite([result[0].ssim, result[0].detail]).all()
 
 
 def test_result_does_not_depend_on_the_other_candidates(registration, candidates, cohort):
     query = thumbnail(plant_copy(cohort[5], "rotation 10", np.random.default_rng(0)))
-    alone, among = registration(query, candidates[5:6])[0], registration(query, candidates)[0]
+    alone, among = register(registration, query, candidates[5:6])[0], register(registration, query, candidates)[0]
     assert abs(alone.detail - among.detail) < 1e-4 and abs(alone.pose.rotation - among.pose.rotation) < 0.01
+
+
+def test_result_does_not_depend_on_what_is_registered_at_once(candidates, cohort):
+    """Queries of other shapes, candidates that are not there and repeated ones, in tensors of 1, 2 and 5 queries."""
+    rng = np.random.default_rng(0)
+    queries = torch.stack([thumbnail(plant_copy(cohort[i], "rotation 10", rng)) for i in (5, 0, 3, 7, 31)])
+    among = candidates[np.array([[5, 1, 2, 5], [4, 0, 6, 1], [3, 3, 2, 1], [7, 1, 0, 0], [0, 1, 2, 3]])]
+    given = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0], [0, 0, 0, 0]], bool)
+    shapes = np.array([[96, 96], [96, 80], [96, 96], [64, 96], [96, 96]])
+    descriptor = PatchSearch().fit(candidates).descriptor
+    poses = np.tile([0, 4, 1], (5, 4, 1))
+    one, two, five = (
+        Registration(at_once=n)(queries, among, given=given, shapes=shapes, poses=poses, descriptor=descriptor) for n in (1, 2, 5)
+    )
+    assert [len(found) for found in one] == [3, 2, 3, 1, 0]
+    assert [found[0].candidate for found in one[:4]] == [0, 1, 0, 0]  # of the same image twice the first
+    for others in (two, five):
+        for a, b in zip(one, others, strict=True):
+            assert [pair.candidate for pair in a] == [pair.candidate for pair in b]
+            for left, right in zip(a, b, strict=True):
+                assert left.pose.number == right.pose.number
+                for name in ("ssim", "detail", "overlap", "agreement", "share"):
+                    assert getattr(left, name) == pytest.approx(getattr(right, name), abs=1e-4), name
 
 
 @pytest.mark.parametrize("number", range(8))

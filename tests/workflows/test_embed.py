@@ -204,16 +204,20 @@ def test_the_documented_network_loads_with_every_role(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("network", "own", "settings", "message"),
     [
-        ({"network_def": {**SMALL, "outputs": ["embedding", "layer4"]}, "encoder": None}, "without deepssim, with embedding, layer4"),
-        ({"network_def": PLAIN}, "pass this network's own, or None"),
-        ({"network_def": PLAIN, "encoder": None, "roles": {"layers": ["layer7"]}}, "Got 'layer7' for layers"),
-        ({"network_def": {"_target_": "monai.networks.nets.UNet", "spatial_dims": 3, "in_channels": 1, "out_channels": 2,
-                          "channels": [4, 8], "strides": [2]}, "encoder": None}, "must take float32"),
+        ({**SMALL, "outputs": ["embedding", "layer4"]}, True, {}, "without deepssim, with embedding, layer4"),
+        (PLAIN, False, {}, "pass this network's own"),
+        (PLAIN, True, {"roles": {"layers": ["layer7"]}}, "Got 'layer7' for layers"),
+        ({"_target_": "monai.networks.nets.UNet", "spatial_dims": 3, "in_channels": 1, "out_channels": 2, "channels": [4, 8],
+          "strides": [2]}, True, {}, "must take float32"),
     ],
 )  # fmt: skip
-def test_a_network_that_cannot_serve_an_audit_is_told_in_one_line(folders, tmp_path, settings, message):
+def test_a_network_that_cannot_serve_an_audit_is_told_in_one_line(folders, tmp_path, network, own, settings, message):
+    if own:
+        made = ConfigParser({"network": network}).get_parsed_content("network")
+        torch.save(made.state_dict(), tmp_path / "own.pt")
+        settings = {**settings, "encoder": str(tmp_path / "own.pt")}
     with pytest.raises(DoppelscanError, match=message) as told:
-        doppelscan.audit(**folders, output=tmp_path / "report", device="cpu", **settings)
+        doppelscan.audit(**folders, output=tmp_path / "report", device="cpu", network_def=network, **settings)
     assert "\n" not in str(told.value)

@@ -9,6 +9,7 @@ import doppelscan
 import pytest
 import torch
 from doppelscan.deepssim import DeepSSIMEncoder, OnnxEncoder, WeightsError
+from doppelscan.errors import InputError
 from torch import nn
 
 NUMBERS = ("score", "deepssim", "embedding", "similarity", "mi", "oni", "ssim", "p_value", "q_value", "explained", "part")
@@ -51,7 +52,7 @@ def test_a_missing_package_is_told_with_its_extra(folders, tmp_path, monkeypatch
 
 
 def test_an_unknown_runtime_is_told(folders, tmp_path):
-    with pytest.raises(ValueError, match=r"'runtime' parameter must be one of torch, onnx. Got 'tensorrt'"):
+    with pytest.raises(InputError, match=r"'runtime' parameter must be torch or onnx. Got 'tensorrt'"):
         doppelscan.audit(**folders, output=tmp_path / "report", runtime="tensorrt")
 
 

@@ -9,7 +9,7 @@ from doppelscan.decide.flags import Flag, Reason, Rule, control_as_close, flag, 
 from doppelscan.decide.people import People, PersonPair, find_people, person_pairs
 from doppelscan.decide.reference import FittedReference, ScoredSet
 from doppelscan.decide.rules import SCORES, Rules
-from doppelscan.decide.scoring import ScoredImage, combined_score, score_images, verified_score
+from doppelscan.decide.scoring import ScoredImage, StoredRegistration, combined_score, score_images, verified_score
 from doppelscan.decide.summary import AuditSummary, ImageCounts, LeftOut, NearDuplicateRow, summarize
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "ScoredControl",
     "ScoredImage",
     "ScoredSet",
+    "StoredRegistration",
     "Verdict",
     "combined_score",
     "conclude",

@@ -63,7 +63,7 @@ class ScoredControl:
             NearDuplicate(True, self.images.records[s.row], reference.training.records[s.match], s.verified)
             for s in sorted(close, key=lambda s: -s.verified)
         )
-        one_person = [s.row for s in close if scored.pair(s).explained >= rules.same_person]
+        one_person = [s.row for s, pair in zip(close, scored.pairs(close), strict=True) if pair.explained >= rules.same_person]
         kept = replace(self, doubles=doubles)
         if not one_person or len(close) > rules.close_share * len(self.scored):
             return kept
@@ -138,7 +138,7 @@ class ControlScorer:
             if not inside:
                 continue
             others = training.subset(outside)
-            search = CandidateSearch(whole.candidates, self.seed, self.reference.registration.device).fit(
+            search = CandidateSearch(whole.candidates, self.seed, self.reference.registration.registration.device).fit(
                 others.single_pose(),
                 others.patients,
                 null_of=whole.index,

@@ -207,15 +207,7 @@ def _findings(synthetic: ScoredSet, flags: Sequence[Flag], rules: Rules) -> list
     reasons = [one.reason for one in flags]
     findings = [None if reason is None else _told_by_rule(reason) for reason in reasons]
     whole = [(i, reason) for i, reason in enumerate(reasons) if reason is not None and findings[i] is None]
-    reference = synthetic.reference
-    evidence = explain(
-        [synthetic.scored[i] for i, _ in whole],
-        synthetic.images,
-        synthetic.training,
-        reference.search,
-        reference.registration,
-        rules,
-    )
+    evidence = explain([synthetic.scored[i] for i, _ in whole], synthetic, rules)
     for (i, reason), found in zip(whole, evidence, strict=True):
         findings[i] = kind_of(found, reason, rules)
     return findings

@@ -6,17 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from doppelscan.decide.flags import Reason
+from doppelscan.decide.reference import ScoredSet
 from doppelscan.decide.rules import Rules
-from doppelscan.decide.scoring import (
-    ScoredImage,
-    side_by_side,
-)
+from doppelscan.decide.scoring import ScoredImage
 from doppelscan.images import ImageRecord
-from doppelscan.search import CandidateSearch, EmbeddedSet
-from doppelscan.verify import Registration, interpolation_loss, second_sources
+from doppelscan.verify import interpolation_losses, second_sources
 
 __all__ = ["KINDS", "Finding", "NearDuplicate", "PairEvidence", "explain", "kind_of"]
 
@@ -50,7 +46,7 @@ class PairEvidence:
 
     Attributes:
         explained: share of the fine structure of the image that the match explains.
-        loss: what the match itself would lose by being moved, see :func:`~doppelscan.verify.interpolation_loss`.
+        loss: what the match itself would lose by being moved, see :func:`~doppelscan.verify.interpolation_losses`.
         mixed: agreement of what is left with another person's training image, all over; -1 for none.
         mixed_row: which training image.
         mixed_share: its weight beside the match.
@@ -90,36 +86,24 @@ def kind_of(evidence: PairEvidence, reason: Reason, rules: Rules) -> Finding:
     return Finding("copy" if e.explained >= enough else "same patient?", reason, e.explained)
 
 
-def explain(
-    scored: Sequence[ScoredImage],
-    queries: EmbeddedSet,
-    training: EmbeddedSet,
-    search: CandidateSearch,
-    registration: Registration,
-    rules: Rules,
-) -> list[PairEvidence]:
-    """Measure each pair of ``scored``, all flagged by their whole, against ``training``, which ``search`` was fitted on."""
+def explain(scored: Sequence[ScoredImage], images: ScoredSet, rules: Rules) -> list[PairEvidence]:
+    """Measure the pair of each of ``scored``, entries of ``images`` that are flagged by their whole."""
+    training, search = images.training, images.reference.search
     assert search.patches is not None
-    descriptor = search.patches.descriptor
-
-    def pair_of(s: ScoredImage):
-        match = training.thumbnails([s.match])[0]
-        query_shape, match_shape = queries.native_shapes([s.row])[0], training.native_shapes([s.match])[0]
-        pair = registration.pair(queries.thumbnails([s.row])[0], match, s.pose, descriptor, query_shape, match_shape)
-        return pair, match, interpolation_loss(match, match_shape)
-
     result: list[PairEvidence] = []
     for start in range(0, len(scored), BLOCK):
         block = list(scored[start : start + BLOCK])
-        pairs, matches, losses = zip(*side_by_side(registration, pair_of, block), strict=True)
-        found = second_sources(pairs, np.array([s.match for s in block]), torch.stack(matches), search.patches)
+        pairs, rows = images.pairs(block), [s.match for s in block]
+        matches = training.thumbnails(rows)
+        losses = interpolation_losses(matches, training.native_shapes(rows))
+        found = second_sources(pairs, np.array(rows), matches, search.patches)
         for k, s in enumerate(block):
             mixed, set_in = int(found.mixed_row[k]), int(found.set_in_row[k])
             patient, cells = training.patients[s.match], pairs[k].cells[pairs[k].counted]
             result.append(
                 PairEvidence(
                     explained=pairs[k].explained,
-                    loss=losses[k],
+                    loss=float(losses[k]),
                     mixed=float(found.mixed[k]) if training.patients[mixed] != patient else -1.0,
                     mixed_row=mixed,
                     mixed_share=float(found.mixed_share[k]),

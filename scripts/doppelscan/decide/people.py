@@ -11,12 +11,11 @@ from scipy.stats import binomtest
 
 from doppelscan.decide.findings import NearDuplicate
 from doppelscan.decide.rules import Rules
-from doppelscan.decide.scoring import StoredPair, registered_pairs, verified_score
+from doppelscan.decide.scoring import StoredPair, StoredRegistration, verified_score
 from doppelscan.images import ImageRecord
 from doppelscan.images.people import PatientProposal, agrees, people_of, propose_patients
 from doppelscan.memorization import Nearest, nearest_rows
-from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore
-from doppelscan.verify import Pose, Registration
+from doppelscan.search import CandidateSearch, EmbeddedSet, PatchDescriptor
 
 __all__ = ["People", "PersonPair", "find_people", "person_pairs"]
 
@@ -180,8 +179,7 @@ def person_pairs(
     training: EmbeddedSet,
     holdout: EmbeddedSet | None,
     search: CandidateSearch,
-    registration: Registration,
-    verified: EmbeddingStore,
+    registration: StoredRegistration,
     rules: Rules,
 ) -> tuple[list[PersonPair], np.ndarray]:
     """Pairs of real images that agree as copies do, of different patients as far as they are known; and the nearest image of each.
@@ -201,13 +199,13 @@ def person_pairs(
     found: list[PersonPair] = []
     misses = 0
     for block in _blocks(candidates):
-        for pair in _registered(block, training, holdout, search, registration, verified, rules):
+        for pair in _registered(block, training, holdout, registration, search.patches.descriptor, rules):
             if pair.score >= rules.close_pair:
                 found.append(pair)
             misses = 0 if pair.confirmed else misses + 1
         if misses >= PATIENCE:
             break
-    verified.flush()
+    registration.verified.flush()
     return found, nearest
 
 
@@ -227,28 +225,37 @@ def _registered(
     block: Sequence[tuple[int, int]],
     training: EmbeddedSet,
     holdout: EmbeddedSet | None,
-    search: CandidateSearch,
-    registration: Registration,
-    verified: EmbeddingStore,
+    registration: StoredRegistration,
+    descriptor: PatchDescriptor,
     rules: Rules,
-) -> Iterator[PersonPair]:
-    assert search.patches is not None
-    descriptor = search.patches.descriptor
+) -> list[PersonPair]:
+    """The pairs of ``block`` registered, in its order; rows as of :class:`PersonPair`."""
+    count = len(training)
+    found: dict[tuple[int, int], PersonPair] = {}
+    for first, second, own in _by_sets(block, training, holdout):
+        rows = [a if first is training else a - count for a, _ in own]
+        others = [b if second is training else b - count for _, b in own]
+        poses = np.tile([0, 4], (len(own), 1, 1))
+        best = registration.best(first, rows, second, np.array(others)[:, None], poses, descriptor)
+        pairs = [StoredPair(*map(float, one[0])) for one in best]
+        scores = [verified_score(pair.detail, pair.agreement) for pair in pairs]
+        close = [i for i, score in enumerate(scores) if score >= rules.close_pair]
+        aligned = registration.aligned(
+            first, [rows[i] for i in close], second, [others[i] for i in close], [pairs[i].pose for i in close], descriptor
+        )
+        explained = dict(zip(close, (one.explained for one in aligned), strict=True))
+        for i, (a, b) in enumerate(own):
+            found[a, b] = PersonPair(a, b, scores[i], explained.get(i, 0.0) >= rules.same_person)
+    return [found[pair] for pair in block]
 
-    def placed(row: int) -> tuple[EmbeddedSet, int]:
-        return (training, row) if holdout is None or row < len(training) else (holdout, row - len(training))
 
-    for a, b in block:
-        (first, i), (second, j) = placed(a), placed(b)
-        key, pairs = registered_pairs(first, i, second, [j], np.array([[0, 4]]), registration, descriptor, verified)
-        if key not in verified:
-            verified.add(key, {"pairs": pairs})
-        pair = StoredPair(*map(float, pairs[0]))
-        score = verified_score(pair.detail, pair.agreement)
-        confirmed = False
-        if score >= rules.close_pair:
-            pose = Pose(pair.flip > 0.5, int(pair.quarter_turns), *pair[3:7])
-            shapes = first.native_shapes([i])[0], second.native_shapes([j])[0]
-            found = registration.pair(first.thumbnails([i])[0], second.thumbnails([j])[0], pose, descriptor, *shapes)
-            confirmed = found.explained >= rules.same_person
-        yield PersonPair(a, b, score, confirmed)
+def _by_sets(
+    block: Sequence[tuple[int, int]], training: EmbeddedSet, holdout: EmbeddedSet | None
+) -> Iterator[tuple[EmbeddedSet, EmbeddedSet, list[tuple[int, int]]]]:
+    """Pairs of rows by the sets that they are of."""
+    count = len(training)
+    for first in (training, holdout):
+        for second in (training, holdout):
+            own = [(a, b) for a, b in block if (a >= count) == (first is holdout) and (b >= count) == (second is holdout)]
+            if own and first is not None and second is not None:
+                yield first, second, own

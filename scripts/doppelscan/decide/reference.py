@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from doppelscan.decide.scoring import ScoredImage, score_images
-from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore
-from doppelscan.verify import AlignedPair, Registration
+from doppelscan.decide.scoring import ScoredImage, StoredRegistration, score_images
+from doppelscan.search import CandidateSearch, EmbeddedSet
+from doppelscan.verify import AlignedPair
 
 __all__ = ["FittedReference", "ScoredSet"]
 
@@ -23,8 +23,7 @@ class FittedReference:
         posed: some of its images in all poses: the null of the index, and the control where there is no holdout.
         search: fitted on it.
         view_differences: what the whitening was fitted with, see :meth:`~doppelscan.search.CandidateSearch.fit`.
-        registration: of pairs.
-        verified: where registered pairs are stored.
+        registration: of pairs, which are kept.
         score: what ranks, a name of :data:`~doppelscan.decide.SCORES`.
     """
 
@@ -32,13 +31,12 @@ class FittedReference:
     posed: EmbeddedSet
     search: CandidateSearch
     view_differences: Mapping[str, np.ndarray]
-    registration: Registration
-    verified: EmbeddingStore
+    registration: StoredRegistration
     score: str = "combined"
 
     def scored(self, images: EmbeddedSet, label: str) -> ScoredSet:
         """``images`` in all poses, scored; ``label`` names the set in the progress bar."""
-        found = score_images(images, self.training, self.search, self.registration, self.verified, label, self.score)
+        found = score_images(images, self.training, self.search, self.registration, label, self.score)
         return ScoredSet(images, tuple(found), self)
 
 
@@ -66,15 +64,13 @@ class ScoredSet:
         """Of each entry of ``scored``."""
         return [self.images.patients[s.row] for s in self.scored]
 
-    def pair(self, one: ScoredImage) -> AlignedPair:
-        """The registered pair of an entry in full."""
+    def pairs(self, scored: Sequence[ScoredImage]) -> list[AlignedPair]:
+        """The registered pairs of some entries in full."""
         patches = self.reference.search.patches
         assert patches is not None
-        return self.reference.registration.pair(
-            self.images.thumbnails([one.row])[0],
-            self.training.thumbnails([one.match])[0],
-            one.pose,
-            patches.descriptor,
-            self.images.native_shapes([one.row])[0],
-            self.training.native_shapes([one.match])[0],
-        )
+        rows, matches, poses = [one.row for one in scored], [one.match for one in scored], [one.pose for one in scored]
+        return self.reference.registration.aligned(self.images, rows, self.training, matches, poses, patches.descriptor)
+
+    def pair(self, one: ScoredImage) -> AlignedPair:
+        """The registered pair of an entry in full."""
+        return self.pairs([one])[0]

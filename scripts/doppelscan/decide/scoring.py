@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from scipy import ndimage
 
 from doppelscan.memorization import MemorizationScores
 from doppelscan.progress import progress
 from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, PatchDescriptor, Proposals, fingerprint
-from doppelscan.verify import PairAgreement, Pose, Registration
+from doppelscan.verify import AlignedPair, PairAgreement, Pose, Registration
 
 __all__ = [
     "ScoredImage",
     "StoredPair",
+    "StoredRegistration",
     "combined_score",
     "ranking_score",
-    "registered_pairs",
     "score_images",
-    "side_by_side",
     "verified_score",
 ]
 
@@ -100,51 +97,6 @@ def ranking_score(image: ScoredImage, score: str) -> float:
     return float(getattr(image, score))
 
 
-def score_images(
-    queries: EmbeddedSet,
-    training: EmbeddedSet,
-    search: CandidateSearch,
-    registration: Registration,
-    verified: EmbeddingStore,
-    label: str,
-    score: str = "combined",
-) -> list[ScoredImage]:
-    """Score every image of ``queries`` against ``training``; verified pairs are kept in ``verified`` and not computed again.
-
-    ``search`` must have been fitted with thumbnails; ``score`` is a name of :data:`~doppelscan.decide.rules.SCORES`.
-    """
-    assert search.patches is not None
-    descriptor = search.patches.descriptor
-    results = []
-    with progress(None, f"verify {label}", "image", total=len(queries)) as bar:
-        for start in range(0, len(queries), QUERY_BLOCK):
-            rows = list(range(start, min(start + QUERY_BLOCK, len(queries))))
-            proposals = search.propose(queries.features(rows), queries.thumbnails(rows))
-
-            def verify(position: int, row: int, proposals: Proposals = proposals) -> tuple[str, np.ndarray]:
-                candidates = _candidates(proposals, position)
-                poses = None if proposals.poses is None else proposals.poses[position, : len(candidates)]
-                return registered_pairs(queries, row, training, candidates, poses, registration, descriptor, verified)
-
-            for position, (key, found) in enumerate(side_by_side(registration, verify, range(len(rows)), rows)):
-                if key not in verified:
-                    verified.add(key, {"pairs": found})
-                best = _best(proposals, position, rows[position], found)
-                results.append(replace(best, score=ranking_score(best, score)))
-                bar.update()
-    verified.flush()
-    return results
-
-
-def side_by_side(registration: Registration, function: Callable, *arguments: Iterable) -> Iterator:
-    """``map`` over pairs: small registrations side by side, one thread each, are faster than one at a time on all threads."""
-    threads = torch.get_num_threads()
-    workers = threads if registration.device.type == "cpu" else 1
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(function, *arguments)
-    torch.set_num_threads(threads)
-
-
 class StoredPair(NamedTuple):
     """A registered pair as the row of numbers that is stored."""
 
@@ -160,44 +112,131 @@ class StoredPair(NamedTuple):
     agreement: float
     share: float
 
+    @property
+    def pose(self) -> Pose:
+        """What maps the candidate on the image."""
+        return Pose(self.flip > 0.5, int(self.quarter_turns), self.rotation, self.scale, self.shift_x, self.shift_y)
 
-def _candidates(proposals: Proposals, position: int) -> list[int]:
-    return [int(c) for c in proposals.rows[position] if c >= 0]
+
+@dataclass(frozen=True)
+class StoredRegistration:
+    """Registration of embedded images whose pairs are kept, so that none is computed twice.
+
+    Attributes:
+        registration: of pairs.
+        verified: where they are kept.
+    """
+
+    registration: Registration
+    verified: EmbeddingStore
+
+    def best(
+        self,
+        queries: EmbeddedSet,
+        rows: Sequence[int],
+        training: EmbeddedSet,
+        candidates: np.ndarray,
+        poses: np.ndarray | None,
+        descriptor: PatchDescriptor,
+        update: Callable[[int], object] = lambda count: None,
+    ) -> np.ndarray:
+        """The best pairs of some images and their candidates.
+
+        Args:
+            queries: a set.
+            rows: M rows of it.
+            training: the set of the candidates.
+            candidates: int [M, K], rows of it; -1 fills up at the end.
+            poses: int [M, K, n], see :class:`~doppelscan.verify.Registration`.
+            descriptor: of local structure.
+            update: called with how many images are done.
+
+        Returns:
+            float32 [M, refined, 11], rows of :class:`StoredPair`, best first; -1 where there are fewer.
+        """
+        given = candidates >= 0
+        keys = []
+        for position, row in enumerate(rows):
+            own = given[position]
+            others = [training.keys[c] for c in candidates[position, own]]
+            searched = None if poses is None else poses[position, own].tolist()
+            keys.append(fingerprint(queries.keys[row], others, searched, descriptor.fingerprint))
+        result = np.full((len(rows), self.registration.refined, len(StoredPair._fields)), -1, np.float32)
+        known = [position for position, key in enumerate(keys) if key in self.verified]
+        if known:
+            result[known] = self.verified.read([keys[position] for position in known], ["pairs"], keep=True)["pairs"]
+            update(len(known))
+        missing = sorted(set(range(len(rows))) - set(known))
+        for start in range(0, len(missing), self.registration.at_once):
+            block = missing[start : start + self.registration.at_once]
+            asked, wanted = [rows[position] for position in block], candidates[block].clip(0)
+            flat = wanted.reshape(-1).tolist()
+            pairs = self.registration(
+                queries.thumbnails(asked),
+                training.thumbnails(flat).unflatten(0, wanted.shape),
+                given=given[block],
+                shapes=queries.native_shapes(asked),
+                candidate_shapes=training.native_shapes(flat).reshape(*wanted.shape, 2),
+                poses=None if poses is None else poses[block],
+                descriptor=descriptor,
+            )
+            for position, found in zip(block, pairs, strict=True):
+                result[position, : len(found)] = [_pair_row(pair) for pair in found]
+                self.verified.add(keys[position], {"pairs": result[position]})
+            update(len(block))
+        return result
+
+    def aligned(
+        self,
+        queries: EmbeddedSet,
+        rows: Sequence[int],
+        training: EmbeddedSet,
+        matches: Sequence[int],
+        poses: Sequence[Pose],
+        descriptor: PatchDescriptor,
+    ) -> list[AlignedPair]:
+        """Pairs whose poses are known, in full; they are not kept."""
+        if not rows:
+            return []
+        return self.registration.pairs(
+            queries.thumbnails(rows),
+            training.thumbnails(matches),
+            poses,
+            descriptor,
+            queries.native_shapes(rows),
+            training.native_shapes(matches),
+        )
 
 
-def registered_pairs(
+def score_images(
     queries: EmbeddedSet,
-    row: int,
     training: EmbeddedSet,
-    candidates: Sequence[int],
-    poses: np.ndarray | None,
-    registration: Registration,
-    descriptor: PatchDescriptor,
-    verified: EmbeddingStore,
-) -> tuple[str, np.ndarray]:
-    """Key and registered pairs, float32 [refined, 11], of one image; taken from ``verified`` when they are there."""
-    key = fingerprint(
-        queries.keys[row],
-        [training.keys[c] for c in candidates],
-        None if poses is None else poses.tolist(),
-        descriptor.fingerprint,
-    )
-    if key in verified:
-        return key, verified.read([key], ["pairs"], keep=True)["pairs"][0]
-    pairs = registration(
-        queries.thumbnails([row])[0],
-        training.thumbnails(candidates),
-        shape=queries.native_shapes([row])[0],
-        shapes=training.native_shapes(candidates),
-        poses=poses,
-        descriptor=descriptor,
-    )
-    empty = [[-1.0] * len(StoredPair._fields)] * (registration.refined - len(pairs))
-    return key, np.array([_pair_row(p) for p in pairs] + empty, np.float32)
+    search: CandidateSearch,
+    registration: StoredRegistration,
+    label: str,
+    score: str = "combined",
+) -> list[ScoredImage]:
+    """Score every image of ``queries`` against ``training``.
+
+    ``search`` must have been fitted with thumbnails; ``score`` is a name of :data:`~doppelscan.decide.rules.SCORES`.
+    """
+    assert search.patches is not None
+    descriptor = search.patches.descriptor
+    results = []
+    with progress(None, f"verify {label}", "image", total=len(queries)) as bar:
+        for start in range(0, len(queries), QUERY_BLOCK):
+            rows = list(range(start, min(start + QUERY_BLOCK, len(queries))))
+            proposals = search.propose(queries.features(rows), queries.thumbnails(rows))
+            found = registration.best(queries, rows, training, proposals.rows, proposals.poses, descriptor, bar.update)
+            for position, row in enumerate(rows):
+                best = _best(proposals, position, row, found[position])
+                results.append(replace(best, score=ranking_score(best, score)))
+    registration.verified.flush()
+    return results
 
 
 def _best(proposals: Proposals, position: int, row: int, found: np.ndarray) -> ScoredImage:
-    candidates = _candidates(proposals, position)
+    candidates = proposals.rows[position][proposals.rows[position] >= 0]
     similarity, mi, oni, consensus = _index_columns(proposals.index, position)
     part, part_match, part_share, part_mirrored = _part(proposals, position)
     scored = []
@@ -207,8 +246,8 @@ def _best(proposals: Proposals, position: int, row: int, found: np.ndarray) -> S
         scored.append(
             ScoredImage(
                 row=row,
-                match=candidates[place],
-                pose=Pose(pair.flip > 0.5, int(pair.quarter_turns), *pair[3:7]),
+                match=int(candidates[place]),
+                pose=pair.pose,
                 score=0.0,
                 deepssim=float(proposals.deepssim[position, place]),
                 embedding=float(proposals.embedding[position, place]),

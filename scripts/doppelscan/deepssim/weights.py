@@ -94,7 +94,7 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
         raise WeightsError(
             f"The weights {str(path)!r} must fit the network. Got {len(missing)} missing keys {missing[:3]}, {len(unexpected)} unexpected "
             f"{unexpected[:3]}, {len(shapes)} of another shape {shapes[:3]}; they are of another architecture: pass "
-            "this network's own, or None to take it as it is (--encoder of an audit, --ckpt_path of a bundle)."
+            "this network's own (--encoder of an audit, --ckpt_path of a bundle)."
         ) from error
     return network.eval()
 

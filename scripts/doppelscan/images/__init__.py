@@ -1,7 +1,7 @@
 """Images: files to records, pixels and the one preprocessing; generated patients."""
 
 from doppelscan.errors import ImageError, InputError
-from doppelscan.images.alignment import align, band_pass, correlation, within
+from doppelscan.images.alignment import align, band_pass, correlation, sampling_grid, within
 from doppelscan.images.copies import COPY_TRANSFORMS, PAPER_TRANSFORMS, plant_copy
 from doppelscan.images.foreground import foreground_square, gaussian_blur
 from doppelscan.images.generated import generate_cohort, smooth_fields, warp
@@ -66,6 +66,7 @@ __all__ = [
     "put_slice",
     "read_pixels",
     "resample_boxes",
+    "sampling_grid",
     "set_files",
     "smooth_fields",
     "unit_float",

@@ -7,6 +7,8 @@ so it moves continuously with the image: there is no box that jumps when one pix
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 
@@ -19,16 +21,22 @@ WORKING_SIZE = 64
 
 def gaussian_blur(images: torch.Tensor, sigma: float) -> torch.Tensor:
     """Blur ``images`` [B, C, H, W] by a Gaussian of ``sigma`` pixels; edges are replicated."""
+    height, width = images.shape[-2:]
+    # Each axis is a product with a matrix: for images of up to a few hundred pixels several times faster than a convolution.
+    rows, columns = (_blur_weights(side, sigma, images.dtype, images.device) for side in (height, width))
+    return rows @ (images @ columns.T)
+
+
+@lru_cache(maxsize=64)
+def _blur_weights(side: int, sigma: float, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Weights [side, side] of the pixels of one axis for each blurred pixel."""
     radius = max(1, int(3 * sigma + 0.5))
-    radius = min(radius, images.shape[-1] - 1, images.shape[-2] - 1)
-    offsets = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    channels = images.shape[1]
-    padded = F.pad(images, (radius,) * 4, mode="replicate")
-    vertical = kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
-    horizontal = kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
-    return F.conv2d(F.conv2d(padded, vertical, groups=channels), horizontal, groups=channels)
+    offsets = torch.arange(-radius, radius + 1)
+    kernel = torch.exp(-0.5 * (offsets.double() / sigma) ** 2)
+    place = (torch.arange(side)[:, None] + offsets).clamp(0, side - 1)
+    weights = torch.zeros(side, side, dtype=torch.float64)
+    weights.scatter_add_(1, place, (kernel / kernel.sum()).expand(side, -1))
+    return weights.to(device=device, dtype=dtype)
 
 
 def otsu_threshold(images: torch.Tensor, bins: int = 64) -> torch.Tensor:

@@ -4,7 +4,7 @@ from doppelscan.verify.agreement import explained_share, match_intensity
 from doppelscan.verify.identical import SAME, IdenticalImage, IdenticalPixels
 from doppelscan.verify.pose import Pose
 from doppelscan.verify.registration import AlignedPair, PairAgreement, Registration
-from doppelscan.verify.sources import SecondSources, interpolation_loss, second_sources
+from doppelscan.verify.sources import SecondSources, interpolation_losses, second_sources
 
 __all__ = [
     "SAME",
@@ -16,7 +16,7 @@ __all__ = [
     "Registration",
     "SecondSources",
     "explained_share",
-    "interpolation_loss",
+    "interpolation_losses",
     "match_intensity",
     "second_sources",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from doppelscan.images import band_pass, correlation, gaussian_blur
+from doppelscan.images import band_pass, correlation, gaussian_blur, sampling_grid
 
 __all__ = ["detail_correlation", "explained_share", "match_intensity", "mild_bending"]
 
@@ -54,8 +54,7 @@ def mild_bending(fixed: torch.Tensor, moving: torch.Tensor, inside: torch.Tensor
     """
     count, size = len(moving), fixed.shape[-1]
     window, most = size / 20, size / 40
-    identity = torch.eye(2, 3, device=moving.device).expand(count, 2, 3)
-    base = F.affine_grid(identity, [count, 1, size, size], align_corners=False)
+    base = sampling_grid(torch.eye(2, 3, device=moving.device)[None], size)
     target, structure = band_pass(fixed, size / 24), band_pass(moving, size / 24)
     field = torch.zeros(count, 2, size, size, device=moving.device)
 

@@ -77,10 +77,6 @@ class IdenticalPixels:
             result += [self._compared(one, rows) for one, rows in zip(pixels, near, strict=True)]
         return result
 
-    def groups(self) -> np.ndarray:
-        """int64 [N], the first training row of the same pixels, for each training image."""
-        return np.array([i if one is None else min(i, one.row) for i, one in enumerate(self.find(self.training))], np.int64)
-
     def _compared(self, image: torch.Tensor, rows: list[int]) -> IdenticalImage | None:
         """The first of the best among the training ``rows``, when it is the same."""
         best: IdenticalImage | None = None

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 
 from doppelscan.deepssim import quarter_turn, ssim, zscore
-from doppelscan.images import align, band_pass, unit_float, within
+from doppelscan.images import align, band_pass, sampling_grid, unit_float, within
+from doppelscan.memorization import falling_order
 from doppelscan.search import PatchDescriptor, mean_agreement
 from doppelscan.verify.agreement import detail_correlation, explained_share, match_intensity
 from doppelscan.verify.pose import Pose
@@ -24,6 +25,8 @@ from doppelscan.verify.pose import Pose
 __all__ = ["AlignedPair", "PairAgreement", "Registration"]
 
 COARSE = 32
+# Queries whose pairs are one tensor: what the caches of a processor hold, and what keeps a GPU busy (about 1 GB with 20 candidates).
+CPU_QUERIES, GPU_QUERIES = 8, 64
 # A cell of this agreement matches: of unrelated patients' cells 1 in 50 reaches it, of a copy's most do.
 MATCHING = 0.7
 
@@ -84,6 +87,7 @@ class Registration:
         screened: candidates that are refined at half size.
         refined: candidates that are refined at full size.
         device: where to compute.
+        at_once: queries whose pairs are one tensor; None takes what is fastest there. Results do not depend on it.
     """
 
     def __init__(
@@ -94,8 +98,10 @@ class Registration:
         screened: int = 8,
         refined: int = 3,
         device: str | torch.device = "cpu",
+        at_once: int | None = None,
     ) -> None:
         self.device = torch.device(device)
+        self.at_once = at_once or (CPU_QUERIES if self.device.type == "cpu" else GPU_QUERIES)
         self.max_shift, self.screened, self.refined = max_shift, screened, refined
         # The views are of the query, by the inverse of the pose: they are made once for all its candidates.
         self.transforms = [(r, s) for r in rotations for s in scales]
@@ -106,7 +112,7 @@ class Registration:
             matrices.append([[cosine, sine, 0.0], [-sine, cosine, 0.0]])
         theta = torch.tensor(matrices, dtype=torch.float32, device=self.device)
         self.scales = torch.tensor([s for _, s in self.transforms], dtype=torch.float32, device=self.device)
-        self.grids = F.affine_grid(theta, [len(theta), 1, COARSE, COARSE], align_corners=False)
+        self.grids = sampling_grid(theta, COARSE)
         reach = max(1, round(max_shift * COARSE))
         offsets = torch.arange(-reach, reach + 1, device=self.device)
         self.offsets = offsets
@@ -125,161 +131,219 @@ class Registration:
     @torch.no_grad()
     def __call__(
         self,
-        query: torch.Tensor,
+        queries: torch.Tensor,
         candidates: torch.Tensor,
         *,
-        shape: Sequence[int] | None = None,
+        given: np.ndarray | None = None,
         shapes: np.ndarray | None = None,
+        candidate_shapes: np.ndarray | None = None,
         poses: np.ndarray | None = None,
         descriptor: PatchDescriptor | None = None,
-    ) -> list[PairAgreement]:
-        """Register ``candidates`` on ``query``.
+    ) -> list[list[PairAgreement]]:
+        """Register the ``candidates`` of each of M ``queries`` on it.
 
         Args:
-            query: uint8 or float [1, S, S].
-            candidates: uint8 or float [K, 1, S, S].
-            shape: native height and width of the query, which was padded to a square; None is square.
-            shapes: int [K, 2], the same of the candidates.
-            poses: int [K, n], the flip-and-turn poses that are searched for each candidate, as retrieval found them; None searches all 8.
+            queries: uint8 or float [M, 1, S, S].
+            candidates: uint8 or float [M, K, 1, S, S].
+            given: bool [M, K], which of them are candidates; None says all.
+            shapes: int [M, 2], native height and width of the queries, which were padded to squares; None is square.
+            candidate_shapes: int [M, K, 2], the same of the candidates.
+            poses: int [M, K, n], the flip-and-turn poses that are searched for each candidate, as retrieval found them; None searches all 8.
             descriptor: measures local agreement; None leaves it out.
 
         Returns:
-            the refined ones only, best first.
+            of each query the refined ones only, best first; of equals the first candidate.
         """
-        query = unit_float(query[None]).to(self.device)
-        candidates = unit_float(candidates).to(self.device)
-        half = query.shape[-1] // 2
-        filled, visible = self._seen(query, shape)
-        areas = None if shapes is None else torch.cat([image_area(s, COARSE) for s in shapes]).to(self.device)
-        small, seen = (_resize(image, COARSE) for image in (query, 1 - filled))
-        little = _resize(candidates, COARSE)
+        given = np.ones(tuple(candidates.shape[:2]), bool) if given is None else given
+        found: list[list[PairAgreement]] = []
+        for start in range(0, len(queries), self.at_once):
+            block = slice(start, start + self.at_once)
+            found += self._block(
+                queries[block],
+                candidates[block],
+                given[block],
+                None if shapes is None else shapes[block],
+                None if candidate_shapes is None else candidate_shapes[block],
+                None if poses is None else poses[block],
+                descriptor,
+            )
+        return found
+
+    def _block(
+        self,
+        queries: torch.Tensor,
+        candidates: torch.Tensor,
+        given: np.ndarray,
+        shapes: np.ndarray | None,
+        candidate_shapes: np.ndarray | None,
+        poses: np.ndarray | None,
+        descriptor: PatchDescriptor | None,
+    ) -> list[list[PairAgreement]]:
+        """All pairs of a few queries as one tensor: ``which`` is the query of each pair, ``place`` its candidate."""
+        which, place = np.nonzero(given)
+        if not len(which):
+            return [[] for _ in queries]
+        moving = unit_float(candidates[which, place]).to(self.device)
+        seen = self._seen(unit_float(queries).to(self.device), shapes)
+        extents = None if candidate_shapes is None else candidate_shapes[which, place]
+        little = _resize(moving, COARSE)
+        wanted = None if poses is None else poses[which, place]
         starts = [
-            self._aligned(small, seen, little, shapes, *start)
-            for start in (self.coarse(query, candidates, filled, areas, poses), self._plain(small, seen, little, shapes, poses))
+            self._aligned(seen, little, extents, which, *start)
+            for start in (
+                self._coarse(seen, little, extents, which, wanted),
+                self._plain(seen, little, extents, which, wanted),
+            )
         ]
         # The plain pose is always among the starts: what is not moved must not be lost to a view that masks what disagrees.
-        better = (starts[1][2] > starts[0][2] - 1e-4).cpu()
-        numbers = torch.where(better, starts[1][0], starts[0][0])
-        better = better.to(self.device)
+        better = starts[1][2] > starts[0][2] - 1e-4
+        numbers = np.where(better.cpu().numpy(), starts[1][0], starts[0][0])
         matrices = torch.where(better[:, None, None], starts[1][1], starts[0][1])
         agreement = torch.where(better, starts[1][2], starts[0][2])
-        posed = torch.stack([quarter_turn(c, int(n)) for c, n in zip(candidates, numbers, strict=True)])
-        extent = _extents(shapes, numbers).to(self.device)
-        first = agreement.argsort(descending=True, stable=True)[: self.screened]
-        posed, matrices, extent = posed[first], matrices[first], extent[first]
-        matrices, agreement = align(_resize(query, half), _resize(posed, half), matrices, 1 - filled, 5, extent)
-        best = agreement.argsort(descending=True, stable=True)[: self.refined]
-        posed, matrices, extent, kept = posed[best], matrices[best], extent[best], first[best].cpu()
-        matrices, _ = align(query, posed, matrices, visible, 6, extent)
-        return self._measure(query, posed, matrices, visible, extent, numbers[kept], kept, descriptor)
+
+        kept = _highest(agreement, which, len(queries), self.screened)
+        posed, matrices = quarter_turns(moving[kept], numbers[kept]), matrices[kept]
+        extent = self._extents(extents, numbers, kept)
+        middle = _resize(posed, seen.half.shape[-1])
+        matrices, agreement = align(seen.half, middle, matrices, seen.visible_half, 5, extent, which[kept])
+
+        best = _highest(agreement, which[kept], len(queries), self.refined)
+        posed, matrices, kept = posed[best], matrices[best], kept[best]
+        extent = self._extents(extents, numbers, kept)
+        matrices, _ = align(seen.whole, posed, matrices, seen.visible, 6, extent, which[kept])
+        measured = self._measure(seen, posed, matrices, extent, numbers[kept], which[kept], place[kept], descriptor)
+        detail = torch.tensor([one.detail for one in measured], dtype=torch.float64)
+        found: list[list[PairAgreement]] = [[] for _ in queries]
+        for pair in _highest(detail, which[kept], len(queries), self.refined, place[kept]):
+            found[which[kept[pair]]].append(measured[pair])
+        return found
 
     def _aligned(
         self,
-        small: torch.Tensor,
-        seen: torch.Tensor,
+        seen: _Queries,
         little: torch.Tensor,
         shapes: np.ndarray | None,
-        numbers: torch.Tensor,
+        which: np.ndarray,
+        numbers: np.ndarray,
         matrices: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """A start of each candidate refined at 32 pixels: pose numbers, matrices and agreement."""
-        posed = torch.stack([quarter_turn(c, int(n)) for c, n in zip(little, numbers, strict=True)])
-        found, agreement = align(small, posed, matrices, seen, 3, _extents(shapes, numbers).to(self.device))
+    ) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
+        """A start of each pair refined at 32 pixels: pose numbers, matrices and agreement."""
+        extent = self._extents(shapes, numbers)
+        found, agreement = align(seen.small, quarter_turns(little, numbers), matrices, seen.visible_small, 3, extent, which)
         return numbers, found, agreement
 
     def _plain(
-        self, small: torch.Tensor, seen: torch.Tensor, little: torch.Tensor, shapes: np.ndarray | None, poses: np.ndarray | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The flip-and-turn pose of each candidate that agrees best as it is, not moved: pose numbers and matrices."""
-        count = len(little)
-        tried = np.tile(np.arange(8), (count, 1)) if poses is None else np.concatenate([np.zeros((count, 1), int), poses], 1)
-        numbers = torch.from_numpy(tried.reshape(-1).astype(np.int64))
-        which = np.repeat(np.arange(count), tried.shape[1])
-        posed = torch.stack([quarter_turn(little[k], int(n)) for k, n in zip(which, numbers, strict=True)])
-        unmoved = torch.eye(2, 3, device=self.device).expand(len(posed), 2, 3)
-        _, agreement = align(
-            small, posed, unmoved, seen, 0, _extents(None if shapes is None else shapes[which], numbers).to(self.device)
-        )
+        self, seen: _Queries, little: torch.Tensor, shapes: np.ndarray | None, which: np.ndarray, poses: np.ndarray | None
+    ) -> tuple[np.ndarray, torch.Tensor]:
+        """The flip-and-turn pose of each pair that agrees best as it is, not moved: pose numbers and matrices."""
+        pair, numbers = _tried(poses, len(little))
+        unmoved = torch.eye(2, 3, device=self.device).expand(len(pair), 2, 3)
+        posed, extent = quarter_turns(little[pair], numbers), self._extents(shapes, numbers, pair)
+        _, agreement = align(seen.small, posed, unmoved, seen.visible_small, 0, extent, which[pair])
         # Of equals the first, and the plain image is the first of all.
-        rounded = (agreement.view(count, -1) * 1e4).round()
-        best = (rounded == rounded.amax(1, keepdim=True)).int().argmax(1).cpu()
-        return numbers.view(count, -1)[torch.arange(count), best], unmoved[:count].clone()
+        best = np.lexsort((numbers, -np.round(agreement.cpu().numpy(), 4), pair))
+        best = best[np.unique(pair[best], return_index=True)[1]]
+        return numbers[best], unmoved[: len(little)].clone()
 
-    def coarse(
-        self,
-        query: torch.Tensor,
-        candidates: torch.Tensor,
-        filled: torch.Tensor,
-        areas: torch.Tensor | None = None,
-        poses: np.ndarray | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Best flip-and-turn pose of each candidate and the start of its refinement.
+    def _coarse(
+        self, seen: _Queries, little: torch.Tensor, shapes: np.ndarray | None, which: np.ndarray, poses: np.ndarray | None
+    ) -> tuple[np.ndarray, torch.Tensor]:
+        """Best flip-and-turn pose of each pair and the start of its refinement, by correlation of all views of the query.
 
         Args:
-            query: float [1, 1, S, S] in [0, 1].
-            candidates: float [K, 1, S, S].
-            filled: float [1, 1, s, s], 1 where the query was filled up, see :func:`filled_border`.
-            areas: float [K, 1, 32, 32], 1 where each candidate holds image; None is everywhere.
-            poses: see :meth:`__call__`.
+            seen: M queries.
+            little: float [P, 1, 32, 32], candidates.
+            shapes: int [P, 2], their native shapes, or None.
+            which: int64 [P], the query of each.
+            poses: int [P, n], or None for all.
 
         Returns:
-            int64 [K] pose numbers (CPU) and float32 [K, 2, 3] sampling matrices from image to posed candidate.
+            int64 [P] pose numbers and float32 [P, 2, 3] sampling matrices from image to posed candidate.
         """
-        small = band_pass(_resize(query, COARSE), 2.5)
-        seen = 1 - _resize(filled, COARSE)
-        small = torch.cat([small * seen, (small * seen) ** 2], 1)
-        views = F.grid_sample(small.expand(len(self.grids), -1, -1, -1), self.grids, align_corners=False)
-        # Of the query's structure, what each view holds: a view that reaches beyond the query is smaller than it by its scale squared.
-        held = views[:, 1].sum((1, 2)) * self.scales**2 / small[0, 1].sum().clamp_min(1e-8)
-        views = _normalised(views[:, 0]) * held.clamp(0, 1).sqrt()[:, None, None]
-        # The inverse of flip-then-turn: turn back, then flip.
-        spectrum = torch.fft.rfft2(torch.stack([self._undo(views, number) for number in range(8)]))
-        structure = band_pass(_resize(candidates, COARSE), 2.5)
-        structure = structure[:, 0] if areas is None else (structure * areas)[:, 0]
+        spectrum = self._spectra(seen)
+        structure = band_pass(little, 2.5)[:, 0]
+        if shapes is not None:
+            structure = structure * _areas(shapes, COARSE).to(self.device)[:, 0]
         # Over all structure of both, not only where they overlap: what an overlap leaves out must not make it the better one.
-        structure = _normalised(structure)
-        target = torch.fft.rfft2(structure)
-        every = np.arange(8)
-        numbers, matrices = [], []
-        for k, one in enumerate(target):
-            tried = torch.as_tensor(every if poses is None else np.unique(poses[k]), device=self.device)
-            correlation = torch.fft.irfft2(spectrum[tried] * one.conj(), s=(COARSE, COARSE))
-            near = correlation[..., self.window, :][..., self.window]
-            view, place = divmod(int(near.flatten().argmax()), len(self.window) ** 2)
-            row, column = divmod(place, len(self.window))
-            index, transform = divmod(view, len(self.transforms))
-            numbers.append(int(tried[index]))
-            matrices.append(self._sampling_matrix(numbers[-1], transform, int(self.offsets[column]), int(self.offsets[row])))
-        return torch.tensor(numbers), torch.stack(matrices).to(self.device)
+        target = torch.fft.rfft2(_normalised(structure)).conj()
+        pair, numbers = _tried(poses, len(little))
+        value, where = [], []
+        for start in range(0, len(pair), 2 * self.at_once):
+            part = slice(start, start + 2 * self.at_once)
+            product = spectrum[which[pair[part]], numbers[part]] * target[pair[part]][:, None]
+            correlation = torch.fft.irfft2(product, s=(COARSE, COARSE))
+            highest = correlation[..., self.window, :][..., self.window].flatten(1).max(1)
+            value.append(highest.values.cpu())
+            where.append(highest.indices.cpu())
+        best = np.lexsort((numbers, -torch.cat(value).numpy(), pair))
+        best = best[np.unique(pair[best], return_index=True)[1]]
+        return numbers[best], self._sampling_matrices(numbers[best], torch.cat(where).numpy()[best])
 
-    def _seen(self, query: torch.Tensor, shape: Sequence[int] | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Where ``query`` [1, 1, S, S] was filled up, at half size, and where it holds image, at full size."""
-        # Found at half size: growing it from the border is the slowest part at full size.
-        half = query.shape[-1] // 2
-        filled = filled_border(_resize(query, half), image_area(shape, half).to(self.device))
-        return filled, F.interpolate(1 - filled, size=query.shape[-2:])
+    def _spectra(self, seen: _Queries) -> torch.Tensor:
+        """Of all views of M queries, turned back into each flip-and-turn pose: complex64 [M, 8, T, 32, 17]."""
+        count, views = len(seen.small), len(self.grids)
+        small = band_pass(seen.small, 2.5)
+        small = torch.cat([small * seen.visible_small, (small * seen.visible_small) ** 2], 1)
+        grids = self.grids.repeat(count, 1, 1, 1)
+        made = F.grid_sample(small.repeat_interleave(views, 0), grids, align_corners=False).unflatten(0, (count, views))
+        # Of the query's structure, what each view holds: a view that reaches beyond the query is smaller than it by its scale squared.
+        held = made[:, :, 1].sum((2, 3)) * self.scales**2 / small[:, 1].sum((1, 2)).clamp_min(1e-8)[:, None]
+        made = _normalised(made[:, :, 0]) * held.clamp(0, 1).sqrt()[..., None, None]
+        return torch.fft.rfft2(torch.stack([_undo(made, number) for number in range(8)], 1))
 
-    @staticmethod
-    def _undo(images: torch.Tensor, number: int) -> torch.Tensor:
-        turned = torch.rot90(images, -(number % 4), (-2, -1))
-        return torch.flip(turned, (-1,)) if number >= 4 else turned
-
-    def _sampling_matrix(self, number: int, transform: int, dx: int, dy: int) -> torch.Tensor:
-        """Sampling matrix of a coarse hit: the shift was found in the candidate's own frame, before flip and turn."""
-        rotation, scale = self.transforms[transform]
+    def _sampling_matrices(self, numbers: np.ndarray, where: np.ndarray) -> torch.Tensor:
+        """Sampling matrices of coarse hits: the shift was found in the candidate's own frame, before flip and turn."""
+        transform, place = np.divmod(where, len(self.window) ** 2)
+        row, column = np.divmod(place, len(self.window))
+        rotation, scale = np.array(self.transforms)[transform].T
         # candidate(v) = view(v + d), so posed(u) = turned_query(u + P d) with P the linear part of flip-then-turn.
-        x, y = dx * 2.0 / COARSE, dy * 2.0 / COARSE
-        if number >= 4:
-            x = -x
-        for _ in range(number % 4):
-            x, y = y, -x  # a counter-clockwise quarter turn, y pointing down
-        angle = math.radians(rotation)
-        cosine, sine = math.cos(angle) / scale, math.sin(angle) / scale
-        return torch.tensor([[cosine, -sine, -x], [sine, cosine, -y]], dtype=torch.float32)
+        offsets = self.offsets.cpu().numpy()
+        x, y = offsets[column] * 2.0 / COARSE, offsets[row] * 2.0 / COARSE
+        x = np.where(numbers >= 4, -x, x)
+        for turn in range(3):
+            x, y = np.where(numbers % 4 > turn, (y, -x), (x, y))  # a counter-clockwise quarter turn, y pointing down
+        cosine, sine = np.cos(np.radians(rotation)) / scale, np.sin(np.radians(rotation)) / scale
+        matrices = np.stack([np.stack([cosine, -sine, -x], 1), np.stack([sine, cosine, -y], 1)], 1)
+        return torch.from_numpy(matrices).float().to(self.device)
 
-    def _measure(self, query, posed, matrices, seen, extent, numbers, kept, descriptor) -> list[PairAgreement]:
-        aligned, inside = self._moved(query, posed, matrices, seen, extent)
-        queries = query.expand(len(posed), -1, -1, -1)
+    def _seen(self, queries: torch.Tensor, shapes: np.ndarray | None) -> _Queries:
+        """Queries [M, 1, S, S] at the three sizes, and where each holds image and was not filled up."""
+        # Found at half size: growing it from the border is the slowest part at full size.
+        half = _resize(queries, queries.shape[-1] // 2)
+        area = None if shapes is None else _areas(shapes, half.shape[-1]).to(self.device)
+        visible = 1 - filled_border(half, area)
+        whole = F.interpolate(visible, size=queries.shape[-2:])
+        return _Queries(queries, half, _resize(queries, COARSE), whole, visible, _resize(visible, COARSE))
+
+    def _extents(self, shapes: np.ndarray | None, numbers: np.ndarray, pairs: np.ndarray | None = None) -> torch.Tensor | None:
+        """float [K, 2], reach of posed candidates to the right and down; None is to the edges.
+
+        Args:
+            shapes: int [P, 2], native shapes of the candidates of all pairs, or None.
+            numbers: int [P], their poses, or [K] those of ``pairs``.
+            pairs: int [K], which of them; None says all.
+        """
+        if shapes is None:
+            return None
+        shapes = shapes if pairs is None else shapes[pairs]
+        numbers = numbers if pairs is None or len(numbers) == len(pairs) else numbers[pairs]
+        reach = torch.from_numpy(shapes[:, ::-1] / shapes.max(1, keepdims=True)).float()
+        turned = torch.from_numpy(numbers % 2 == 1)[:, None]
+        return torch.where(turned, reach.flip(1), reach).to(self.device)
+
+    def _measure(
+        self,
+        seen: _Queries,
+        posed: torch.Tensor,
+        matrices: torch.Tensor,
+        extent: torch.Tensor | None,
+        numbers: np.ndarray,
+        which: np.ndarray,
+        place: np.ndarray,
+        descriptor: PatchDescriptor | None,
+    ) -> list[PairAgreement]:
+        queries, visible = seen.whole[which], seen.visible[which]
+        aligned, inside = self._moved(posed, matrices, visible, extent)
         mapped = match_intensity(aligned, queries, inside)
         shared = queries * inside + mapped * (1 - inside)
         similarity = ssim(zscore(shared), zscore(mapped))
@@ -287,74 +351,150 @@ class Registration:
         overlap = inside.mean((1, 2, 3))
         agreement = share = torch.full((len(posed),), math.nan)
         if descriptor is not None:
-            cells, counted, _ = self._local(query, posed, matrices, seen, numbers, descriptor)
+            cells, counted, _ = self._local(queries, visible, posed, matrices, numbers, descriptor)
             agreement = mean_agreement(cells, counted)
             share = ((cells > MATCHING) & counted).sum(0) / counted.sum(0).clamp_min(1)
-        results = [
-            PairAgreement(
-                int(kept[i]),
-                Pose.from_sampling_matrix(int(numbers[i]), matrices[i].cpu().double().numpy()),
-                *(float(value[i]) for value in (similarity, detail, overlap, agreement, share)),
-            )
+        values = torch.stack([one.cpu().double() for one in (similarity, detail, overlap, agreement, share)], 1).tolist()
+        found = matrices.cpu().double().numpy()
+        return [
+            PairAgreement(int(place[i]), Pose.from_sampling_matrix(int(numbers[i]), found[i]), *values[i])
             for i in range(len(posed))
         ]
-        return sorted(results, key=lambda r: -r.detail)
 
     @staticmethod
-    def _moved(query, posed, matrices, seen, extent) -> tuple[torch.Tensor, torch.Tensor]:
+    def _moved(
+        posed: torch.Tensor, matrices: torch.Tensor, visible: torch.Tensor, extent: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Candidates in the pose of the query, and where both hold image."""
-        size = query.shape[-1]
-        grid = F.affine_grid(matrices, [len(posed), 1, size, size], align_corners=False)
-        return F.grid_sample(posed, grid, align_corners=False), within(grid, extent)[:, None] * seen
+        grid = sampling_grid(matrices, posed.shape[-1])
+        return F.grid_sample(posed, grid, align_corners=False), within(grid, extent)[:, None] * visible
 
-    def _local(self, query, posed, matrices, seen, numbers, descriptor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Agreement of the cells [L, K], which count, and the query in the frame of each candidate, where cells are whitened."""
-        count, size = len(posed), query.shape[-1]
-        grid = F.affine_grid(_inverse(matrices), [count, 1, size, size], align_corners=False)
-        both = torch.cat([query, seen], 1).expand(count, -1, -1, -1)
-        back = F.grid_sample(both, grid, align_corners=False)
-        back = torch.stack([self._undo(b, int(n)) for b, n in zip(back, numbers, strict=True)])
-        frame = torch.stack([self._undo(p, int(n)) for p, n in zip(posed, numbers, strict=True)])
+    @staticmethod
+    def _local(
+        queries: torch.Tensor,
+        visible: torch.Tensor,
+        posed: torch.Tensor,
+        matrices: torch.Tensor,
+        numbers: np.ndarray,
+        descriptor: PatchDescriptor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Agreement of the cells [L, K], which count, and the queries in the frame of the candidates, where cells are whitened."""
+        grid = sampling_grid(_inverse(matrices), posed.shape[-1])
+        back = quarter_turns(F.grid_sample(torch.cat([queries, visible], 1), grid, align_corners=False), numbers, undo=True)
         structure = descriptor.structure(back[:, :1])
         known = (_resize(back[:, 1:], structure.shape[-1]) > 0.99).float()
         shifted = descriptor.shifted(structure, known)
-        reference = descriptor.describe(descriptor.structure(frame), known)
+        reference = descriptor.describe(descriptor.structure(quarter_turns(posed, numbers, undo=True)), known)
         counted = shifted[0].abs().amax(-1) > 0
         return (shifted * reference).sum(-1).amax(0) * counted, counted, back[:, 0]
 
     @torch.no_grad()
-    def pair(
+    def pairs(
         self,
-        query: torch.Tensor,
-        candidate: torch.Tensor,
-        pose: Pose,
+        queries: torch.Tensor,
+        candidates: torch.Tensor,
+        poses: Sequence[Pose],
         descriptor: PatchDescriptor,
-        shape: Sequence[int] | None = None,
-        candidate_shape: Sequence[int] | None = None,
-    ) -> AlignedPair:
-        """All of one pair whose ``pose`` is known; ``query`` and ``candidate`` uint8 or float [1, S, S]."""
-        query, candidate = unit_float(query[None]).to(self.device), unit_float(candidate[None]).to(self.device)
-        size = query.shape[-1]
-        _, seen = self._seen(query, shape)
-        posed = quarter_turn(candidate, pose.number)
-        matrix = torch.from_numpy(pose.sampling_matrix()).float()[None].to(self.device)
-        number = torch.tensor([pose.number])
-        extent = _extents(None if candidate_shape is None else np.asarray(candidate_shape)[None], number).to(self.device)
-        moved, inside = self._moved(query, posed, matrix, seen, extent)
-        cells, counted, back = self._local(query, posed, matrix, seen, number, descriptor)
-        picture = descriptor.picture(torch.stack([cells[:, 0], counted[:, 0].float()]))
-        picture = F.interpolate(quarter_turn(picture, pose.number), (size, size), mode="bilinear")
-        picture = F.grid_sample(picture, F.affine_grid(matrix, [1, 1, size, size], align_corners=False), align_corners=False)[0]
-        known = torch.where(picture[1] > 0.25, picture[0] / picture[1].clamp_min(0.25), torch.nan)
-        return AlignedPair(
-            moved[0, 0].cpu().numpy(),
-            inside[0, 0].cpu().numpy(),
-            float(explained_share(query, moved, inside)),
-            cells[:, 0].cpu().numpy(),
-            counted[:, 0].cpu().numpy(),
-            known.cpu().numpy(),
-            back[0].cpu().numpy(),
-        )
+        shapes: np.ndarray | None = None,
+        candidate_shapes: np.ndarray | None = None,
+    ) -> list[AlignedPair]:
+        """All of B pairs whose poses are known.
+
+        Args:
+            queries: uint8 or float [B, 1, S, S].
+            candidates: uint8 or float [B, 1, S, S], one of each query.
+            poses: B, what maps each candidate on its query.
+            descriptor: of local structure.
+            shapes: int [B, 2], native shapes of the queries; None is square.
+            candidate_shapes: int [B, 2], those of the candidates.
+        """
+        found: list[AlignedPair] = []
+        for start in range(0, len(queries), self.at_once):
+            block = slice(start, start + self.at_once)
+            found += self._pairs(
+                queries[block],
+                candidates[block],
+                poses[block],
+                descriptor,
+                None if shapes is None else shapes[block],
+                None if candidate_shapes is None else candidate_shapes[block],
+            )
+        return found
+
+    def _pairs(
+        self,
+        queries: torch.Tensor,
+        candidates: torch.Tensor,
+        poses: Sequence[Pose],
+        descriptor: PatchDescriptor,
+        shapes: np.ndarray | None,
+        candidate_shapes: np.ndarray | None,
+    ) -> list[AlignedPair]:
+        seen = self._seen(unit_float(queries).to(self.device), shapes)
+        count, size = len(queries), seen.whole.shape[-1]
+        numbers = np.array([pose.number for pose in poses])
+        posed = quarter_turns(unit_float(candidates).to(self.device), numbers)
+        matrices = torch.from_numpy(np.stack([pose.sampling_matrix() for pose in poses])).float().to(self.device)
+        moved, inside = self._moved(posed, matrices, seen.visible, self._extents(candidate_shapes, numbers))
+        cells, counted, back = self._local(seen.whole, seen.visible, posed, matrices, numbers, descriptor)
+        pictures = descriptor.picture(torch.stack([cells.T, counted.T.float()], 1).flatten(0, 1))[0].unflatten(0, (count, 2))
+        pictures = F.interpolate(quarter_turns(pictures, numbers), (size, size), mode="bilinear")
+        grid = sampling_grid(matrices, size)
+        agreeing, known = F.grid_sample(pictures, grid, align_corners=False).unbind(1)
+        known = torch.where(known > 0.25, agreeing / known.clamp_min(0.25), torch.nan)
+        explained = explained_share(seen.whole, moved, inside).tolist()
+        arrays = [one.cpu().numpy() for one in (moved[:, 0], inside[:, 0], cells.T, counted.T, known, back)]
+        return [AlignedPair(m, i, e, c, n, k, b) for e, m, i, c, n, k, b in zip(explained, *arrays, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Queries:
+    """M queries, float [M, 1, s, s] at three sizes, and where each holds image, 1 or 0."""
+
+    whole: torch.Tensor
+    half: torch.Tensor
+    small: torch.Tensor
+    visible: torch.Tensor
+    visible_half: torch.Tensor
+    visible_small: torch.Tensor
+
+
+def quarter_turns(images: torch.Tensor, numbers: np.ndarray, undo: bool = False) -> torch.Tensor:
+    """``images`` [B, C, S, S], each in the pose of its number, or with that pose undone; see :func:`~doppelscan.deepssim.quarter_turn`."""
+    made = torch.empty_like(images)
+    for number in np.unique(numbers):
+        rows = torch.from_numpy(np.flatnonzero(numbers == number)).to(images.device)
+        made[rows] = (_undo if undo else quarter_turn)(images[rows], int(number))
+    return made
+
+
+def _undo(images: torch.Tensor, number: int) -> torch.Tensor:
+    """The inverse of flip-then-turn: turn back, then flip."""
+    turned = torch.rot90(images, -(number % 4), (-2, -1))
+    return torch.flip(turned, (-1,)) if number >= 4 else turned
+
+
+def _tried(poses: np.ndarray | None, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Each pair with each pose that is searched, once: rows of the pairs, rising, and pose numbers."""
+    wanted = np.tile(np.arange(8), (count, 1)) if poses is None else np.sort(poses, 1)
+    first = np.ones(wanted.shape, bool)
+    first[:, 1:] = wanted[:, 1:] != wanted[:, :-1]
+    return np.nonzero(first)[0], wanted[first].astype(np.int64)
+
+
+def _highest(values: torch.Tensor, which: np.ndarray, queries: int, kept: int, order: np.ndarray | None = None) -> np.ndarray:
+    """Rows of the ``kept`` highest values of each query, best first, of ties the first; ``order`` breaks them otherwise."""
+    found = values.cpu().numpy()
+    most = np.bincount(which, minlength=queries)
+    ranked = np.full((queries, most.max()), -np.inf)
+    first = np.cumsum(most) - most
+    rows = np.argsort(which, kind="stable") if order is None else np.lexsort((order, which))
+    column = np.arange(len(which)) - first[which[rows]]
+    ranked[which[rows], column] = found[rows]
+    row_of = np.full(ranked.shape, -1)
+    row_of[which[rows], column] = rows
+    chosen = np.take_along_axis(row_of, falling_order(ranked), 1)[:, :kept].reshape(-1)
+    return chosen[chosen >= 0]
 
 
 def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
@@ -387,22 +527,12 @@ def filled_border(images: torch.Tensor, held: torch.Tensor | None = None, level:
     return torch.maximum(grown * (share < most).float(), outside)
 
 
-def image_area(shape: Sequence[int] | None, size: int) -> torch.Tensor:
-    """float [1, 1, size, size], 1 where an image of native ``shape`` lies that was padded to a square; None is square."""
-    area = torch.ones(1, 1, size, size)
-    if shape is not None:
-        height, width = (size * int(side) / max(1, *map(int, shape)) for side in shape)
-        inside = (torch.arange(size) + 0.5 - size / 2).abs()
-        area = area * (inside < height / 2).float()[:, None] * (inside < width / 2).float()
-    return area
-
-
-def _extents(shapes: np.ndarray | None, numbers: torch.Tensor) -> torch.Tensor:
-    """float [K, 2], reach of each posed candidate to the right and down."""
-    if shapes is None:
-        return torch.ones(len(numbers), 2)
-    reach = torch.as_tensor(np.asarray(shapes)[:, ::-1] / np.asarray(shapes).max(1, keepdims=True), dtype=torch.float32)
-    return torch.where((numbers % 2 == 1)[:, None], reach.flip(1), reach)
+def _areas(shapes: np.ndarray, size: int) -> torch.Tensor:
+    """float [B, 1, size, size], 1 where images of native ``shapes`` int [B, 2] lie that were padded to squares."""
+    reach = torch.from_numpy(size * shapes / shapes.max(1, keepdims=True).clip(1) / 2)
+    inside = (torch.arange(size) + 0.5 - size / 2).abs()
+    height, width = (inside < reach[:, side, None] for side in (0, 1))
+    return (height[:, :, None] & width[:, None, :]).float()[:, None]
 
 
 def _inverse(matrices: torch.Tensor) -> torch.Tensor:

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from doppelscan.images import gaussian_blur, unit_float
+from doppelscan.images import gaussian_blur, sampling_grid, unit_float
 from doppelscan.search import PatchSearch
 from doppelscan.verify.agreement import explained_share
 from doppelscan.verify.registration import AlignedPair
 
-__all__ = ["SecondSources", "interpolation_loss", "second_sources"]
+__all__ = ["SecondSources", "interpolation_losses", "second_sources"]
 
 # A cell that agrees less than this with the match is asked of the other training images.
 UNLIKE = 0.5
@@ -48,7 +48,7 @@ def second_sources(
     """Look for a second training image in registered pairs.
 
     Args:
-        pairs: of :meth:`~doppelscan.verify.Registration.pair`.
+        pairs: of :meth:`~doppelscan.verify.Registration.pairs`.
         matches: int64 [K], training row of each match.
         thumbnails: uint8 [K, 1, S, S] of the matches.
         search: fitted on the training set.
@@ -87,19 +87,31 @@ def _weight(queries: torch.Tensor, first: torch.Tensor, second: torch.Tensor) ->
 
 
 @torch.no_grad()
-def interpolation_loss(thumbnail: torch.Tensor, shape: Sequence[int]) -> float:
-    """Fine structure that an image of native ``shape`` loses when it is moved by half a pixel and back: 1 - explained share.
+def interpolation_losses(thumbnails: torch.Tensor, shapes: np.ndarray) -> np.ndarray:
+    """Fine structure that images lose when they are moved by half a native pixel and back: 1 - explained share.
 
     What a copy of a small image loses by being turned or shifted is no sign of another image.
+
+    Args:
+        thumbnails: uint8 or float [B, 1, S, S].
+        shapes: int [B, 2], native heights and widths.
+
+    Returns:
+        float32 [B].
     """
-    image, size = unit_float(thumbnail[None]), thumbnail.shape[-1]
-    native = min(size, int(max(shape)))
-    small = F.interpolate(image, (native, native), mode="bilinear", antialias=True)
-    half = torch.eye(2, 3)[None].clone()
-    half[0, :, 2] = 1 / native
-    moved = F.grid_sample(small, F.affine_grid(half, list(small.shape), align_corners=False), align_corners=False)
-    moved = F.interpolate(moved, (size, size), mode="bilinear")
-    back = torch.eye(2, 3)[None].clone()
-    back[0, :, 2] = -1 / native
-    moved = F.grid_sample(moved, F.affine_grid(back, list(moved.shape), align_corners=False), align_corners=False)
-    return float(1 - explained_share(image, moved, torch.ones_like(image)))
+    images, size = unit_float(thumbnails), thumbnails.shape[-1]
+    longer = np.minimum(size, shapes.max(1))
+    losses = np.zeros(len(images), np.float32)
+    for native in np.unique(longer):
+        rows = np.flatnonzero(longer == native)
+        small = F.interpolate(images[rows], (int(native), int(native)), mode="bilinear", antialias=True)
+        moved = _shifted(F.interpolate(_shifted(small, 1 / native), (size, size), mode="bilinear"), -1 / native)
+        losses[rows] = 1 - explained_share(images[rows], moved, torch.ones_like(moved)).numpy()
+    return losses
+
+
+def _shifted(images: torch.Tensor, offset: float) -> torch.Tensor:
+    """Sampled ``offset`` to the right and below, in [-1, 1] coordinates."""
+    matrix = torch.eye(2, 3)[None].repeat(len(images), 1, 1)
+    matrix[:, :, 2] = float(offset)
+    return F.grid_sample(images, sampling_grid(matrix, images.shape[-1]), align_corners=False)

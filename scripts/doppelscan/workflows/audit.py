@@ -23,6 +23,7 @@ from doppelscan.decide import (
     People,
     Rules,
     ScoredSet,
+    StoredRegistration,
     decide,
     find_people,
     other_modalities,
@@ -231,8 +232,8 @@ class Audit:
         differences = self.evaluator.view_differences(posed.thumbnails(range(len(posed))), self.seed)
         features = training.single_pose()
         search.fit(features, view_differences=differences, thumbnails=StoredThumbnails(training), keys=training.keys)
-        verified = self._verified_store()
-        pairs, nearest = person_pairs(training, holdout, search, self.registration, verified, self.rules)
+        registration = StoredRegistration(self.registration, self._verified_store())
+        pairs, nearest = person_pairs(training, holdout, search, registration, self.rules)
         people = find_people(training, holdout, pairs, nearest, self.training.image_set.patient_source)
         search.fit_index(features, people.training.patients, posed.features(), np.array(rows), view_differences=differences)
         if search.index is None and self.rules.score == "mi":
@@ -240,7 +241,7 @@ class Audit:
                 f"The 'score' parameter cannot be mi for this training set: {search.index_reason} Pass another --score."
             )
         posed = replace(posed, records=[people.training.records[row] for row in rows])
-        reference = FittedReference(people.training, posed, search, differences, self.registration, verified, self.rules.score)
+        reference = FittedReference(people.training, posed, search, differences, registration, self.rules.score)
         return reference, people
 
     @staticmethod

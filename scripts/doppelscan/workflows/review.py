@@ -187,7 +187,10 @@ def _table(names: Sequence[str], path: Path) -> Path:
 def _agreement(found: ScoredSet) -> tuple[np.ndarray, np.ndarray | None]:
     """The maps of all scored slices, on the image that they were taken of."""
     shapes = found.images.native_shapes(range(len(found.images)))
-    maps = [from_thumbnail(np.nan_to_num(found.pair(s).agreement_map), shapes[s.row]).clip(0, 1) for s in found.scored]
+    maps = [
+        from_thumbnail(np.nan_to_num(pair.agreement_map), shapes[s.row]).clip(0, 1)
+        for s, pair in zip(found.scored, found.pairs(found.scored), strict=True)
+    ]
     records = [found.images.records[s.row] for s in found.scored]
     if records[0].slice is None:
         return maps[0], None

@@ -54,6 +54,18 @@ def folders(tmp_path, cohort) -> dict[str, Path]:
     return {name: tmp_path / name for name in ("training", "synthetic", "holdout")}
 
 
+@pytest.fixture
+def warm(folders, store) -> dict[str, Path]:
+    """:func:`folders` with a store that earlier tests have filled, for tests that are not about embedding."""
+    return {**folders, "store": store}
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory) -> Path:
+    """Embeddings and registered pairs of the shipped encoder: an image that several tests of one process look at is embedded once."""
+    return tmp_path_factory.mktemp("store")
+
+
 def made_once(tmp_path_factory, name: str, make: Callable[[Path], object]) -> Path:
     """A folder that the first of several pytest processes makes and the others read."""
     folder = tmp_path_factory.getbasetemp()
@@ -68,10 +80,10 @@ def made_once(tmp_path_factory, name: str, make: Callable[[Path], object]) -> Pa
 
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory) -> Path:
-    """The sample cohort as ``doppelscan sample`` writes it."""
+    """The sample cohort as ``doppelscan sample`` writes it, with half of its holdout."""
     from doppelscan.images.sample import write_sample
 
-    return made_once(tmp_path_factory, "sample", write_sample)
+    return made_once(tmp_path_factory, "sample", lambda folder: write_sample(folder, holdout=20))
 
 
 @pytest.fixture(scope="session")

@@ -183,7 +183,7 @@ def test_encoder_trains_its_weights_load_and_training_resumes_under_mlflow(folde
 
 @pytest.mark.parametrize("config", ["contrastive.json", "finetune.json ssim_head.json"])
 def test_other_ways_to_train_run(folders, tmp_path, config):
-    small = () if config.startswith("contrastive") else ("--groups", "1", "--group_size", "4")
+    small = ("--groups", "2" if config.startswith("contrastive") else "1", "--group_size", "4")
     start = () if config.startswith("contrastive") else ("--init_ckpt", ENCODER / "models" / "model.pt")
     train(f"train.json {config}", *small, *start, cwd=tmp_path)
     assert (tmp_path / "weights" / "model.pt").is_file()

@@ -29,8 +29,8 @@ def test_training_images_by_bytes_or_pixels_and_training_patients_are_no_control
 class Pairs:
     """Stands for the registration: how much of the fine structure each pair explains, by the pose's shift."""
 
-    def pair(self, query, candidate, pose, *rest) -> SimpleNamespace:
-        return SimpleNamespace(explained=pose.shift_x)
+    def aligned(self, queries, rows, training, matches, poses, descriptor) -> list[SimpleNamespace]:
+        return [SimpleNamespace(explained=pose.shift_x) for pose in poses]
 
 
 def fitted() -> FittedReference:

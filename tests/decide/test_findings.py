@@ -46,8 +46,8 @@ def sets(people, tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def audited(sets, tmp_path_factory):
-    return doppelscan.audit(**sets, output=tmp_path_factory.mktemp("out"))
+def audited(sets, store, tmp_path_factory):
+    return doppelscan.audit(**sets, output=tmp_path_factory.mktemp("out"), store=store)
 
 
 def kinds(result, name: str) -> list[str]:
@@ -83,7 +83,7 @@ def test_a_blend_names_both_sources_and_the_weight_of_the_second(audited):
     assert {"t020.png", "t012.png", "t008.png", "t000.png"} <= exposed
 
 
-def test_a_neighbouring_slice_may_only_be_the_same_patient(people, tmp_path):
+def test_a_neighbouring_slice_may_only_be_the_same_patient(people, store, tmp_path):
     """Structure of its own in every place, as the next slice has, and everything else the same."""
     rng = np.random.default_rng(3)
     write_people(tmp_path, people, 20, 60)
@@ -92,12 +92,14 @@ def test_a_neighbouring_slice_may_only_be_the_same_patient(people, tmp_path):
         other *= (people[i] > 0.05) * 0.035 / other.std()
         save_png(tmp_path / "synthetic" / f"near{i}.png", np.clip(people[i] + other, 0, 1))
         save_png(tmp_path / "synthetic" / f"copy{i}.png", plant_copy(people[i + 4], "rotation 5", rng))
-    result = doppelscan.audit(**{n: tmp_path / n for n in ("training", "synthetic", "holdout")}, output=tmp_path / "out")
+    result = doppelscan.audit(
+        **{n: tmp_path / n for n in ("training", "synthetic", "holdout")}, output=tmp_path / "out", store=store
+    )
     assert kinds(result, "near") == ["same patient?"] * 4 and kinds(result, "copy") == ["copy"] * 4
     assert "4 copies, 4 same patient?" in result.conclusion.reason
 
 
-def test_one_person_under_two_names_is_reported_and_left_out_of_the_control(people, sets, tmp_path):
+def test_one_person_under_two_names_is_reported_and_left_out_of_the_control(people, sets, store, tmp_path):
     rng = np.random.default_rng(1)
     write_people(tmp_path, people, 30, 90)
     save_png(tmp_path / "training" / "t900.png", plant_copy(people[5], "rotation 3", rng))
@@ -107,27 +109,29 @@ def test_one_person_under_two_names_is_reported_and_left_out_of_the_control(peop
         synthetic=sets["synthetic"],
         holdout=tmp_path / "holdout",
         output=tmp_path / "out",
+        store=store,
         patient_pattern=r"([th]\d+)",
     )
     pairs = {(r["set"], frozenset(os.path.basename(r[k]) for k in ("image", "match"))) for r in result.summary["near_duplicates"]}
     assert pairs == {("training", frozenset(("t900.png", "t005.png"))), ("control", frozenset(("h900.png", "t007.png")))}
-    assert result.summary["images"]["control"] == 60 and any("one person is in both" in n for n in result.summary["notes"])
+    # The holdout without the double, topped up with the training images.
+    assert result.summary["images"]["control"] == 60 + 31 and any("one person is in both" in n for n in result.summary["notes"])
     assert "same person twice" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_a_control_of_another_kind_is_refused(people, sets, tmp_path):
+def test_a_control_of_another_kind_is_refused(people, sets, store, tmp_path):
     for i in range(30, 90):
         blurred = ndimage.gaussian_filter(people[i], 1.6) ** 0.6
         save_png(tmp_path / "holdout" / f"h{i:03d}.png", blurred)
     result = doppelscan.audit(
-        training=sets["training"], synthetic=sets["synthetic"], holdout=tmp_path / "holdout", output=tmp_path / "out"
+        training=sets["training"], synthetic=sets["synthetic"], holdout=tmp_path / "holdout", output=tmp_path / "out", store=store
     )
     assert result.conclusion.verdict.value == "cannot conclude" and "another kind" in result.conclusion.reason
 
 
 @pytest.mark.parametrize("score", ["verified", "deepssim", "mi"])
-def test_each_score_ranks_copies_first_and_is_the_one_that_is_calibrated(sets, audited, tmp_path, score):
-    result = doppelscan.audit(**sets, output=tmp_path, score=score, store_dir=str(audited.output / "store"), correction="by")
+def test_each_score_ranks_copies_first_and_is_the_one_that_is_calibrated(sets, store, tmp_path, score):
+    result = doppelscan.audit(**sets, output=tmp_path, score=score, store=store, correction="by")
     column = {"deepssim": "deepssim", "mi": "mi"}.get(score)
     assert column is None or all(r["score"] == r[column] for r in result.scores)
     assert result.summary["score"] == score and result.summary["correction"] == "by"
@@ -141,24 +145,26 @@ def test_settings_that_do_not_exist_are_one_line(sets, tmp_path, settings, words
         doppelscan.audit(**sets, output=tmp_path, **settings)
 
 
-def test_leaks_are_counted_by_how_often_a_record_was_shown(sets, tmp_path):
+def test_leaks_are_counted_by_how_often_a_record_was_shown(sets, store, tmp_path):
     table = tmp_path / "training.csv"
     rows = [f"{path},{path.stem},{10 if int(path.stem[1:]) < 4 else 1}" for path in sorted(sets["training"].iterdir())]
     table.write_text("path,patient,repeats\n" + "\n".join(rows) + "\n")
-    result = doppelscan.audit(training=table, synthetic=sets["synthetic"], holdout=sets["holdout"], output=tmp_path / "out")
+    result = doppelscan.audit(
+        training=table, synthetic=sets["synthetic"], holdout=sets["holdout"], output=tmp_path / "out", store=store
+    )
     trend = result.summary["duplication_trend"]
     assert [(g["repeats"], g["images"]) for g in trend["groups"]] == [("1", 26), ("10", 4)]
     assert trend["groups"][1]["share"] == 1.0 > trend["groups"][0]["share"] and trend["tau"] > 0
     assert "Leaks by how often" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_far_beyond_every_control_image_is_flagged_where_no_q_value_can_be_small(people, sets, tmp_path):
+def test_far_beyond_every_control_image_is_flagged_where_no_q_value_can_be_small(people, sets, store, tmp_path):
     """One copy among forty with 60 controls: q is 40/61."""
     save_png(tmp_path / "synthetic" / "copy.png", people[3])
     for i in range(39):
         save_png(tmp_path / "synthetic" / f"novel{i}.png", generate_cohort(1, 1, 128, seed=900 + i)[0][0, 0].numpy() / 255)
     result = doppelscan.audit(
-        training=sets["training"], synthetic=tmp_path / "synthetic", holdout=sets["holdout"], output=tmp_path / "out"
+        training=sets["training"], synthetic=tmp_path / "synthetic", holdout=sets["holdout"], output=tmp_path / "out", store=store
     )
     row = next(r for r in result.scores if "copy" in r["image"])
     assert row["flagged"] and row["q_value"] > 0.05 and result.conclusion.verdict.value == "memorization found"

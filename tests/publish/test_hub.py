@@ -123,7 +123,7 @@ def test_monai_downloads_the_latest_version_and_it_passes_every_check(published,
 
 def test_an_audit_takes_the_encoder_from_the_hub_and_then_needs_no_network(published, packed, environment, folders, tmp_path):
     version = version_of(packed)
-    command = [DOPPELSCAN, "audit", "--training", "training", "--synthetic", "synthetic", "--holdout", "holdout"]
+    command = [DOPPELSCAN, "audit", "--training", "training", "--synthetic", "synthetic", "--fdr", "0.1"]
     before = len(published.requests)
     for output, encoder, endpoint in (
         ("named", f"hf://{REPO}@{version}", published.endpoint),

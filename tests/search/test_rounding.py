@@ -15,10 +15,8 @@ KERNELS = {
     "one thread": {"OMP_NUM_THREADS": "1"},
     "two threads": {"OMP_NUM_THREADS": "2"},
     "Haswell": {"OPENBLAS_CORETYPE": "Haswell", "OMP_NUM_THREADS": "1"},
-    "Zen": {"OPENBLAS_CORETYPE": "Zen", "OMP_NUM_THREADS": "1"},
     "Nehalem": {"OPENBLAS_CORETYPE": "Nehalem", "ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "OMP_NUM_THREADS": "1"},
-    "no mkldnn": {"NO_MKLDNN": "1", "OMP_NUM_THREADS": "1"},
-    "small blocks": {"SMALL_BLOCKS": "1", "OMP_NUM_THREADS": "1"},
+    "Zen, no mkldnn, small blocks": {"OPENBLAS_CORETYPE": "Zen", "NO_MKLDNN": "1", "SMALL_BLOCKS": "1", "OMP_NUM_THREADS": "1"},
 }
 CPU = Path("/proc/cpuinfo")
 if CPU.is_file() and "avx512f" in CPU.read_text():

@@ -24,6 +24,12 @@ from made_files import dicom, save_png
 from warm import run_warm
 
 
+@pytest.fixture
+def folders(folders, store):
+    """With the store of all tests."""
+    return {**folders, "store": store}
+
+
 def run(folders, tmp_path, **settings):
     return doppelscan.audit(**folders, output=tmp_path / "out", **settings)
 
@@ -193,7 +199,7 @@ def test_store_of_other_weights_is_refused(folders, tmp_path):
     store.add("k", {"embedding": np.zeros(3, np.float32)})
     store.flush()
     with pytest.raises(StoreError, match="other weights"):
-        run(folders, tmp_path)
+        run({**folders, "store": tmp_path / "out" / "store"}, tmp_path)
 
 
 def test_what_only_the_audit_finds_is_one_line_and_status_2_too(folders, tmp_path):

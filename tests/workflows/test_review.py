@@ -19,8 +19,8 @@ from made_files import dicom, save_png
 
 
 @pytest.fixture
-def review(folders, tmp_path) -> Review:
-    return Review(folders["training"], tmp_path / "out", folders["holdout"], device="cpu")
+def review(folders, store, tmp_path) -> Review:
+    return Review(folders["training"], tmp_path / "out", folders["holdout"], device="cpu", store=store)
 
 
 def test_an_image_has_its_match_pose_and_a_map_of_its_own_size(review, folders):

@@ -15,10 +15,10 @@ from torch import nn
 NUMBERS = ("score", "deepssim", "embedding", "similarity", "mi", "oni", "ssim", "p_value", "q_value", "explained", "part")
 
 
-def test_the_table_is_the_same_to_a_ten_thousandth(folders, tmp_path):
+def test_the_table_is_the_same_to_a_ten_thousandth(folders, store, tmp_path):
     results = {
-        runtime: doppelscan.audit(**folders, output=tmp_path / runtime, runtime=runtime, device="cpu")
-        for runtime in ("torch", "onnx")
+        runtime: doppelscan.audit(**folders, output=tmp_path / runtime, store=kept, runtime=runtime, device="cpu")
+        for runtime, kept in (("torch", store), ("onnx", tmp_path / "own"))
     }
     for ours, theirs in zip(*(results[name].scores for name in ("torch", "onnx")), strict=True):
         assert all(ours[name] == theirs[name] for name in ("image", "match", "pose", "verdict", "flagged"))
@@ -28,10 +28,10 @@ def test_the_table_is_the_same_to_a_ten_thousandth(folders, tmp_path):
     assert told[0].startswith("torch ") and told[1].startswith("onnxruntime ") and told[1].endswith("CPUExecutionProvider")
 
 
-def test_embeddings_of_two_runtimes_are_not_mixed(folders, tmp_path):
-    doppelscan.audit(**folders, output=tmp_path / "report", device="cpu")
+def test_embeddings_of_two_runtimes_are_not_mixed(warm, tmp_path):
+    doppelscan.audit(**warm, output=tmp_path / "report", device="cpu")
     with pytest.raises(RuntimeError, match="other weights, preprocessing or runtime"):
-        doppelscan.audit(**folders, output=tmp_path / "report", runtime="onnx", device="cpu")
+        doppelscan.audit(**warm, output=tmp_path / "report", runtime="onnx", device="cpu")
 
 
 def test_the_provider_is_the_one_that_the_session_started():

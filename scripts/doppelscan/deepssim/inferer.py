@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import platform
+
 import torch
 from monai.inferers import SimpleInferer
+
+from doppelscan.errors import InputError
 
 __all__ = ["AutocastInferer"]
 
@@ -11,17 +15,30 @@ __all__ = ["AutocastInferer"]
 class AutocastInferer(SimpleInferer):
     """MONAI's ``SimpleInferer`` under ``torch.autocast``.
 
-    The engines' own ``amp`` switch reaches CUDA only; bfloat16 halves a training step on recent CPUs too.
+    The engines' own ``amp`` switch reaches CUDA only; bfloat16 halves a training step on CPUs that compute in it, and doubles it on others.
 
     Args:
-        enabled: False runs in the network's own precision.
+        enabled: "auto" for a GPU and for a CPU that computes in bfloat16, True always; False runs in the network's own precision.
         dtype: float16 or bfloat16.
+
+    Raises:
+        InputError: ``enabled`` is something else.
     """
 
-    def __init__(self, enabled: bool = True, dtype: str = "bfloat16") -> None:
+    def __init__(self, enabled: bool | str = "auto", dtype: str = "bfloat16") -> None:
         super().__init__()
+        if enabled not in (True, False, "auto"):
+            raise InputError(f"The 'mixed_precision' parameter must be auto, True or False. Got {enabled!r} instead.")
         self.enabled, self.dtype = enabled, getattr(torch, dtype)
 
     def __call__(self, inputs: torch.Tensor, network, *args, **kwargs) -> torch.Tensor:
-        with torch.autocast(inputs.device.type, self.dtype, enabled=self.enabled):
+        enabled = self.is_fast(inputs.device) if self.enabled == "auto" else bool(self.enabled)
+        with torch.autocast(inputs.device.type, self.dtype, enabled=enabled):
             return super().__call__(inputs, network, *args, **kwargs).float()
+
+    @staticmethod
+    def is_fast(device: torch.device) -> bool:
+        """Whether ``device`` computes in bfloat16; others emulate it."""
+        if device.type != "cpu" or platform.machine().lower() in ("arm64", "aarch64"):
+            return True
+        return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))

@@ -80,19 +80,20 @@ def made_once(tmp_path_factory, name: str, make: Callable[[Path], object]) -> Pa
 
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory) -> Path:
-    """The sample cohort as ``doppelscan sample`` writes it, with half of its holdout."""
+    """A smaller sample cohort than ``doppelscan sample`` writes."""
     from doppelscan.images.sample import write_sample
 
-    return made_once(tmp_path_factory, "sample", lambda folder: write_sample(folder, holdout=20))
+    return made_once(tmp_path_factory, "sample", lambda folder: write_sample(folder, training=24, holdout=20, novel=8, copies=16))
 
 
 @pytest.fixture(scope="session")
 def packed(tmp_path_factory) -> Path:
     """A folder with both bundles as ``doppelscan pack`` makes them."""
-    from doppelscan.publish import pack
+    from warm import run_warm
 
     def make(folder: Path) -> None:
-        for name in ("deepssim_encoder", "mi_scorer"):
-            pack(name, folder / name)
+        code = "import sys; from doppelscan.publish import pack; [pack(name, f'{sys.argv[1]}/{name}') for name in sys.argv[2:]]"
+        done = run_warm(["-c", code, folder, "deepssim_encoder", "mi_scorer"], folder.parent)
+        assert done.returncode == 0, done.stderr[-2000:]
 
     return made_once(tmp_path_factory, "packed", make)

@@ -75,8 +75,7 @@ HUB: dict[str, str] = {}
 
 def run(arguments: list[str], place: Path) -> subprocess.CompletedProcess:
     environment = {**os.environ, **HUB, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    # The Hub's client reads its address when it is imported.
-    if arguments[0] == sys.executable and not any("lab/" in word for word in arguments):
+    if arguments[0] == sys.executable:
         return run_warm(arguments[1:], place, environment)
     return subprocess.run(arguments, cwd=place, env=environment, capture_output=True, text=True, timeout=400)
 

@@ -115,7 +115,7 @@ def test_one_person_under_two_names_is_reported_and_left_out_of_the_control(peop
     pairs = {(r["set"], frozenset(os.path.basename(r[k]) for k in ("image", "match"))) for r in result.summary["near_duplicates"]}
     assert pairs == {("training", frozenset(("t900.png", "t005.png"))), ("control", frozenset(("h900.png", "t007.png")))}
     # The holdout without the double, topped up with the training images.
-    assert result.summary["images"]["control"] == 60 + 31 and any("one person is in both" in n for n in result.summary["notes"])
+    assert result.summary["images"]["control"] == 60 + 31 and any("left out of the control" in n for n in result.summary["notes"])
     assert "same person twice" in (tmp_path / "out" / "report.html").read_text()
 
 

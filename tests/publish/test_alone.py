@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from made_files import save_png
+from warm import run_warm
 
 BUNDLES = ("deepssim_encoder", "mi_scorer")
 
@@ -29,13 +30,10 @@ def place(packed, cohort, tmp_path_factory) -> Path:
     return folder
 
 
-def alone(*arguments: str, cwd: Path, check: bool = True) -> str:
-    """Run Python without ``site``: packages are there, what an editable install adds to the path is not."""
-    packages = os.pathsep.join(site.getsitepackages())
-    done = subprocess.run(
-        [sys.executable, "-S", *arguments], cwd=cwd, env={**os.environ, "PYTHONPATH": packages}, capture_output=True, text=True, timeout=400
-    )  # fmt: skip
-    assert done.returncode == 0 or not check, done.stderr[-3000:]
+def alone(*arguments: str, cwd: Path) -> str:
+    """Run Python where packages are there, and what an editable install adds to the path is not."""
+    done = run_warm(arguments, cwd, alone=True)
+    assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout + done.stderr
 
 
@@ -45,8 +43,27 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def test_doppelscan_is_not_there(place):
-    said = alone("-c", "import monai, doppelscan.images", cwd=place, check=False)
-    assert "No module named 'doppelscan" in said
+    done = run_warm(["-c", "import monai, doppelscan.images"], place, alone=True)
+    assert done.returncode and "No module named 'doppelscan" in done.stderr
+
+
+def test_the_encoder_runs_in_a_python_without_an_installation(place):
+    """A real process without ``site``: packages are there, what an editable install adds to the path is not."""
+    words = [
+        "-m",
+        "monai.bundle",
+        "run",
+        "--config_file",
+        "bundles/deepssim_encoder/configs/inference.json",
+        "--dataset_dir",
+        "synthetic",
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(site.getsitepackages())}
+    done = subprocess.run(
+        [sys.executable, "-S", *words, "--output_dir", "without"], cwd=place, env=environment, capture_output=True, text=True, timeout=400
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(read(place / "without" / "images.csv")) == 2
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
@@ -69,14 +86,6 @@ def test_monais_checks_pass_in_the_bundles_folder(place, bundle):
         cwd=folder,
     )
     assert target.stat().st_size > 1e6
-
-
-def test_the_encoder_runs_from_a_foreign_folder(place):
-    alone(
-        "-m", "monai.bundle", "run", "--config_file", "bundles/deepssim_encoder/configs/inference.json", "--dataset_dir", "synthetic",
-        "--output_dir", "embeddings", cwd=place,
-    )  # fmt: skip
-    assert len(read(place / "embeddings" / "images.csv")) == 2
 
 
 def test_the_scorer_is_fitted_and_finds_the_copy_from_a_foreign_folder(place):

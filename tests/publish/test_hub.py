@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,10 +15,10 @@ from doppelscan.deepssim import DeepSSIMEncoder, HubError, file_sha256, hub_enco
 from doppelscan.images import InputError
 from doppelscan.publish import info, pack, publish, verify
 from hub_server import TOKEN, LocalHub, git
+from warm import run_warm
 
 pytestmark = pytest.mark.loopback
 REPO = "lab/deepssim_encoder"
-DOPPELSCAN = str(Path(sys.executable).parent / "doppelscan")
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +55,7 @@ def environment(served, tmp_path_factory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def published(served, packed, environment) -> LocalHub:
     """The encoder, published by the command."""
-    done = subprocess.run(
-        [DOPPELSCAN, "publish", str(packed / "deepssim_encoder"), "--repo", REPO], env=environment, capture_output=True, text=True
-    )  # fmt: skip
+    done = run_warm(["-m", "doppelscan.cli", "publish", packed / "deepssim_encoder", "--repo", REPO], packed, environment)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "(private)" in done.stdout and "latest_version points to it" in done.stdout
     return served
@@ -112,28 +108,22 @@ def test_what_is_published_is_one_commit_with_two_tags_and_the_bytes_that_were_p
 
 
 def test_monai_downloads_the_latest_version_and_it_passes_every_check(published, packed, environment, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "monai.bundle", "download", "--name", "deepssim_encoder", "--source", "huggingface_hub", "--repo", REPO,
-         "--bundle_dir", str(tmp_path)],
-        env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    words = ["--name", "deepssim_encoder", "--source", "huggingface_hub", "--repo", REPO, "--bundle_dir", tmp_path]
+    done = run_warm(["-m", "monai.bundle", "download", *words], tmp_path, environment)
     assert done.returncode == 0, done.stderr[-2000:]
     assert all(check.passed for check in verify(tmp_path / "deepssim_encoder"))
 
 
 def test_an_audit_takes_the_encoder_from_the_hub_and_then_needs_no_network(published, packed, environment, folders, tmp_path):
     version = version_of(packed)
-    command = [DOPPELSCAN, "audit", "--training", "training", "--synthetic", "synthetic", "--fdr", "0.1"]
+    command = ["-m", "doppelscan.cli", "audit", "--training", "training", "--synthetic", "synthetic", "--store", "kept"]
     before = len(published.requests)
     for output, encoder, endpoint in (
         ("named", f"hf://{REPO}@{version}", published.endpoint),
         ("again", f"hf://{REPO}@{version}", "http://127.0.0.1:9"),
         ("own", str(packed / "deepssim_encoder" / "models" / "model.pt"), "http://127.0.0.1:9"),
     ):
-        done = subprocess.run(
-            [*command, "--output", output, "--encoder", encoder], cwd=tmp_path, env={**environment, "HF_ENDPOINT": endpoint},
-            capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
+        done = run_warm([*command, "--output", output, "--encoder", encoder], tmp_path, {**environment, "HF_ENDPOINT": endpoint})
         assert done.returncode == 0, done.stderr[-2000:]
     fetched = {path.rpartition("/")[2] for method, path in published.requests[before:] if method == "GET" and "/resolve/" in path}
     assert fetched == {"checksums.json", "model.safetensors"}  # no code, and no more than what is needed

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import torch
 from monai.bundle import ckpt_export, verify_metadata, verify_net_in_out
 from monai.bundle.config_parser import ConfigParser
 from monai.bundle.properties import InferProperties, MetaProperties, TrainProperties
+from warm import run_warm
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "tests" / "bundles" / "meta_schema_20240725.json"
@@ -119,8 +118,6 @@ canary = load_file(sys.argv[1] + "/models/canary.safetensors")
 torch.testing.assert_close(net(canary["image"]), canary["pred"], equal_nan=True)
 print("the same")
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(bundle), bundle.name, str(bundle.parent)], cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )  # fmt: skip
+    done = run_warm(["-c", code, bundle, bundle.name, bundle.parent], tmp_path, alone=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip().endswith("the same")

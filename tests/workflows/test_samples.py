@@ -36,11 +36,13 @@ def trainer(seen: list) -> Engine:
     return engine
 
 
-def test_samples_that_become_copies_are_logged_and_end_the_training(folders, pictures, cohort, tmp_path, monkeypatch):
+def test_samples_that_become_copies_are_logged_and_end_the_training(folders, pictures, cohort, store, tmp_path, monkeypatch):
     from mlflow.tracking import MlflowClient
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "audits").mkdir()
+    (tmp_path / "audits" / "store").symlink_to(store)
     novel = torch.from_numpy(cohort[40:46])[:, None] * 2 - 1  # a generator's range
     copies = torch.from_numpy(pictures["training"][:6])[:, None].flip(-1)
     uri = f"sqlite:///{tmp_path}/mlruns.db"

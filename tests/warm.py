@@ -111,6 +111,7 @@ def _tell_the_hubs_client() -> None:
             "HF_HOME": str(home), "HF_HUB_CACHE": str(home / "hub"), "HF_TOKEN_PATH": str(home / "token"), "HF_HUB_DISABLE_XET": True,
         }.items():  # fmt: skip
             setattr(constants, name, value)
+        sys.modules["huggingface_hub.hf_api"].api.endpoint = endpoint  # that of the functions of the package
 
 
 REAL_RUN = subprocess.run

@@ -251,7 +251,8 @@ class Audit:
     def _verified_store(self) -> EmbeddingStore:
         return EmbeddingStore(
             self.store / "verified",
-            fingerprint("verified", IMAGES, self.weights_sha256, self.synthetic.transform, self.registration.settings()),
+            # What weights propose is named by the key of each row: a pair is the same pair whoever proposed it.
+            fingerprint("verified", IMAGES, self.synthetic.transform, self.registration.settings()),
             512,
         )
 

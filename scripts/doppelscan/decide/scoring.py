@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from doppelscan.memorization import MemorizationScores
+from doppelscan.memorization import MemorizationScores, falling_order
 from doppelscan.progress import progress
 from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, PatchDescriptor, Proposals, fingerprint
 from doppelscan.verify import AlignedPair, PairAgreement, Pose, Registration
@@ -226,16 +226,33 @@ def score_images(
     with progress(None, f"verify {label}", "image", total=len(queries)) as bar:
         for start in range(0, len(queries), QUERY_BLOCK):
             rows = list(range(start, min(start + QUERY_BLOCK, len(queries))))
-            proposals = search.propose(queries.features(rows), queries.thumbnails(rows))
+            proposals = chosen_by(score, search.propose(queries.features(rows), queries.thumbnails(rows)))
             found = registration.best(queries, rows, training, proposals.rows, proposals.poses, descriptor, bar.update)
             for position, row in enumerate(rows):
-                best = _best(proposals, position, row, found[position])
-                results.append(replace(best, score=ranking_score(best, score)))
+                results.append(_best(proposals, position, row, found[position], score))
     registration.verified.flush()
     return results
 
 
-def _best(proposals: Proposals, position: int, row: int, found: np.ndarray) -> ScoredImage:
+def chosen_by(score: str, proposals: Proposals) -> Proposals:
+    """The candidates among which ``score`` chooses: the nearest alone where it speaks of the training image before registration does.
+
+    By "deepssim" that is the maximum over the training set, as in the paper, by "mi" the match of the Memorization Index.
+    """
+    if score == "deepssim":
+        place = falling_order(np.where(proposals.rows < 0, -np.inf, proposals.deepssim), proposals.rows)[:, :1]
+    elif score == "mi" and proposals.index is not None:
+        place = (proposals.rows == proposals.index.match[:, None]).argmax(1)[:, None]
+    else:
+        return proposals
+    rows, embedding, deepssim = (
+        np.take_along_axis(one, place, 1) for one in (proposals.rows, proposals.embedding, proposals.deepssim)
+    )
+    poses = None if proposals.poses is None else np.take_along_axis(proposals.poses, place[..., None], 1)
+    return replace(proposals, rows=rows, embedding=embedding, deepssim=deepssim, poses=poses)
+
+
+def _best(proposals: Proposals, position: int, row: int, found: np.ndarray, score: str) -> ScoredImage:
     candidates = proposals.rows[position][proposals.rows[position] >= 0]
     similarity, mi, oni, consensus = _index_columns(proposals.index, position)
     part, part_match, part_share, part_mirrored = _part(proposals, position)
@@ -265,7 +282,8 @@ def _best(proposals: Proposals, position: int, row: int, found: np.ndarray) -> S
                 part_mirrored=part_mirrored,
             )
         )
-    return max(scored, key=lambda s: ranking_score(s, "combined"))
+    best = max(scored, key=lambda s: ranking_score(s, score))
+    return replace(best, score=ranking_score(best, score))
 
 
 def _part(proposals: Proposals, position: int) -> tuple[float, int, float, bool]:

@@ -143,12 +143,13 @@ class CandidateSearch:
         index = patches = None
         if self.index is not None:
             index = self.index.score({name: value for name, value in queries.items() if name.startswith("layer")})
-            lists.append(index.candidates)
+            lists.append(np.concatenate([index.match[:, None], index.candidates], 1))
         lists.append(self._nearest(queries["deepssim"], self.deepssim))
         if self.patches is not None and thumbnails is not None:
             patches = self.patches.search(thumbnails)
             lists.append(patches.rows)
-        merged = interleaved(lists, min(self.candidates, len(self.embedding)))
+        # The first of each is always among them: it is what that score alone would name.
+        merged = interleaved(lists, min(max(self.candidates, len(lists)), len(self.embedding)))
         views = _view_similarity(white, self.embedding, merged)
         in_place = None if patches is None else (merged[:, :, None] == patches.rows[:, None]).any(-1)
         return Proposals(

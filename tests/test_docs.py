@@ -53,6 +53,9 @@ def place(tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("docs")
     write_sample(folder / "sample", training=7, holdout=7, novel=1, copies=3)
+    for audits in ("training-audits", "shared-store"):
+        (folder / audits).mkdir()
+    (folder / "training-audits" / "store").symlink_to(folder / "shared-store")
     for name in ("configs", "bundles", "docs", "Makefile", "tests"):
         (folder / name).symlink_to(ROOT / name)
     return folder
@@ -90,7 +93,6 @@ def share_store(words: list[str], place: Path) -> None:
     if words[:2] == ["doppelscan", "audit"] and set(options) <= STORED_ALIKE:
         store = place / (options.get("store") or f"{options['output']}/store")
         if not store.exists():
-            (place / "shared-store").mkdir(exist_ok=True)
             store.parent.mkdir(parents=True, exist_ok=True)
             store.symlink_to(place / "shared-store")
 
@@ -162,8 +164,8 @@ def test_the_documented_pipeline_stops_before_the_release(place):
     (block,) = [block for page, block in blocks("yaml") if page == "docs/gate.md"]
     job = yaml.safe_load(block)["jobs"]["audit"]
     folder = place / "pipeline"
+    folder.mkdir()
     for name in ("training", "holdout"):
-        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).symlink_to(place / "sample" / name)
     (folder / "generate.py").write_text(
         "import shutil, sys; shutil.copytree('../sample/synthetic', sys.argv[sys.argv.index('--output') + 1])"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -236,10 +237,15 @@ def make(target: str, **variables) -> None:
     words = [f"{name}={value}" for name, value in variables.items()]
     made = subprocess.run(["make", "-n", "--no-print-directory", target, *words], cwd=ROOT, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
-    lines = [line for line in made.stdout.splitlines() if not any(word in line for word in ("pip", "venv ", "touch"))]
-    script = "\n".join(lines).replace(".venv/bin/python", sys.executable)
-    done = subprocess.run(["bash", "-ec", script], cwd=ROOT, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr[-3000:]
+    for line in made.stdout.replace("\\\n", " ").splitlines():
+        program, *arguments = shlex.split(line)
+        if program == "mkdir":
+            Path(arguments[-1]).mkdir(parents=True, exist_ok=True)
+        elif "pip" not in arguments and "venv" not in arguments and program != "touch":
+            command = arguments if program.endswith("/python") else ["-m", "doppelscan.cli", *arguments]
+            assert program in (".venv/bin/python", ".venv/bin/doppelscan"), line
+            done = run_warm(command, ROOT)
+            assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
@@ -324,7 +330,11 @@ def test_two_processes_fit_the_same_reference(folders, tmp_path):
     ):  # fmt: skip
         extra = ["--backend", "gloo", "--device", "cpu"] if output == "two" else []
         command = [sys.executable, *launcher, "run", "--config_file", str([str(c) for c in configs]), "--dataset_dir", "training"]
-        done = subprocess.run([*command, "--output_dir", output, *extra], cwd=tmp_path, capture_output=True, text=True, timeout=400)
+        words = [*command, "--output_dir", output, *extra]
+        if output == "one":
+            done = run_warm(words[1:], tmp_path)
+        else:
+            done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=400)
         assert done.returncode == 0, done.stderr[-3000:]
         assert (done.stdout + done.stderr).count("Fitted on 10 images") == 1  # one process fits
     first, second = (MemorizationIndex.load(tmp_path / name / "reference.safetensors") for name in ("one", "two"))

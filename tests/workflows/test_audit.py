@@ -149,12 +149,23 @@ def test_the_three_faces_give_the_same_table(folders, store, tmp_path):
     sets = {"training": "training", "synthetic": "synthetic", "holdout": "holdout"}
     python = doppelscan.audit(**{k: tmp_path / v for k, v in sets.items()}, output=tmp_path / "python", store=store)
     shell = command(
-        "audit", "--training", "training", "--synthetic", "synthetic", "--holdout", "holdout", "--output", "shell", cwd=tmp_path
+        "audit",
+        "--training",
+        "training",
+        "--synthetic",
+        "synthetic",
+        "--holdout",
+        "holdout",
+        "--output",
+        "shell",
+        "--store",
+        store,
+        cwd=tmp_path,
     )
     assert shell.returncode == 0, shell.stderr
     monai = run_warm([
         "-m", "monai.bundle", "run", "--config_file", ROOT / "configs" / "audit.json", "--training_dir", "training", "--synthetic_dir", "synthetic",
-        "--holdout_dir", "holdout", "--output_dir", "monai", "--store_dir", "shell/store",
+        "--holdout_dir", "holdout", "--output_dir", "monai", "--store_dir", store,
     ], tmp_path)  # fmt: skip
     assert monai.returncode == 0, monai.stderr[-2000:]
     table = (tmp_path / "shell" / "scores.csv").read_text()

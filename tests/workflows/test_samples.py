@@ -124,7 +124,9 @@ dist.destroy_process_group()  # or gloo's threads are still running when Python 
 """
 
 
-def test_two_processes_stop_together_on_what_one_found(folders, tmp_path):
+def test_two_processes_stop_together_on_what_one_found(folders, store, tmp_path):
+    (tmp_path / "audits").mkdir()
+    (tmp_path / "audits" / "store").symlink_to(store)
     (tmp_path / "two.py").write_text(TWO)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "two.py"]
     done = subprocess.run(

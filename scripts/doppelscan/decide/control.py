@@ -138,7 +138,7 @@ class ControlScorer:
             if not inside:
                 continue
             others = training.subset(outside)
-            search = CandidateSearch(whole.candidates, self.seed, self.reference.registration.registration.device).fit(
+            search = CandidateSearch(whole.candidates, self.seed, whole.device).fit(
                 others.single_pose(),
                 others.patients,
                 null_of=whole.index,

@@ -5,6 +5,8 @@ Band-passed, because gamma, window and bias field change slowly over the image a
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -61,7 +63,7 @@ def align(
     target = target.expand(count, -1)
     structure = band_pass(moving, sigma)
     gradient = torch.cat([structure, *_gradients(structure)], 1)
-    x, y = _points(size, fixed.device)
+    x, y, _ = _points(size, fixed.device).unbind(1)
     best = matrices.clone()
     best_score = torch.full((count,), -2.0, device=fixed.device)
     current = matrices.clone()
@@ -88,16 +90,17 @@ def align(
     return best, best_score
 
 
-def _points(size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """x and y of the pixels of an image [S, S] in [-1, 1] coordinates, float32 [S * S] each."""
+@lru_cache(maxsize=16)
+def _points(size: int, device: torch.device) -> torch.Tensor:
+    """x, y and 1 of the pixels of an image [S, S] in [-1, 1] coordinates: float32 [S * S, 3]."""
     axis = (torch.arange(size, device=device, dtype=torch.float32) + 0.5) / size * 2 - 1
-    return axis.repeat(size), axis.repeat_interleave(size)
+    x, y = axis.repeat(size), axis.repeat_interleave(size)
+    return torch.stack([x, y, torch.ones_like(x)], 1)
 
 
 def sampling_grid(matrices: torch.Tensor, size: int) -> torch.Tensor:
     """As ``F.affine_grid`` of ``matrices`` [B, 2, 3] without aligned corners, several times faster on a CPU: float32 [B, S, S, 2]."""
-    x, y = _points(size, matrices.device)
-    return (torch.stack([x, y, torch.ones_like(x)], 1) @ matrices.transpose(1, 2)).view(-1, size, size, 2)
+    return (_points(size, matrices.device) @ matrices.transpose(1, 2)).view(-1, size, size, 2)
 
 
 def within(grid: torch.Tensor, extent: torch.Tensor | None = None) -> torch.Tensor:

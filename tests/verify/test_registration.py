@@ -105,6 +105,25 @@ def test_result_does_not_depend_on_what_is_registered_at_once(candidates, cohort
                     assert getattr(left, name) == pytest.approx(getattr(right, name), abs=1e-4), name
 
 
+def test_the_plain_image_is_among_the_starts_whatever_retrieval_found(registration, candidates):
+    found = register(registration, candidates[2], candidates[2:3], poses=np.array([[[5]]]))[0]
+    assert found.pose.words(96) == "identity" and found.ssim > 0.99
+
+
+def test_a_turned_oblong_image_reaches_as_far_among_few_others_as_alone(registration, cohort):
+    """Fewer candidates than are refined, the best of them last: each keeps the reach of its own pose."""
+    wide = cohort[3][20:68]
+    others = [cohort[i][20:68] if i % 2 else cohort[i][:, 20:68] for i in (10, 11)]
+    images = torch.stack([thumbnail(image) for image in (*others, wide)])
+    shapes = np.array([image.shape for image in (*others, wide)])
+    query, query_shape = thumbnail(np.rot90(wide).copy()), np.array([[96, 48]])
+    poses = np.array([[[0], [0], [1]]])
+    among = register(registration, query, images, shapes=query_shape, candidate_shapes=shapes[None], poses=poses)[0]
+    alone = register(registration, query, images[2:], shapes=query_shape, candidate_shapes=shapes[None, 2:], poses=poses[:, 2:])[0]
+    assert among.candidate == 2 and among.pose.words(96) == alone.pose.words(96) == "turn 90"
+    assert among.overlap == pytest.approx(alone.overlap, abs=1e-4) and among.ssim == pytest.approx(alone.ssim, abs=1e-4)
+
+
 @pytest.mark.parametrize("number", range(8))
 def test_pose_matrix_and_words_go_both_ways(number):
     pose = Pose(number >= 4, number % 4, -4.8, 1.1, 3 / 160, -2 / 160)

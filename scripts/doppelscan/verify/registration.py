@@ -25,6 +25,8 @@ from doppelscan.verify.pose import Pose
 __all__ = ["AlignedPair", "PairAgreement", "Registration"]
 
 COARSE = 32
+# The native shape of what was not padded.
+SQUARE = np.ones(2, np.int64)
 # Queries whose pairs are one tensor: what the caches of a processor hold, and what keeps a GPU busy (about 1 GB with 20 candidates).
 CPU_QUERIES, GPU_QUERIES = 8, 64
 # A cell of this agreement matches: of unrelated patients' cells 1 in 50 reaches it, of a copy's most do.
@@ -125,7 +127,7 @@ class Registration:
             "max_shift": self.max_shift,
             "screened": self.screened,
             "refined": self.refined,
-            "version": 3,
+            "version": 4,
         }
 
     @torch.no_grad()
@@ -154,7 +156,10 @@ class Registration:
         Returns:
             of each query the refined ones only, best first; of equals the first candidate.
         """
-        given = np.ones(tuple(candidates.shape[:2]), bool) if given is None else given
+        count = tuple(candidates.shape[:2])
+        given = np.ones(count, bool) if given is None else given
+        shapes = SQUARE[None].repeat(count[0], 0) if shapes is None else shapes
+        candidate_shapes = np.tile(SQUARE, (*count, 1)) if candidate_shapes is None else candidate_shapes
         found: list[list[PairAgreement]] = []
         for start in range(0, len(queries), self.at_once):
             block = slice(start, start + self.at_once)
@@ -162,8 +167,8 @@ class Registration:
                 queries[block],
                 candidates[block],
                 given[block],
-                None if shapes is None else shapes[block],
-                None if candidate_shapes is None else candidate_shapes[block],
+                shapes[block],
+                candidate_shapes[block],
                 None if poses is None else poses[block],
                 descriptor,
             )
@@ -174,8 +179,8 @@ class Registration:
         queries: torch.Tensor,
         candidates: torch.Tensor,
         given: np.ndarray,
-        shapes: np.ndarray | None,
-        candidate_shapes: np.ndarray | None,
+        shapes: np.ndarray,
+        candidate_shapes: np.ndarray,
         poses: np.ndarray | None,
         descriptor: PatchDescriptor | None,
     ) -> list[list[PairAgreement]]:
@@ -185,14 +190,14 @@ class Registration:
             return [[] for _ in queries]
         moving = unit_float(candidates[which, place]).to(self.device)
         seen = self._seen(unit_float(queries).to(self.device), shapes)
-        extents = None if candidate_shapes is None else candidate_shapes[which, place]
+        native = candidate_shapes[which, place]
         little = _resize(moving, COARSE)
         wanted = None if poses is None else poses[which, place]
         starts = [
-            self._aligned(seen, little, extents, which, *start)
+            self._aligned(seen, little, native, which, *start)
             for start in (
-                self._coarse(seen, little, extents, which, wanted),
-                self._plain(seen, little, extents, which, wanted),
+                self._coarse(seen, little, native, which, wanted),
+                self._plain(seen, little, native, which, wanted),
             )
         ]
         # The plain pose is always among the starts: what is not moved must not be lost to a view that masks what disagrees.
@@ -203,13 +208,13 @@ class Registration:
 
         kept = _highest(agreement, which, len(queries), self.screened)
         posed, matrices = quarter_turns(moving[kept], numbers[kept]), matrices[kept]
-        extent = self._extents(extents, numbers, kept)
+        extent = self._extents(native[kept], numbers[kept])
         middle = _resize(posed, seen.half.shape[-1])
         matrices, agreement = align(seen.half, middle, matrices, seen.visible_half, 5, extent, which[kept])
 
         best = _highest(agreement, which[kept], len(queries), self.refined)
         posed, matrices, kept = posed[best], matrices[best], kept[best]
-        extent = self._extents(extents, numbers, kept)
+        extent = self._extents(native[kept], numbers[kept])
         matrices, _ = align(seen.whole, posed, matrices, seen.visible, 6, extent, which[kept])
         measured = self._measure(seen, posed, matrices, extent, numbers[kept], which[kept], place[kept], descriptor)
         detail = torch.tensor([one.detail for one in measured], dtype=torch.float64)
@@ -222,7 +227,7 @@ class Registration:
         self,
         seen: _Queries,
         little: torch.Tensor,
-        shapes: np.ndarray | None,
+        shapes: np.ndarray,
         which: np.ndarray,
         numbers: np.ndarray,
         matrices: torch.Tensor,
@@ -233,12 +238,13 @@ class Registration:
         return numbers, found, agreement
 
     def _plain(
-        self, seen: _Queries, little: torch.Tensor, shapes: np.ndarray | None, which: np.ndarray, poses: np.ndarray | None
+        self, seen: _Queries, little: torch.Tensor, shapes: np.ndarray, which: np.ndarray, poses: np.ndarray | None
     ) -> tuple[np.ndarray, torch.Tensor]:
         """The flip-and-turn pose of each pair that agrees best as it is, not moved: pose numbers and matrices."""
-        pair, numbers = _tried(poses, len(little))
+        # The image as it is, too, whatever retrieval found.
+        pair, numbers = _tried(None if poses is None else np.pad(poses, ((0, 0), (1, 0))), len(little))
         unmoved = torch.eye(2, 3, device=self.device).expand(len(pair), 2, 3)
-        posed, extent = quarter_turns(little[pair], numbers), self._extents(shapes, numbers, pair)
+        posed, extent = quarter_turns(little[pair], numbers), self._extents(shapes[pair], numbers)
         _, agreement = align(seen.small, posed, unmoved, seen.visible_small, 0, extent, which[pair])
         # Of equals the first, and the plain image is the first of all.
         best = np.lexsort((numbers, -np.round(agreement.cpu().numpy(), 4), pair))
@@ -246,14 +252,14 @@ class Registration:
         return numbers[best], unmoved[: len(little)].clone()
 
     def _coarse(
-        self, seen: _Queries, little: torch.Tensor, shapes: np.ndarray | None, which: np.ndarray, poses: np.ndarray | None
+        self, seen: _Queries, little: torch.Tensor, shapes: np.ndarray, which: np.ndarray, poses: np.ndarray | None
     ) -> tuple[np.ndarray, torch.Tensor]:
         """Best flip-and-turn pose of each pair and the start of its refinement, by correlation of all views of the query.
 
         Args:
             seen: M queries.
             little: float [P, 1, 32, 32], candidates.
-            shapes: int [P, 2], their native shapes, or None.
+            shapes: int [P, 2], their native shapes.
             which: int64 [P], the query of each.
             poses: int [P, n], or None for all.
 
@@ -261,9 +267,7 @@ class Registration:
             int64 [P] pose numbers and float32 [P, 2, 3] sampling matrices from image to posed candidate.
         """
         spectrum = self._spectra(seen)
-        structure = band_pass(little, 2.5)[:, 0]
-        if shapes is not None:
-            structure = structure * _areas(shapes, COARSE).to(self.device)[:, 0]
+        structure = (band_pass(little, 2.5) * _areas(shapes, COARSE).to(self.device))[:, 0]
         # Over all structure of both, not only where they overlap: what an overlap leaves out must not make it the better one.
         target = torch.fft.rfft2(_normalised(structure)).conj()
         pair, numbers = _tried(poses, len(little))
@@ -306,27 +310,16 @@ class Registration:
         matrices = np.stack([np.stack([cosine, -sine, -x], 1), np.stack([sine, cosine, -y], 1)], 1)
         return torch.from_numpy(matrices).float().to(self.device)
 
-    def _seen(self, queries: torch.Tensor, shapes: np.ndarray | None) -> _Queries:
+    def _seen(self, queries: torch.Tensor, shapes: np.ndarray) -> _Queries:
         """Queries [M, 1, S, S] at the three sizes, and where each holds image and was not filled up."""
         # Found at half size: growing it from the border is the slowest part at full size.
         half = _resize(queries, queries.shape[-1] // 2)
-        area = None if shapes is None else _areas(shapes, half.shape[-1]).to(self.device)
-        visible = 1 - filled_border(half, area)
+        visible = 1 - filled_border(half, _areas(shapes, half.shape[-1]).to(self.device))
         whole = F.interpolate(visible, size=queries.shape[-2:])
         return _Queries(queries, half, _resize(queries, COARSE), whole, visible, _resize(visible, COARSE))
 
-    def _extents(self, shapes: np.ndarray | None, numbers: np.ndarray, pairs: np.ndarray | None = None) -> torch.Tensor | None:
-        """float [K, 2], reach of posed candidates to the right and down; None is to the edges.
-
-        Args:
-            shapes: int [P, 2], native shapes of the candidates of all pairs, or None.
-            numbers: int [P], their poses, or [K] those of ``pairs``.
-            pairs: int [K], which of them; None says all.
-        """
-        if shapes is None:
-            return None
-        shapes = shapes if pairs is None else shapes[pairs]
-        numbers = numbers if pairs is None or len(numbers) == len(pairs) else numbers[pairs]
+    def _extents(self, shapes: np.ndarray, numbers: np.ndarray) -> torch.Tensor:
+        """float [K, 2], reach to the right and down of candidates of native ``shapes`` int [K, 2] in the poses ``numbers`` [K]."""
         reach = torch.from_numpy(shapes[:, ::-1] / shapes.max(1, keepdims=True)).float()
         turned = torch.from_numpy(numbers % 2 == 1)[:, None]
         return torch.where(turned, reach.flip(1), reach).to(self.device)
@@ -336,7 +329,7 @@ class Registration:
         seen: _Queries,
         posed: torch.Tensor,
         matrices: torch.Tensor,
-        extent: torch.Tensor | None,
+        extent: torch.Tensor,
         numbers: np.ndarray,
         which: np.ndarray,
         place: np.ndarray,
@@ -363,7 +356,7 @@ class Registration:
 
     @staticmethod
     def _moved(
-        posed: torch.Tensor, matrices: torch.Tensor, visible: torch.Tensor, extent: torch.Tensor | None
+        posed: torch.Tensor, matrices: torch.Tensor, visible: torch.Tensor, extent: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Candidates in the pose of the query, and where both hold image."""
         grid = sampling_grid(matrices, posed.shape[-1])
@@ -408,6 +401,9 @@ class Registration:
             shapes: int [B, 2], native shapes of the queries; None is square.
             candidate_shapes: int [B, 2], those of the candidates.
         """
+        square = SQUARE[None].repeat(len(queries), 0)
+        shapes = square if shapes is None else shapes
+        candidate_shapes = square if candidate_shapes is None else candidate_shapes
         found: list[AlignedPair] = []
         for start in range(0, len(queries), self.at_once):
             block = slice(start, start + self.at_once)
@@ -416,8 +412,8 @@ class Registration:
                 candidates[block],
                 poses[block],
                 descriptor,
-                None if shapes is None else shapes[block],
-                None if candidate_shapes is None else candidate_shapes[block],
+                shapes[block],
+                candidate_shapes[block],
             )
         return found
 
@@ -427,8 +423,8 @@ class Registration:
         candidates: torch.Tensor,
         poses: Sequence[Pose],
         descriptor: PatchDescriptor,
-        shapes: np.ndarray | None,
-        candidate_shapes: np.ndarray | None,
+        shapes: np.ndarray,
+        candidate_shapes: np.ndarray,
     ) -> list[AlignedPair]:
         seen = self._seen(unit_float(queries).to(self.device), shapes)
         count, size = len(queries), seen.whole.shape[-1]

@@ -135,9 +135,9 @@ def test_second_run_embeds_and_verifies_nothing_again(audited, tmp_path, monkeyp
     assert (tmp_path / "scores.csv").read_text() == (output / "scores.csv").read_text()
 
 
-def command(*arguments: object, cwd: Path, module: str = "doppelscan.cli") -> subprocess.CompletedProcess:
+def command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "doppelscan.cli", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=300
     )
 
 
@@ -192,13 +192,13 @@ def test_a_killed_run_continues_to_the_same_table(folders, store, tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    store = tmp_path / "killed" / "store"
+    killed = tmp_path / "killed" / "store"
     deadline = time.time() + 120
-    while not list(store.glob("poses-8/*.parquet")) and process.poll() is None and time.time() < deadline:
+    while not list(killed.glob("poses-8/*.parquet")) and process.poll() is None and time.time() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert list(store.glob("poses-1/*.parquet")), "killed before anything was stored: the test says nothing"
+    assert list(killed.glob("poses-1/*.parquet")), "killed before anything was stored: the test says nothing"
     assert warm_audit(*arguments, "--output", tmp_path / "killed", cwd=tmp_path).returncode == 0
     assert warm_audit(*arguments, "--store", store, "--output", tmp_path / "whole", cwd=tmp_path).returncode == 0
     assert (tmp_path / "killed" / "scores.csv").read_text() == (tmp_path / "whole" / "scores.csv").read_text()

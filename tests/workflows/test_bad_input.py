@@ -25,9 +25,9 @@ from warm import run_warm
 
 
 @pytest.fixture
-def folders(folders, store):
+def folders(warm):
     """With the store of all tests."""
-    return {**folders, "store": store}
+    return warm
 
 
 def run(folders, tmp_path, **settings):

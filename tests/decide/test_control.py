@@ -21,7 +21,7 @@ def embedded(patients: list[str], keys: list[str]) -> EmbeddedSet:
 def test_training_images_by_bytes_or_pixels_and_training_patients_are_no_control():
     training = embedded(["anna", "ben"], ["k1", "k2"])
     control = embedded(["carl", "anna", "dora", "emil", "fred"], ["k3", "k4", "k2", "k5", "k6"])
-    same = IdenticalImage(0, 4, False, 0.999)
+    same = IdenticalImage(0, 4, False, 0.999, 0.998)
     kept, found = without_leaks(control, training, [None, None, None, same, None])
     assert found == [1, 2, 3] and kept == [0, 4]
 

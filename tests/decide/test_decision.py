@@ -37,7 +37,7 @@ def decided(
     return decide(synthetic, control, [], identical, [False] * images if unlike is None else unlike, None, Rules())
 
 
-SAME = IdenticalImage(7, 5, True, 0.9995)
+SAME = IdenticalImage(7, 5, True, 0.9995, 0.998)
 
 
 @pytest.mark.parametrize(("controls", "patients"), [(100, 20), (3, 20), (0, 20), (100, 1)])
@@ -64,7 +64,7 @@ def test_without_the_same_pixels_a_useless_control_refuses(no_pairs):
 
 
 def test_what_registration_measured_of_the_same_pair_is_kept(no_pairs):
-    same = IdenticalImage(0, 0, False, 0.9985)
+    same = IdenticalImage(0, 0, False, 0.9985, 0.998)
     assert decided([same]).images[0].scored.ssim == 0.9985, "the pair that was measured agreed by 0.3 only"
     assert decided([same], score=0.999).images[0].scored.ssim == 0.999
 

@@ -72,6 +72,14 @@ DISGUISES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], int, bool]] = {
     "odd size": (resized(0.72, Image.Resampling.BICUBIC), 0, False),
     "enlarged": (resized(1.6, Image.Resampling.LANCZOS), 0, False),
     "pixels doubled": (resized(2, Image.Resampling.NEAREST), 0, False),
+    "squeezed to a square": (lambda i: np.asarray(Image.fromarray(i).resize((128, 128), Image.Resampling.BILINEAR)), 0, False),
+    "stretched to a square and turned": (
+        lambda i: np.rot90(np.asarray(Image.fromarray(i).resize((256, 256), Image.Resampling.BICUBIC))),
+        1,
+        False,
+    ),
+    "64 pixels": (lambda i: np.asarray(Image.fromarray(i).resize((64, 50), Image.Resampling.BILINEAR)), 0, False),
+    "48 pixels, a square": (lambda i: np.asarray(Image.fromarray(i).resize((48, 48), Image.Resampling.LANCZOS)), 0, False),
     "half size, mirrored, 8 bit, inverted": (
         lambda i: 255 - eight_bit(resized(0.5, Image.Resampling.BILINEAR)(i)[:, ::-1], 0, 100),
         4,

@@ -17,7 +17,7 @@ from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import ScoredImage, ranking_score
 from doppelscan.images import ImageRecord
 from doppelscan.search import EmbeddedSet
-from doppelscan.verify import SAME, IdenticalImage, Pose
+from doppelscan.verify import IdenticalImage, Pose
 
 __all__ = ["AuditedImage", "Decision", "decide"]
 
@@ -152,7 +152,7 @@ def decide(
     if len(others) < len(strangers):
         by_others = _calibrated(scored, [s for s, _ in others], [p for _, p in others], control.ratio, rules, seed)[1]
     flags = [
-        said if same is None else replace(said, reason=Reason(Rule.PIXELS, same.correlation, SAME))
+        said if same is None else replace(said, reason=Reason(Rule.PIXELS, same.correlation, same.limit))
         for said, same in zip(map(wider, by_all, by_others), identical, strict=True)
     ]
     findings = _findings(synthetic, flags, rules)

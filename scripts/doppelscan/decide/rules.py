@@ -20,6 +20,10 @@ class Rules:
         fdr: false discovery rate of all flags together, in (0, 1).
         correction: "bh" (Benjamini and Hochberg 1995) or "by" (Benjamini and Yekutieli 2001).
         score: what ranks and is calibrated: "combined", "verified", "deepssim" or "mi".
+        identical: squared correlation at 64 pixels from which two images have the same pixels: 8-bit windows keep 0.9999, resizing 0.999; slices
+            1 mm apart reached 0.994.
+        identical_small: likewise at 16 pixels, for images that were resized to less than 80 pixels: 0.9985 to 0.9999; of slices 1 mm apart,
+            resized to 64, 4 of 180 reached it.
         whole_rate: share of the rate that whole images have; regions are a second family of tests and have the rest.
         least_verified: a flag also needs a pair that agrees: unrelated people reach this now and then, copies nearly always.
         least_part: the same of a region.
@@ -55,6 +59,8 @@ class Rules:
     fdr: float = 0.05
     correction: str = "bh"
     score: str = "combined"
+    identical: float = 0.998
+    identical_small: float = 0.9985
     whole_rate: float = 0.8
     least_verified: float = 0.6
     least_part: float = 0.8

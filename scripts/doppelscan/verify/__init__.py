@@ -1,13 +1,12 @@
 """Verification: registration of candidate pairs, aligned agreement and pose."""
 
 from doppelscan.verify.agreement import explained_share, match_intensity
-from doppelscan.verify.identical import SAME, IdenticalImage, IdenticalPixels
+from doppelscan.verify.identical import IdenticalImage, IdenticalPixels
 from doppelscan.verify.pose import Pose
 from doppelscan.verify.registration import AlignedPair, PairAgreement, Registration
 from doppelscan.verify.sources import SecondSources, interpolation_losses, second_sources
 
 __all__ = [
-    "SAME",
     "AlignedPair",
     "IdenticalImage",
     "IdenticalPixels",

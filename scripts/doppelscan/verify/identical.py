@@ -1,8 +1,9 @@
 """The same pixels: which images are a training image as it is, in one of the 8 poses, resized, windowed to 8 bit, or with inverted intensities.
 
-That needs no statistics, no encoder and no registration. Each image is reduced to a few numbers that none of these changes and
-that a tree finds again: even, symmetric cosine coefficients of its z-scored pixels are the same in all 8 poses, change their sign with the
-intensities, and by Parseval's theorem cannot differ by more than the pixels do. What the tree finds is then compared pixel by pixel.
+That needs no statistics, no encoder and no registration. Each image is resampled to a small square, whatever its own shape, and reduced to a
+few numbers that no disguise changes and that a tree finds again: even, symmetric cosine coefficients of its z-scored pixels are the same in
+all 8 poses, change their sign with the intensities, and by Parseval's theorem cannot differ by more than the pixels do. What the tree finds is
+then compared pixel by pixel, of images of different sizes up to the detail that the smaller one can hold.
 """
 
 from __future__ import annotations
@@ -17,18 +18,21 @@ import torch.nn.functional as F
 from scipy.spatial import cKDTree
 
 from doppelscan.deepssim import quarter_turn_poses
-from doppelscan.images import unit_float
+from doppelscan.images import resample_boxes, unit_float
 from doppelscan.search import EmbeddedSet
 
 __all__ = ["IdenticalImage", "IdenticalPixels"]
 
-# Squared correlation at 64 pixels: resizing keeps 0.998 and more (bilinear, bicubic, Lanczos), 8-bit windows 0.9999; a slice 1 mm away has 0.994
-# at most (docs/benchmarks.md).
-SAME = 0.998
-SIZE, SMALL = 64, 96
+# Samples a side at which two images are compared; images that were resized to less than DETAILED pixels, coarsely: what kernels do to fine detail
+# is more than a neighbouring slice differs by.
+SIZE, COARSE_SIZE = 64, 16
+DETAILED = 80
+# Left out along each side, where the padding to a square was blurred into the image.
 MARGIN = 1 / 32
 BLOCK = 512
 FREQUENCIES = [(k, m) for m in (0, 2, 4, 6, 8) for k in range(0, m + 1, 2) if m]
+# What a small kernel takes from the coarse structure of small images, as a root mean square of z-scores.
+KERNEL = 0.08
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,15 @@ class IdenticalImage:
         row: its row in the training set; of several, the first.
         pose: number of the flip-and-turn pose that maps it on the image, see :class:`~doppelscan.verify.Pose`.
         inverted: dark and bright are exchanged.
-        correlation: squared correlation of the pixels at 64 x 64, at least 0.998.
+        correlation: squared correlation of the pixels, of resized images with one radial spectrum.
+        limit: what was asked of it.
     """
 
     row: int
     pose: int
     inverted: bool
     correlation: float
+    limit: float
 
 
 class IdenticalPixels:
@@ -53,53 +59,54 @@ class IdenticalPixels:
 
     Args:
         training: the training set; its thumbnails are read a block at a time and not kept.
+        same: squared correlation from which pixels are the same.
+        same_small: likewise of images that were resized to less than 80 pixels.
     """
 
-    def __init__(self, training: EmbeddedSet) -> None:
-        self.training = training
-        longer = [training.native_shapes(part).max(1) for part in _blocks(len(training))]
-        # Images of few pixels have no detail at 64 pixels that resizing would keep.
-        self.size = SIZE if np.median(np.concatenate(longer)) >= SMALL else SIZE // 2
-        self.tree = cKDTree(np.concatenate([_signatures(self._zscored(training, part)) for part in _blocks(len(training))]))
+    def __init__(self, training: EmbeddedSet, same: float = 0.998, same_small: float = 0.9985) -> None:
+        self.training, self.same, self.same_small = training, same, same_small
+        squares = [_squares(training, part) for part in _blocks(len(training))]
+        self.smallest = min(int(training.native_shapes(part).max(1).min()) for part in _blocks(len(training)))
+        self.tree = cKDTree(np.concatenate([_signatures(one) for one in squares]))
 
     def find(self, images: EmbeddedSet) -> list[IdenticalImage | None]:
         """The training image of the same pixels, or None, for each of ``images``."""
         # Pixels that correlate so well differ by at most this (root mean square of z-scores), and so do the signatures.
-        reach = math.sqrt(2 * (1 - math.sqrt(SAME)))
+        reach = math.sqrt(2 * (1 - math.sqrt(self.same)))
         result: list[IdenticalImage | None] = []
         for part in _blocks(len(images)):
-            pixels = self._zscored(images, part)
-            own = _signatures(pixels)
+            squares, shapes = _squares(images, part), images.native_shapes(part)
+            own = _signatures(squares)
+            small = np.minimum(shapes.max(1), self.smallest) < DETAILED
             near = [
                 sorted({*plain, *turned})
-                for plain, turned in zip(*(self.tree.query_ball_point(s, reach) for s in (own, -own)), strict=True)
+                for plain, turned in zip(*(self.tree.query_ball_point(s, reach + KERNEL * small) for s in (own, -own)), strict=True)
             ]
-            result += [self._compared(one, rows) for one, rows in zip(pixels, near, strict=True)]
+            result += [self._compared(*one) for one in zip(squares, shapes, near, strict=True)]
         return result
 
-    def _compared(self, image: torch.Tensor, rows: list[int]) -> IdenticalImage | None:
+    def _compared(self, image: torch.Tensor, shape: np.ndarray, rows: list[int]) -> IdenticalImage | None:
         """The first of the best among the training ``rows``, when it is the same."""
         best: IdenticalImage | None = None
         for start in range(0, len(rows), BLOCK):
             part = rows[start : start + BLOCK]
-            posed = quarter_turn_poses(self._zscored(self.training, part))
-            product = (posed * image).mean((2, 3, 4))
-            # Rounded, so that equal images compete by their row and pose and not by the rounding of a sum.
-            same = (product.square().T * 1e5).round() / 1e5
-            value = float(same.max())
-            if value < SAME or (best is not None and value <= best.correlation):
-                continue
-            row, pose = divmod(int((same.flatten() == same.max()).nonzero()[0]), 8)
-            best = IdenticalImage(part[row], pose, bool(product[pose, row] < 0), value)
+            squares, shapes = _squares(self.training, part), self.training.native_shapes(part)
+            resized = (np.sort(shapes, 1) != np.sort(shape)).any(1)
+            longer = np.where(resized, np.minimum(shapes.max(1), shape.max()), DETAILED)
+            kinds = np.stack([longer < DETAILED, resized], 1)
+            for small, moved in np.unique(kinds, axis=0).tolist():
+                kept = np.flatnonzero((kinds == (small, moved)).all(1))
+                size, limit = (COARSE_SIZE, self.same_small) if small else (SIZE, self.same)
+                posed = torch.stack([_zscored(one, size) for one in quarter_turn_poses(squares[kept])])
+                product = _correlation(_zscored(image[None], size)[0], posed, moved)
+                # Rounded, so that equal images compete by their row and pose and not by the rounding of a sum.
+                same = (product.square().T * 1e5).round() / 1e5
+                value = float(same.max())
+                row, pose = divmod(int((same.flatten() == same.max()).nonzero()[0]), 8)
+                found = IdenticalImage(part[int(kept[row])], pose, bool(product[pose, row] < 0), min(value, 1.0), limit)
+                if value >= limit and (best is None or (-found.correlation, found.row) < (-best.correlation, best.row)):
+                    best = found
         return best
-
-    def _zscored(self, images: EmbeddedSet, rows: Sequence[int]) -> torch.Tensor:
-        """float32 [n, 1, S, S], z-scored where an image lies and 0 in its padding; mean square 1."""
-        small = F.interpolate(unit_float(images.thumbnails(rows)), (self.size, self.size), mode="area")
-        held = _held(torch.from_numpy(images.native_shapes(rows).astype(np.float32)), self.size)
-        mean = (small * held).sum((1, 2, 3), keepdim=True) / held.sum((1, 2, 3), keepdim=True)
-        centred = (small - mean) * held
-        return centred / centred.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-6)
 
 
 def _blocks(count: int) -> Iterator[range]:
@@ -107,19 +114,48 @@ def _blocks(count: int) -> Iterator[range]:
         yield range(start, min(start + BLOCK, count))
 
 
-def _held(shapes: torch.Tensor, size: int) -> torch.Tensor:
-    """float32 [n, 1, size, size], 1 where an image of native ``shapes`` [n, 2] lies, without the edge that its padding was blurred into."""
-    longer = shapes.amax(1, keepdim=True)
-    reach = size / 2 * shapes / longer - torch.where(shapes < longer, MARGIN * size, -1.0)
-    place = (torch.arange(size) + 0.5 - size / 2).abs()
-    # A soft edge: the shape of a resized image is rounded.
-    rows, columns = ((reach[:, side, None].clamp_min(1) - place + 0.5).clamp(0, 1) for side in (0, 1))
-    return (rows[:, :, None] * columns[:, None])[:, None]
+def _squares(images: EmbeddedSet, rows: Sequence[int]) -> torch.Tensor:
+    """float32 [n, 1, 64, 64], where each image lies in its thumbnail, resampled to a square of its own."""
+    thumbnails = unit_float(images.thumbnails(rows))
+    shapes = torch.from_numpy(images.native_shapes(rows).astype(np.float64))
+    middle = thumbnails.shape[-1] / 2
+    reach = middle * (1 - 2 * MARGIN) * shapes / shapes.amax(1, keepdim=True)
+    boxes = torch.cat([middle - reach.flip(1), middle + reach.flip(1)], 1)
+    return resample_boxes(thumbnails, boxes, (SIZE, SIZE))
 
 
-def _signatures(pixels: torch.Tensor) -> np.ndarray:
-    """float64 [n, 14], orthonormal coefficients of z-scored ``pixels`` [n, 1, S, S] that are the same in all 8 poses."""
-    size = pixels.shape[-1]
+def _zscored(squares: torch.Tensor, size: int) -> torch.Tensor:
+    """``squares`` [n, 1, 64, 64] as float32 [n, 1, size, size] of mean 0 and mean square 1."""
+    small = F.adaptive_avg_pool2d(squares, size)
+    centred = small - small.mean((1, 2, 3), keepdim=True)
+    return centred / centred.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-6)
+
+
+def _correlation(image: torch.Tensor, posed: torch.Tensor, resized: bool) -> torch.Tensor:
+    """Correlation of ``image`` [1, S, S] with ``posed`` [8, n, 1, S, S], float32 [8, n].
+
+    A kernel of resizing takes from the spectrum and keeps the phase: a resized image is compared with the radial spectrum of the other.
+    """
+    if not resized:
+        return (posed * image).mean((2, 3, 4))
+    size = image.shape[-1]
+    across, along = torch.fft.fftfreq(size) * size, torch.fft.rfftfreq(size) * size
+    ring = torch.hypot(across[:, None], along[None]).round().long().clamp_max(size // 2).flatten()
+    # The half of the plane that is not there is the same again.
+    weight = torch.where((along == 0) | (along == size // 2), 1.0, 2.0).expand(size, -1).flatten()
+
+    def rings(values: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(*values.shape[:-1], size // 2 + 1).index_add_(-1, ring, values * weight)
+
+    one, others = torch.fft.rfft2(image[0]).flatten(), torch.fft.rfft2(posed[:, :, 0]).flatten(2)
+    power, own = rings(others.abs().square()), rings(one.abs().square())
+    shared = rings((others.conj() * one).real)
+    return (shared * (power / own.clamp_min(1e-6)).sqrt()).sum(-1) / power.sum(-1).clamp_min(1e-6)
+
+
+def _signatures(squares: torch.Tensor) -> np.ndarray:
+    """float64 [n, 14], orthonormal coefficients of z-scored coarse ``squares`` [n, 1, 64, 64] that are the same in all 8 poses."""
+    size = COARSE_SIZE
     place = (torch.arange(size, dtype=torch.float64) + 0.5) / size
     waves = {k: torch.cos(math.pi * k * place) * (1.0 if k == 0 else math.sqrt(2)) for k in range(0, 9, 2)}
     basis = []
@@ -127,4 +163,4 @@ def _signatures(pixels: torch.Tensor) -> np.ndarray:
         wave = torch.outer(waves[k], waves[m])
         basis.append(wave if k == m else (wave + wave.T) / math.sqrt(2))
     flat = torch.stack(basis).flatten(1)
-    return (pixels.double().flatten(1) @ flat.T / size**2).numpy()
+    return (_zscored(squares, size).double().flatten(1) @ flat.T / size**2).numpy()

@@ -189,7 +189,7 @@ class Audit:
         with clock.stage("embed control"):
             holdout = None if self.holdout is None else self.embed(self.holdout, 8, "holdout")
         with clock.stage("identical pixels"):
-            same = IdenticalPixels(training)
+            same = IdenticalPixels(training, self.rules.identical, self.rules.identical_small)
             identical = same.find(images)
         with clock.stage("fit"):
             reference, people = self._fit(training, holdout)

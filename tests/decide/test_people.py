@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from doppelscan.decide import People, PersonPair, find_people
+from doppelscan.decide import People, PersonPair, Rules, find_people
 from doppelscan.search import EmbeddedSet
 from made_records import made_set
 
 SLICES = 3
+RULES = Rules()
 
 
 def unnamed(names: Sequence[str], folder: str = "training") -> EmbeddedSet:
@@ -32,7 +33,7 @@ def neighbours(count: int) -> np.ndarray:
 
 def found(names: Sequence[str], pairs: Sequence[tuple[int, int]], nearest: np.ndarray | None = None) -> People:
     confirmed = [PersonPair(a, b, 0.9, True) for a, b in pairs]
-    return find_people(unnamed(names), None, confirmed, neighbours(len(names)) if nearest is None else nearest, "volume")
+    return find_people(unnamed(names), None, confirmed, neighbours(len(names)) if nearest is None else nearest, "volume", RULES)
 
 
 def test_names_that_agree_with_what_was_found_name_the_people():
@@ -45,7 +46,7 @@ def test_names_that_part_one_person_are_not_believed():
     names = [f"sub-{i % 10:02d}_{i}.png" for i in range(30)]
     people = found(names, [(i, i + 1) for i in range(0, 30, SLICES)])
     assert not people.known and len(set(people.training.patients)) == 20, "ten pairs of one person each, ten images alone"
-    assert "was not used" in people.notes[0] and "20 people in 30 images" in people.notes[1]
+    assert "was not used" in people.notes[0] and "they count as 20 people" in people.notes[1]
 
 
 def test_names_that_nothing_bears_out_are_proposed_only():
@@ -54,10 +55,38 @@ def test_names_that_nothing_bears_out_are_proposed_only():
     assert not people.known and len(set(people.training.patients)) == 30 and "would be 10 people" in people.notes[0]
 
 
+@pytest.mark.parametrize("pairs", [[], [(0, 1), (12, 13)]])
+def test_names_of_sites_are_not_people_though_images_of_a_site_are_alike(pairs):
+    names = [f"{site}_{i:03d}.png" for site in ("aachen", "bonn", "celle", "demmin", "emden") for i in range(12)]
+    people = found(names, pairs, np.array([i // 12 * 12 + (i + 1) % 12 for i in range(60)]))
+    assert not people.known and len(set(people.training.patients)) == 60 - len(pairs), (
+        "a few doubles in a site do not make it one person"
+    )
+    assert "would be 5 people" in people.notes[0]
+
+
+def test_names_without_a_word_for_a_person_are_believed_with_pairs():
+    people = found(
+        [f"{chr(97 + i // SLICES)}{i // SLICES}_{i % SLICES}.png" for i in range(30)], [(i, i + 1) for i in range(0, 18, 3)]
+    )
+    assert people.known and len(set(people.training.patients)) == 10
+
+
+def test_names_fill_up_a_mixed_table():
+    training = unnamed([f"sub-{i // SLICES:02d}_{i % SLICES}.png" for i in range(30)])
+    records = [replace(r, patient="anna", patient_known=True) if i < 3 else r for i, r in enumerate(training.records)]
+    people = find_people(
+        replace(training, records=records), None, [PersonPair(3, 4, 0.9, True)], neighbours(30), "column and volume", RULES
+    )
+    assert people.known and people.source == "column and name of the files (the BIDS subject (sub-...))"
+
+
 def test_opaque_names_leave_what_registration_found():
     people = found([f"{i:04d}.png" for i in range(30)], [(0, 1), (1, 2), (5, 9)])
     assert [people.training.patients[i] for i in (0, 1, 2)] == ["training/0000.png"] * 3
-    assert len(set(people.training.patients)) == 27 and people.notes[0].startswith("5 training images were found")
+    assert len(set(people.training.patients)) == 27 and people.notes[0].startswith(
+        "Of 30 training images whose patient nothing names, 5 were found"
+    )
 
 
 def test_without_any_pair_every_file_is_a_person_and_that_is_said():
@@ -69,25 +98,29 @@ def test_a_mixed_table_says_so_and_the_others_are_looked_for():
     training = unnamed([f"{i:04d}.png" for i in range(12)])
     records = [replace(r, patient=f"anna{i // 2}", patient_known=True) if i < 6 else r for i, r in enumerate(training.records)]
     pairs = [PersonPair(6, 7, 0.9, True), PersonPair(5, 8, 0.9, True)]
-    people = find_people(replace(training, records=records), None, pairs, neighbours(12), "column and volume")
+    people = find_people(replace(training, records=records), None, pairs, neighbours(12), "column and volume", RULES)
     assert "6 of 12 training images have no patient" in people.notes[0]
     assert people.training.patients[:8] == ["anna0"] * 2 + ["anna1"] * 2 + ["anna2"] * 2 + ["training/0006.png"] * 2
     assert people.training.patients[8] == "anna2", "an unnamed image that is of a named person is that person's"
+    assert not people.known, "who the others are nobody knows, and they must not be taken for strangers"
+    assert "Of 6 training images whose patient nothing names, 3 were found" in people.notes[1]
 
 
 def test_the_same_name_in_the_holdout_is_not_the_same_person_unless_pairs_say_so():
     names = [f"{i // SLICES:02d}_{i % SLICES}.png" for i in range(30)]
     training, holdout = unnamed([f"p{n}" for n in names]), unnamed([f"p{n}" for n in names], "holdout")
     nearest = np.concatenate([neighbours(30), 30 + neighbours(30)])
-    apart = find_people(training, holdout, [], nearest, "volume")
+    apart = find_people(training, holdout, [], nearest, "volume", RULES)
     assert apart.holdout is not None and not set(apart.training.patients) & set(apart.holdout.patients)
-    both = find_people(training, holdout, [PersonPair(0, 30, 0.9, True)], nearest, "volume")
+    both = find_people(training, holdout, [PersonPair(0, 30, 0.9, True)], nearest, "volume", RULES)
     assert both.holdout is not None and set(both.training.patients) & set(both.holdout.patients) == {both.training.patients[0]}
 
 
 def test_two_named_patients_who_agree_are_listed_and_only_the_confirmed_are_one():
     training = made_set("training", 6)
-    people = find_people(training, None, [PersonPair(0, 1, 0.95, True), PersonPair(2, 3, 0.8, False)], np.arange(6), "column")
+    people = find_people(
+        training, None, [PersonPair(0, 1, 0.95, True), PersonPair(2, 3, 0.8, False)], np.arange(6), "column", RULES
+    )
     assert [(d.first.patient, d.second.patient, d.control) for d in people.doubles] == [
         ("training-patient0", "training-patient1", False),
         ("training-patient2", "training-patient3", False),
@@ -100,4 +133,4 @@ def test_two_named_patients_who_agree_are_listed_and_only_the_confirmed_are_one(
 @pytest.mark.parametrize("known", [True, False])
 def test_people_of_a_column_are_known(known):
     training = made_set("training", 6) if known else unnamed([f"{i}.png" for i in range(6)])
-    assert find_people(training, None, [], np.arange(6), "column" if known else "volume").known is known
+    assert find_people(training, None, [], np.arange(6), "column" if known else "volume", RULES).known is known

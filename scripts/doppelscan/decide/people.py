@@ -47,7 +47,7 @@ class People:
     Attributes:
         training: the training set with the person of each image.
         holdout: the holdout likewise, or None.
-        known: the people of the training set are named, or names of files that agree with what was found name them.
+        known: all people of the training set are named, by the user or by names of files that agree with what was found.
         source: where they are known from.
         doubles: images of two named patients that agree as copies do.
         notes: what the reader of the audit must know.
@@ -67,6 +67,7 @@ def find_people(
     pairs: Sequence[PersonPair],
     nearest: np.ndarray,
     source: str,
+    rules: Rules,
 ) -> People:
     """Merge who is one person, and name people by the names of the files where those agree with it.
 
@@ -76,13 +77,14 @@ def find_people(
         pairs: see :func:`person_pairs`.
         nearest: int [N + H], the nearest image of each.
         source: where named patients are named, for the report.
+        rules: what names of files must be borne out by.
     """
     records = [*training.records, *([] if holdout is None else holdout.records)]
     count = len(training)
     confirmed = [(p.first, p.second) for p in pairs if p.confirmed]
     named = [record.patient for record in records]
     notes: list[str] = []
-    known = source != "volume"
+    known = all(record.patient_known for record in records[:count])
     for label, part in (("training", range(count)), ("holdout", range(count, len(records)))):
         unknown = [i for i in part if not records[i].patient_known]
         if not unknown:
@@ -91,27 +93,18 @@ def find_people(
             notes.append(
                 f"{len(unknown)} of {len(part)} {label} images have no patient, the others have: who they are was looked for."
             )
-        words, chosen = _named_by_files([records[i] for i in unknown], unknown, confirmed, nearest)
+        words, chosen = _named_by_files([records[i] for i in unknown], unknown, confirmed, nearest, rules)
         if chosen is not None:
             # The names of a holdout speak of its own people: p01 here need not be p01 there.
             for i, patient in zip(unknown, chosen.patients, strict=True):
                 named[i] = patient if label == "training" else f"{label} {patient}"
             if label == "training":
-                known, source = True, f"{chosen.kind} of the files ({chosen.words})"
+                known, source = True, " and ".join(_sources(source, f"{chosen.kind} of the files ({chosen.words})"))
         notes += [f"Nobody named the patients of {len(unknown)} {label} images. {words}"] if words else []
     people = people_of(len(records), confirmed, named)
-    if not known and confirmed:
-        inside = len({i for pair in confirmed for i in pair if i < count})
-        notes.append(
-            f"{inside} training images were found to be of people who have several, by registration: {len(set(people[:count]))} people in "
-            f"{count} images. Other images of one person that look different would still count as different people: pass "
-            "--patient-pattern or a table with a column 'patient'."
-        )
-    elif not known:
-        notes.append(
-            "No patient is known and no two training images were found to be of one person: every file counts as a patient of its own. If "
-            "several are of one person, p-values are wrong; pass --patient-pattern or a table with a column 'patient'."
-        )
+    unknown = [i for i in range(count) if not records[i].patient_known]
+    if not known:
+        notes.append(_unknown(unknown, people, {i for pair in confirmed for i in pair}))
     doubles = [
         NearDuplicate(p.second >= count, *_control_first(records, p, count), p.score)
         for p in pairs
@@ -138,8 +131,28 @@ def _with_people(images: EmbeddedSet, people: Sequence[str]) -> EmbeddedSet:
     return replace(images, records=[replace(r, patient=p) for r, p in zip(images.records, people, strict=True)])
 
 
+def _sources(source: str, names: str) -> list[str]:
+    return [*(one for one in source.split(" and ") if one != "volume"), names]
+
+
+def _unknown(unknown: Sequence[int], people: Sequence[str], confirmed: set[int]) -> str:
+    """What is said of training images whose patient nothing names; ``confirmed`` are in pairs of one person."""
+    several = len(confirmed.intersection(unknown))
+    count = _count(len(unknown), "training image")
+    if not several:
+        return (
+            f"Nothing names the patients of {count} and no two were found to be of one person: every file counts as a patient of its own. If "
+            "several are of one person, p-values are wrong; pass --patient-pattern or a table with a column 'patient'."
+        )
+    return (
+        f"Of {count} whose patient nothing names, {several} were found by registration to be of people who have several: they count as "
+        f"{len({people[i] for i in unknown})} people. Other images of one person that look different would still count as different people: pass "
+        "--patient-pattern or a table with a column 'patient'."
+    )
+
+
 def _named_by_files(
-    records: list[ImageRecord], rows: list[int], confirmed: Sequence[tuple[int, int]], nearest: np.ndarray
+    records: list[ImageRecord], rows: list[int], confirmed: Sequence[tuple[int, int]], nearest: np.ndarray, rules: Rules
 ) -> tuple[str, PatientProposal | None]:
     """What is said of the names of the files, and the proposal that agrees with what was found, or None."""
     proposals = propose_patients(records)
@@ -147,14 +160,19 @@ def _named_by_files(
         return "", None
     place = {row: i for i, row in enumerate(rows)}
     pairs = [(place[a], place[b]) for a, b in confirmed if a in place and b in place]
+    near = [place.get(int(n), -1) for n in nearest[rows]]
     for proposal in proposals:
-        if agrees(proposal, pairs) and _borne_out(proposal, [place.get(int(n), -1) for n in nearest[rows]]):
+        if agrees(proposal, pairs, rules.names_apart) and _borne_out(proposal, pairs, near, rules):
             return (
                 f"{_words(proposal, 'are')}, which agrees with what registration and search found and was used.{_hint(proposal)}",
                 proposal,
             )
     first = proposals[0]
-    return f"{_words(first, 'would be')}, but nothing that was found bears that out: it was not used.{_hint(first)}", None
+    return f"{_words(first, 'would be')}, but too little that was found bears that out: it was not used.{_hint(first)}", None
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def _words(proposal: PatientProposal, verb: str) -> str:
@@ -165,14 +183,20 @@ def _hint(proposal: PatientProposal) -> str:
     return "" if proposal.pattern is None else f" To choose it: --patient-pattern '{proposal.pattern}'"
 
 
-def _borne_out(proposal: PatientProposal, nearest: Sequence[int]) -> bool:
-    """Images of one proposed person are each other's nearest more often than chance has it."""
+def _borne_out(proposal: PatientProposal, pairs: Sequence[tuple[int, int]], nearest: Sequence[int], rules: Rules) -> bool:
+    """Images of one proposed person are each other's nearest more often than chance has it, and pairs were found in it.
+
+    Images of one site or scanner are each other's nearest, too: only names that say that they name a person are believed without pairs.
+    """
     patients = proposal.patients
     sizes = Counter(patients)
     asked = [i for i, patient in enumerate(patients) if sizes[patient] > 1]
+    paired = {i for a, b in pairs if patients[a] == patients[b] for i in (a, b)}
+    if not asked or (not proposal.explicit and len(paired) < rules.names_found * len(asked)):
+        return False
     hits = sum(nearest[i] >= 0 and patients[nearest[i]] == patients[i] for i in asked)
-    chance = sum(sizes[patients[i]] - 1 for i in asked) / max(1, len(asked)) / max(1, len(patients) - 1)
-    return bool(asked) and hits > 0 and binomtest(hits, len(asked), min(1.0, chance), alternative="greater").pvalue < 1e-3
+    chance = sum(sizes[patients[i]] - 1 for i in asked) / len(asked) / max(1, len(patients) - 1)
+    return hits > 0 and binomtest(hits, len(asked), min(1.0, chance), alternative="greater").pvalue <= rules.names_p
 
 
 def person_pairs(

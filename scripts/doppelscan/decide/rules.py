@@ -52,6 +52,9 @@ class Rules:
         same_person: share of the fine structure that one real image explains of another, at a verified score of a close pair, which makes them
             of one person: slices of one person 1 mm apart reach 0.885 to 0.965, other people stayed below 0.62 (T1 brain, spine) and 0.884 (T1ce,
             none of them a close pair).
+        names_apart: of pairs that are of one person, the share that names of files may part and still name people; registration errs too.
+        names_found: of the images that share a name which says nothing of a person, the share that must be in such pairs.
+        names_p: and images of one name are each other's nearest by accident with at most this probability.
         unlike: an image is unlike the training set when it lies this much further from it than its people lie from each other: strangers of
             the same kind reached 1.29 (T1 brain) and 1.44 (hippocampus), another plane began at 1.46, other scans at 1.45.
     """
@@ -84,6 +87,9 @@ class Rules:
     apart_auc: float = 0.9
     apart_p: float = 0.001
     same_person: float = 0.86
+    names_apart: float = 0.02
+    names_found: float = 0.33
+    names_p: float = 0.001
     unlike: float = 1.35
 
     def __post_init__(self) -> None:

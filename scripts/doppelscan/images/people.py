@@ -82,6 +82,7 @@ class PatientProposal:
         words: what of the name or path is taken, in words that name nobody.
         patients: of each record; what the pattern does not match is a patient of its own.
         count: number of people.
+        explicit: the names say themselves that they name a person (``sub-01``, ``patient12``).
     """
 
     kind: str
@@ -89,6 +90,7 @@ class PatientProposal:
     words: str
     patients: tuple[str, ...]
     count: int
+    explicit: bool
 
 
 def propose_patients(records: Sequence[ImageRecord]) -> tuple[PatientProposal, ...]:
@@ -110,22 +112,23 @@ def propose_patients(records: Sequence[ImageRecord]) -> tuple[PatientProposal, .
     paths = [os.path.abspath(record.paths[0]) for record in first.values()]
     proposals: list[PatientProposal] = []
     seen: set[bytes] = set()
-    for kind, pattern, words, names in _ranked(paths):
+    for explicit, (kind, pattern, words, names) in _ranked(paths):
         patients = [name or volume for name, volume in zip(names, volumes, strict=True)]
         numbers: dict[str, int] = {}
         partition = np.fromiter((numbers.setdefault(p, len(numbers)) for p in patients), np.int64, len(patients)).tobytes()
         if partition not in seen:
             seen.add(partition)
             of_volume = dict(zip(volumes, patients, strict=True))
-            proposals.append(PatientProposal(kind, pattern, words, tuple(of_volume[r.volume] for r in records), len(numbers)))
+            own = tuple(of_volume[r.volume] for r in records)
+            proposals.append(PatientProposal(kind, pattern, words, own, len(numbers), explicit))
     return tuple(proposals)
 
 
 _Candidate = tuple[str, str | None, str, list[str | None]]
 
 
-def _ranked(paths: list[str]) -> list[_Candidate]:
-    """What partitions the files, the best first: kind, pattern, words and name of each file."""
+def _ranked(paths: list[str]) -> list[tuple[bool, _Candidate]]:
+    """What partitions the files, the best first: whether it is explicit; kind, pattern, words and name of each file."""
     names = [os.path.basename(path) for path in paths]
     levels = _folders(paths)
     marked = [c for p, w in MARKED for c in _parting("name", p, w, _found(p, names))]
@@ -141,7 +144,8 @@ def _ranked(paths: list[str]) -> list[_Candidate]:
         sliced = _parting("name", *SLICE, _found(SLICE[0], names), _are_people)
         guessed += [c for p, w in UNMARKED for c in _parting("name", p, w, _found(p, names), _are_people)]
     ranked = sliced + sorted(guessed, key=lambda candidate: -_people(candidate[3]))
-    return marked + sorted(ranked, key=lambda candidate: candidate[3].count(None) > MOST_WITHOUT * len(names))
+    ranked.sort(key=lambda candidate: candidate[3].count(None) > MOST_WITHOUT * len(names))
+    return [(True, candidate) for candidate in marked] + [(False, candidate) for candidate in ranked]
 
 
 def _found(pattern: str, names: list[str]) -> list[str | None]:

@@ -234,7 +234,7 @@ class Audit:
         search.fit(features, view_differences=differences, thumbnails=StoredThumbnails(training), keys=training.keys)
         registration = StoredRegistration(self.registration, self._verified_store())
         pairs, nearest = person_pairs(training, holdout, search, registration, self.rules)
-        people = find_people(training, holdout, pairs, nearest, self.training.image_set.patient_source)
+        people = find_people(training, holdout, pairs, nearest, self.training.image_set.patient_source, self.rules)
         search.fit_index(features, people.training.patients, posed.features(), np.array(rows), view_differences=differences)
         if search.index is None and self.rules.score == "mi":
             raise InputError(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from doppelscan import arguments
 from doppelscan.arguments import parameters
-from doppelscan.decide import SCORES
+from doppelscan.decide import Rules
 from doppelscan.deepssim.external import RUNTIMES
 from doppelscan.errors import InputError
 from doppelscan.settings import NAMES, AuditSettings, audit_overrides
@@ -43,9 +43,17 @@ def test_the_configs_own_values_are_taken_as_they_are():
     assert audit_overrides(given) == {name: value for name, value in given.items() if value is not None}
 
 
+def test_the_config_has_every_setting_checked():
+    own = {name: value for name, value in CONFIG["settings"].items() if name != "_target_"}
+    ids = {name: value.removeprefix("@") for name, value in own.items()}
+    assert ids.pop("synthetic") == "dataset_dir" and CONFIG["dataset_dir"] == "@synthetic_dir"
+    assert {NAMES.get(one, one) for one in ids.values()} | {"synthetic"} == set(own) == set(parameters(AuditSettings))
+    assert CONFIG["run"].index("$@settings") < CONFIG["run"].index("$@audit.run()")
+
+
 def test_choices_are_those_of_the_code():
-    assert set(get_args(get_args(arguments.Score)[0])) == set(SCORES)
-    for name, choices in {"score": SCORES, "runtime": RUNTIMES}.items():
+    scores = get_args(get_args(arguments.Score)[0])
+    for name, choices in {"score": scores, "runtime": RUNTIMES}.items():
         assert all(audit_overrides({name: choice}) == {name: choice} for choice in choices)
 
 
@@ -98,6 +106,35 @@ def test_a_wrong_value_is_told_in_one_line(name, value, words):
         audit_overrides({name: value})
     told = str(error.value)
     assert told.startswith(f"The '{name}' parameter must be ") and words in told and "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [("close_pair", "abc", "a number from 0 to 1"), ("identical", 1.5, "a number from 0 to 1"), ("unlike", float("inf"), "a number >= 0"),
+     ("beyond_control", 1.5, "an integer >= 0"), ("fdr", "abc", "between 0 and 1"), ("correction", "holm", "bh or by")],
+)  # fmt: skip
+def test_a_wrong_threshold_is_told_in_one_line(name, value, words):
+    with pytest.raises(InputError, match=rf"^The '{name}' parameter must be .*{words}.* Got .* instead\.$"):
+        Rules(**{name: value})
+    assert Rules(close_pair="0.8").close_pair == 0.8, "MONAI's command line may give a string"
+
+
+def test_names_beside_a_redacted_report_are_refused_before_anything_is_imported(tmp_path):
+    given = {"training": tmp_path, "synthetic": tmp_path, "output": tmp_path / "out"}
+    for more, words in [
+        ({"key": tmp_path / "key.csv"}, "'key' parameter must come with --redact"),
+        ({"redact": True, "key": tmp_path / "out" / "key.csv"}, "'key' parameter must lie outside of the output folder"),
+        ({"redact": True, "store": tmp_path / "out" / "store"}, "'store' parameter must lie outside of the output folder"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            audit_overrides({**given, **more})
+    audit_overrides({**given, "redact": True, "key": tmp_path / "key.csv"})
+    assert AuditSettings(output=tmp_path / "out", redact=True).store_folder == tmp_path / "out-store"
+    assert AuditSettings(output=tmp_path / "out").store_folder == tmp_path / "out" / "store"
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "patients.xlsx").touch()
+    with pytest.raises(InputError, match=r"a new or empty folder, or an earlier report, for a redacted report.*'patients\.xlsx'"):
+        audit_overrides({**given, "redact": True})
 
 
 def test_right_values_reach_the_config_by_its_ids(tmp_path):

@@ -21,7 +21,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from doppelscan.errors import InputError
 
-__all__ = ["Must", "checked", "meant", "parameters", "words_of"]
+__all__ = ["Must", "check_fields", "checked", "meant", "parameters", "words_of"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,14 @@ def checked(name: str, kind: Any, value: Any) -> Any:
     except ValueError as error:
         why = f", {error}" if str(error) else " instead"
     raise InputError(f"The {name!r} parameter must be {must.be}. Got {value!r}{why}.")
+
+
+def check_fields(record: Any) -> None:
+    """Make each field of a frozen ``record`` what its kind says, in place; defaults are taken as they are."""
+    for name, parameter in parameters(type(record)).items():
+        value = getattr(record, name)
+        if value is not parameter.default:
+            object.__setattr__(record, name, checked(name, parameter.annotation, value))
 
 
 def words_of(kind: Any) -> str:
@@ -195,6 +203,8 @@ Text = Annotated[str, Must("text")]
 Flag = Annotated[bool, Must("true or false")]
 Whole = Annotated[int, Ge(0), Must("an integer >= 0")]
 Count = Annotated[int, Ge(1), Must("an integer >= 1")]
+Number = Annotated[float, Ge(0), Lt(float("inf")), Must("a number >= 0")]
+Share = Annotated[float, Ge(0), Le(1), Must("a number from 0 to 1")]
 Rate = Annotated[float, Gt(0), Lt(1), Must("a number between 0 and 1")]
 Range = Annotated[
     tuple[Annotated[float, Ge(0)], Annotated[float, Le(1)]],

@@ -17,7 +17,7 @@ from fire.trace import FireTrace
 
 from doppelscan.arguments import AnyPath, Existing, Flag, Folder, Source, Text, Whole, checked, meant, parameters, words_of
 from doppelscan.errors import InputError, user_mistake
-from doppelscan.settings import AuditSettings, overridable
+from doppelscan.settings import AuditSettings, audit_settings, overridable
 from doppelscan.version import __version__
 
 __all__ = ["main"]
@@ -32,9 +32,11 @@ class Commands:
         Args:
             settings: any other id of configs/audit.json, such as network_def::channels.
         """
+        given = {"training": training, "synthetic": synthetic, "output": output, "holdout": holdout, **settings}
+        audit_settings(given)  # before what takes seconds is imported
         from doppelscan.workflows.run import audit
 
-        result = audit(training=training, synthetic=synthetic, output=output, holdout=holdout, **settings)
+        result = audit(**given)
         print(f"{result.conclusion.verdict.value}: {result.conclusion.reason}.")
         for note in result.summary["people"]:
             print(note)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 __all__ = [
     "DoppelscanError",
     "ImageError",
@@ -46,8 +48,20 @@ class NotFiniteError(DoppelscanError, FloatingPointError):
 def user_mistake(error: BaseException | None) -> DoppelscanError | None:
     """The mistake behind ``error``, or None when the error is ours; MONAI's config parser raises its own errors from what it meets."""
     while error is not None and not isinstance(error, DoppelscanError):
+        unknown = _unknown_key(error)
+        if unknown is not None:
+            return unknown
         error = error.__cause__
     return error
+
+
+def _unknown_key(error: BaseException) -> InputError | None:
+    """The mistake of a key in a config that its component does not have, such as ``network_def::chanels``."""
+    component = re.match("Failed to instantiate component '([^']+)'", str(error))
+    why = str(error.__cause__)
+    if component is None or not isinstance(error.__cause__, TypeError) or "unexpected keyword argument" not in why:
+        return None
+    return InputError(f"A setting of {component[1]} does not exist: {why.split('() ')[-1]}; see its documentation for what it has.")
 
 
 def reason_of_image(error: BaseException) -> str | None:

@@ -1,4 +1,4 @@
-"""Where the bundles and configs lie: in the repository, in an installed wheel, or round a packed copy of the package."""
+"""Where the bundles and configs lie, and what an audit writes: in the repository, in an installed wheel, or round a packed copy of the package."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["audit_root", "bundle_id", "bundle_root", "encoder_weights"]
+__all__ = ["REPORT_FILES", "audit_root", "bundle_id", "bundle_root", "encoder_weights"]
 
 PACKAGE = Path(__file__).resolve().parent
 ENCODER = "deepssim_encoder"
+# Of an audit, in its output folder.
+REPORT_FILES = ("scores.csv", "control.csv", "volumes.csv", "patients.csv", "exposure.csv", "summary.json", "report.html")
 
 
 def audit_root() -> str:

@@ -27,12 +27,12 @@ from doppelscan.arguments import (
     Score,
     Source,
     Whole,
-    checked,
+    check_fields,
     meant,
     parameters,
 )
 from doppelscan.errors import InputError
-from doppelscan.locations import audit_root
+from doppelscan.locations import REPORT_FILES, audit_root
 
 __all__ = ["AuditSettings", "audit_overrides", "audit_settings", "overridable"]
 
@@ -116,10 +116,41 @@ class AuditSettings:
     spatial_size: Count = 128
 
     def __post_init__(self) -> None:
-        for name, parameter in parameters(type(self)).items():
-            value = getattr(self, name)
-            if value is not parameter.default:
-                object.__setattr__(self, name, checked(name, parameter.annotation, value))
+        check_fields(self)
+
+    @property
+    def store_folder(self) -> Path:
+        """Where the embeddings lie: not in the folder of a redacted report, which is handed on."""
+        output = Path(self.output)
+        if self.store is not None:
+            return Path(self.store)
+        return output.resolve().with_name(output.resolve().name + "-store") if self.redact else output / "store"
+
+    def require_private(self) -> None:
+        """Refuse what would put names beside a redacted report.
+
+        Raises:
+            InputError: the store or the key would lie in it, it holds other files, or a key is asked for of a report that names everybody.
+        """
+        if not self.redact:
+            if self.key is not None:
+                raise InputError(
+                    f"The 'key' parameter must come with --redact. Got {str(self.key)!r} for a report that names everybody."
+                )
+            return
+        output = Path(self.output)
+        for name, path in (("store", self.store_folder), ("key", self.key)):
+            if path is not None and output.resolve() in (Path(path).resolve(), *Path(path).resolve().parents):
+                raise InputError(
+                    f"The '{name}' parameter must lie outside of the output folder of a redacted report, which is handed on. Got {str(path)!r}; "
+                    f"pass another --{name}."
+                )
+        others = sorted(one.name for one in output.iterdir() if one.name not in REPORT_FILES) if output.is_dir() else []
+        if others:
+            raise InputError(
+                f"The 'output' parameter must be a new or empty folder, or an earlier report, for a redacted report. Got {str(output)!r}, which "
+                f"holds {len(others)} other files or folders such as {others[0]!r}; pass another --output."
+            )
 
 
 def overridable() -> list[str]:
@@ -147,6 +178,8 @@ def audit_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
         if first not in ids:
             raise InputError(f"There is no setting {name} of an audit; {meant(first, list(known) if first == name else ids)}")
     made = AuditSettings(**own)
+    if "output" in own:
+        made.require_private()
     return {name: getattr(made, name) for name in own} | others
 
 

@@ -25,9 +25,9 @@ from warm import run_warm
 
 
 @pytest.fixture
-def folders(warm):
+def folders(folders, store):
     """With the store of all tests."""
-    return warm
+    return {**folders, "store": store}
 
 
 def run(folders, tmp_path, **settings):
@@ -266,12 +266,24 @@ def test_nothing_is_logged_of_an_audit_that_names_a_patient(folders, caplog, mon
 
 
 @pytest.mark.parametrize(
-    "config", ["configs/audit.json", "bundles/deepssim_encoder/configs/inference.json", "bundles/mi_scorer/configs/train.json"]
+    ("config", "options", "words"),
+    [
+        ("configs/audit.json", ["--training_dir", "nowhere", "--synthetic_dir", "nowhere"], "which does not exist"),
+        ("configs/audit.json", ["--fdr", "abc"], "'fdr' parameter must be a number between 0 and 1. Got 'abc'"),
+        ("configs/audit.json", ["--device", "gpu"], "'device' parameter must be cpu, cuda, cuda:N or mps. Got 'gpu'"),
+        ("configs/audit.json", ["--rules::close_pair", "abc"], "'close_pair' parameter must be a number from 0 to 1. Got 'abc'"),
+        ("configs/audit.json", ["--network_def::chanels", "8"], "'chanels'"),
+        ("bundles/deepssim_encoder/configs/inference.json", ["--dataset_dir", "nowhere"], "which does not exist"),
+        ("bundles/mi_scorer/configs/train.json", ["--dataset_dir", "nowhere"], "which does not exist"),
+    ],
 )
-def test_a_mistake_in_a_bundle_run_is_one_line_too(tmp_path, config):
+def test_a_mistake_in_a_bundle_run_is_one_line_too(tmp_path, folders, config, options, words):
     from doppelscan.workflows import audit_root
 
-    folder = "training_dir" if "audit" in config else "dataset_dir"
-    arguments = ["--config_file", os.path.join(audit_root(), config), f"--{folder}", "nowhere", "--synthetic_dir", "nowhere"]
-    done = run_warm(["-m", "monai.bundle", "run", *arguments], tmp_path)
-    assert done.returncode != 0 and "does not exist" in done.stderr and "Traceback" not in done.stderr, done.stderr[-1500:]
+    sets = ["--training_dir", folders["training"], "--synthetic_dir", folders["synthetic"]] if "audit" in config else []
+    done = run_warm(
+        ["-m", "monai.bundle", "run", "--config_file", os.path.join(audit_root(), config), *map(str, sets), *options], tmp_path
+    )
+    lines = [line for line in done.stderr.splitlines() if line.startswith("doppelscan:")]
+    assert done.returncode != 0 and "Traceback" not in done.stderr, done.stderr[-1500:]
+    assert len(lines) == 1 and words in lines[0], done.stderr[-1500:]

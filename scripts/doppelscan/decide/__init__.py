@@ -8,13 +8,12 @@ from doppelscan.decide.findings import KINDS, Finding, NearDuplicate, PairEviden
 from doppelscan.decide.flags import Flag, Reason, Rule, control_as_close, flag, wider
 from doppelscan.decide.people import People, PersonPair, find_people, person_pairs
 from doppelscan.decide.reference import FittedReference, ScoredSet
-from doppelscan.decide.rules import SCORES, Rules
+from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import ScoredImage, StoredRegistration, combined_score, score_images, verified_score
 from doppelscan.decide.summary import AuditSummary, ImageCounts, LeftOut, NearDuplicateRow, summarize
 
 __all__ = [
     "KINDS",
-    "SCORES",
     "AuditSummary",
     "AuditedImage",
     "Conclusion",

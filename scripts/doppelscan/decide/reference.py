@@ -24,7 +24,7 @@ class FittedReference:
         search: fitted on it.
         view_differences: what the whitening was fitted with, see :meth:`~doppelscan.search.CandidateSearch.fit`.
         registration: of pairs, which are kept.
-        score: what ranks, a name of :data:`~doppelscan.decide.SCORES`.
+        score: what ranks, a name of :data:`~doppelscan.arguments.Score`.
     """
 
     training: EmbeddedSet

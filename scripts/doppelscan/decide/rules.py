@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from doppelscan.errors import InputError
+from doppelscan.arguments import Correction, Number, Rate, Score, Share, Whole, check_fields
 
-__all__ = ["SCORES", "Rules"]
-
-SCORES = ("combined", "verified", "deepssim", "mi")
-CORRECTIONS = ("bh", "by")
+__all__ = ["Rules"]
 
 
 @dataclass(frozen=True)
@@ -59,43 +56,38 @@ class Rules:
             the same kind reached 1.29 (T1 brain) and 1.44 (hippocampus), another plane began at 1.46, other scans at 1.45.
     """
 
-    fdr: float = 0.05
-    correction: str = "bh"
-    score: str = "combined"
-    identical: float = 0.998
-    identical_small: float = 0.9985
-    whole_rate: float = 0.8
-    least_verified: float = 0.6
-    least_part: float = 0.8
-    close_pair: float = 0.72
-    beyond_score: float = 0.1
-    beyond_part: float = 8.0
-    close_part: float = 0.995
-    beyond_control: int = 50
-    beyond_share: float = 0.3
-    shared_part: float = 0.98
-    explained: float = 0.966
-    usual_loss: float = 0.03
-    mixed: float = 0.6
-    set_in: float = 0.9
-    set_in_share: float = 0.03
-    part_explained: float = 0.9
-    part_agrees: float = 0.9
-    part_disagrees: float = 0.5
-    smallest_patients: int = 5
-    close_share: float = 0.05
-    apart_auc: float = 0.9
-    apart_p: float = 0.001
-    same_person: float = 0.86
-    names_apart: float = 0.02
-    names_found: float = 0.33
-    names_p: float = 0.001
-    unlike: float = 1.35
+    fdr: Rate = 0.05
+    correction: Correction = "bh"
+    score: Score = "combined"
+    identical: Share = 0.998
+    identical_small: Share = 0.9985
+    whole_rate: Share = 0.8
+    least_verified: Share = 0.6
+    least_part: Share = 0.8
+    close_pair: Share = 0.72
+    beyond_score: Share = 0.1
+    beyond_part: Number = 8.0
+    close_part: Share = 0.995
+    beyond_control: Whole = 50
+    beyond_share: Share = 0.3
+    shared_part: Share = 0.98
+    explained: Share = 0.966
+    usual_loss: Number = 0.03
+    mixed: Share = 0.6
+    set_in: Share = 0.9
+    set_in_share: Share = 0.03
+    part_explained: Share = 0.9
+    part_agrees: Share = 0.9
+    part_disagrees: Share = 0.5
+    smallest_patients: Whole = 5
+    close_share: Share = 0.05
+    apart_auc: Share = 0.9
+    apart_p: Share = 0.001
+    same_person: Share = 0.86
+    names_apart: Share = 0.02
+    names_found: Share = 0.33
+    names_p: Share = 0.001
+    unlike: Number = 1.35
 
     def __post_init__(self) -> None:
-        if not 0 < self.fdr < 1:
-            raise InputError(f"The 'fdr' parameter must lie between 0 and 1. Got {self.fdr!r} instead.")
-        if self.correction not in CORRECTIONS:
-            raise InputError(f"The 'correction' parameter must be bh or by. Got {self.correction!r} instead.")
-        if self.score not in SCORES:
-            raise InputError(f"The 'score' parameter must be one of {', '.join(SCORES)}. Got {self.score!r} instead.")
+        check_fields(self)

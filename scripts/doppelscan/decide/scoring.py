@@ -91,7 +91,7 @@ def combined_score(detail: float, agreement: float, embedding: float, similarity
 
 
 def ranking_score(image: ScoredImage, score: str) -> float:
-    """The score that ranks ``image``, by one name of :data:`~doppelscan.decide.rules.SCORES`."""
+    """The score that ranks ``image``, by one name of :data:`~doppelscan.arguments.Score`."""
     if score == "combined":
         return combined_score(image.detail, image.agreement, image.embedding, image.similarity)
     return float(getattr(image, score))
@@ -218,7 +218,7 @@ def score_images(
 ) -> list[ScoredImage]:
     """Score every image of ``queries`` against ``training``.
 
-    ``search`` must have been fitted with thumbnails; ``score`` is a name of :data:`~doppelscan.decide.rules.SCORES`.
+    ``search`` must have been fitted with thumbnails; ``score`` is a name of :data:`~doppelscan.arguments.Score`.
     """
     assert search.patches is not None
     descriptor = search.patches.descriptor

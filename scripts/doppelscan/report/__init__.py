@@ -3,10 +3,9 @@
 from doppelscan.errors import ReportError
 from doppelscan.report.figures import agreement_figure, contamination_figure, roc_figure
 from doppelscan.report.tables import SCORE_COLUMNS, to_csv, to_json, write_atomic
-from doppelscan.report.write import FILES, write_report
+from doppelscan.report.write import write_report
 
 __all__ = [
-    "FILES",
     "SCORE_COLUMNS",
     "ReportError",
     "agreement_figure",

@@ -22,9 +22,7 @@ from doppelscan.report.tables import (
 )
 from doppelscan.verify import AlignedPair
 
-__all__ = ["FILES", "write_report"]
-
-FILES = ("scores.csv", "control.csv", "volumes.csv", "patients.csv", "exposure.csv", "summary.json", "report.html")
+__all__ = ["write_report"]
 
 VOLUME_COLUMNS = ("volume", "patient", "images", "flagged_images", "match_patient", "match", "score", "p_value", "verdict")
 EXPOSURE_COLUMNS = (

@@ -39,7 +39,7 @@ from doppelscan.images import ALGORITHM as IMAGES
 from doppelscan.images import ImageSet, SkippedImage
 from doppelscan.memorization import spread_over_patients
 from doppelscan.progress import StageClock
-from doppelscan.report import FILES, write_report
+from doppelscan.report import write_report
 from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, StoredThumbnails, fingerprint
 from doppelscan.settings import AuditSettings
 from doppelscan.threads import team
@@ -114,54 +114,29 @@ class Audit:
         seed: int = 0,
         threads: int | None = None,
     ) -> None:
-        # On MONAI's command line "false" is a string.
-        own = AuditSettings(redact=redact, gate=gate)
-        redact, gate = own.redact, own.gate
-        if candidates < 1:
-            raise InputError(f"The 'candidates' parameter must be at least 1. Got {candidates!r} instead.")
+        # On MONAI's command line all of them are strings.
+        own = AuditSettings(
+            output=output, store=store, candidates=candidates, control_size=control_size, redact=redact, key=key, gate=gate, seed=seed,
+            threads=threads,
+        )  # fmt: skip
+        own.require_private()
         synthetic.require()
         if training is None:
             raise InputError("The 'training' parameter must be a folder, .csv or .json. Got nothing; pass --training DIR.")
         self.synthetic, self.evaluator, self.registration = synthetic, evaluator, registration
         self.training = self._like_synthetic(training, "training")
         self.holdout = None if holdout is None else self._like_synthetic(holdout, "holdout")
-        self.output = Path(output)
+        self.output = Path(own.output)
         self.weights_sha256 = file_sha256(encoder_file(weights)) if weights else "none"
-        self.rules, self.candidates, self.control_size = rules or Rules(), candidates, control_size
-        self.redact, self.gate, self.seed, self.threads = redact, gate, seed, threads
-        self.key = None if key is None else Path(key)
-        place = self.output.resolve()
-        beside = place.with_name(place.name + "-store")
-        self.store = Path(store) if store else beside if redact else self.output / "store"
-        self._refuse_to_redact_beside_patients()
+        self.rules, self.candidates, self.control_size = rules or Rules(), own.candidates, own.control_size
+        self.redact, self.gate, self.seed, self.threads = own.redact, own.gate, own.seed, own.threads
+        self.key = None if own.key is None else Path(own.key)
+        self.store = own.store_folder
         self._make_output()
 
     def _like_synthetic(self, source: str | os.PathLike, name: str) -> RecordDataset:
         """The other sets are read with the choices of the synthetic one, so that all three are prepared alike."""
         return self.synthetic.with_source(source, name)
-
-    def _refuse_to_redact_beside_patients(self) -> None:
-        """A redacted report is handed on as a folder: nothing in it may name anybody."""
-        if not self.redact:
-            if self.key is not None:
-                raise InputError(
-                    f"The 'key' parameter must come with --redact. Got {str(self.key)!r} for a report that names everybody."
-                )
-            return
-        inside = self.output.resolve()
-        for name, path in (("store", self.store), ("key", self.key)):
-            if path is not None and inside in (path.resolve(), *path.resolve().parents):
-                raise InputError(
-                    f"The '{name}' parameter must lie outside of the output folder of a redacted report, which is handed on. Got {str(path)!r}; "
-                    f"pass another --{name}."
-                )
-        own = {*FILES, ".doppelscan-write-test"}
-        others = sorted(one.name for one in self.output.iterdir() if one.name not in own) if self.output.is_dir() else []
-        if others:
-            raise InputError(
-                f"The 'output' parameter must be a new or empty folder, or an earlier report, for a redacted report. Got {str(self.output)!r}, "
-                f"which holds {len(others)} other files or folders such as {others[0]!r}; pass another --output."
-            )
 
     def _make_output(self) -> None:
         try:

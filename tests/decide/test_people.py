@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
-from doppelscan.decide import People, PersonPair, Rules, find_people
+from doppelscan.decide import People, PersonPair, Rules, find_people, person_pairs
 from doppelscan.search import EmbeddedSet
 from made_records import made_set
 
@@ -134,3 +136,67 @@ def test_two_named_patients_who_agree_are_listed_and_only_the_confirmed_are_one(
 def test_people_of_a_column_are_known(known):
     training = made_set("training", 6) if known else unnamed([f"{i}.png" for i in range(6)])
     assert find_people(training, None, [], np.arange(6), "column" if known else "volume", RULES).known is known
+
+
+class Agreement:
+    """Stands for registration: the verified score of pairs of images by their names, and what one explains of the other."""
+
+    def __init__(self, pairs: dict[tuple[str, str], tuple[float, float]]) -> None:
+        self.pairs, self.asked, self.verified = pairs, [], SimpleNamespace(flush=lambda: None)
+
+    def _of(self, first, row, second, other) -> tuple[float, float]:
+        return self.pairs.get((first.records[row].id, second.records[other].id), (0.3, 0.1))
+
+    def best(self, queries, rows, training, candidates, poses, descriptor):
+        self.asked += [(queries.records[a].id, training.records[b[0]].id) for a, b in zip(rows, candidates, strict=True)]
+        scores = [self._of(queries, a, training, b[0])[0] for a, b in zip(rows, candidates, strict=True)]
+        return np.array([[[0, 0, 0, 0, 1, 0, 0, score, score, score, 1]] for score in scores], np.float32)
+
+    def aligned(self, queries, rows, training, matches, poses, descriptor):
+        return [SimpleNamespace(explained=self._of(queries, a, training, b)[1]) for a, b in zip(rows, matches, strict=True)]
+
+
+class Directions:
+    """Stands for a store of embeddings: image i points to angle i degrees."""
+
+    def __init__(self, degrees: Sequence[float]) -> None:
+        angle = np.radians(np.asarray(degrees, np.float32))
+        self.values = np.stack([np.cos(angle), np.sin(angle)], 1)[:, None]
+
+    def read(self, keys: Sequence[str], names: Sequence[str], keep: bool = False) -> dict[str, np.ndarray]:
+        return {"embedding": self.values[[int(key.rpartition("/")[2]) for key in keys]]}
+
+
+def directed(name: str, degrees: Sequence[float], patients: Sequence[str] | None = None) -> EmbeddedSet:
+    store: Any = Directions(degrees)
+    return replace(made_set(name, len(degrees), patients=patients), store=store, outputs={"embedding": slice(0, 2)})
+
+
+SEARCH: Any = SimpleNamespace(whitened=lambda values: values, patches=SimpleNamespace(descriptor=None))
+
+
+def test_pairs_of_two_patients_are_looked_at_in_both_sets_and_told_apart():
+    training = directed("training", [0, 1, 40, 41, 80, 81], ["anna", "anna", "ben", "carl", "dora", "emil"])
+    holdout = directed("holdout", [81.5, 160])
+    agreement: Any = Agreement({
+        ("training/2.png", "training/3.png"): (0.9, 0.95),
+        ("training/4.png", "training/5.png"): (0.9, 0.5),
+        ("training/5.png", "holdout/0.png"): (0.8, 0.9),
+    })  # fmt: skip
+    pairs, nearest = person_pairs(training, holdout, SEARCH, agreement, RULES)
+    assert sorted((p.first, p.second, p.confirmed) for p in pairs) == [(2, 3, True), (4, 5, False), (5, 6, True)]
+    assert nearest.tolist() == [1, 0, 3, 2, 5, 6, 5, 6], "of any patient, and never the image itself"
+    assert ("training/0.png", "training/1.png") not in agreement.asked, "who is one person already is not asked"
+    assert not {pair[::-1] for pair in agreement.asked} & set(agreement.asked), "no pair is registered twice"
+
+
+def test_the_most_similar_pairs_come_first_and_the_search_ends_when_none_agrees_any_more(monkeypatch):
+    from doppelscan.decide import people
+
+    monkeypatch.setattr(people, "PATIENCE", 20)
+    monkeypatch.setattr(people, "BLOCK", 10)
+    training = directed("training", [*np.arange(0, 90, 1.5), 100, 100.1])
+    agreement: Any = Agreement({("training/60.png", "training/61.png"): (0.9, 0.95)})
+    pairs, _ = person_pairs(training, None, SEARCH, agreement, RULES)
+    assert [(p.first, p.second, p.confirmed) for p in pairs] == [(60, 61, True)]
+    assert agreement.asked[0] == ("training/60.png", "training/61.png") and 20 <= len(agreement.asked) <= 30

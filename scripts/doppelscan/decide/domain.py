@@ -16,13 +16,12 @@ __all__ = ["unlike_training"]
 # Early layers see texture, contrast and coarse shape; the last one is trained to tell people apart.
 LAYERS = ("layer2", "layer3")
 NEIGHBOURS = 3
-FEWEST = 20
 QUERIES = 1024
 
 
 def unlike_training(
     images: EmbeddedSet, reference: FittedReference, rules: Rules, holdout: EmbeddedSet | None = None
-) -> np.ndarray:
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Which images lie further from the training set than its own patients lie from each other.
 
     The distance is that to the nearest three training images in whitened early features; the scale is the distance of training images to those of other
@@ -35,12 +34,14 @@ def unlike_training(
         holdout: other real images of the same kind, or None.
 
     Returns:
-        bool [M]; none where the training set or the encoder is too poor to tell.
+        bool [M], and what must be noted: none are where the training set or the encoder is too poor to tell, and that is said.
     """
     training, index = reference.training, reference.search.index
     layers = [name for name in LAYERS if index is not None and name in index.whiteners]
-    if not layers or index is None or len(training) < FEWEST:
-        return np.zeros(len(images), bool)
+    if not layers or index is None or len(training) < rules.unlike_images:
+        why = f"fewer than {rules.unlike_images} training images do" if layers else "an encoder without early features does"
+        note = f"Whether synthetic images are of another domain (modality, plane, preparation) was not looked at: {why} not tell."
+        return np.zeros(len(images), bool), (note,)
 
     def whitened(one: EmbeddedSet) -> np.ndarray:
         parts = []
@@ -52,11 +53,11 @@ def unlike_training(
 
     own = whitened(training)
     people = np.unique(training.patients, return_inverse=True)[1].reshape(-1)
-    usual = np.quantile(_distances(own, own, (people, people)), 0.99)
+    usual = np.quantile(_distances(own, own, (people, people)), rules.unlike_usual)
     limit = rules.unlike * usual
-    if holdout is not None and len(holdout) >= FEWEST:
-        limit = max(limit, float(np.quantile(_distances(whitened(holdout), own), 0.99)))
-    return _distances(whitened(images), own) > limit
+    if holdout is not None and len(holdout) >= rules.unlike_holdout:
+        limit = max(limit, float(np.quantile(_distances(whitened(holdout), own), rules.unlike_usual)))
+    return _distances(whitened(images), own) > limit, ()
 
 
 def _distances(queries: np.ndarray, reference: np.ndarray, groups: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:

@@ -54,6 +54,9 @@ class Rules:
         names_p: and images of one name are each other's nearest by accident with at most this probability.
         unlike: an image is unlike the training set when it lies this much further from it than its people lie from each other: strangers of
             the same kind reached 1.29 (T1 brain) and 1.44 (hippocampus), another plane began at 1.46, other scans at 1.45.
+        unlike_usual: "from each other" is this quantile of the distances between people, or of the holdout's where it is larger
+        unlike_holdout: and of at least so many images.
+        unlike_images: of fewer training images the distances say too little: strangers of the same kind would be called unlike.
     """
 
     fdr: Rate = 0.05
@@ -88,6 +91,9 @@ class Rules:
     names_found: Share = 0.33
     names_p: Share = 0.001
     unlike: Number = 1.35
+    unlike_usual: Share = 0.99
+    unlike_holdout: Whole = 20
+    unlike_images: Whole = 80
 
     def __post_init__(self) -> None:
         check_fields(self)

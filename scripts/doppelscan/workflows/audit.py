@@ -176,9 +176,9 @@ class Audit:
             control = control.with_doubles_merged(reference, self.rules)
         with clock.stage("decide"):
             alike = None if holdout is None else same_kind(reference.training, holdout)
-            apart = unlike_training(images, reference, self.rules, holdout)
+            apart, domain = unlike_training(images, reference, self.rules, holdout)
             decision = decide(synthetic, control, people.doubles, identical, apart, alike, self.rules, self.seed)
-        notes = [*leaks, *self._index_notes(reference.search), *control.notes, *other_modalities(images, training)]
+        notes = [*leaks, *self._index_notes(reference.search), *control.notes, *domain, *other_modalities(images, training)]
         summary = self._summary(decision, people, [*notes, *self._pattern_notes()], clock)
         with clock.stage("report"):
             written = write_report(self.output, decision, summary, self.redact, synthetic.pair, self.key)

@@ -38,7 +38,7 @@ BY_REGION = Reason(Rule.REGION_RATE, 0.02, 0.05)
 
 
 class MadeStore:
-    """What is read of an embedding store: thumbnails of ``cohort`` by turns, native shapes of 256 x 256."""
+    """What is read of an embedding store: thumbnails of ``cohort`` by turns, native shapes of 256 x 256, image i at i / 10 radians."""
 
     def __init__(self, cohort: np.ndarray | None = None) -> None:
         small = torch.zeros(1, 1, 128, 128) if cohort is None else torch.from_numpy(cohort)[:, None] * 255
@@ -46,7 +46,13 @@ class MadeStore:
 
     def read(self, keys: Sequence[str], names: Sequence[str], keep: bool = False) -> dict[str, np.ndarray]:
         rows = [int(key.rpartition("/")[2]) % len(self.pixels) for key in keys]
-        return {"thumbnail": self.pixels[rows], "native_shape": np.full((len(keys), 2), 256, np.int32)}
+        angle = np.array([int(key.rpartition("/")[2]) for key in keys], np.float32) / 10
+        direction = np.stack([np.cos(angle), np.sin(angle)], 1)
+        return {
+            "thumbnail": self.pixels[rows],
+            "native_shape": np.full((len(keys), 2), 256, np.int32),
+            "embedding": np.tile(direction, (1, 2))[:, None],
+        }
 
 
 def made_set(name: str, count: int, cohort: np.ndarray | None = None, patients: Sequence[str] | None = None) -> EmbeddedSet:
@@ -55,7 +61,7 @@ def made_set(name: str, count: int, cohort: np.ndarray | None = None, patients: 
     paths = [f"{name}/{i}.png" for i in range(count)]
     records = [ImageRecord(path, (path,), path, patient) for path, patient in zip(paths, names, strict=True)]
     store: Any = MadeStore(cohort)
-    return EmbeddedSet(records, [f"{name}/{i}" for i in range(count)], store, {})
+    return EmbeddedSet(records, [f"{name}/{i}" for i in range(count)], store, {"deepssim": slice(0, 2), "embedding": slice(2, 4)})
 
 
 def made_score(row: int = 0, score: float = 0.3, **values: Any) -> ScoredImage:
@@ -69,7 +75,7 @@ def made_score(row: int = 0, score: float = 0.3, **values: Any) -> ScoredImage:
 
 
 def made_reference(training: EmbeddedSet) -> FittedReference:
-    nothing: Any = SimpleNamespace()
+    nothing: Any = SimpleNamespace(whitened=lambda values: values)
     return FittedReference(training, training, nothing, {}, nothing, nothing)
 
 

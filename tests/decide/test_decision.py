@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pytest
-from doppelscan.decide import Decision, Rule, Rules, ScoredControl, ScoredSet, Verdict, decide
+from doppelscan.decide import Decision, NearDuplicate, Rule, Rules, ScoredControl, ScoredSet, Verdict, decide
 from doppelscan.verify import IdenticalImage, Pose
 from made_records import made_reference, made_score, made_set, made_summary
 
@@ -49,6 +50,9 @@ def test_the_same_pixels_are_a_copy_whatever_control_and_patients_say(no_pairs, 
     assert first.scored.pose.words(256) == "inverted flip-x turn 90" and first.scored.ssim > 0.99 and first.scored.score > 0.85
     assert decision.conclusion.verdict is Verdict.FOUND and decision.kinds["copy"] == 1
     assert all(one.finding is None for one in decision.images[1:])
+    # Image 0 and training image 7 are 0.7 radians apart: nothing of the pair that registration found is left.
+    assert first.scored.deepssim == first.scored.embedding == pytest.approx(math.cos(0.7), abs=1e-6)
+    assert first.scored.part == first.scored.ssim and (first.scored.part_match, first.scored.part_share) == (7, 1.0)
 
 
 def test_what_the_control_cannot_say_of_the_others_is_said_beside_the_copies(no_pairs):
@@ -57,6 +61,26 @@ def test_what_the_control_cannot_say_of_the_others_is_said_beside_the_copies(no_
         "2 of 3 synthetic images hold the pixels of a training image, which needs no control"
     )
     assert "nothing can be said: the control holds 3 patients" in decision.conclusion.reason
+
+
+def test_where_all_are_copies_nothing_is_said_of_others(no_pairs):
+    assert decided([SAME, SAME], controls=3).conclusion.reason.endswith(
+        "hold the pixels of a training image, which needs no control"
+    )
+
+
+def test_a_pair_that_folds_meet_from_both_sides_is_listed_once(no_pairs):
+    training = made_set("training", 20)
+    first, second = training.records[1], training.records[2]
+    images = (made_score(0, 0.3, match=0, part=0.5, part_match=0),)
+    people = tuple(made_score(i, 0.2, match=0, part=0.5, part_match=0) for i in range(30))
+    doubles = (NearDuplicate(True, first, second, 0.8), NearDuplicate(True, second, first, 0.79))
+    control = ScoredControl(made_set("control", 30), people, 1.0, doubles=doubles)
+    given = [NearDuplicate(False, first, second, 0.8)]
+    decision = decide(
+        ScoredSet(made_set("synthetic", 1), images, made_reference(training)), control, given, [None], [False], None, Rules()
+    )
+    assert decision.near_duplicates == doubles[:1]
 
 
 def test_without_the_same_pixels_a_useless_control_refuses(no_pairs):

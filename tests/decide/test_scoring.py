@@ -54,7 +54,6 @@ class Registered:
 def test_the_score_that_ranks_chooses_the_match(score, match, value, asked):
     registered = Registered()
     queries = made_set("synthetic", 1)
-    queries.features = lambda rows: {}
     (found,) = score_images(queries, made_set("training", 9), Search(), registered, "synthetic", score)
     assert found.match == match and registered.asked == asked
     assert value is None or found.score == pytest.approx(value)

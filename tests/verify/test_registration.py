@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from doppelscan.deepssim import verdict
-from doppelscan.images import COPY_TRANSFORMS, SquareThumbnaild, plant_copy
-from doppelscan.search import PatchSearch
+from doppelscan.images import COPY_TRANSFORMS, SquareThumbnaild, generate_cohort, plant_copy
+from doppelscan.search import PatchDescriptor, PatchSearch
 from doppelscan.verify import Pose, Registration, match_intensity
 from doppelscan.verify.registration import filled_border
 
@@ -163,3 +163,10 @@ def test_intensity_curve_rises_and_undoes_a_gamma(cohort):
     assert float((mapped - image).abs().mean()) < 0.02
     values = torch.linspace(0, 1, 64).view(1, 1, 8, 8)
     assert (match_intensity(values, 1 - values, torch.ones_like(values)).flatten().diff() >= -1e-6).all()
+
+
+def test_an_inverted_training_image_is_shown_as_the_image_is():
+    image = generate_cohort(1, 1, 128, seed=3)[0]
+    descriptor = PatchDescriptor().fit(image)
+    (pair,) = Registration().pairs(255 - image, image, [Pose(inverted=True)], descriptor)
+    assert np.abs(pair.moved - (255 - image[0, 0].numpy()) / 255).max() < 1e-5 and pair.explained > 0.999

@@ -65,8 +65,10 @@ def conclude(evidence: Evidence, rules: Rules) -> Conclusion:
     said, e = _by_control(evidence, rules), evidence
     if not e.identical or said.verdict is Verdict.FOUND:
         return said
-    held = f"{e.identical} of {_count(len(e.p_values), 'synthetic image')} {'holds' if e.identical == 1 else 'hold'} the pixels of a training image"
-    return Conclusion(Verdict.FOUND, f"{held}, which needs no control; of the others nothing can be said: {said.reason}")
+    total = len(e.p_values)
+    held = f"{e.identical} of {_count(total, 'synthetic image')} {'holds' if e.identical == 1 else 'hold'} the pixels of a training image"
+    others = "" if e.identical == total else f"; of the others nothing can be said: {said.reason}"
+    return Conclusion(Verdict.FOUND, f"{held}, which needs no control{others}")
 
 
 def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:

@@ -102,8 +102,9 @@ class ControlScorer:
         posed = self.reference.posed
         if holdout is None:
             own, ratio = self._in_folds(posed)
+            folds = self._folds
             note = (
-                f"The control is {len(own)} training images, each scored against the training patients of the other {FOLDS - 1} of {FOLDS} folds; "
+                f"The control is {len(own)} training images, each scored against the training patients of the other {folds - 1} of {folds} folds; "
                 "p-values are corrected for the smaller reference. A holdout folder of other patients is the better control."
             )
             return ScoredControl(posed, tuple(own), ratio, "training patients, patient-wise folds", (note,))
@@ -114,7 +115,7 @@ class ControlScorer:
         extra, ratio = self._in_folds(posed)
         note = (
             f"The holdout holds {len(holdout)} images; the control was topped up with {len(extra)} training images, each scored against the training "
-            f"patients of the other {FOLDS - 1} of {FOLDS} folds, and p-values are corrected for the smaller reference of these."
+            f"patients of the other {self._folds - 1} of {self._folds} folds, and p-values are corrected for the smaller reference of these."
         )
         start = len(holdout)
         posed.store.refresh()
@@ -123,13 +124,17 @@ class ControlScorer:
         words = f"holdout, topped up with {len(extra)} training images" if extra else "holdout"
         return ScoredControl(both, scored, (start + ratio * len(extra)) / len(scored), words, (note,))
 
+    @property
+    def _folds(self) -> int:
+        return min(FOLDS, len(set(self.reference.training.patients)))
+
     def _in_folds(self, posed: EmbeddedSet) -> tuple[list[ScoredImage], float]:
         """Training images against the patients of the other folds, and how much larger the training set is than their reference."""
         training, whole = self.reference.training, self.reference.search
         patients = training.patients
         if len(set(patients)) < 2:
             return [], 1.0
-        folds = min(FOLDS, len(set(patients)))
+        folds = self._folds
         fold_of = dict(zip(patients, patient_folds(patients, folds, self.seed), strict=True))
         results: list[ScoredImage] = []
         for number in range(folds):
@@ -144,7 +149,7 @@ class ControlScorer:
                 null_of=whole.index,
                 view_differences=self.reference.view_differences,
                 thumbnails=StoredThumbnails(others),
-                keys=others.keys,
+                keys=others.contents,
             )
             fold = replace(self.reference, training=others, search=search)
             scored = fold.scored(posed.subset(inside), f"control {number + 1}/{folds}").scored

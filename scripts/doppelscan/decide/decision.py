@@ -142,7 +142,7 @@ def decide(
         rules: thresholds.
         seed: of the order of ties.
     """
-    scored = tuple(_held(one, same, rules) for one, same in zip(synthetic.scored, identical, strict=True))
+    scored = _held(synthetic, identical, rules)
     synthetic = replace(synthetic, scored=scored)
     strangers, patients = control.scored, control.patients
     null, by_all = _calibrated(scored, strangers, patients, control.ratio, rules, seed)
@@ -159,35 +159,43 @@ def decide(
     apart = [bool(away) and finding is None for away, finding in zip(unlike, findings, strict=True)]
     conclusion = conclude(
         Evidence(
-            np.array([f.p_value for f in flags]),
-            sum(apart),
-            sum(one is not None for one in identical),
-            np.array([f.reason is not None for f in flags]),
-            np.array([s.verified >= rules.close_pair for s in scored]),
-            np.array([s.verified >= rules.close_pair for s in strangers], dtype=bool),
-            len(set(synthetic.training.patients)),
-            len(set(patients)),
-            null.smallest,
-            _count_of(findings),
-            same_kind,
+            p_values=np.array([f.p_value for f in flags]),
+            unlike=sum(apart),
+            identical=sum(one is not None for one in identical),
+            flagged=np.array([f.reason is not None for f in flags]),
+            close=np.array([s.verified >= rules.close_pair for s in scored]),
+            control_close=np.array([s.verified >= rules.close_pair for s in strangers], dtype=bool),
+            training_patients=len(set(synthetic.training.patients)),
+            control_patients=len(set(patients)),
+            smallest=null.smallest,
+            findings=_count_of(findings),
+            same_kind=same_kind,
         ),
         rules,
     )
     p = null.p_values(np.array([s.score for s in strangers]))
     among = [Flag(float(value), float("nan")) for value in p]
     return Decision(
-        synthetic,
-        control,
-        _audited(synthetic.images, synthetic.training, scored, flags, findings, apart),
-        _audited(control.images, synthetic.training, strangers, among, [None] * len(strangers), [False] * len(strangers)),
-        null,
-        control_as_close(scored, flags, strangers, rules),
-        len(strangers) - len(others),
-        sum(said.reason is not None or same is not None for said, same in zip(by_others, identical, strict=True)),
-        (*control.doubles, *near_duplicates),
-        same_kind,
-        conclusion,
+        synthetic=synthetic,
+        control_set=control,
+        images=_audited(synthetic.images, synthetic.training, scored, flags, findings, apart),
+        control=_audited(control.images, synthetic.training, strangers, among, [None] * len(strangers), [False] * len(strangers)),
+        null=null,
+        control_as_close=control_as_close(scored, flags, strangers, rules),
+        look_alikes=len(strangers) - len(others),
+        flagged_without=sum(said.reason is not None or same is not None for said, same in zip(by_others, identical, strict=True)),
+        near_duplicates=_each_once([*control.doubles, *near_duplicates]),
+        same_kind=same_kind,
+        conclusion=conclusion,
     )
+
+
+def _each_once(pairs: Sequence[NearDuplicate]) -> tuple[NearDuplicate, ...]:
+    """Each pair of images once: in folds one is met from both sides."""
+    first: dict[frozenset[str], NearDuplicate] = {}
+    for pair in pairs:
+        first.setdefault(frozenset((pair.first.id, pair.second.id)), pair)
+    return tuple(first.values())
 
 
 def _calibrated(
@@ -220,17 +228,31 @@ def _told_by_rule(reason: Reason) -> Finding | None:
     return Finding("part", reason) if reason.rule.of_region else None
 
 
-def _held(one: ScoredImage, same: IdenticalImage | None, rules: Rules) -> ScoredImage:
-    """An image of the same pixels with that training image as its match; what registration measured of another pair does not hold."""
-    if same is None:
-        return one
-    pose = Pose(same.pose >= 4, same.pose % 4, inverted=same.inverted)
-    if one.match == same.row and one.pose.number == same.pose and one.ssim >= same.correlation:
-        return replace(one, pose=pose)
-    value = same.correlation
-    found = replace(one, match=same.row, pose=pose, ssim=value, detail=value, agreement=value, share=value)
-    found = replace(found, part_match=same.row, part_mirrored=False)
-    return replace(found, score=max(one.score, ranking_score(found, rules.score)))
+def _held(synthetic: ScoredSet, identical: Sequence[IdenticalImage | None], rules: Rules) -> tuple[ScoredImage, ...]:
+    """The images; one of the same pixels with that training image as its match: what was measured of another pair does not hold."""
+    held = list(synthetic.scored)
+    others = {}
+    for i, (one, same) in enumerate(zip(synthetic.scored, identical, strict=True)):
+        if same is None:
+            continue
+        pose = Pose(same.pose >= 4, same.pose % 4, inverted=same.inverted)
+        if one.match == same.row and one.pose.number == same.pose and one.ssim >= same.correlation:
+            held[i] = replace(one, pose=pose)
+            continue
+        others[i] = same
+        value = same.correlation
+        held[i] = replace(
+            one, match=same.row, pose=pose, ssim=value, detail=value, agreement=value, share=value,
+            part=max(one.part, value), part_match=same.row, part_share=1.0, part_mirrored=False,
+        )  # fmt: skip
+    if not others:
+        return tuple(held)
+    rows = [synthetic.scored[i].row for i in others]
+    deepssim, embedding = synthetic.similarities(rows, [same.row for same in others.values()])
+    for place, i in enumerate(others):
+        found = replace(held[i], deepssim=float(deepssim[place]), embedding=float(embedding[place]))
+        held[i] = replace(found, score=max(synthetic.scored[i].score, ranking_score(found, rules.score)))
+    return tuple(held)
 
 
 def _count_of(findings) -> dict[str, int]:

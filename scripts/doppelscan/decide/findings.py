@@ -79,7 +79,7 @@ def kind_of(evidence: PairEvidence, reason: Reason, rules: Rules) -> Finding:
     if e.set_in >= rules.set_in and e.set_in_share >= rules.set_in_share and e.explained < rules.explained:
         return Finding("blend", reason, e.explained, e.set_in_row, e.set_in_share)
     # Some of the image agrees as copies do and much of it not at all, as where a half was set into another person.
-    partial = e.explained < rules.part_explained and e.agreeing >= 0.1 and e.disagreeing >= 0.25
+    partial = e.explained < rules.part_explained and e.agreeing >= rules.part_agreeing and e.disagreeing >= rules.part_disagreeing
     if partial and e.region_of_match:
         return Finding("part", reason, e.explained)
     enough = rules.explained - 0.5 * max(0.0, e.loss - rules.usual_loss)

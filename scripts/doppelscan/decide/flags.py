@@ -111,7 +111,7 @@ def flag(
 
 
 def _region_beyond(one: ScoredImage, controls: int, highest: float, widest: float, rules: Rules) -> bool:
-    large = one.part_share >= max(rules.beyond_share, 2 * widest) and one.part >= max(rules.shared_part, highest)
+    large = one.part_share >= max(rules.beyond_share, rules.beyond_widest * widest) and one.part >= max(rules.shared_part, highest)
     left = min(1 - rules.close_part, (1 - highest) / rules.beyond_part)
     return large or (controls >= rules.beyond_control and 1 - one.part <= left)
 

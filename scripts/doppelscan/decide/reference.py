@@ -64,6 +64,14 @@ class ScoredSet:
         """Of each entry of ``scored``."""
         return [self.images.patients[s.row] for s in self.scored]
 
+    def similarities(self, rows: Sequence[int], matches: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """The deepssim cosine and the whitened similarity of some images and training images, best of the poses: float32 [n] each."""
+        own, training, search = self.images.features(rows), self.training.features(matches), self.reference.search
+        whitened = (search.whitened(own["embedding"]), search.whitened(training["embedding"]))
+        pairs = ((own["deepssim"], training["deepssim"]), whitened)
+        deepssim, embedding = ((first @ second[:, :1].swapaxes(1, 2)).max((1, 2)) for first, second in pairs)
+        return deepssim, embedding
+
     def pairs(self, scored: Sequence[ScoredImage]) -> list[AlignedPair]:
         """The registered pairs of some entries in full."""
         patches = self.reference.search.patches

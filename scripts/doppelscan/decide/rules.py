@@ -30,8 +30,8 @@ class Rules:
         beyond_part: the same for a region: by this factor less is left to perfect agreement than in the control's best region.
         close_part: and its agreement is at least this.
         beyond_control: of fewer control images the highest region says little; some dozen strangers may agree by accident.
-        beyond_share: a region of this share of the structure, and twice the largest of the control, is beyond it whatever the control's
-            size.
+        beyond_share: a region of this share of the structure is beyond the control whatever its size,
+        beyond_widest: when it is by this factor larger than the control's largest.
         shared_part: and its agreement is at least this.
         explained: of the fine structure, what the match must explain for the image and not only its patient to be the source; a slice 1 mm
             away explains 0.92 to 0.965.
@@ -41,7 +41,9 @@ class Rules:
         set_in_share: share of the structure where that image agrees.
         part_explained: a part leaves this much of the image unexplained by its match, and
         part_agrees: has cells that agree at least so, and
-        part_disagrees: others that agree less than so.
+        part_disagrees: others that agree less than so:
+        part_agreeing: of the cells at least this share agrees, and
+        part_disagreeing: this one does not.
         smallest_patients: fewer patients in training or control cannot tell a copy from a look-alike.
         close_share: share of the control that agrees with training images as copies do, above which a copy would not stand out.
         apart_auc: a classifier that tells control from training patients with this AUC, and
@@ -73,6 +75,7 @@ class Rules:
     close_part: Share = 0.995
     beyond_control: Whole = 50
     beyond_share: Share = 0.3
+    beyond_widest: Number = 2.0
     shared_part: Share = 0.98
     explained: Share = 0.966
     usual_loss: Number = 0.03
@@ -82,6 +85,8 @@ class Rules:
     part_explained: Share = 0.9
     part_agrees: Share = 0.9
     part_disagrees: Share = 0.5
+    part_agreeing: Share = 0.1
+    part_disagreeing: Share = 0.25
     smallest_patients: Whole = 5
     close_share: Share = 0.05
     apart_auc: Share = 0.9

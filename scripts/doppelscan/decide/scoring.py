@@ -87,7 +87,7 @@ def combined_score(detail: float, agreement: float, embedding: float, similarity
     Without an index its weight goes to the others. docs/benchmarks.md says how the weights were chosen.
     """
     score = 0.85 * verified_score(detail, agreement) + 0.05 * embedding
-    return score / 0.9 if np.isnan(similarity) else score + 0.1 * similarity
+    return min(1.0, score / 0.9 if np.isnan(similarity) else score + 0.1 * similarity)
 
 
 def ranking_score(image: ScoredImage, score: str) -> float:
@@ -282,7 +282,8 @@ def _best(proposals: Proposals, position: int, row: int, found: np.ndarray, scor
                 part_mirrored=part_mirrored,
             )
         )
-    best = max(scored, key=lambda s: ranking_score(s, score))
+    # Of equals the first in the training set, whatever the last digit says.
+    best = max(scored, key=lambda s: (round(ranking_score(s, score), 5), -s.match))
     return replace(best, score=ranking_score(best, score))
 
 

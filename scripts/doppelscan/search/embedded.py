@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,8 +17,10 @@ from doppelscan.search.store import EmbeddingStore
 
 __all__ = ["EmbeddedSet", "StoredFeatures", "StoredThumbnails"]
 
+BLOCK = 4096
 
-@dataclass
+
+@dataclass(frozen=True)
 class EmbeddedSet:
     """A set whose embeddings are in a store.
 
@@ -42,6 +45,16 @@ class EmbeddedSet:
 
     def subset(self, rows: Sequence[int]) -> EmbeddedSet:
         return EmbeddedSet([self.records[i] for i in rows], [self.keys[i] for i in rows], self.store, self.outputs)
+
+    @cached_property
+    def contents(self) -> list[str]:
+        """Of each image a name of its pixels: the same for two files that hold the same image in different bytes."""
+        names = []
+        for start in range(0, len(self), BLOCK):
+            rows = range(start, min(start + BLOCK, len(self)))
+            for pixels, shape in zip(self.thumbnails(rows).numpy(), self.native_shapes(rows), strict=True):
+                names.append(hashlib.sha256(pixels.tobytes() + shape.tobytes()).hexdigest())
+        return names
 
     def features(self, rows: Sequence[int] | None = None) -> dict[str, np.ndarray]:
         """Output name -> float32 [n, P, C]."""

@@ -55,10 +55,6 @@ class Pose:
             parts.append(f"shift {x},{y}")
         return " ".join(parts) or "identity"
 
-    def apply_quarter(self, image: np.ndarray) -> np.ndarray:
-        """Flip and quarter-turn a square ``image`` [..., S, S]."""
-        return np.rot90(image[..., ::-1] if self.flip else image, self.quarter_turns, (-2, -1))
-
     def sampling_matrix(self) -> np.ndarray:
         """float64 [2, 3]: where in the flipped and turned match a point of the image comes from, in [-1, 1] coordinates."""
         angle = math.radians(self.rotation)

@@ -339,7 +339,8 @@ class Registration:
         aligned, inside = self._moved(posed, matrices, visible, extent)
         mapped = match_intensity(aligned, queries, inside)
         shared = queries * inside + mapped * (1 - inside)
-        similarity = ssim(zscore(shared), zscore(mapped))
+        # Of equal images it is 1 up to a rounding.
+        similarity = ssim(zscore(shared), zscore(mapped)).clamp_max(1)
         detail = detail_correlation(mapped, queries, inside)
         overlap = inside.mean((1, 2, 3))
         agreement = share = torch.full((len(posed),), math.nan)
@@ -429,7 +430,9 @@ class Registration:
         seen = self._seen(unit_float(queries).to(self.device), shapes)
         count, size = len(queries), seen.whole.shape[-1]
         numbers = np.array([pose.number for pose in poses])
-        posed = quarter_turns(unit_float(candidates).to(self.device), numbers)
+        candidates = unit_float(candidates).to(self.device)
+        inverted = torch.tensor([pose.inverted for pose in poses], device=self.device)[:, None, None, None]
+        posed = quarter_turns(torch.where(inverted, 1 - candidates, candidates), numbers)
         matrices = torch.from_numpy(np.stack([pose.sampling_matrix() for pose in poses])).float().to(self.device)
         moved, inside = self._moved(posed, matrices, seen.visible, self._extents(candidate_shapes, numbers))
         cells, counted, back = self._local(seen.whole, seen.visible, posed, matrices, numbers, descriptor)

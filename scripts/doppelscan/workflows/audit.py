@@ -206,7 +206,7 @@ class Audit:
         search = CandidateSearch(self.candidates, self.seed, self.registration.device)
         differences = self.evaluator.view_differences(posed.thumbnails(range(len(posed))), self.seed)
         features = training.single_pose()
-        search.fit(features, view_differences=differences, thumbnails=StoredThumbnails(training), keys=training.keys)
+        search.fit(features, view_differences=differences, thumbnails=StoredThumbnails(training), keys=training.contents)
         registration = StoredRegistration(self.registration, self._verified_store())
         pairs, nearest = person_pairs(training, holdout, search, registration, self.rules)
         people = find_people(training, holdout, pairs, nearest, self.training.image_set.patient_source, self.rules)
@@ -290,7 +290,8 @@ class Audit:
             patient_source=people.source,
             people=people.notes,
             notes=notes,
-            skipped=[LeftOut(d.image_set.name, s.path, s.reason) for d in sets for s in d.image_set.skipped],
+            # Run again, an audit meets them again.
+            skipped=list(dict.fromkeys(LeftOut(d.image_set.name, s.path, s.reason) for d in sets for s in d.image_set.skipped)),
             settings={
                 "candidates": self.candidates,
                 "control_size": self.control_size,

@@ -117,7 +117,7 @@ def _folder(value: Any) -> str:
 
 def _encoder(value: Any) -> str:
     path = _path(value)
-    if path.startswith("hf://"):
+    if path == "none" or path.startswith("hf://"):
         return path
     script = "torchscript:" if path.startswith("torchscript:") else ""
     return script + _existing(path.removeprefix(script))
@@ -194,7 +194,7 @@ AnyPath = Annotated[Any, Must("a path", _path)]
 Existing = Annotated[Any, Must("an existing file or folder", _existing)]
 Folder = Annotated[Any, Must("a folder that can be written", _folder)]
 Source = Annotated[Any, Must("an existing folder, image, .csv or .json", _existing)]
-Encoder = Annotated[Any, Must("an existing file, torchscript:FILE or hf://OWNER/NAME@VERSION", _encoder)]
+Encoder = Annotated[Any, Must("an existing file, torchscript:FILE, hf://OWNER/NAME@VERSION or none", _encoder)]
 Roles = Annotated[Any, Must("a mapping of roles to outputs, such as {'embedding': 'pooled'}", _roles)]
 Pattern = Annotated[Any, Must(r"a regular expression with a group for the patient, such as '(sub-\d+)'", _pattern)]
 Axis = Annotated[Any, Must("0, 1, 2, sagittal, coronal or axial", _axis)]

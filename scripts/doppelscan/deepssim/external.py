@@ -26,9 +26,12 @@ PREFIX = "torchscript:"
 RUNTIMES = ("torch", "onnx")
 
 
-def encoder_file(encoder: str | os.PathLike) -> str:
-    """The file that an ``--encoder`` value names: PATH, torchscript:PATH, or hf://OWNER/NAME@VERSION, see :func:`~doppelscan.deepssim.hub_encoder`."""
-    named = os.fspath(encoder)
+def encoder_file(encoder: str | os.PathLike | None) -> str | None:
+    """The file that an ``--encoder`` value names: PATH, torchscript:PATH, or hf://OWNER/NAME@VERSION, see :func:`~doppelscan.deepssim.hub_encoder`; of
+    "none" and None no file."""
+    named = "none" if encoder is None else os.fspath(encoder)
+    if named == "none":
+        return None
     return hub_encoder(named) if named.startswith(HUB_PREFIX) else named.removeprefix(PREFIX)
 
 
@@ -44,7 +47,8 @@ def load_encoder(
 
     Args:
         network: takes the weights: by its method ``with_weights(path)`` if it has one, else key by key.
-        encoder: PATH or hf://OWNER/NAME@VERSION loads weights into ``network``, torchscript:PATH replaces it, None takes it as it is.
+        encoder: PATH or hf://OWNER/NAME@VERSION loads weights into ``network``, torchscript:PATH replaces it, "none" or None takes it
+            as it is.
         runtime: "torch", or "onnx": exported in memory and run by onnxruntime.
         device: where onnxruntime is to run; the PyTorch network is moved by whoever asked for it.
         roles: which output plays which role, see :class:`~doppelscan.deepssim.RoleEncoder`; None as the network says.
@@ -57,18 +61,19 @@ def load_encoder(
     if runtime not in RUNTIMES:
         raise InputError(f"The 'runtime' parameter must be one of {', '.join(RUNTIMES)}. Got {runtime!r} instead.")
     if encoder is not None and os.fspath(encoder).startswith(PREFIX):
-        loaded: Any = TorchScriptEncoder(encoder_file(encoder), None, roles, spatial_size)
+        loaded: Any = TorchScriptEncoder(encoder_file(encoder) or "", None, roles, spatial_size)
     else:
         if not isinstance(network, nn.Module):
             raise InputError(
                 f"The 'network_def' parameter must be a PyTorch network. Got {type(network).__name__}; name its class, such as "
                 '\'{"_target_": "monai.networks.nets.resnet18", "spatial_dims": 2, "n_input_channels": 1, "num_classes": 256}\'.'
             )
-        if encoder is None:
+        weights = encoder_file(encoder)
+        if weights is None:
             loaded = network.eval()
         else:
             take = getattr(network, "with_weights", partial(load_weights, network))
-            loaded = take(encoder_file(encoder))
+            loaded = take(weights)
         if roles is not None or hasattr(loaded, "roles") or not hasattr(loaded, "output_slices"):
             loaded = RoleEncoder(loaded, roles, spatial_size).eval()
     return loaded if runtime == "torch" else OnnxEncoder.of(loaded, device, spatial_size)

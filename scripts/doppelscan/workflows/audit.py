@@ -127,7 +127,8 @@ class Audit:
         self.training = self._like_synthetic(training, "training")
         self.holdout = None if holdout is None else self._like_synthetic(holdout, "holdout")
         self.output = Path(own.output)
-        self.weights_sha256 = file_sha256(encoder_file(weights)) if weights else "none"
+        named = encoder_file(weights)
+        self.weights_sha256 = "none" if named is None else file_sha256(named)
         self.rules, self.candidates, self.control_size = rules or Rules(), own.candidates, own.control_size
         self.redact, self.gate, self.seed, self.threads = own.redact, own.gate, own.seed, own.threads
         self.key = None if own.key is None else Path(own.key)

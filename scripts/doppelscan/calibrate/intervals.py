@@ -12,7 +12,7 @@ Z95 = 1.959963984540054
 
 @dataclass(frozen=True)
 class Share:
-    """``count`` of ``total`` with its Wilson 95 % interval."""
+    """``count`` of ``total`` with its interval, 95 % of Wilson where nothing else is said."""
 
     count: int
     total: int

@@ -118,6 +118,7 @@ def test_controls_that_tell_nothing_of_a_tail_extrapolate_nothing():
     for scores in (np.zeros(0), np.array([0.3]), np.full(50, 0.3), np.array([0.1, 0.2])):
         null = TailControl(scores)
         assert null.p_values(np.array([5.0]))[0] == pytest.approx(min(1, 1 / (len(scores) + 1)))
+        assert null.floor == null.counted and null.fewest_flagged(1000, 0.05) >= 1000 / (len(scores) + 1)
     with pytest.raises(ValueError, match="extrapolation"):
         TailControl(np.zeros(3), extrapolation=0.5)
     with pytest.raises(ValueError, match="confidence"):

@@ -2,6 +2,7 @@
 
 ``python tests/real/simulated_audits.py PART [AUDIT_DIR] [--copies PREFIX] [--patient REGEX] [--audits N]`` prints one table:
 
+- ``calibration``: p-values of unrelated images, the smallest and those up to 0.05, over what they should be.
 - ``clean``: audits without memorization, m = 100 to 100,000; share of audits with any flag.
 - ``copies``: some copies among many; false discovery share, share of the copies that is flagged.
 - ``groups``: volumes; false discovery share among images and among volumes.
@@ -117,6 +118,23 @@ def draw_clean(rng: np.random.Generator, people: Population, groups: int, images
     chosen = rng.random(groups) < alike
     scores[chosen] = people.look_alikes(rng, int(chosen.sum()), images)
     return scores
+
+
+def calibration(people: Population, audits: int) -> None:
+    print(
+        f"p-values, 3 % look-alikes with three times as many images, {people.name}, {audits} controls; 1 is exact, more is too often\n"
+    )
+    print("| control patients | new images are | p at its smallest, over nominal | p <= 0.05, over nominal |\n|---|---|---|---|")
+    for patients in CONTROLS:
+        for words, share in (("of a random patient", 0.03), ("random images of all", 0.09 / (0.09 + 0.97))):
+            rng = np.random.default_rng(patients)
+            smallest, usual = [], []
+            for audit in range(audits):
+                null = Control(*draw_control(rng, people, patients, 4, 0.03), seed=audit)
+                p = null.p_values(draw_clean(rng, people, 100, 1, share).ravel())
+                smallest.append(np.mean(p <= null.smallest * (1 + 1e-9)) / null.smallest)
+                usual.append(np.mean(p <= 0.05) / 0.05)
+            print(f"| {patients} | {words} | {np.mean(smallest):.2f} | {np.mean(usual):.2f} |", flush=True)
 
 
 def clean(people: Population, audits: int) -> None:
@@ -370,7 +388,7 @@ def flags(directory: Path, prefix: str, audits: int) -> None:
             )
 
 
-PARTS = {"clean": clean, "copies": copies, "groups": groups, "bound": bound, "competition": competition}
+PARTS = {"calibration": calibration, "clean": clean, "copies": copies, "groups": groups, "bound": bound, "competition": competition}
 
 
 def main() -> None:

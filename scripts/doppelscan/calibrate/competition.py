@@ -6,13 +6,14 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest, bootstrap, permutation_test, rankdata
+from scipy.stats import binomtest, permutation_test, rankdata
 
+from doppelscan.calibrate.intervals import exact_limits
 from doppelscan.errors import InputError
 
 __all__ = ["Competition", "compete"]
 
-RESAMPLES, BATCH = 1_999, 250
+BATCH = 250
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Competition:
         expected: share of wins of a set that owes training nothing, T / (T + D) with T training and D decoy patients.
         owed: share of the images that is owed to training, (wins / m - expected) / (1 - expected); wins minus losses over m where T = D.
             May be negative.
-        owed_lower, owed_upper: its interval, by a bootstrap over patients.
+        owed_lower, owed_upper: its interval, exact for the effective number of patients who won (Korn and Graubard 1998).
         binomial_p_value: of the wins against Binomial(m, expected). Right only if no two images owe their match to the same patient; with
             hubs or modes it is far too small.
         wins_p_value: that training patients win more images than decoys by accident; permutation of patients.
@@ -81,7 +82,7 @@ def compete(
         decoy_patients: D, the same of the decoys.
         confidence: of the interval of ``owed``.
         permutations: how many are drawn, where there are more; no p-value is below 1 / (permutations + 1).
-        seed: of ties, permutations and resamples.
+        seed: of ties and permutations.
     """
     training, decoys = np.asarray(training, dtype=np.float64), np.asarray(decoys, dtype=np.float64)
     _check(training, decoys, training_matches, decoy_matches, training_patients, decoy_patients)
@@ -91,7 +92,10 @@ def compete(
     own, own_top = _by_patient(score, training_matches, wins, training_patients)
     other, other_top = _by_patient(score, decoy_matches, ~wins, decoy_patients)
     expected = training_patients / (training_patients + decoy_patients)
-    lower, upper = _interval(own, other, expected, confidence, rng)
+    # Kish: labels of patients who won unequally many images vary as those of so many who won equally many.
+    won = np.concatenate([own, other])
+    effective = float(won.sum() ** 2 / (won**2).sum())
+    limits = exact_limits(effective * float(wins.mean()), effective, confidence)
     tops = _savage(np.concatenate([own_top, other_top]))
     by_wins = _permuted(own, other, permutations, rng)
     by_top = _permuted(tops[:training_patients], tops[training_patients:], permutations, rng)
@@ -99,9 +103,9 @@ def compete(
     return Competition(
         wins=wins,
         expected=expected,
-        owed=float(_owed(own.sum(), other.sum(), expected)),
-        owed_lower=lower,
-        owed_upper=upper,
+        owed=(float(wins.mean()) - expected) / (1 - expected),
+        owed_lower=(limits[0] - expected) / (1 - expected),
+        owed_upper=(limits[1] - expected) / (1 - expected),
         binomial_p_value=float(binomtest(int(wins.sum()), len(wins), expected, alternative="greater").pvalue),
         wins_p_value=by_wins,
         top_p_value=by_top,
@@ -118,33 +122,6 @@ def _by_patient(score: np.ndarray, matches: Sequence[Hashable], won: np.ndarray,
     top = np.full(patients, -np.inf)
     np.maximum.at(top, codes, score[won])
     return np.bincount(codes, minlength=patients).astype(np.float64), top
-
-
-def _owed(own: np.ndarray, other: np.ndarray, expected: float) -> np.ndarray:
-    return (own / np.maximum(own + other, 1) - expected) / (1 - expected)
-
-
-def _interval(
-    own: np.ndarray, other: np.ndarray, expected: float, confidence: float, rng: np.random.Generator
-) -> tuple[float, float]:
-    if len(own) < 2 or len(other) < 2:
-        return _owed(np.array(0.0), np.array(1.0), expected).item(), 1.0
-
-    def statistic(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
-        return _owed(x.sum(axis=axis), y.sum(axis=axis), expected)
-
-    found = bootstrap(
-        (own, other),
-        statistic,
-        n_resamples=RESAMPLES,
-        batch=BATCH,
-        vectorized=True,
-        paired=False,
-        confidence_level=confidence,
-        method="percentile",
-        random_state=rng,
-    )
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def _permuted(own: np.ndarray, other: np.ndarray, permutations: int, rng: np.random.Generator) -> float:

@@ -7,9 +7,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import betaincinv
 
-from doppelscan.calibrate.intervals import Share
+from doppelscan.calibrate.intervals import Share, exact_limits
 from doppelscan.errors import InputError
 
 __all__ = ["Prevalence", "clopper_pearson", "memorized_share", "memorized_upper_bound"]
@@ -58,11 +57,8 @@ class ByPatient:
 
     def limits(self, confidence: float) -> tuple[float, float]:
         """Clopper-Pearson; a count between whole numbers is rounded to the wider side."""
-        if not self.total:
-            return 0.0, 1.0
-        below, above, error = math.floor(self.count), math.ceil(self.count), (1 - confidence) / 2
-        low = float(betaincinv(below, self.total - below + 1, error)) if below else 0.0
-        return low, float(betaincinv(above + 1, self.total - above, 1 - error)) if above < self.total else 1.0
+        low, high = (exact_limits(whole, self.total, confidence) for whole in (math.floor(self.count), math.ceil(self.count)))
+        return low[0], high[1]
 
     def lower_draws(self, rng: np.random.Generator) -> np.ndarray:
         """Draws of the confidence distribution whose quantiles are Clopper-Pearson's lower limits."""
@@ -147,7 +143,9 @@ def memorized_share(
         flagged: bool [m], of each synthetic image.
         control: bool [h], of each control image, flagged by the same rule.
         found: bool [n], of each planted copy.
-        flagged_patients, control_patients, found_patients: whose each image is, or None.
+        flagged_patients: volume or patient of each synthetic image, where it has one.
+        control_patients: patient of each control image.
+        found_patients: patient of each planted copy.
         confidence: of the two-sided interval.
         seed: of the draws.
     """

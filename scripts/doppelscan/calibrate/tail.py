@@ -85,15 +85,19 @@ class TailControl(Control):
     upper confidence bound of the tail, see :class:`TailBound`, where that is smaller than what counting gives; never below ``floor``.
 
     With Benjamini and Hochberg's procedure over all images the false discovery rate is then at most the nominal one plus the bound's error
-    (1 - confidence), as a worst case; in simulated audits it stays below the nominal one (docs/benchmarks.md).
+    (1 - confidence), if the assumption holds; in simulated audits it stays below the nominal one (docs/benchmarks.md).
 
     Args:
-        scores, patients, reference_ratio, seed: as of :class:`~doppelscan.calibrate.conformal.Control`.
+        scores: float [n], of the control; this and the next three as of :class:`~doppelscan.calibrate.conformal.Control`.
+        patients: patient of each, or None.
+        reference_ratio: size of the training set over that of the reference of the control, >= 1.
+        seed: of the order of ties.
         confidence: of the bound, in (0, 1).
         extrapolation: by which factor the floor lies below the smallest p-value of counting; 1 extrapolates nothing.
 
     Attributes:
-        floor: the smallest p-value that the tail may give, ``counted`` / ``extrapolation``. Beyond it nothing but the assumption speaks.
+        floor: the smallest p-value that the tail may give, ``counted`` / ``extrapolation``, of a control without a tail
+            ``counted``. Beyond it nothing but the assumption speaks.
         highest: float, the highest score of the control, -inf without one.
     """
 
@@ -122,7 +126,9 @@ class TailControl(Control):
 
     @property
     def floor(self) -> float:
-        return self.counted / self.extrapolation if self.weightings else 1.0
+        if not self.weightings or math.isinf(self.tail.threshold):
+            return self.counted
+        return self.counted / self.extrapolation
 
     @property
     def smallest(self) -> float:
@@ -152,8 +158,11 @@ class StratifiedControl:
         scores: float [n].
         patients: patient of each, or None.
         strata: stratum of each.
+        reference_ratio: size of the training set over that of the reference of the control, >= 1.
+        seed: of the order of ties.
         least: a stratum has a control of its own from this many patients on.
-        **settings: of :class:`TailControl`.
+        confidence: of the bound of the tails, in (0, 1).
+        extrapolation: see :class:`TailControl`.
 
     Attributes:
         overall: all of the control.
@@ -165,15 +174,21 @@ class StratifiedControl:
         scores: np.ndarray,
         patients: Sequence[Hashable] | None,
         strata: Sequence[Hashable],
+        reference_ratio: float = 1.0,
+        seed: int = 0,
         *,
         least: int = 30,
-        **settings,
+        confidence: float = 0.95,
+        extrapolation: float = 100.0,
     ) -> None:
+        def control_of(own: np.ndarray, who: Sequence[Hashable] | None) -> TailControl:
+            return TailControl(own, who, reference_ratio, seed, confidence=confidence, extrapolation=extrapolation)
+
         scores = np.asarray(scores, dtype=np.float64)
-        self.overall = TailControl(scores, patients, **settings)
+        self.overall = control_of(scores, patients)
         self.by_stratum: dict[Hashable, TailControl] = {}
         for stratum, rows in _rows(strata, len(scores)).items():
-            control = TailControl(scores[rows], None if patients is None else [patients[i] for i in rows], **settings)
+            control = control_of(scores[rows], None if patients is None else [patients[i] for i in rows])
             if control.patients >= least:
                 self.by_stratum[stratum] = control
 

@@ -113,7 +113,7 @@ def summarize(
             synthetic=len(images),
             control=len(decision.control),
             training_patients=len(set(decision.training.patients)),
-            control_patients=len(null.by_patient) if decision.control else 0,
+            control_patients=null.patients,
             skipped=len(skipped),
             unlike=decision.unlike,
         ),
@@ -139,7 +139,7 @@ def summarize(
         correction=rules.correction,
         score=rules.score,
         smallest_p_value=null.smallest,
-        smallest_patient_p_value=null.smallest_of_patient,
+        smallest_patient_p_value=null.smallest,
         effective_control=round(null.effective_size, 1),
         look_alikes={
             "images": decision.look_alikes,

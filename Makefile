@@ -35,7 +35,7 @@ audit: $(STAMP)
 	  --holdout $(OUT)/sample/holdout --patient-pattern '(train\d+|other\d+|synthetic\d+)' --output $(OUT)/report
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not real and not slow" tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not real and not slow" tests
 
 test-real: $(STAMP)
 	@test -n "$(DATA)" || { echo "make test-real needs DATA=DIR, a folder with manifest.csv"; exit 2; }

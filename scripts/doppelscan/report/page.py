@@ -63,7 +63,9 @@ def _pair_pictures(decision: Decision, scored: ScoredImage, pair: Callable[[Scor
 
 def _distributions(decision: Decision) -> str:
     """Histograms of the score, of the best region and of the aligned SSIM, synthetic against control, as inline SVG."""
-    figure, axes = plt.subplots(1, 3, figsize=(10.8, 2.9), layout="constrained")
+    # Margins by hand: a constrained layout draws everything twice.
+    figure, axes = plt.subplots(1, 3, figsize=(10.8, 2.9))
+    figure.subplots_adjust(left=0.055, right=0.995, bottom=0.17, top=0.9, wspace=0.2)
     columns = (("score", "score"), ("part", "agreement of the best region"), ("ssim", "SSIM of the aligned pair"))
     for axis, (name, label) in zip(axes, columns, strict=True):
         synthetic = np.array([getattr(one.scored, name) for one in decision.images])

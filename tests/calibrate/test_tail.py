@@ -155,3 +155,19 @@ def test_a_hundred_thousand_images_against_a_thousand_patients_take_moments():
     start = time.process_time()
     q_values(TailControl(control, np.repeat(np.arange(1000), 8).tolist()).p_values(new))
     assert time.process_time() - start < 3
+
+
+def test_one_look_alike_far_above_all_others_leaves_only_counting():
+    rng = np.random.default_rng(0)
+    strangers = rng.normal(0.25, 0.05, 99)
+    alone = TailControl(np.append(strangers, 0.8))
+    assert not alone.holds and alone.p_values(np.array([0.9]))[0] == alone.counted == alone.floor
+    usual = TailControl(np.append(strangers, strangers.max() + 0.02))
+    assert usual.holds and usual.p_values(np.array([0.9]))[0] == pytest.approx(usual.counted / 100)
+
+
+def test_a_control_of_one_population_keeps_its_tail():
+    rng = np.random.default_rng(1)
+    for draw in (rng.standard_normal, rng.random, rng.standard_exponential, lambda count: rng.gumbel(size=count)):
+        kept = [TailControl(draw(100)).holds for _ in range(100)]
+        assert np.mean(kept) >= 0.95, draw

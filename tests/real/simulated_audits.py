@@ -38,7 +38,7 @@ from doppelscan.calibrate import (
     q_values,
     simes_p_values,
 )
-from doppelscan.decide import Rules, flag, verified_score
+from doppelscan.decide import Calibration, Rules, verified_score
 from scipy.stats import expon, gamma, norm
 
 RATE, SYNTHETIC = 0.05, 200
@@ -378,8 +378,8 @@ def flags(directory: Path, prefix: str, audits: int) -> None:
                 control = [people[i] for i in order[:size]]
                 made = [copies[i] for i in rng.permutation(len(copies))[:count]]
                 made += [people[i] for i in order[size : size + SYNTHETIC - count]]
-                null, part_null = (Control(np.array([getattr(s, n) for s in control]), seed=audit) for n in ("score", "part"))
-                flagged = np.array([one.reason is not None for one in flag(made, control, null, part_null, Rules())])
+                rule = Calibration.on(control, [str(i) for i in range(size)], np.full(size, np.nan), 1.0, Rules(), audit)
+                flagged = np.array([one.reason is not None for one in rule.flags(made, np.full(len(made), np.nan))])
                 shares.append(flagged[count:].sum() / max(1, flagged.sum()))
                 found.append(flagged[:count].mean() if count else np.nan)
             print(

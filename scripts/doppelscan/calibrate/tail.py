@@ -15,7 +15,7 @@ from doppelscan.errors import InputError
 
 __all__ = ["StratifiedControl", "TailBound", "TailControl"]
 
-SHARE, FEWEST = 0.2, 10.0
+SHARE, FEWEST, ACCIDENT = 0.2, 10.0, 0.05
 
 
 class TailBound:
@@ -124,9 +124,20 @@ class TailControl(Control):
         """Of a random image of a random patient."""
         return TailBound(self.weightings[0], self.confidence)
 
+    @cached_property
+    def holds(self) -> bool:
+        """The control has such a tail: its own highest score is no accident of less than 1 in 20 under the bound.
+
+        One look-alike far above all others is of another population, of which this control has one member and the next may have five: then
+        nothing but counting is left.
+        """
+        if not self.weightings or math.isinf(self.tail.threshold):
+            return False
+        return bool(self.weightings[0].size * self.tail(np.array([self.highest]))[0] >= ACCIDENT)
+
     @property
     def floor(self) -> float:
-        if not self.weightings or math.isinf(self.tail.threshold):
+        if not self.holds:
             return self.counted
         return self.counted / self.extrapolation
 
@@ -139,7 +150,7 @@ class TailControl(Control):
         scores = np.asarray(scores, dtype=np.float64)
         result = super().p_values(scores)
         beyond = scores > self.highest
-        if self.weightings and beyond.any():
+        if self.holds and beyond.any():
             result[beyond] = np.clip(self.reference_ratio * self.tail(scores[beyond]), self.floor, result[beyond])
         return result
 

@@ -55,6 +55,7 @@ def audited(sample, tmp_path_factory):
         holdout=sample / "holdout",
         output=output,
         patient_pattern=PATTERN,
+        self_test=True,
     )
     return result, output, sample
 
@@ -85,6 +86,28 @@ def test_planted_copies_have_the_right_pose(audited, truth):
 def test_novel_images_are_not_flagged(audited, truth):
     novel = [r for r in audited[0].scores if not truth[names(r["image"])]["source"]]
     assert len(novel) == 24 and not any(r["flagged"] for r in novel)
+
+
+def test_the_audit_says_what_it_could_have_found(audited):
+    summary = json.loads((audited[1] / "summary.json").read_text())
+    copies = {one["name"]: one for one in summary["self_test"]["copies"]}
+    assert len(copies) == 11 and all(one["planted"] == 18 for one in copies.values())
+    for name in ("rotation 10", "shift 6 %", "crop 15 %", "flip, rotation, noise"):
+        one = copies[name]
+        assert one["found"] == one["right_source"] == one["called_copy"] == 18 and one["power"]["lower"] == pytest.approx(
+            0.025 ** (1 / 18)
+        )
+    negatives = {one["name"]: one for one in summary["self_test"]["negatives"]}
+    assert set(negatives) == {"noise 0.1", "blur 2", "half resolution", "spectrum", "components", "means"}
+    assert sum(one["flagged"] for one in negatives.values()) == 0
+    memorized = summary["self_test"]["memorized"]
+    assert memorized["lower"] <= 16 / 40 <= memorized["upper"] <= 1 and summary["self_test"]["bound"] >= 16 / 40
+    assert summary["competition"]["p_value"] < 0.05 and summary["competition"]["won_by_training"] >= 16
+    page = (audited[1] / "report.html").read_text()
+    assert "What this audit could have found" in page and "turned by 10 degrees" in page and "18 of 18" in page
+    assert not [path for path in (audited[1] / "store").iterdir() if path.name.startswith("self-test")], (
+        "the planted files are gone"
+    )
 
 
 def test_summary_says_what_was_found(audited):
@@ -143,7 +166,7 @@ def command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
 
 
 def warm_audit(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
-    return run_warm(["-m", "doppelscan.cli", "audit", *arguments], cwd)
+    return run_warm(["-m", "doppelscan.cli", "audit", "--self-test=false", *arguments], cwd)
 
 
 def test_the_three_faces_give_the_same_table(folders, store, tmp_path):
@@ -161,12 +184,13 @@ def test_the_three_faces_give_the_same_table(folders, store, tmp_path):
         "shell",
         "--store",
         store,
+        "--self-test=false",
         cwd=tmp_path,
     )
     assert shell.returncode == 0, shell.stderr
     monai = run_warm([
         "-m", "monai.bundle", "run", "--config_file", ROOT / "configs" / "audit.json", "--training_dir", "training", "--synthetic_dir", "synthetic",
-        "--holdout_dir", "holdout", "--output_dir", "monai", "--store_dir", store,
+        "--holdout_dir", "holdout", "--output_dir", "monai", "--store_dir", store, "--self_test", "False",
     ], tmp_path)  # fmt: skip
     assert monai.returncode == 0, monai.stderr[-2000:]
     table = (tmp_path / "shell" / "scores.csv").read_text()

@@ -110,7 +110,8 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
         return Conclusion(
             Verdict.FOUND,
             f"{int(e.flagged.sum())} of {_count(images, 'synthetic image')} are closer to a training image than real images of other patients "
-            f"are, at a false discovery rate of {rules.fdr:g} or far beyond every control image" + (f": {kinds}" if kinds else ""),
+            f"are, at a false discovery rate of {rules.fdr:g}, far beyond every control image, or by identical pixels"
+            + (f": {kinds}" if kinds else ""),
         )
     top = e.p_values <= e.smallest * (1 + 1e-9)
     above = int((top & e.close).sum())

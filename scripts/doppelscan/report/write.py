@@ -63,7 +63,7 @@ def write_report(
         page = list(rows)
         for part in (rows, control, volumes, patients, exposure):
             part.sort(key=lambda row: str(next(iter(row.values()))))
-        exposure.sort(key=lambda row: (-row["flagged_images"], -row["highest_score"]))
+        exposure.sort(key=lambda row: (-float(row["flagged_images"]), -float(row["highest_score"])))
         if key is not None:
             names.write_key(key)
     files = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 from doppelscan import cli
@@ -150,7 +149,8 @@ def call(monkeypatch, *line: str) -> int:
 @pytest.fixture
 def audited(monkeypatch, tmp_path) -> dict:
     """What reaches the audit, which is not made."""
-    from doppelscan.workflows import run
+    from doppelscan.decide import Conclusion, Verdict
+    from doppelscan.workflows import AuditResult, run
 
     for name in ("training", "synthetic"):
         (tmp_path / name).mkdir()
@@ -159,12 +159,12 @@ def audited(monkeypatch, tmp_path) -> dict:
 
     def audit(**settings):
         got["settings"] = settings
-        conclusion = SimpleNamespace(verdict=SimpleNamespace(value="memorization found"), reason="of the test")
+        conclusion = Conclusion(Verdict.FOUND, "of the test")
         summary = {
             "people": [],
             "skipped": [{"set": name, "path": "secret.png", "reason": "of the test"} for name in got["skipped"]],
         }
-        return SimpleNamespace(conclusion=conclusion, summary=summary, output=tmp_path / "out", exit_status=0)
+        return AuditResult(conclusion, summary, [], tmp_path / "out", 0)
 
     monkeypatch.setattr(run, "audit", audit)
     return got

@@ -133,7 +133,9 @@ def test_names_beside_a_redacted_report_are_refused_before_anything_is_imported(
     assert AuditSettings(output=tmp_path / "out").store_folder == tmp_path / "out" / "store"
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "patients.xlsx").touch()
-    with pytest.raises(InputError, match=r"a new or empty folder, or an earlier report, for a redacted report.*'patients\.xlsx'"):
+    with pytest.raises(
+        InputError, match=r"a new or empty folder, or an earlier redacted report, for a redacted report.*'patients\.xlsx'"
+    ):
         audit_overrides({**given, "redact": True})
 
 

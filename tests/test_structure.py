@@ -56,7 +56,7 @@ def test_rooms_import_only_from_rooms_above(path):
 def test_one_version_everywhere():
     from doppelscan.version import __version__
 
-    assert json.loads((ROOT / "metadata.json").read_text())["version"] == __version__
+    assert json.loads((ROOT / "configs" / "metadata.json").read_text())["version"] == __version__
     assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import re
 import sys
 import warnings
@@ -37,14 +36,7 @@ class Commands:
         from doppelscan.workflows.run import audit
 
         result = audit(**given)
-        print(f"{result.conclusion.verdict.value}: {result.conclusion.reason}.")
-        for note in result.summary["people"]:
-            print(note)
-        left_out = [one["set"] for one in result.summary["skipped"]]
-        if left_out:
-            sets = ", ".join(f"{name} {left_out.count(name)}" for name in dict.fromkeys(left_out))
-            print(f"{len(left_out)} images were left out ({sets}); the reasons are in summary.json.")
-        print(f"Report: {os.path.abspath(result.output / 'report.html')}")
+        print(*result.words, sep="\n")
         sys.exit(result.exit_status)
 
     def sample(self, *, output: Folder, seed: Whole = 0) -> None:

@@ -16,7 +16,7 @@ REPORT_FILES = ("scores.csv", "control.csv", "volumes.csv", "patients.csv", "exp
 
 
 def audit_root() -> str:
-    """The folder that holds ``configs/audit.json`` and ``metadata.json``."""
+    """The folder that holds ``configs/audit.json``."""
     for place in (PACKAGE.parents[1], PACKAGE / "bundle"):
         if (place / "configs" / "audit.json").is_file():
             return str(place)

@@ -153,8 +153,8 @@ class AuditSettings:
         others = sorted(one.name for one in output.iterdir() if one.name not in REPORT_FILES) if output.is_dir() else []
         if others:
             raise InputError(
-                f"The 'output' parameter must be a new or empty folder, or an earlier report, for a redacted report. Got {str(output)!r}, which "
-                f"holds {len(others)} other files or folders such as {others[0]!r}; pass another --output."
+                f"The 'output' parameter must be a new or empty folder, or an earlier redacted report, for a redacted report. Got {str(output)!r}, which "
+                f"also holds {len(others)} files or folders such as {others[0]!r} that may name patients; pass another --output."
             )
 
 

@@ -30,11 +30,11 @@ CONFIGS = {
     "bundles/mi_scorer/configs/inference.json": "infer",
     "bundles/mi_scorer/configs/train.json": "train",
 }
-METADATA = ["metadata.json", "bundles/deepssim_encoder/configs/metadata.json", "bundles/mi_scorer/configs/metadata.json"]
+METADATA = ["configs/metadata.json", "bundles/deepssim_encoder/configs/metadata.json", "bundles/mi_scorer/configs/metadata.json"]
 
 
 def workflow(config: str, **overrides) -> ConfigWorkflow:
-    meta = ROOT / "metadata.json" if config.startswith("configs") else None
+    meta = ROOT / "configs" / "metadata.json" if config.startswith("configs") else None
     made = ConfigWorkflow(
         str(ROOT / config), meta_file=meta and str(meta), logging_file=False, workflow_type=CONFIGS[config], **overrides
     )
@@ -56,7 +56,7 @@ def test_metadata_follows_the_schema_and_lists_its_version(path):
 
 
 def test_root_metadata_lists_the_bundles_with_their_weights():
-    for bundle in json.loads((ROOT / "metadata.json").read_text())["bundles"]:
+    for bundle in json.loads((ROOT / "configs" / "metadata.json").read_text())["bundles"]:
         folder = ROOT / "bundles" / bundle["name"]
         assert json.loads((folder / "configs" / "metadata.json").read_text())["version"] == bundle["version"]
         for name, sha256 in bundle["sha256"].items():

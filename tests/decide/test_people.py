@@ -74,6 +74,14 @@ def test_names_without_a_word_for_a_person_are_believed_with_pairs():
     assert people.known and len(set(people.training.patients)) == 10
 
 
+def test_names_that_make_many_people_of_few_images_are_believed_by_what_search_found():
+    """Slices 10 mm apart are no pairs, but each other's nearest."""
+    names = [f"brain{i // SLICES:03d}_axial{i % SLICES}.png" for i in range(75)]
+    people = found(names, [])
+    assert people.known and len(set(people.training.patients)) == 25
+    assert not found(names[:45], []).known, "15 may be sites"
+
+
 def test_names_fill_up_a_mixed_table():
     training = unnamed([f"sub-{i // SLICES:02d}_{i % SLICES}.png" for i in range(30)])
     records = [replace(r, patient="anna", patient_known=True) if i < 3 else r for i, r in enumerate(training.records)]

@@ -47,7 +47,6 @@ def test_packed_twice_is_the_same_bytes_wherever_it_is_packed(packed, tmp_path, 
     repository = tmp_path / "another" / "clone"
     shutil.copytree(ROOT / "scripts", repository / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "configs", repository / "configs")
-    shutil.copyfile(ROOT / "metadata.json", repository / "metadata.json")
     shutil.copytree(ROOT / "bundles", repository / "bundles", ignore=shutil.ignore_patterns("eval", "contrastive.pt"))
     shutil.copyfile(
         ROOT / "bundles/deepssim_encoder/models/contrastive.pt", repository / "bundles/deepssim_encoder/models/contrastive.pt"

@@ -192,7 +192,8 @@ def test_the_three_faces_give_the_same_table(folders, store, tmp_path):
         "-m", "monai.bundle", "run", "--config_file", ROOT / "configs" / "audit.json", "--training_dir", "training", "--synthetic_dir", "synthetic",
         "--holdout_dir", "holdout", "--output_dir", "monai", "--store_dir", store, "--self_test", "False",
     ], tmp_path)  # fmt: skip
-    assert monai.returncode == 0, monai.stderr[-2000:]
+    assert monai.returncode == 0 and "ERROR" not in monai.stderr, monai.stderr[-2000:]
+    assert monai.stdout.splitlines()[-1].startswith("Report: ") and "memorization found: 1 of 4" in monai.stdout
     table = (tmp_path / "shell" / "scores.csv").read_text()
     assert table == (tmp_path / "monai" / "scores.csv").read_text()
     assert table == (tmp_path / "python" / "scores.csv").read_text().replace(f"{tmp_path}/", "")

@@ -110,7 +110,8 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
         return Conclusion(
             Verdict.FOUND,
             f"{int(e.flagged.sum())} of {_count(images, 'synthetic image')} are closer to a training image than real images of other patients "
-            f"are, at a false discovery rate of {rules.fdr:g} or as the same image" + (f": {kinds}" if kinds else ""),
+            f"are, at a false discovery rate of {rules.fdr:g}, as the same image, or by identical pixels"
+            + (f": {kinds}" if kinds else ""),
         )
     above = int(((e.p_values <= e.smallest * (1 + 1e-9)) & e.close).sum())
     if above:

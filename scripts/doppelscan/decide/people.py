@@ -186,13 +186,15 @@ def _hint(proposal: PatientProposal) -> str:
 def _borne_out(proposal: PatientProposal, pairs: Sequence[tuple[int, int]], nearest: Sequence[int], rules: Rules) -> bool:
     """Images of one proposed person are each other's nearest more often than chance has it, and pairs were found in it.
 
-    Images of one site or scanner are each other's nearest, too: only names that say that they name a person are believed without pairs.
+    Images of one site or scanner are each other's nearest, too: without pairs only names are believed that say that they name a person, or that
+    make many people of few images each.
     """
     patients = proposal.patients
     sizes = Counter(patients)
     asked = [i for i, patient in enumerate(patients) if sizes[patient] > 1]
     paired = {i for a, b in pairs if patients[a] == patients[b] for i in (a, b)}
-    if not asked or (not proposal.explicit and len(paired) < rules.names_found * len(asked)):
+    many_and_small = proposal.count >= rules.names_people and max(sizes.values()) <= rules.names_most
+    if not asked or not (proposal.explicit or many_and_small or len(paired) >= rules.names_found * len(asked)):
         return False
     hits = sum(nearest[i] >= 0 and patients[nearest[i]] == patients[i] for i in asked)
     chance = sum(sizes[patients[i]] - 1 for i in asked) / len(asked) / max(1, len(patients) - 1)

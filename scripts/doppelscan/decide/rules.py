@@ -57,6 +57,8 @@ class Rules:
             none of them a close pair).
         names_apart: of pairs that are of one person, the share that names of files may part and still name people; registration errs too.
         names_found: of the images that share a name which says nothing of a person, the share that must be in such pairs.
+        names_people: or names that make at least this many people,
+        names_most: none of them with more images than this, are believed without pairs: sites and scanners are few and large.
         names_p: and images of one name are each other's nearest by accident with at most this probability.
         unlike: an image is unlike the training set when it lies this much further from it than its people lie from each other: strangers of
             the same kind reached 1.29 (T1 brain) and 1.44 (hippocampus), another plane began at 1.46, other scans at 1.45.
@@ -102,6 +104,8 @@ class Rules:
     same_person: Share = 0.86
     names_apart: Share = 0.02
     names_found: Share = 0.33
+    names_people: Whole = 20
+    names_most: Whole = 20
     names_p: Share = 0.001
     unlike: Number = 1.35
     unlike_usual: Share = 0.99

@@ -72,6 +72,7 @@ class AuditSummary:
     score: str
     smallest_p_value: float
     smallest_patient_p_value: float
+    smallest_tail_p_value: float
     effective_control: float
     look_alikes: Mapping[str, int]
     control: str
@@ -143,8 +144,9 @@ def summarize(
         fdr=rules.fdr,
         correction=rules.correction,
         score=rules.score,
-        smallest_p_value=null.smallest,
-        smallest_patient_p_value=null.smallest,
+        smallest_p_value=null.counted,
+        smallest_patient_p_value=null.counted,
+        smallest_tail_p_value=null.floor,
         effective_control=round(null.effective_size, 1),
         look_alikes={
             "images": decision.look_alikes,

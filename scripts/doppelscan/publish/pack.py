@@ -132,7 +132,6 @@ def _copy_package(folder: Path) -> None:
     shutil.copytree(PACKAGE, folder / "doppelscan", copy_function=shutil.copyfile, ignore=ignored)
     root, carried = Path(audit_root()), folder / "doppelscan" / "bundle"
     shutil.copytree(root / "configs", carried / "configs", copy_function=shutil.copyfile)
-    shutil.copyfile(root / "metadata.json", carried / "metadata.json")
 
 
 def _write_large_files(folder: Path, repo: str | None) -> None:

@@ -125,7 +125,8 @@ def render_page(
     # Parts come last: their score is that of the whole image.
     images = decision.images
     order = sorted(
-        (i for i, one in enumerate(images) if one.finding is not None), key=lambda i: (images[i].of_region, -images[i].scored.score)
+        (i for i, one in enumerate(images) if one.finding is not None),
+        key=lambda i: (images[i].of_region, -images[i].scored.score, rows[i]["image"]),
     )
     nearest = not order
     if nearest:  # nothing flagged: the nearest ten let a reader see what "not a copy" looks like

@@ -57,7 +57,12 @@ class Pseudonyms:
             )
             for one in summary.near_duplicates
         ]
-        return replace(summary, skipped=[self._left_out(one) for one in summary.skipped], near_duplicates=twice)
+        # In the order of the pseudonyms: that of the names would undo them for whoever has a list of the files.
+        return replace(
+            summary,
+            skipped=sorted((self._left_out(one) for one in summary.skipped), key=lambda one: (one.set, one.path)),
+            near_duplicates=sorted(twice, key=lambda one: -one.score),
+        )
 
     def _left_out(self, one: LeftOut) -> LeftOut:
         reason = one.reason

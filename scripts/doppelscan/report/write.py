@@ -40,7 +40,8 @@ def write_report(
 ) -> list[Row]:
     """Write scores.csv, control.csv, volumes.csv, patients.csv, exposure.csv, summary.json and report.html to ``output``.
 
-    With ``redact`` every path and patient is replaced by a pseudonym that is new in each report, and the page has no pictures. ``pair`` gives
+    With ``redact`` every path and patient is replaced by a pseudonym that is new in each report, rows come in the order of these, which tells
+    nothing, and the page has no pictures. ``pair`` gives
     the :class:`~doppelscan.verify.AlignedPair` of a scored image, for its pictures; None leaves out what needs one. ``key`` is a file, outside of
     ``output``, that says which pseudonym stands for what.
 
@@ -52,12 +53,17 @@ def write_report(
     """
     rows, control = score_rows(decision.images), score_rows(decision.control)
     volumes, patients, exposure = volume_rows(decision), patient_rows(decision), exposure_rows(decision)
+    page = rows
     if redact:
         names = Pseudonyms()
         rows, control, volumes, patients, exposure = (
             [names.row(row) for row in part] for part in (rows, control, volumes, patients, exposure)
         )
         summary = names.summary(summary)
+        page = list(rows)
+        for part in (rows, control, volumes, patients, exposure):
+            part.sort(key=lambda row: str(next(iter(row.values()))))
+        exposure.sort(key=lambda row: (-float(row["flagged_images"]), -float(row["highest_score"])))
         if key is not None:
             names.write_key(key)
     files = {
@@ -67,7 +73,7 @@ def write_report(
         "patients.csv": to_csv(VOLUME_COLUMNS[1:], patients),
         "exposure.csv": to_csv(EXPOSURE_COLUMNS, exposure),
         "summary.json": json.dumps(summary.as_dict(), indent=2, default=float),
-        "report.html": render_page(decision, summary, rows, exposure, redact, pair),
+        "report.html": render_page(decision, summary, page, exposure, redact, pair),
     }
     for name, content in files.items():
         try:

@@ -50,6 +50,7 @@ from doppelscan.threads import team
 from doppelscan.verify import IdenticalPixels, Registration
 from doppelscan.version import __version__
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
+from doppelscan.workflows.errors import on_command_line
 from doppelscan.workflows.selftest import CopyPlanter, planted_scores, size_of
 
 __all__ = ["GATE_STATUS", "Audit", "AuditResult"]
@@ -74,6 +75,18 @@ class AuditResult:
     scores: list[dict[str, Any]]
     output: Path
     exit_status: int
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What a terminal is told, a line each: the conclusion, who is who, what was left out, where the report is."""
+        left_out = [one["set"] for one in self.summary["skipped"]]
+        sets = ", ".join(f"{name} {left_out.count(name)}" for name in dict.fromkeys(left_out))
+        return (
+            f"{self.conclusion.verdict.value}: {self.conclusion.reason}.",
+            *self.summary["people"],
+            *([f"{len(left_out)} images were left out ({sets}); the reasons are in summary.json."] if left_out else []),
+            f"Report: {os.path.abspath(self.output / 'report.html')}",
+        )
 
 
 class Audit:
@@ -199,7 +212,10 @@ class Audit:
         with clock.stage("report"):
             written = write_report(self.output, decision, summary, self.redact, synthetic.pair, self.key)
         status = GATE_STATUS[decision.conclusion.verdict.value] if self.gate else 0
-        return AuditResult(decision.conclusion, summary.as_dict(), written, self.output, status)
+        result = AuditResult(decision.conclusion, summary.as_dict(), written, self.output, status)
+        if on_command_line():
+            print(*result.words, sep="\n")
+        return result
 
     def scorer(self) -> Callable[[str | os.PathLike], ScoredSet]:
         """The training set embedded and fitted, as a function that scores further images against it: a source -> its images' scores.

@@ -12,7 +12,7 @@ from typing import Any
 
 from doppelscan.errors import user_mistake
 
-__all__ = ["one_line_errors", "told_in_one_line"]
+__all__ = ["on_command_line", "one_line_errors", "told_in_one_line"]
 
 
 @contextmanager
@@ -27,9 +27,14 @@ def told_in_one_line() -> Iterator[None]:
         raise mistake from None
 
 
+def on_command_line() -> bool:
+    """A config is run by ``python -m monai.bundle``, whose terminal says nothing of what a run returns."""
+    return Path(sys.argv[0]).parts[-3:] == ("monai", "bundle", "__main__.py")
+
+
 def one_line_errors() -> None:
     """Let ``python -m monai.bundle`` tell a user's mistake in one line instead of its traceback; elsewhere nothing changes."""
-    if Path(sys.argv[0]).parts[-3:] != ("monai", "bundle", "__main__.py"):
+    if not on_command_line():
         return
     usual = sys.excepthook
 

@@ -43,7 +43,7 @@ def audit_workflow(**settings: Any) -> ConfigWorkflow:
     with quiet():
         return ConfigWorkflow(
             config_file=str(configs / "audit.json"),
-            meta_file=str(configs.parent / "metadata.json"),
+            meta_file=str(configs / "metadata.json"),
             logging_file=False,
             workflow_type="infer",
             **audit_overrides(settings),

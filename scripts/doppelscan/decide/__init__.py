@@ -12,7 +12,7 @@ from doppelscan.decide.power import NegativeResult, PlantedResult, SelfTest
 from doppelscan.decide.reference import FittedReference, ScoredSet
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import ScoredImage, StoredRegistration, combined_score, score_images, verified_score
-from doppelscan.decide.signing import Planted, sign, tested
+from doppelscan.decide.signing import Planted, self_tested, sign
 from doppelscan.decide.summary import AuditSummary, ImageCounts, LeftOut, NearDuplicateRow, summarize
 
 __all__ = [
@@ -59,9 +59,9 @@ __all__ = [
     "person_pairs",
     "same_kind",
     "score_images",
+    "self_tested",
     "sign",
     "summarize",
-    "tested",
     "unlike_training",
     "verified_score",
     "wider",

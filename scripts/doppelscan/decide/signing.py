@@ -14,7 +14,7 @@ from doppelscan.decide.power import NegativeResult, PlantedResult, SelfTest
 from doppelscan.decide.reference import ScoredSet
 from doppelscan.decide.rules import Rules
 
-__all__ = ["Planted", "sign", "tested"]
+__all__ = ["Planted", "self_tested", "sign"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Planted:
     patients: tuple[str, ...]
 
 
-def tested(decision: Decision, planted: Sequence[Planted], rules: Rules) -> SelfTest:
+def self_tested(decision: Decision, planted: Sequence[Planted], rules: Rules) -> SelfTest:
     """Judge planted images by the audit's final rule, each as one more image of the set.
 
     Args:

@@ -31,9 +31,9 @@ from doppelscan.decide import (
     owed_to_training,
     person_pairs,
     same_kind,
+    self_tested,
     sign,
     summarize,
-    tested,
     unlike_training,
     without_leaks,
 )
@@ -240,7 +240,7 @@ class Audit:
         def embed(place: str) -> EmbeddedSet:
             return self.embed(self.synthetic.with_source(place, "synthetic"), 8, "self-test")
 
-        return tested(decision, planted_scores(planter, reference, embed, self.store), self.rules)
+        return self_tested(decision, planted_scores(planter, reference, embed, self.store), self.rules)
 
     def _fit(self, training: EmbeddedSet, holdout: EmbeddedSet | None) -> tuple[FittedReference, People]:
         """The search that is fitted on the training set, and who is who in it and in the holdout."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,17 @@ def no_network(monkeypatch, request):
         return connect(self, address)  # between a DataLoader and its workers
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_self_test() -> Iterator[None]:
+    """Audits from Python plant no copies unless a test says ``self_test=True``: that takes longer than the rest of a small audit."""
+    from doppelscan.workflows import run
+
+    plain = run.audit_overrides
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "audit_overrides", lambda settings: plain({"self_test": False, **settings}))
+        yield
 
 
 @pytest.fixture(scope="session")

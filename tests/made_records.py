@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from doppelscan.calibrate import Control
 from doppelscan.decide import (
     KINDS,
     AuditedImage,
     AuditSummary,
+    Calibration,
     Conclusion,
     Decision,
     Finding,
@@ -74,8 +74,15 @@ def made_score(row: int = 0, score: float = 0.3, **values: Any) -> ScoredImage:
     return ScoredImage(**{**every, **values})
 
 
+def _half_explained(queries, rows, training, matches, poses, descriptor) -> list[SimpleNamespace]:
+    """No pair is the same image."""
+    return [SimpleNamespace(explained=0.5) for _ in rows]
+
+
 def made_reference(training: EmbeddedSet) -> FittedReference:
-    nothing: Any = SimpleNamespace(whitened=lambda values: values)
+    nothing: Any = SimpleNamespace(
+        whitened=lambda values: values, patches=SimpleNamespace(descriptor=None), aligned=_half_explained
+    )
     return FittedReference(training, training, nothing, {}, nothing, nothing)
 
 
@@ -114,6 +121,7 @@ def made_decision(flagged: int, total: int | None = None, cohort: np.ndarray | N
             )
         )
     strangers = tuple(scored(i, 0.2 + 0.001 * i) for i in range(30))
+    rule = Calibration.on(strangers, people.patients, np.full(30, np.nan), 1.0, Rules())
     verdict = Verdict.FOUND if flagged else Verdict.NOT_FOUND
     return Decision(
         ScoredSet(made, tuple(one.scored for one in images), reference),
@@ -123,7 +131,7 @@ def made_decision(flagged: int, total: int | None = None, cohort: np.ndarray | N
             AuditedImage(people.records[s.row], (256, 256), s, source.records[s.match], source.records[1], Flag(0.5, float("nan")))
             for s in strangers
         ),
-        Control(np.array([s.score for s in strangers])),
+        (rule, rule),
         0,
         0,
         flagged,

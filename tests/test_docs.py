@@ -107,6 +107,9 @@ def test_documented_command_runs(place, page, line):
     if words[:2] == ["doppelscan", "sample"]:
         words = [*words[:-1], "another-sample"]
     share_store(words, place)
+    # One page's audits plant copies: that takes longer than the rest of so small an audit.
+    if page != "README.md" and words[:2] == ["doppelscan", "audit"]:
+        words.append("--self-test=false")
     program = str(Path(sys.executable).parent / words[0])
     words[:1] = [sys.executable] if words[0] == "python" else [sys.executable, program]
     done = run(words, place)

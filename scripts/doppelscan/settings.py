@@ -17,6 +17,7 @@ from doppelscan.arguments import (
     Degrees,
     Device,
     Encoder,
+    Existing,
     Flag,
     Folder,
     Pattern,
@@ -72,6 +73,8 @@ class AuditSettings:
         redact: leave pictures, paths and patients out of everything that is written.
         key: private file that says which pseudonym of a redacted report stands for what.
         gate: exit status 3 when memorization was found, 4 when the audit cannot conclude.
+        self_test: plant copies in this cohort and say which of them would have been found; without it no set is called clean.
+        reconstruct: TorchScript autoencoder through which copies are planted, too.
         seed: of folds and draws.
         batch_size: images that are embedded at a time.
         num_workers: processes that read images; 0 reads in this one.
@@ -105,6 +108,8 @@ class AuditSettings:
     redact: Flag = False
     key: AnyPath | None = None
     gate: Flag = False
+    self_test: Flag = True
+    reconstruct: Existing | None = None
     seed: Whole = 0
     batch_size: Count = 16
     num_workers: Whole = 0

@@ -45,7 +45,6 @@ def test_ties_are_neither_all_counted_nor_all_forgotten():
 def test_an_empty_control_makes_nothing_rare():
     empty = Control(np.zeros(0), [])
     assert (empty.p_values(np.array([0.1, 9.0])) == 1).all() and empty.smallest == 1
-    assert (empty.group_p_values([np.array([9.0])]) == 1).all()
 
 
 def test_smaller_reference_makes_p_larger_and_at_most_one():
@@ -61,14 +60,42 @@ def slices(rng, patients: int, each: int, rho: float) -> tuple[np.ndarray, list[
 
 def test_ten_slices_of_one_patient_are_not_ten_controls():
     rng = np.random.default_rng(0)
-    same = Control(np.repeat(rng.normal(size=30), 10), np.repeat(np.arange(30), 10))
-    assert same.effective_size == pytest.approx(30) and same.smallest == pytest.approx(1 / 31)
-    sizes = [Control(*slices(rng, 30, 10, 0.0)).effective_size for _ in range(20)]
-    assert np.mean(sizes) > 200, "independent slices are worth nearly as many images"
-    some = [Control(*slices(rng, 30, 10, 0.5)).effective_size for _ in range(20)]
-    assert 40 < np.mean(some) < 80  # Kish: 300 / (1 + 9 * 0.5) = 55
+    control = Control(np.repeat(rng.normal(size=30), 10), np.repeat(np.arange(30), 10))
+    assert control.patients == 30 and control.effective_size == pytest.approx(30) and control.smallest == pytest.approx(1 / 31)
+    # Even where slices look independent: that one more patient is a look-alike is not excluded by many slices of few.
+    assert Control(*slices(rng, 30, 10, 0.0)).smallest == pytest.approx(1 / 31)
     with pytest.raises(ValueError, match="patients"):
         Control(np.zeros(3), ["a"])
+    with pytest.raises(ValueError, match="finite"):
+        Control(np.array([0.1, np.nan]))
+
+
+def test_each_patient_counts_by_the_share_of_its_images_and_unequal_numbers_by_the_wider_of_both_ways():
+    scores, patients = np.array([0.1, 0.9, 0.2, 0.3, 0.6, 0.7]), ["a", "a", "b", "b", "c", "c"]
+    np.testing.assert_allclose(Control(scores, patients).p_values(np.array([0.5, 0.95])), [(1 + 0.5 + 0 + 1) / 4, 1 / 4])
+    # One of three patients has four of six images, all high: a third of the patients and two thirds of the images score above 0.5.
+    unequal = Control(np.array([0.1, 0.2, 0.6, 0.7, 0.8, 0.9]), ["a", "b", *"cccc"])
+    kish = 36 / (1 + 1 + 16)
+    assert unequal.effective_size == pytest.approx(kish) and unequal.smallest == pytest.approx(1 / (1 + kish))
+    np.testing.assert_allclose(unequal.p_values(np.array([0.5])), [max((1 + 1) / 4, (1 + kish * 4 / 6) / (1 + kish))])
+
+
+@pytest.mark.parametrize("drawn_by_image", [False, True])
+def test_look_alike_patients_of_many_slices_do_not_make_p_values_too_small(drawn_by_image):
+    """3 % of the patients look alike, with 12 slices where others have 4; new images are of a random patient, or random images of all.
+
+    By the first the guarantee is exact, by the second approximate: 0.0515 in 1,000 draws of 40 images, counting patients alone 0.093.
+    """
+    rng = np.random.default_rng(5)
+    share = 0.03 * 12 / (0.03 * 12 + 0.97 * 4) if drawn_by_image else 0.03
+    rates = []
+    for _ in range(600):
+        alike = int((rng.random(100) < 0.03).sum())
+        scores = np.concatenate([slices(rng, 100 - alike, 4, 0.5)[0], np.repeat(rng.normal(6, 1, alike), 12)])
+        patients = np.concatenate([np.repeat(np.arange(100 - alike), 4), np.repeat(np.arange(100 - alike, 100), 12)])
+        new = np.where(rng.random(50) < share, rng.normal(6, 1, 50), rng.normal(size=50))
+        rates.append(np.mean(Control(scores, patients).p_values(new) <= 0.05))
+    assert np.mean(rates) <= 0.058
 
 
 @pytest.mark.parametrize("rho", [0.3, 0.9])
@@ -79,19 +106,6 @@ def test_p_values_hold_for_new_patients_when_slices_depend_on_their_patient(rho)
         control = Control(*slices(rng, 20, 8, rho))
         rates.append(np.mean(control.p_values(rng.normal(size=100)) <= 0.05))
     assert np.mean(rates) <= 0.055
-
-
-def test_a_volume_is_one_test_whatever_its_number_of_slices():
-    rng = np.random.default_rng(2)
-    for each, own in ((8, 8), (8, 3), (4, 12), (1, 1)):
-        small = []
-        for _ in range(300):
-            scores, patients = slices(rng, 40, each, 0.5)
-            volumes = slices(rng, 10, own, 0.5)[0].reshape(10, own)
-            small.append(np.mean(Control(scores, patients).group_p_values(list(volumes)) <= 0.1))
-        assert np.mean(small) <= 0.11, (each, own)
-    far = Control(*slices(rng, 40, 8, 0.5)).group_p_values([np.full(8, 9.0)])
-    assert far[0] == pytest.approx(1 / 41)
 
 
 def test_q_values_are_benjamini_hochberg():
@@ -121,7 +135,7 @@ def test_observed_false_discovery_share_is_at_most_nominal(share, patients, each
         flagged = q_values(Control(*slices(rng, patients, each, 0.5)).p_values(scores)) <= 0.05
         false_shares.append(flagged[copies:].sum() / max(1, flagged.sum()))
     assert np.mean(false_shares) <= 0.05 + 2 * np.std(false_shares) / np.sqrt(200)
-    if share == 0.3 and patients * each >= 100:
+    if share == 0.3 and patients >= 100:
         assert flagged[:copies].all()
 
 

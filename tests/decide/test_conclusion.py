@@ -44,7 +44,7 @@ def evidence(
     [
         (evidence(flagged=3), Verdict.FOUND, "3 of 50"),
         (evidence(flagged=3), Verdict.FOUND, ": 3 copies"),
-        (evidence(), Verdict.NOT_FOUND, "95 % upper bound"),
+        (evidence(), Verdict.NOT_FOUND, "none of 50 synthetic images is closer"),
         (evidence(flagged=3, patients=1), Verdict.CANNOT, "1 patient and"),
         (evidence(flagged=3, control_patients=4), Verdict.CANNOT, "4 patients"),
         (evidence(controls=10), Verdict.CANNOT, "at least 19 holdout images"),

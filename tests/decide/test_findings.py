@@ -158,13 +158,14 @@ def test_leaks_are_counted_by_how_often_a_record_was_shown(sets, store, tmp_path
     assert "Leaks by how often" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_far_beyond_every_control_image_is_flagged_where_no_q_value_can_be_small(people, sets, store, tmp_path):
-    """One copy among forty with 60 controls: q is 40/61."""
-    save_png(tmp_path / "synthetic" / "copy.png", people[3])
+def test_one_copy_among_many_images_is_flagged_by_the_tail_of_the_control(people, sets, store, tmp_path):
+    """One turned copy among forty with 60 controls: by counting q is 40/61."""
+    save_png(tmp_path / "synthetic" / "copy.png", plant_copy(people[3], "rotation 5", np.random.default_rng(0)))
     for i in range(39):
         save_png(tmp_path / "synthetic" / f"novel{i}.png", generate_cohort(1, 1, 128, seed=900 + i)[0][0, 0].numpy() / 255)
     result = doppelscan.audit(
         training=sets["training"], synthetic=tmp_path / "synthetic", holdout=sets["holdout"], output=tmp_path / "out", store=store
     )
     row = next(r for r in result.scores if "copy" in r["image"])
-    assert row["flagged"] and row["q_value"] > 0.05 and result.conclusion.verdict.value == "memorization found"
+    assert row["flagged"] and row["finding"] == "copy" and row["q_value"] <= 0.05 and row["p_value"] < 1 / 61
+    assert result.conclusion.verdict.value == "memorization found"

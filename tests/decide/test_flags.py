@@ -6,47 +6,84 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from doppelscan.calibrate import Control
-from doppelscan.decide import Flag, Reason, Rule, Rules, ScoredImage, control_as_close, flag, wider
+from doppelscan.calibrate import q_values
+from doppelscan.decide import Calibration, Flag, Reason, Rule, Rules, ScoredImage, control_as_close, wider
 from doppelscan.errors import InputError
 from made_records import made_score
 
 STRANGERS = [made_score(i, 0.2 + 0.002 * i, part=0.7, part_share=0.05) for i in range(100)]  # up to 0.398
 
 
-def flagged(scored: Sequence[ScoredImage], control: Sequence[ScoredImage] = STRANGERS, rules: Rules | None = None) -> list[Flag]:
-    null, part_null = (Control(np.array([getattr(s, name) for s in control])) for name in ("score", "part"))
-    return flag(scored, control, null, part_null, rules or Rules())
+def calibrated(
+    control: Sequence[ScoredImage] = STRANGERS, rules: Rules | None = None, told: Sequence[float] | None = None
+) -> Calibration:
+    """Each control image is of a patient of its own; ``told`` is what its match explains."""
+    explained = np.full(len(control), np.nan) if told is None else np.array(told)
+    return Calibration.on(control, [str(i) for i in range(len(control))], explained, 1.0, rules or Rules())
+
+
+def flagged(
+    scored: Sequence[ScoredImage],
+    control: Sequence[ScoredImage] = STRANGERS,
+    rules: Rules | None = None,
+    explained: Sequence[float] | None = None,
+) -> list[Flag]:
+    return calibrated(control, rules).flags(scored, np.full(len(scored), np.nan) if explained is None else np.array(explained))
 
 
 def rules_of(flags: Sequence[Flag]) -> list[Rule | None]:
     return [one.reason.rule if one.reason else None for one in flags]
 
 
-def test_copies_are_flagged_by_their_q_value_and_strangers_are_not():
-    flags = flagged([made_score(0, 0.9), *(made_score(i, 0.3) for i in range(1, 10))])
-    assert rules_of(flags) == [Rule.BEYOND, *[None] * 9], (
-        "one of ten against 100 controls: q is 0.12, but it stands far beyond them"
-    )
-    flags = flagged([made_score(i, 0.9) for i in range(9)] + [made_score(9, 0.3)])
-    assert rules_of(flags) == [*[Rule.RATE] * 9, None] and flags[0].reason.value <= flags[0].reason.limit == 0.05
+def test_one_copy_among_many_is_flagged_by_a_p_value_beyond_the_control():
+    """By counting, one of 200 against 100 controls has a q-value of 1: its p-value is a bound of the control's tail."""
+    images = [made_score(0, 0.9), *(made_score(i, 0.3) for i in range(1, 200))]
+    flags = flagged(images)
+    assert rules_of(flags) == [Rule.RATE, *[None] * 199]
+    assert flags[0].p_value < 1 / 101 / 50 and flags[0].q_value <= 0.05 and flags[0].reason.error == 0.05
+    assert rules_of(flagged(images, rules=Rules(tail_extrapolation=1))) == [None] * 200, "counting alone"
+    assert rules_of(flagged(images, STRANGERS[:15])) == [None] * 200, "15 patients have no tail"
+
+
+def test_strangers_who_lie_a_little_above_the_control_are_not_flagged():
+    images = [made_score(0, 0.42), *(made_score(i, 0.3) for i in range(1, 200))]
+    assert rules_of(flagged(images)) == [None] * 200
+
+
+def test_what_is_flagged_and_the_q_values_say_the_same():
+    images = [made_score(i, 0.35 + 0.005 * i, detail=0.9, agreement=0.9, part=0.6) for i in range(60)]
+    for one in flagged(images):
+        assert (one.reason is not None) == (one.q_value <= 0.05)
+
+
+def test_the_same_image_registered_is_flagged_where_the_control_is_too_small_for_a_rate():
+    images, told = [made_score(0, 0.95), made_score(1, 0.95)], [0.98, 0.95]
+    flags = flagged(images, STRANGERS[:10], explained=told)
+    assert rules_of(flags) == [Rule.PLAIN, None], "what is explained less may be another slice"
+    assert flags[0].reason.error == pytest.approx(1 - 0.05 ** (1 / 10)), "none of ten strangers"
+    assert rules_of(flagged(images, [], explained=told)) == [None, None]
+
+
+def test_where_strangers_are_explained_as_copies_are_that_says_nothing():
+    spoiled = calibrated(STRANGERS[:10], told=[0.97, *[np.nan] * 9])
+    assert rules_of(spoiled.flags([made_score(0, 0.95)], np.array([0.98]))) == [None]
+
+
+def test_a_planted_image_is_judged_as_one_more_of_the_set():
+    rule, alone = calibrated(), np.full(1, np.nan)
+    images = [made_score(i, 0.3) for i in range(300)]
+    beside = rule.flags(images, np.full(300, np.nan))
+    for score in (0.3, 0.41, 0.45, 0.5, 0.6, 0.9):
+        (found,) = rule.flags_beside([made_score(0, score)], alone, beside)
+        whole = rule.flags([*images, made_score(300, score)], np.full(301, np.nan))[-1]
+        assert found == whole
+    p = np.array([one.p_value for one in beside])
+    assert found.q_value == pytest.approx(min(1, q_values(np.append(p, found.p_value))[-1] / 0.8))
 
 
 def test_rare_is_not_enough_without_a_pair_that_agrees():
     flags = flagged([made_score(i, 0.9, detail=0.5, agreement=0.59, part=0.6) for i in range(10)])
     assert rules_of(flags) == [None] * 10 and all(one.q_value <= 0.05 for one in flags)
-
-
-@pytest.mark.parametrize(("verified", "expected"), [(0.73, Rule.BEYOND), (0.71, None)])
-def test_far_beyond_needs_the_agreement_of_copies_however_low_the_control_lies(verified, expected):
-    images = [made_score(0, verified), *(made_score(i, 0.3) for i in range(1, 50))]
-    assert rules_of(flagged(images))[0] is expected
-
-
-def test_far_beyond_keeps_its_distance_from_the_highest_control_image():
-    control = [*STRANGERS, made_score(100, 0.85)]
-    images = [made_score(0, 0.94), made_score(1, 0.96), *(made_score(i, 0.3) for i in range(2, 60))]
-    assert rules_of(flagged(images, control))[:2] == [None, Rule.BEYOND]
 
 
 def test_a_region_is_flagged_by_its_own_family():
@@ -101,8 +138,11 @@ def test_of_two_calibrations_the_one_that_claims_less_decides():
     [
         (Reason(Rule.PIXELS, 0.9995, 0.998), "identical pixels"),
         (Reason(Rule.RATE, 0.0123, 0.05), "false discovery rate: q 0.0123 <= 0.05"),
-        (Reason(Rule.BEYOND, 0.91, 0.72), "far beyond every control image: verified 0.91 >= 0.72"),
-        (Reason(Rule.REGION_BEYOND, 0.99, 0.8), "region, far beyond every control image: agreement 0.99 >= 0.8"),
+        (Reason(Rule.PLAIN, 0.98, 0.966, 0.031), "the same image, registered: explained 0.98 >= 0.966, of strangers at most 3.1 %"),
+        (
+            Reason(Rule.REGION_BEYOND, 0.99, 0.8, 0.03),
+            "region, far beyond every control image: agreement 0.99 >= 0.8, of strangers at most 3 %",
+        ),
     ],
 )
 def test_a_reason_names_the_rule_and_its_rate(reason, words):

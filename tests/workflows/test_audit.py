@@ -55,6 +55,7 @@ def audited(sample, tmp_path_factory):
         holdout=sample / "holdout",
         output=output,
         patient_pattern=PATTERN,
+        self_test=True,
     )
     return result, output, sample
 
@@ -87,15 +88,37 @@ def test_novel_images_are_not_flagged(audited, truth):
     assert len(novel) == 24 and not any(r["flagged"] for r in novel)
 
 
+def test_the_audit_says_what_it_could_have_found(audited):
+    summary = json.loads((audited[1] / "summary.json").read_text())
+    copies = {one["name"]: one for one in summary["self_test"]["copies"]}
+    assert len(copies) == 11 and all(one["planted"] == 18 for one in copies.values())
+    for name in ("rotation 10", "shift 6 %", "crop 15 %", "flip, rotation, noise"):
+        one = copies[name]
+        assert one["found"] == one["right_source"] == one["called_copy"] == 18 and one["power"]["lower"] == pytest.approx(
+            0.025 ** (1 / 18)
+        )
+    negatives = {one["name"]: one for one in summary["self_test"]["negatives"]}
+    assert set(negatives) == {"noise 0.1", "blur 2", "half resolution", "spectrum", "components", "means"}
+    assert sum(one["flagged"] for one in negatives.values()) == 0
+    memorized = summary["self_test"]["memorized"]
+    assert memorized["lower"] <= 16 / 40 <= memorized["upper"] <= 1 and summary["self_test"]["bound"] >= 16 / 40
+    assert summary["competition"]["p_value"] < 0.05 and summary["competition"]["won_by_training"] >= 16
+    page = (audited[1] / "report.html").read_text()
+    assert "What this audit could have found" in page and "turned by 10 degrees" in page and "18 of 18" in page
+    assert not [path for path in (audited[1] / "store").iterdir() if path.name.startswith("self-test")], (
+        "the planted files are gone"
+    )
+
+
 def test_summary_says_what_was_found(audited):
     summary = json.loads((audited[1] / "summary.json").read_text())
     assert summary["conclusion"] == "memorization found" and summary["flagged"]["count"] == 16
     assert summary["control"] == "holdout, topped up with 72 training images" and summary["images"]["control"] == 132
     assert summary["findings"] == {"copy": 16, "blend": 0, "part": 0, "same patient?": 0}
     assert summary["flagged"]["lower"] < 16 / 40 < summary["flagged"]["upper"]
-    # Three slices a patient: worth between the 44 patients and the 132 images.
-    assert 1 / 133 < summary["smallest_p_value"] < 1.2 / 45 < summary["smallest_patient_p_value"] * 1.2
-    assert 44 <= summary["effective_control"] <= 132 and summary["control_against_training"]["auc"] < 0.9
+    # Three slices a patient are worth one; 72 of 132 images had a reference of four fifths.
+    assert summary["smallest_p_value"] == summary["smallest_patient_p_value"] == pytest.approx((60 + 72 * 1.25) / 132 / 45)
+    assert summary["effective_control"] == 44 and summary["control_against_training"]["auc"] < 0.9
     assert set(summary["seconds"]) >= {"embed training", "embed synthetic", "score synthetic", "score control", "decide"}
     assert len(summary["weights_sha256"]) == 64 and summary["versions"]["monai"]
 
@@ -143,7 +166,7 @@ def command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
 
 
 def warm_audit(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
-    return run_warm(["-m", "doppelscan.cli", "audit", *arguments], cwd)
+    return run_warm(["-m", "doppelscan.cli", "audit", "--self-test=false", *arguments], cwd)
 
 
 def test_the_three_faces_give_the_same_table(folders, store, tmp_path):
@@ -161,12 +184,13 @@ def test_the_three_faces_give_the_same_table(folders, store, tmp_path):
         "shell",
         "--store",
         store,
+        "--self-test=false",
         cwd=tmp_path,
     )
     assert shell.returncode == 0, shell.stderr
     monai = run_warm([
         "-m", "monai.bundle", "run", "--config_file", ROOT / "configs" / "audit.json", "--training_dir", "training", "--synthetic_dir", "synthetic",
-        "--holdout_dir", "holdout", "--output_dir", "monai", "--store_dir", store,
+        "--holdout_dir", "holdout", "--output_dir", "monai", "--store_dir", store, "--self_test", "False",
     ], tmp_path)  # fmt: skip
     assert monai.returncode == 0 and "ERROR" not in monai.stderr, monai.stderr[-2000:]
     assert monai.stdout.splitlines()[-1].startswith("Report: ") and "memorization found: 1 of 4" in monai.stdout

@@ -1,17 +1,32 @@
-"""Calibration, statistics alone: conformal p-values, false discovery rate, intervals, two-sample test, trend; arrays in, arrays out."""
+"""Calibration, statistics alone: p-values and tails, false discovery rates, power and bounds, competition, intervals, tests; arrays in, arrays out."""
 
+from doppelscan.calibrate.competition import Competition, compete
 from doppelscan.calibrate.conformal import Control, q_values
+from doppelscan.calibrate.groups import p_filter, simes_p_values
 from doppelscan.calibrate.intervals import Share, residual_risk, wilson
+from doppelscan.calibrate.power import Prevalence, clopper_pearson, memorized_share, memorized_upper_bound
+from doppelscan.calibrate.tail import StratifiedControl, TailBound, TailControl
 from doppelscan.calibrate.trend import duplication_trend
 from doppelscan.calibrate.two_sample import TwoSampleResult, classifier_two_sample_test
 
 __all__ = [
+    "Competition",
     "Control",
+    "Prevalence",
     "Share",
+    "StratifiedControl",
+    "TailBound",
+    "TailControl",
     "TwoSampleResult",
     "classifier_two_sample_test",
+    "clopper_pearson",
+    "compete",
     "duplication_trend",
+    "memorized_share",
+    "memorized_upper_bound",
+    "p_filter",
     "q_values",
     "residual_risk",
+    "simes_p_values",
     "wilson",
 ]

@@ -1,25 +1,49 @@
-"""p-values that hold for any score and any data: how many unrelated real images, and how many unrelated people, score as high."""
+"""p-values that hold for any score and any data: how many unrelated people, and how many of their images, score as high."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import gammaln
-from scipy.stats import false_discovery_control, rankdata
+from scipy.stats import false_discovery_control
 
 from doppelscan.errors import InputError
 
 __all__ = ["Control", "q_values"]
 
 
+@dataclass(frozen=True)
+class Weighting:
+    """A control in which the images of a patient count together.
+
+    Attributes:
+        scores: float [n], ascending.
+        share: float [n + 1], share of the control from each place on; the last is 0.
+        size: how many independent patients it is worth.
+    """
+
+    scores: np.ndarray
+    share: np.ndarray
+    size: float
+
+    @classmethod
+    def of(cls, scores: np.ndarray, weights: np.ndarray, size: float) -> Weighting:
+        """Sort ``scores``; ``weights`` sum to 1."""
+        order = np.argsort(scores, kind="stable")
+        share = np.append(np.cumsum(weights[order][::-1])[::-1], 0.0)
+        return cls(scores[order], share, size)
+
+
 class Control:
     """Scores of real images of patients who are not in the training set.
 
     Several images of one patient are not independent: ten slices of a person who happens to look like a training patient are not
-    ten accidents. So the control counts as fewer images than it has, by Kish's design effect 1 + (b - 1) rho, with b the mean
-    number of images of an image's patient and rho the intraclass correlation of the ranks of the scores.
+    ten accidents. So the control counts its patients, not its images. Whether an unrelated synthetic image is like a random image of a
+    random patient, or like a random image of all, nobody knows; where patients have unequally many images the two differ, and both are
+    counted: each image by 1 / (images of its patient), with as many patients as there are (Lee, Barber and Willett 2023,
+    arXiv 2306.06342, hierarchical conformal prediction); and each image alike, with Kish's effective number of patients,
+    (sum of n)^2 / (sum of n^2) for n images of each. The larger p-value holds. With equally many images they are the same.
 
     Args:
         scores: float [n], higher is more suspicious; with none every p-value is 1.
@@ -30,9 +54,10 @@ class Control:
         seed: of the order of ties.
 
     Attributes:
-        effective_size: float, how many independent images the control is worth, between its patients and its images.
-        smallest: the smallest p-value that an image can have, reference_ratio / (effective_size + 1).
-        smallest_of_patient: the same of a volume or a patient, reference_ratio / (number of patients + 1).
+        patients: int, number of patients.
+        effective_size: float, how many patients with equally many images the control is worth.
+        counted: the smallest p-value that counting can give, reference_ratio / (effective_size + 1).
+        smallest: the smallest p-value that an image can have.
     """
 
     def __init__(
@@ -43,26 +68,34 @@ class Control:
         seed: int = 0,
     ) -> None:
         self.scores = np.asarray(scores, dtype=np.float64)
+        if self.scores.ndim != 1 or not np.isfinite(self.scores).all():
+            raise InputError(
+                f"The 'scores' parameter must be one list of finite numbers. Got shape {self.scores.shape} with "
+                f"{int((~np.isfinite(self.scores)).sum())} that are not finite instead; leave those images out of the control."
+            )
         if patients is not None and len(patients) != len(self.scores):
             raise InputError(
-                f"The 'patients' parameter must name the patient of each of {len(self.scores)} scores. Got {len(patients)}."
+                f"The 'patients' parameter must name the patient of each of {len(self.scores)} scores. Got {len(patients)} instead; name all or pass None."
             )
         codes = np.arange(len(self.scores)) if patients is None else np.unique([str(p) for p in patients], return_inverse=True)[1]
-        self.by_patient = [self.scores[codes == code] for code in range(int(codes.max(initial=-1)) + 1)]
         self.reference_ratio, self.seed = reference_ratio, seed
-        self.effective_size = len(self.scores) / _design_effect(self.scores, codes)
-        self._ordered = np.sort(self.scores)
+        counts = np.bincount(codes)
+        self.patients = len(counts)
+        self.effective_size = float(len(codes) ** 2 / (counts**2).sum()) if len(codes) else 0.0
+        self.weightings = [Weighting.of(self.scores, 1 / (counts[codes] * self.patients), self.patients)] if self.patients else []
+        if len(set(counts.tolist())) > 1:
+            self.weightings.append(Weighting.of(self.scores, np.full(len(codes), 1 / len(codes)), self.effective_size))
 
     @property
-    def smallest(self) -> float:
+    def counted(self) -> float:
         return min(1.0, self.reference_ratio / (self.effective_size + 1))
 
     @property
-    def smallest_of_patient(self) -> float:
-        return min(1.0, self.reference_ratio / (len(self.by_patient) + 1))
+    def smallest(self) -> float:
+        return self.counted
 
     def p_values(self, scores: np.ndarray) -> np.ndarray:
-        """Conformal p-values of images: (1 + m a) / (1 + m), m the effective size, a the share of the control that is at least as high.
+        """Conformal p-values of images: (1 + P a) / (1 + P), P the number of patients, a the share of the control that is at least as high.
 
         With one image a patient this is (1 + #{h: s_h >= s_j}) / (1 + n) (Vovk et al. 2005). A score that equals some of the
         control takes a random place among them, the same for equal scores: counting all of them would make p-values too large.
@@ -74,65 +107,18 @@ class Control:
             float64 [M] in (0, 1], times the reference ratio.
         """
         scores = np.asarray(scores, dtype=np.float64)
-        count = len(self._ordered)
-        above = count - np.searchsorted(self._ordered, scores, side="right")
-        tied = count - np.searchsorted(self._ordered, scores, side="left") - above
-        if tied.any():
-            _, which = np.unique(scores, return_inverse=True)
-            place = np.random.default_rng(self.seed).random(int(which.max()) + 1)[which]
-            above = above + np.floor(place * (tied + 1)).astype(int)
-        share = above / max(1, count)
-        return np.minimum(1.0, self.reference_ratio * (1 + self.effective_size * share) / (1 + self.effective_size))
-
-    def group_p_values(self, groups: Sequence[np.ndarray]) -> np.ndarray:
-        """One p-value for each volume or patient: how many control patients have a slice as high as its highest.
-
-        The highest of more slices is higher, so a control patient with N slices is asked for the chance that the highest of as many of them
-        as the group has, m, drawn without replacement, reaches it. Where the group has more slices than control patients have, it
-        is cut into parts of their number and corrected for the parts.
-
-        Args:
-            groups: the scores of each group, not empty.
-
-        Returns:
-            float64 [G] in (0, 1]; the smallest possible is :attr:`smallest_of_patient`.
-        """
-        if not self.by_patient:
-            return np.ones(len(groups))
-        sizes = np.array([len(one) for one in self.by_patient])
-        typical = int(np.median(sizes))
-        result = np.empty(len(groups))
-        for i, group in enumerate(groups):
-            drawn = min(len(group), typical)
-            parts = math.ceil(len(group) / drawn)
-            usable = [one for one in self.by_patient if len(one) >= drawn]
-            highest = float(np.max(group))
-            chance = sum(_reaches(int((one < highest).sum()), len(one), drawn) for one in usable)
-            result[i] = min(1.0, parts * self.reference_ratio * (1 + chance) / (1 + len(usable)))
-        return result
-
-
-def _reaches(below: int, count: int, drawn: int) -> float:
-    """Chance that ``drawn`` of ``count`` without replacement are not all among the ``below``."""
-    if below < drawn:
-        return 1.0
-    return 1 - math.exp(gammaln(below + 1) - gammaln(below - drawn + 1) - gammaln(count + 1) + gammaln(count - drawn + 1))
-
-
-def _design_effect(scores: np.ndarray, codes: np.ndarray) -> float:
-    """Kish 1965: 1 + (b - 1) rho, rho by one-way analysis of variance of the ranks, not below 0."""
-    counts = np.bincount(codes) if len(codes) else np.zeros(0, int)
-    groups, total = len(counts), len(codes)
-    if groups < 2 or total == groups:
-        return float(counts.max(initial=1)) if groups == 1 else 1.0
-    ranks = rankdata(scores)
-    means = np.bincount(codes, ranks) / counts
-    between = float((counts * (means - ranks.mean()) ** 2).sum()) / (groups - 1)
-    within = float(((ranks - means[codes]) ** 2).sum()) / (total - groups)
-    typical = (total - (counts**2).sum() / total) / (groups - 1)
-    spread = between + (typical - 1) * within
-    rho = (between - within) / spread if spread > 0 else 1.0
-    return 1 + (float((counts**2).sum()) / total - 1) * min(1.0, max(0.0, rho))
+        largest = np.full(len(scores), 0.0 if self.weightings else 1.0)
+        place: np.ndarray | None = None
+        for one in self.weightings:
+            above = one.share[np.searchsorted(one.scores, scores, side="right")]
+            tied = one.share[np.searchsorted(one.scores, scores, side="left")] - above
+            if tied.any():
+                if place is None:
+                    _, which = np.unique(scores, return_inverse=True)
+                    place = np.random.default_rng(self.seed).random(int(which.max()) + 1)[which]
+                above = above + place * tied
+            largest = np.maximum(largest, (1 + one.size * above) / (1 + one.size))
+        return np.minimum(1.0, self.reference_ratio * largest)
 
 
 def q_values(p_values: np.ndarray, method: str = "bh") -> np.ndarray:

@@ -5,17 +5,21 @@ from doppelscan.decide.control import ControlScorer, ScoredControl, same_kind, w
 from doppelscan.decide.decision import AuditedImage, Decision, decide
 from doppelscan.decide.domain import other_modalities, unlike_training
 from doppelscan.decide.findings import KINDS, Finding, NearDuplicate, PairEvidence, explain, kind_of
-from doppelscan.decide.flags import Flag, Reason, Rule, control_as_close, flag, wider
+from doppelscan.decide.flags import Calibration, Flag, Reason, Rule, control_as_close, wider
+from doppelscan.decide.owed import owed_to_training
 from doppelscan.decide.people import People, PersonPair, find_people, person_pairs
+from doppelscan.decide.power import NegativeResult, PlantedResult, SelfTest
 from doppelscan.decide.reference import FittedReference, ScoredSet
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import ScoredImage, StoredRegistration, combined_score, score_images, verified_score
+from doppelscan.decide.signing import Planted, self_tested, sign
 from doppelscan.decide.summary import AuditSummary, ImageCounts, LeftOut, NearDuplicateRow, summarize
 
 __all__ = [
     "KINDS",
     "AuditSummary",
     "AuditedImage",
+    "Calibration",
     "Conclusion",
     "ControlScorer",
     "Decision",
@@ -27,15 +31,19 @@ __all__ = [
     "LeftOut",
     "NearDuplicate",
     "NearDuplicateRow",
+    "NegativeResult",
     "PairEvidence",
     "People",
     "PersonPair",
+    "Planted",
+    "PlantedResult",
     "Reason",
     "Rule",
     "Rules",
     "ScoredControl",
     "ScoredImage",
     "ScoredSet",
+    "SelfTest",
     "StoredRegistration",
     "Verdict",
     "combined_score",
@@ -45,12 +53,14 @@ __all__ = [
     "decide",
     "explain",
     "find_people",
-    "flag",
     "kind_of",
     "other_modalities",
+    "owed_to_training",
     "person_pairs",
     "same_kind",
     "score_images",
+    "self_tested",
+    "sign",
     "summarize",
     "unlike_training",
     "verified_score",

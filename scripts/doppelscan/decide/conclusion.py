@@ -37,12 +37,12 @@ class Evidence:
         p_values: float [M] of the synthetic images.
         unlike: number of synthetic images that are of another domain than the training set and not flagged.
         identical: number of synthetic images that hold the pixels of a training image.
-        flagged: bool [M], a finding at the false discovery rate or far beyond every control image.
+        flagged: bool [M], a finding.
         close: bool [M], the verified pair agrees as copies do.
         control_close: bool [n], the same of the control.
         training_patients: number of patients in training.
         control_patients: number of patients in the control.
-        smallest: smallest p-value that the control can give an image, see :class:`~doppelscan.calibrate.Control`.
+        smallest: smallest p-value that counting the control can give an image, see :class:`~doppelscan.calibrate.Control`.
         findings: how many of each kind were flagged.
         same_kind: training against control, or None when it was not tested.
     """
@@ -110,22 +110,19 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
         return Conclusion(
             Verdict.FOUND,
             f"{int(e.flagged.sum())} of {_count(images, 'synthetic image')} are closer to a training image than real images of other patients "
-            f"are, at a false discovery rate of {rules.fdr:g}, far beyond every control image, or by identical pixels"
+            f"are, at a false discovery rate of {rules.fdr:g}, as the same image, or by identical pixels"
             + (f": {kinds}" if kinds else ""),
         )
-    top = e.p_values <= e.smallest * (1 + 1e-9)
-    above = int((top & e.close).sum())
+    above = int(((e.p_values <= e.smallest * (1 + 1e-9)) & e.close).sum())
     if above:
-        factor = images / (max(1, int(top.sum())) * rules.fdr) / max(1e-9, 1 / e.smallest - 1)
         return _cannot(
-            f"{_count(above, 'synthetic image')} would pass as a copy and above every control image, but {_count(controls, 'control image')} are too few to "
-            f"flag that many of {images} at a false discovery rate of {rules.fdr:g}; give at least {math.ceil(controls * factor)} holdout images or look at them"
+            f"{_count(above, 'synthetic image')} would pass as a copy and above every control image, but {_count(controls, 'control image')} of "
+            f"{_count(e.control_patients, 'patient')} are too few or too close to flag that many of {images} at a false discovery rate of {rules.fdr:g}; "
+            "give a larger holdout or look at them"
         )
-    bound = wilson(0, images).upper
     return Conclusion(
         Verdict.NOT_FOUND,
-        f"none of {_count(images, 'synthetic image')} is closer to a training image than real images of other patients are; up to "
-        f"{100 * bound:.1f} % could still be (95 % upper bound)",
+        f"none of {_count(images, 'synthetic image')} is closer to a training image than real images of other patients are",
     )
 
 

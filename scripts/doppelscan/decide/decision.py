@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from doppelscan.calibrate import Control, Share, TwoSampleResult, wilson
+from doppelscan.calibrate import Competition, Share, TailControl, TwoSampleResult, wilson
 from doppelscan.decide.conclusion import Conclusion, Evidence, conclude
 from doppelscan.decide.control import ScoredControl
 from doppelscan.decide.findings import KINDS, Finding, NearDuplicate, explain, kind_of
-from doppelscan.decide.flags import Flag, Reason, Rule, control_as_close, flag, wider
+from doppelscan.decide.flags import Calibration, Flag, Reason, Rule, control_as_close, wider
+from doppelscan.decide.power import SelfTest
 from doppelscan.decide.reference import ScoredSet
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import ScoredImage, ranking_score
@@ -19,7 +20,7 @@ from doppelscan.images import ImageRecord
 from doppelscan.search import EmbeddedSet
 from doppelscan.verify import IdenticalImage, Pose
 
-__all__ = ["AuditedImage", "Decision", "decide"]
+__all__ = ["AuditedImage", "Decision", "decide", "findings_of"]
 
 
 @dataclass(frozen=True)
@@ -73,26 +74,43 @@ class Decision:
         control_set: the control, scored.
         images: one entry a synthetic image.
         control: one entry a control image, with its p-value among the others.
-        null: the calibrated control.
+        calibrations: the rule that flags, calibrated on the control with and without its look-alikes; both must flag.
         control_as_close: number of control images that score as high as the lowest flagged image.
         look_alikes: number of control images that agree with a training image as copies do, and are in the control.
         flagged_without: number of synthetic images that would be flagged if these were left out.
         near_duplicates: real images of two patients that agree as copies do.
         same_kind: training against holdout, or None.
         conclusion: the words.
+        test: what the audit could have found, or None.
+        owed: training against other patients, or None.
     """
 
     synthetic: ScoredSet
     control_set: ScoredControl
     images: tuple[AuditedImage, ...]
     control: tuple[AuditedImage, ...]
-    null: Control
+    calibrations: tuple[Calibration, Calibration]
     control_as_close: int
     look_alikes: int
     flagged_without: int
     near_duplicates: tuple[NearDuplicate, ...]
     same_kind: TwoSampleResult | None
     conclusion: Conclusion
+    test: SelfTest | None = None
+    owed: Competition | None = None
+
+    @property
+    def null(self) -> TailControl:
+        """The calibrated control."""
+        return self.calibrations[0].null
+
+    def flags_beside(self, images: ScoredSet, rules: Rules) -> list[Flag]:
+        """The flag that each of ``images`` would have as one more synthetic image."""
+        explained, beside = images.explained(rules.close_pair), [one.flag for one in self.images]
+        return [
+            wider(*both)
+            for both in zip(*(one.flags_beside(images.scored, explained, beside) for one in self.calibrations), strict=True)
+        ]
 
     @property
     def training(self) -> EmbeddedSet:
@@ -145,17 +163,23 @@ def decide(
     scored = _held(synthetic, identical, rules)
     synthetic = replace(synthetic, scored=scored)
     strangers, patients = control.scored, control.patients
-    null, by_all = _calibrated(scored, strangers, patients, control.ratio, rules, seed)
+    explained = synthetic.explained(rules.close_pair)
+    told = ScoredSet(control.images, strangers, synthetic.reference).explained(rules.close_pair)
+    calibration = Calibration.on(strangers, patients, told, control.ratio, rules, seed)
+    by_all = calibration.flags(scored, explained)
     # Nobody knows whether look-alikes are one person twice: the wider of both calibrations decides.
-    others = [(s, p) for s, p in zip(strangers, patients, strict=True) if s.verified < rules.close_pair]
-    by_others = by_all
+    others = [i for i, s in enumerate(strangers) if s.verified < rules.close_pair]
+    without = calibration
     if len(others) < len(strangers):
-        by_others = _calibrated(scored, [s for s, _ in others], [p for _, p in others], control.ratio, rules, seed)[1]
+        kept, who = [strangers[i] for i in others], [patients[i] for i in others]
+        without = Calibration.on(kept, who, told[others], control.ratio, rules, seed)
+    by_others = without.flags(scored, explained)
+    null = calibration.null
     flags = [
-        said if same is None else replace(said, reason=Reason(Rule.PIXELS, same.correlation, same.limit))
+        said if same is None else replace(said, reason=Reason(Rule.PIXELS, same.correlation, same.limit, 0.0))
         for said, same in zip(map(wider, by_all, by_others), identical, strict=True)
     ]
-    findings = _findings(synthetic, flags, rules)
+    findings = findings_of(synthetic, flags, rules)
     apart = [bool(away) and finding is None for away, finding in zip(unlike, findings, strict=True)]
     conclusion = conclude(
         Evidence(
@@ -167,7 +191,7 @@ def decide(
             control_close=np.array([s.verified >= rules.close_pair for s in strangers], dtype=bool),
             training_patients=len(set(synthetic.training.patients)),
             control_patients=len(set(patients)),
-            smallest=null.smallest,
+            smallest=null.counted,
             findings=_count_of(findings),
             same_kind=same_kind,
         ),
@@ -180,7 +204,7 @@ def decide(
         control_set=control,
         images=_audited(synthetic.images, synthetic.training, scored, flags, findings, apart),
         control=_audited(control.images, synthetic.training, strangers, among, [None] * len(strangers), [False] * len(strangers)),
-        null=null,
+        calibrations=(calibration, without),
         control_as_close=control_as_close(scored, flags, strangers, rules),
         look_alikes=len(strangers) - len(others),
         flagged_without=sum(said.reason is not None or same is not None for said, same in zip(by_others, identical, strict=True)),
@@ -198,20 +222,8 @@ def _each_once(pairs: Sequence[NearDuplicate]) -> tuple[NearDuplicate, ...]:
     return tuple(first.values())
 
 
-def _calibrated(
-    scored: Sequence[ScoredImage],
-    strangers: Sequence[ScoredImage],
-    patients: Sequence[str],
-    ratio: float,
-    rules: Rules,
-    seed: int,
-) -> tuple[Control, list[Flag]]:
-    null = Control(np.array([s.score for s in strangers]), patients, ratio, seed)
-    part_null = Control(np.array([s.part for s in strangers]), patients, ratio, seed)
-    return null, flag(scored, strangers, null, part_null, rules)
-
-
-def _findings(synthetic: ScoredSet, flags: Sequence[Flag], rules: Rules) -> list[Finding | None]:
+def findings_of(synthetic: ScoredSet, flags: Sequence[Flag], rules: Rules) -> list[Finding | None]:
+    """What each flagged one of ``synthetic`` is, None of the others."""
     reasons = [one.reason for one in flags]
     findings = [None if reason is None else _told_by_rule(reason) for reason in reasons]
     whole = [(i, reason) for i, reason in enumerate(reasons) if reason is not None and findings[i] is None]

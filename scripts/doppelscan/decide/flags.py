@@ -1,18 +1,19 @@
-"""Which images are flagged, and by which rule."""
+"""Which images are flagged, by which rule, and what that rule's error rests on."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
 
-from doppelscan.calibrate import Control, q_values
+from doppelscan.calibrate import TailControl, clopper_pearson, q_values
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import ScoredImage
 
-__all__ = ["Flag", "Reason", "Rule", "control_as_close", "flag", "wider"]
+__all__ = ["Calibration", "Flag", "Reason", "Rule", "control_as_close", "wider"]
 
 
 class Rule(str, Enum):
@@ -20,7 +21,7 @@ class Rule(str, Enum):
 
     PIXELS = "identical pixels"
     RATE = "false discovery rate"
-    BEYOND = "far beyond every control image"
+    PLAIN = "the same image, registered"
     REGION_RATE = "region, false discovery rate"
     REGION_BEYOND = "region, far beyond every control image"
 
@@ -36,22 +37,27 @@ class Reason:
 
     Attributes:
         rule: which rule.
-        value: what the rule looked at: the squared correlation of the pixels, the q-value, the verified score, or the agreement of the region.
+        value: what the rule looked at: the squared correlation of the pixels, the q-value, the share of the fine structure that the match explains,
+            or the agreement of the region.
         limit: what it was held against.
+        error: what may be false: by a rate, of all images that it flags, on average; by a plain pair or a region, of strangers, at most,
+            95 % upper limit of the control's share; 0 for identical pixels.
     """
 
     rule: Rule
     value: float
     limit: float
+    error: float = math.nan
 
     @property
     def words(self) -> str:
-        """For a table: the rule, its value and its limit."""
+        """For a table: the rule, its value, its limit and its error."""
         if self.rule is Rule.PIXELS:
             return self.rule.value
-        sign = "<=" if self.rule in (Rule.RATE, Rule.REGION_RATE) else ">="
-        name = {Rule.RATE: "q", Rule.BEYOND: "verified", Rule.REGION_RATE: "q", Rule.REGION_BEYOND: "agreement"}[self.rule]
-        return f"{self.rule.value}: {name} {self.value:.4g} {sign} {self.limit:.4g}"
+        by_rate = self.rule in (Rule.RATE, Rule.REGION_RATE)
+        name = "q" if by_rate else {Rule.PLAIN: "explained"}.get(self.rule, "agreement")
+        told = f"{self.rule.value}: {name} {self.value:.4g} {'<=' if by_rate else '>='} {self.limit:.4g}"
+        return told if by_rate or math.isnan(self.error) else f"{told}, of strangers at most {100 * self.error:.2g} %"
 
 
 @dataclass(frozen=True)
@@ -71,49 +77,119 @@ class Flag:
     reason: Reason | None = None
 
 
-def flag(
-    scored: Sequence[ScoredImage], control: Sequence[ScoredImage], null: Control, part_null: Control, rules: Rules
-) -> list[Flag]:
-    """Flag by q-value, or far beyond every control image.
+@dataclass(frozen=True)
+class Calibration:
+    """The rule that flags, as one control calibrates it.
 
-    Args:
-        scored: the synthetic images.
-        control: the control images.
+    Attributes:
         null: the control's scores.
         part_null: the same of its best regions.
+        highest: of its best regions, the highest agreement; 1 without a control.
+        widest: and the largest share of the structure.
+        plain: a control image is explained by its match as a copy is: then that says nothing.
+        strangers: 95 % upper limit of the share of control patients whom a rule would flag that flags none of them.
         rules: thresholds.
-
-    Returns:
-        one entry an image.
     """
-    values, parts, verified = (np.array([getattr(s, name) for s in scored]) for name in ("score", "part", "verified"))
-    p, part_p = null.p_values(values), part_null.p_values(parts)
-    q = np.minimum(1, q_values(p, rules.correction) / rules.whole_rate)
-    part_q = np.minimum(1, q_values(part_p, rules.correction) / (1 - rules.whole_rate))
-    limit = rules.close_pair
-    highest, widest = 1.0, 1.0
-    if control:
-        limit = max(limit, max(s.verified for s in control) + rules.beyond_score)
-        highest, widest = max(s.part for s in control), max(s.part_share for s in control)
-    result = []
-    for i, one in enumerate(scored):
-        reason = None
-        if q[i] <= rules.fdr and verified[i] >= rules.least_verified:
-            reason = Reason(Rule.RATE, float(q[i]), rules.fdr)
-        elif control and verified[i] >= limit:
-            reason = Reason(Rule.BEYOND, float(verified[i]), limit)
-        elif part_q[i] <= rules.fdr and parts[i] >= rules.least_part:
-            reason = Reason(Rule.REGION_RATE, float(part_q[i]), rules.fdr)
-        elif control and _region_beyond(one, len(control), highest, widest, rules):
-            reason = Reason(Rule.REGION_BEYOND, float(parts[i]), highest)
-        result.append(Flag(float(p[i]), float(q[i]), float(part_p[i]), float(part_q[i]), reason))
-    return result
 
+    null: TailControl
+    part_null: TailControl
+    highest: float
+    widest: float
+    plain: bool
+    strangers: float
+    rules: Rules
 
-def _region_beyond(one: ScoredImage, controls: int, highest: float, widest: float, rules: Rules) -> bool:
-    large = one.part_share >= max(rules.beyond_share, rules.beyond_widest * widest) and one.part >= max(rules.shared_part, highest)
-    left = min(1 - rules.close_part, (1 - highest) / rules.beyond_part)
-    return large or (controls >= rules.beyond_control and 1 - one.part <= left)
+    @classmethod
+    def on(
+        cls,
+        control: Sequence[ScoredImage],
+        patients: Sequence[str],
+        explained: np.ndarray,
+        ratio: float,
+        rules: Rules,
+        seed: int = 0,
+    ) -> Calibration:
+        """Calibrate.
+
+        Args:
+            control: the control images.
+            patients: of each.
+            explained: float [n], share of the fine structure that the match explains; NaN where the pair does not agree as a copy's does.
+            ratio: see :class:`~doppelscan.calibrate.Control`.
+            rules: thresholds.
+            seed: of the order of ties.
+        """
+        null, part_null = (
+            TailControl(
+                np.array([getattr(s, name) for s in control]),
+                patients,
+                ratio,
+                seed,
+                confidence=rules.tail_confidence,
+                extrapolation=rules.tail_extrapolation,
+            )
+            for name in ("score", "part")
+        )
+        return cls(
+            null,
+            part_null,
+            max((s.part for s in control), default=1.0),
+            max((s.part_share for s in control), default=1.0),
+            bool((explained >= rules.explained).any()),
+            clopper_pearson([False] * len(control), patients, 0.9).upper if control else 1.0,
+            rules,
+        )
+
+    def flags(self, scored: Sequence[ScoredImage], explained: np.ndarray) -> list[Flag]:
+        """One entry an image; ``explained`` as of :meth:`on`."""
+        p, part_p = self._p_values(scored)
+        q = np.minimum(1, q_values(p, self.rules.correction) / self.rules.whole_rate)
+        part_q = np.minimum(1, q_values(part_p, self.rules.correction) / (1 - self.rules.whole_rate))
+        return self._flags(scored, explained, p, q, part_p, part_q)
+
+    def flags_beside(self, scored: Sequence[ScoredImage], explained: np.ndarray, beside: Sequence[Flag]) -> list[Flag]:
+        """The flag that each of ``scored`` would have as one more image of a set whose flags are ``beside``."""
+        p, part_p = self._p_values(scored)
+        q = self._one_more(p, np.array([one.p_value for one in beside])) / self.rules.whole_rate
+        part_q = self._one_more(part_p, np.array([one.part_p_value for one in beside])) / (1 - self.rules.whole_rate)
+        return self._flags(scored, explained, p, np.minimum(1, q), part_p, np.minimum(1, part_q))
+
+    def _p_values(self, scored: Sequence[ScoredImage]) -> tuple[np.ndarray, np.ndarray]:
+        return self.null.p_values(np.array([s.score for s in scored])), self.part_null.p_values(np.array([s.part for s in scored]))
+
+    def _one_more(self, p_values: np.ndarray, others: np.ndarray) -> np.ndarray:
+        different, place = np.unique(p_values, return_inverse=True)
+        return np.array([q_values(np.append(others, p), self.rules.correction)[-1] for p in different] or [0.0])[place]
+
+    def _flags(
+        self,
+        scored: Sequence[ScoredImage],
+        explained: np.ndarray,
+        p: np.ndarray,
+        q: np.ndarray,
+        part_p: np.ndarray,
+        part_q: np.ndarray,
+    ) -> list[Flag]:
+        rules, result = self.rules, []
+        for i, one in enumerate(scored):
+            reason = None
+            if q[i] <= rules.fdr and one.verified >= rules.least_verified:
+                reason = Reason(Rule.RATE, float(q[i]), rules.fdr, rules.fdr)
+            elif self.null.patients and not self.plain and explained[i] >= rules.explained:
+                reason = Reason(Rule.PLAIN, float(explained[i]), rules.explained, self.strangers)
+            elif part_q[i] <= rules.fdr and one.part >= rules.least_part:
+                reason = Reason(Rule.REGION_RATE, float(part_q[i]), rules.fdr, rules.fdr)
+            elif self.null.patients and self._region_beyond(one):
+                reason = Reason(Rule.REGION_BEYOND, one.part, self.highest, self.strangers)
+            result.append(Flag(float(p[i]), float(q[i]), float(part_p[i]), float(part_q[i]), reason))
+        return result
+
+    def _region_beyond(self, one: ScoredImage) -> bool:
+        rules = self.rules
+        large = one.part_share >= max(rules.beyond_share, rules.beyond_widest * self.widest)
+        left = min(1 - rules.close_part, (1 - self.highest) / rules.beyond_part)
+        enough = len(self.null.scores) >= rules.beyond_control
+        return (large and one.part >= max(rules.shared_part, self.highest)) or (enough and 1 - one.part <= left)
 
 
 def wider(one: Flag, other: Flag) -> Flag:

@@ -13,6 +13,8 @@ from doppelscan.verify import AlignedPair
 
 __all__ = ["FittedReference", "ScoredSet"]
 
+BLOCK = 64
+
 
 @dataclass(frozen=True)
 class FittedReference:
@@ -71,6 +73,15 @@ class ScoredSet:
         pairs = ((own["deepssim"], training["deepssim"]), whitened)
         deepssim, embedding = ((first @ second[:, :1].swapaxes(1, 2)).max((1, 2)) for first, second in pairs)
         return deepssim, embedding
+
+    def explained(self, least: float) -> np.ndarray:
+        """Of each entry the share of its fine structure that its match explains; NaN below the verified score ``least``: float64 [M]."""
+        result = np.full(len(self.scored), np.nan)
+        close = [i for i, one in enumerate(self.scored) if one.verified >= least]
+        for start in range(0, len(close), BLOCK):
+            block = close[start : start + BLOCK]
+            result[block] = [pair.explained for pair in self.pairs([self.scored[i] for i in block])]
+        return result
 
     def pairs(self, scored: Sequence[ScoredImage]) -> list[AlignedPair]:
         """The registered pairs of some entries in full."""

@@ -25,8 +25,12 @@ class Rules:
         least_verified: a flag also needs a pair that agrees: unrelated people reach this now and then, copies nearly always.
         least_part: the same of a region.
         close_pair: a pair of at least this verified score agrees as copies do: unrelated people reached 0.65 in five cohorts.
-        beyond_score: few copies among many images have no q-value below the rate, however clear they are; this far above the highest
-            verified score of the control they are flagged all the same.
+        tail_confidence: p-values beyond the control's highest score are upper confidence bounds of its tail, see
+            :class:`~doppelscan.calibrate.TailControl`.
+        tail_extrapolation: and never smaller than the smallest that counting gives by more than this factor.
+        power: with at least this probability, as a lower 95 % limit, planted copies must be found for the words "no memorization found".
+        bound: confidence of the upper bound of the share that may still be memorized.
+        owed_p: a set that is nearer to training than to other patients with a p-value of at most this is not called clean.
         beyond_part: the same for a region: by this factor less is left to perfect agreement than in the control's best region.
         close_part: and its agreement is at least this.
         beyond_control: of fewer control images the highest region says little; some dozen strangers may agree by accident.
@@ -72,7 +76,11 @@ class Rules:
     least_verified: Share = 0.6
     least_part: Share = 0.8
     close_pair: Share = 0.72
-    beyond_score: Share = 0.1
+    tail_confidence: Rate = 0.95
+    tail_extrapolation: Number = 100.0
+    power: Rate = 0.8
+    bound: Rate = 0.95
+    owed_p: Share = 0.01
     beyond_part: Number = 8.0
     close_part: Share = 0.995
     beyond_control: Whole = 50

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from doppelscan.calibrate import Share, duplication_trend, residual_risk
+from doppelscan.calibrate import Competition, Share, duplication_trend, residual_risk
 from doppelscan.decide.decision import Decision
+from doppelscan.decide.power import SelfTest
 from doppelscan.decide.rules import Rules
 from doppelscan.deepssim import VERDICTS, verdict
 
@@ -60,6 +61,8 @@ class AuditSummary:
     flagged_control: Share
     findings: Mapping[str, int]
     residual_risk: Mapping[str, float]
+    self_test: SelfTest | None
+    competition: Mapping[str, float] | None
     verdicts: Mapping[str, int]
     set_mi: Mapping[str, float] | None
     duplication_trend: Mapping[str, object] | None
@@ -69,6 +72,7 @@ class AuditSummary:
     score: str
     smallest_p_value: float
     smallest_patient_p_value: float
+    smallest_tail_p_value: float
     effective_control: float
     look_alikes: Mapping[str, int]
     control: str
@@ -113,7 +117,7 @@ def summarize(
             synthetic=len(images),
             control=len(decision.control),
             training_patients=len(set(decision.training.patients)),
-            control_patients=len(null.by_patient) if decision.control else 0,
+            control_patients=null.patients,
             skipped=len(skipped),
             unlike=decision.unlike,
         ),
@@ -121,6 +125,8 @@ def summarize(
         flagged_control=decision.flagged_control,
         findings=decision.kinds,
         residual_risk=residual_risk(decision.flagged, decision.flagged_control),
+        self_test=decision.test,
+        competition=None if decision.owed is None else _competition(decision.owed),
         verdicts={name: classes.count(name) for name in reversed(VERDICTS)},
         set_mi=None if np.isnan(mi).all() else {"mean": float(mi.mean()), "median": float(np.median(mi)), "max": float(mi.max())},
         duplication_trend=_trend(decision),
@@ -138,8 +144,9 @@ def summarize(
         fdr=rules.fdr,
         correction=rules.correction,
         score=rules.score,
-        smallest_p_value=null.smallest,
-        smallest_patient_p_value=null.smallest_of_patient,
+        smallest_p_value=null.counted,
+        smallest_patient_p_value=null.counted,
+        smallest_tail_p_value=null.floor,
         effective_control=round(null.effective_size, 1),
         look_alikes={
             "images": decision.look_alikes,
@@ -158,6 +165,18 @@ def summarize(
         versions=versions,
         seconds=seconds,
     )
+
+
+def _competition(owed: Competition) -> dict[str, float]:
+    return {
+        "images": len(owed.wins),
+        "won_by_training": int(owed.wins.sum()),
+        "expected_share": owed.expected,
+        "p_value": owed.p_value,
+        "owed": owed.owed,
+        "owed_lower": owed.owed_lower,
+        "owed_upper": owed.owed_upper,
+    }
 
 
 def _domain_notes(decision: Decision) -> list[str]:

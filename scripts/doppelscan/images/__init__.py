@@ -3,6 +3,7 @@
 from doppelscan.errors import ImageError, InputError
 from doppelscan.images.alignment import align, band_pass, correlation, sampling_grid, within
 from doppelscan.images.copies import COPY_TRANSFORMS, PAPER_TRANSFORMS, plant_copy
+from doppelscan.images.degraded import PrincipalReconstruction, SpectrumMatch, radial_power
 from doppelscan.images.foreground import foreground_square, gaussian_blur
 from doppelscan.images.generated import generate_cohort, smooth_fields, warp
 from doppelscan.images.people import PatientProposal, agrees, people_of, propose_patients
@@ -44,8 +45,10 @@ __all__ = [
     "PatientProposal",
     "PlantedCopies",
     "PlantedQueries",
+    "PrincipalReconstruction",
     "SkippedImage",
     "SliceChoice",
+    "SpectrumMatch",
     "SquareThumbnaild",
     "Windowd",
     "agrees",
@@ -64,6 +67,7 @@ __all__ = [
     "plant_copy",
     "propose_patients",
     "put_slice",
+    "radial_power",
     "read_pixels",
     "resample_boxes",
     "sampling_grid",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from doppelscan.calibrate import simes_p_values
 from doppelscan.decide import KINDS, AuditedImage, Decision
 from doppelscan.deepssim import verdict
 from doppelscan.images import ImageRecord
@@ -133,9 +134,11 @@ def _grouped(decision: Decision, name_of: Callable[[ImageRecord], str]) -> list[
     groups: dict[str, list[AuditedImage]] = defaultdict(list)
     for one in decision.images:
         groups[name_of(one.record)].append(one)
-    scores = [np.array([one.scored.score for one in members]) for members in groups.values()]
+    p_values = simes_p_values(
+        np.array([one.flag.p_value for one in decision.images]), [name_of(one.record) for one in decision.images]
+    )
     result: list[Row] = []
-    for (name, members), p in zip(groups.items(), decision.null.group_p_values(scores), strict=True):
+    for name, members in groups.items():
         best = max(members, key=lambda one: one.scored.score)
         result.append(
             {
@@ -146,7 +149,7 @@ def _grouped(decision: Decision, name_of: Callable[[ImageRecord], str]) -> list[
                 "match_patient": best.match.patient,
                 "match": best.match.id,
                 "score": best.scored.score,
-                "p_value": float(p),
+                "p_value": p_values[name],
                 "verdict": verdict(best.scored.ssim),
             }
         )

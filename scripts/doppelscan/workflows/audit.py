@@ -23,12 +23,16 @@ from doppelscan.decide import (
     People,
     Rules,
     ScoredSet,
+    SelfTest,
     StoredRegistration,
     decide,
     find_people,
     other_modalities,
+    owed_to_training,
     person_pairs,
     same_kind,
+    self_tested,
+    sign,
     summarize,
     unlike_training,
     without_leaks,
@@ -47,6 +51,7 @@ from doppelscan.verify import IdenticalPixels, Registration
 from doppelscan.version import __version__
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
 from doppelscan.workflows.errors import on_command_line
+from doppelscan.workflows.selftest import CopyPlanter, planted_scores, size_of
 
 __all__ = ["GATE_STATUS", "Audit", "AuditResult"]
 
@@ -103,6 +108,8 @@ class Audit:
             beside it.
         key: file outside of ``output`` that says which pseudonym of a redacted report stands for what; None keeps none.
         gate: let :attr:`AuditResult.exit_status` tell the conclusion.
+        self_test: plant copies in this cohort and say which of them would have been found; without it no set is called clean.
+        reconstruct: TorchScript autoencoder through which copies are planted, too.
         seed: of folds and draws.
         threads: that compute; None takes as many as this process may use.
     """
@@ -124,13 +131,15 @@ class Audit:
         redact: bool = False,
         key: str | os.PathLike | None = None,
         gate: bool = False,
+        self_test: bool = True,
+        reconstruct: str | os.PathLike | None = None,
         seed: int = 0,
         threads: int | None = None,
     ) -> None:
         # On MONAI's command line all of them are strings.
         own = AuditSettings(
-            output=output, store=store, candidates=candidates, control_size=control_size, redact=redact, key=key, gate=gate, seed=seed,
-            threads=threads,
+            output=output, store=store, candidates=candidates, control_size=control_size, redact=redact, key=key, gate=gate,
+            self_test=self_test, reconstruct=reconstruct, seed=seed, threads=threads,
         )  # fmt: skip
         own.require_private()
         synthetic.require()
@@ -144,6 +153,7 @@ class Audit:
         self.weights_sha256 = "none" if named is None else file_sha256(named)
         self.rules, self.candidates, self.control_size = rules or Rules(), own.candidates, own.control_size
         self.redact, self.gate, self.seed, self.threads = own.redact, own.gate, own.seed, own.threads
+        self.self_test, self.reconstruct = own.self_test, own.reconstruct
         self.key = None if own.key is None else Path(own.key)
         self.store = own.store_folder
         self._make_output()
@@ -192,6 +202,11 @@ class Audit:
             alike = None if holdout is None else same_kind(reference.training, holdout)
             apart, domain = unlike_training(images, reference, self.rules, holdout)
             decision = decide(synthetic, control, people.doubles, identical, apart, alike, self.rules, self.seed)
+        with clock.stage("self-test"):
+            test = self._self_test(decision, holdout) if self.self_test else None
+        with clock.stage("competition"):
+            owed = owed_to_training(images, reference, holdout, self.seed)
+        decision = sign(decision, test, owed, self.rules)
         notes = [*leaks, *self._index_notes(reference.search), *control.notes, *domain, *other_modalities(images, training)]
         summary = self._summary(decision, people, [*notes, *self._pattern_notes()], clock)
         with clock.stage("report"):
@@ -215,6 +230,17 @@ class Audit:
                 return reference.scored(self.embed(self._like_synthetic(source, "image"), 8, "image"), "image")
 
         return score
+
+    def _self_test(self, decision: Decision, holdout: EmbeddedSet | None) -> SelfTest:
+        """What the audit would have found of copies that are planted in this cohort."""
+        reference = decision.synthetic.reference
+        size = size_of(len(decision.images) + len(decision.control))
+        planter = CopyPlanter(decision.training, decision.synthetic.images, holdout, size, self.seed, self.reconstruct)
+
+        def embed(place: str) -> EmbeddedSet:
+            return self.embed(self.synthetic.with_source(place, "synthetic"), 8, "self-test")
+
+        return self_tested(decision, planted_scores(planter, reference, embed, self.store), self.rules)
 
     def _fit(self, training: EmbeddedSet, holdout: EmbeddedSet | None) -> tuple[FittedReference, People]:
         """The search that is fitted on the training set, and who is who in it and in the holdout."""

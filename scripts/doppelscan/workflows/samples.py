@@ -74,7 +74,9 @@ class SampleAudit:
         **settings: Any,
     ) -> None:
         self.every, self.stop = checked("every", Count, every), checked("stop", Flag, stop)
-        self.settings = audit_settings({"training": training, "holdout": holdout, "store": Path(output) / "store", **settings})
+        # What every audit of a training would find is the same: a self-test in each would cost more than it tells.
+        kept = {"self_test": False, "training": training, "holdout": holdout, "store": Path(output) / "store"}
+        self.settings = audit_settings({**kept, **settings})
         self.samples, self.output = samples, Path(output)
         self.log_dir, self.tracking_uri = log_dir, tracking_uri
 

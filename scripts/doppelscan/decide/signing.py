@@ -1,0 +1,112 @@
+"""From a decision to a claim that can be signed: planted copies are judged by the rule that flags, and the words follow from what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from doppelscan.calibrate import Competition, clopper_pearson, memorized_share, memorized_upper_bound
+from doppelscan.decide.conclusion import Conclusion, Verdict
+from doppelscan.decide.decision import Decision, findings_of
+from doppelscan.decide.power import NegativeResult, PlantedResult, SelfTest
+from doppelscan.decide.reference import ScoredSet
+from doppelscan.decide.rules import Rules
+
+__all__ = ["Planted", "self_tested", "sign"]
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Images of one transform, scored.
+
+    Attributes:
+        name: of the transform.
+        words: what was done, as it follows "copies".
+        images: scored against the training set.
+        sources: int64 [n], the training row that each is a copy of; -1 for a negative, which is a copy of nobody.
+        patients: of each, who was planted.
+    """
+
+    name: str
+    words: str
+    images: ScoredSet
+    sources: np.ndarray
+    patients: tuple[str, ...]
+
+
+def self_tested(decision: Decision, planted: Sequence[Planted], rules: Rules) -> SelfTest:
+    """Judge planted images by the audit's final rule, each as one more image of the set.
+
+    Args:
+        decision: of the audit.
+        planted: copies by transform, and negatives.
+        rules: thresholds.
+    """
+    training = decision.training
+    copies, negatives, hits = [], [], []
+    for one in planted:
+        flags = decision.flags_beside(one.images, rules)
+        findings = findings_of(one.images, flags, rules)
+        found = np.array([finding is not None for finding in findings])
+        singles = [f is not None and f.kind != "training-derived" for f in findings]
+        if (one.sources < 0).all():
+            negatives.append(NegativeResult(one.name, one.words, len(found), int(found.sum()), sum(singles)))
+            continue
+        sources = [
+            training.patients[s.part_match if f is not None and f.kind == "part" else s.match]
+            for s, f in zip(one.images.scored, findings, strict=True)
+        ]
+        right = [hit and source == training.patients[row] for hit, source, row in zip(found, sources, one.sources, strict=True)]
+        named = sum(f is not None and f.kind in ("copy", "blend") for f in findings)
+        power = clopper_pearson(found, one.patients, rules.bound)
+        copies.append(PlantedResult(one.name, one.words, len(found), int(found.sum()), power, int(sum(right)), named))
+        hits.append((found, one.patients))
+    weakest = min(range(len(copies)), key=lambda i: (copies[i].power.lower, i))
+    found, patients = hits[weakest]
+    flagged = [one.finding is not None for one in decision.images if not one.unlike]
+    strangers = decision.control_set.scored
+    close = [False] * len(strangers)
+    for i in range(decision.control_as_close):
+        close[i] = True
+    return SelfTest(
+        tuple(copies),
+        tuple(negatives),
+        memorized_share(flagged, close, found, found_patients=patients, confidence=rules.bound),
+        memorized_upper_bound(flagged, found, found_patients=patients, confidence=rules.bound),
+    )
+
+
+def sign(decision: Decision, test: SelfTest | None, owed: Competition | None, rules: Rules) -> Decision:
+    """The decision with what it could have found: a negative claim needs that."""
+    said = decision.conclusion
+    if said.verdict is Verdict.NOT_FOUND:
+        said = _negative(decision, test, owed, rules)
+    return replace(decision, conclusion=said, test=test, owed=owed)
+
+
+def _negative(decision: Decision, test: SelfTest | None, owed: Competition | None, rules: Rules) -> Conclusion:
+    none = decision.conclusion.reason
+    if test is None:
+        return Conclusion(Verdict.CANNOT, f"{none}; but the self-test was switched off, so nobody knows what would have been found")
+    if owed is not None and owed.p_value <= rules.owed_p:
+        return Conclusion(
+            Verdict.CANNOT,
+            f"{none}; but the set as a whole is nearer to training patients than to other people (p {owed.p_value:.1g}): it owes "
+            f"{100 * max(0.0, owed.owed):.0f} % of its images to them (95 % interval {100 * max(0.0, owed.owed_lower):.0f} to {100 * owed.owed_upper:.0f} %)",
+        )
+    missed = test.missed(rules)
+    if missed:
+        worst = min(missed, key=lambda one: one.power.lower)
+        others = f" and {len(missed) - 1} more" if len(missed) > 1 else ""
+        return Conclusion(
+            Verdict.CANNOT,
+            f"{none}; but copies {worst.words}{others} cannot be excluded: of {worst.planted} that were planted {worst.found} were found, so "
+            f"perhaps only {100 * worst.power.lower:.0f} % would be, and {100 * rules.power:.0f} % are needed",
+        )
+    return Conclusion(
+        Verdict.NOT_FOUND,
+        f"{none}; planted copies are found, whichever way they were changed (at least {100 * min(one.power.lower for one in test.copies):.0f} %), so at "
+        f"most {100 * test.bound:.1f} % can be memorized (95 % upper bound)",
+    )

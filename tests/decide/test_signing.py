@@ -1,0 +1,113 @@
+"""What may be said follows from what planted copies show: with records made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from doppelscan.calibrate import compete
+from doppelscan.decide import Decision, Planted, Rules, ScoredControl, ScoredSet, Verdict, decide, self_tested, sign
+from made_records import made_reference, made_score, made_set
+
+RULES = Rules()
+TRAINING = 30
+
+
+def clean(flagged: int = 0) -> Decision:
+    """50 synthetic images, 40 control patients up to 0.39; ``flagged`` of the images are copies."""
+    training = made_set("training", TRAINING)
+    images = tuple(made_score(i, 0.95 if i < flagged else 0.25, match=i % TRAINING, part=0.5, part_match=0) for i in range(50))
+    people = tuple(made_score(i, 0.2 + 0.005 * i, match=0, part=0.6, part_match=0) for i in range(40))
+    control = ScoredControl(made_set("control", 40), people, 1.0)
+    synthetic = ScoredSet(made_set("synthetic", 50), images, made_reference(training))
+    return decide(synthetic, control, [], [None] * 50, [False] * 50, None, RULES)
+
+
+def planted(decision: Decision, name: str, found: int, missed: int, nobody: bool = False, wrong: int = 0) -> Planted:
+    """Copies of training images 0, 1, ..., the first ``found`` at 0.95, of the first ``wrong`` another image is the match."""
+    count = found + missed
+    scored = tuple(
+        made_score(i, 0.95 if i < found else 0.3, match=(i + (i < wrong)) % TRAINING, part=0.5, part_match=0) for i in range(count)
+    )
+    images = ScoredSet(made_set("planted", count), scored, decision.synthetic.reference)
+    sources = np.full(count, -1) if nobody else np.arange(count) % TRAINING
+    return Planted(name, f"changed by {name}", images, sources, tuple(f"p{i}" for i in range(count)))
+
+
+@pytest.fixture(autouse=True)
+def pairs_are_copies(monkeypatch):
+    """Flagged pairs are looked at: each explains what a copy does."""
+    from doppelscan.decide import PairEvidence
+
+    one = PairEvidence(0.99, 0.0, -1.0, 0, 0.0, -1.0, 0, 0.0, 1.0, 0.0, True)
+    monkeypatch.setattr("doppelscan.decide.decision.explain", lambda scored, *rest: [one] * len(scored))
+
+
+def test_found_right_source_and_power_are_counted():
+    decision = clean()
+    test = self_tested(decision, [planted(decision, "turn", 28, 2, wrong=3), planted(decision, "means", 1, 9, nobody=True)], RULES)
+    (copies,), (means,) = test.copies, test.negatives
+    assert (copies.planted, copies.found, copies.right_source, copies.called_copy) == (30, 28, 25, 28)
+    assert copies.power.lower == pytest.approx(0.7793, abs=1e-3), "Clopper and Pearson of 28 of 30"
+    assert (means.images, means.flagged, means.accused) == (10, 1, 1)
+    assert test.missed(RULES) == (copies,)
+
+
+def test_the_bound_is_the_flagged_share_over_the_weakest_power():
+    decision = clean()
+    both = [planted(decision, "turn", 30, 0), planted(decision, "blur", 15, 15)]
+    strong, weak = self_tested(decision, both[:1], RULES), self_tested(decision, both, RULES)
+    # 0 of 50 and 30 of 30, each at its limit of 97.5 %.
+    assert strong.bound == pytest.approx((1 - 0.025 ** (1 / 50)) / 0.025 ** (1 / 30), rel=1e-6)
+    assert weak.bound > 2 * strong.bound and weak.memorized.value == 0.0
+    half = self_tested(clean(25), [planted(clean(25), "turn", 30, 0)], RULES)
+    assert half.memorized.lower < 0.5 < half.memorized.upper and half.memorized.value == pytest.approx(0.5)
+
+
+def test_a_negative_claim_states_power_and_bound():
+    decision = clean()
+    test = self_tested(decision, [planted(decision, "turn", 30, 0)], RULES)
+    said = sign(decision, test, None, RULES).conclusion
+    assert said.verdict is Verdict.NOT_FOUND
+    assert "at least 88 %" in said.reason and f"at most {100 * test.bound:.1f} % can be memorized" in said.reason
+
+
+@pytest.mark.parametrize(("found", "missed"), [(2, 16), (17, 13), (16, 0)])
+def test_copies_that_may_go_unseen_cannot_be_excluded(found, missed):
+    decision = clean()
+    test = self_tested(decision, [planted(decision, "turn", 30, 0), planted(decision, "blur", found, missed)], RULES)
+    said = sign(decision, test, None, RULES).conclusion
+    assert said.verdict is Verdict.CANNOT and "copies changed by blur cannot be excluded" in said.reason
+    assert f"of {found + missed} that were planted {found} were found" in said.reason
+
+
+def test_without_a_self_test_nothing_is_called_clean_and_what_was_found_stays_found():
+    assert sign(clean(), None, None, RULES).conclusion.verdict is Verdict.CANNOT
+    assert "self-test was switched off" in sign(clean(), None, None, RULES).conclusion.reason
+    assert sign(clean(20), None, None, RULES).conclusion == clean(20).conclusion
+
+
+def test_a_set_that_is_owed_to_training_is_not_called_clean_though_no_image_is_a_copy():
+    decision = clean()
+    test = self_tested(decision, [planted(decision, "turn", 30, 0)], RULES)
+    names = [f"t{i % 25}" for i in range(100)]
+    won = np.arange(100) % 20 != 0
+    owed = compete(np.where(won, 0.4, 0.2), np.full(100, 0.3), names, [f"d{n}" for n in names], 30, 30)
+    said = sign(decision, test, owed, RULES).conclusion
+    assert (
+        owed.p_value < 0.01 and said.verdict is Verdict.CANNOT and "nearer to training patients than to other people" in said.reason
+    )
+    odd = np.arange(100) % 2
+    even = compete(np.where(odd, 0.4, 0.2), np.where(odd, 0.2, 0.4), names, [f"d{n}" for n in names], 30, 30)
+    assert sign(decision, test, even, RULES).conclusion.verdict is Verdict.NOT_FOUND
+
+
+def test_a_planted_copy_of_a_region_counts_by_the_source_of_the_region():
+    decision = clean()
+    one = planted(decision, "part", 0, 20)
+    scored = tuple(replace(s, part=0.9999, part_match=(s.row + 1) % TRAINING, part_share=0.5) for s in one.images.scored)
+    wrong = self_tested(decision, [replace(one, images=replace(one.images, scored=scored))], RULES).copies[0]
+    scored = tuple(replace(s, part_match=s.row) for s in scored)
+    right = self_tested(decision, [replace(one, images=replace(one.images, scored=scored))], RULES).copies[0]
+    assert wrong.found == right.found == 20 and (wrong.right_source, right.right_source) == (0, 20)

@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 
 help:
 	@echo "make audit            install, write the sample cohort, audit it, say where the report is"
-	@echo "make test             install and run the tests (offline, CPU, under 20 minutes)"
+	@echo "make test             install and run the tests (offline, CPU, about 15 minutes)"
 	@echo "make test-real DATA=  the slow tests on a folder of real images"
 	@echo "make test-monailabel  a MONAI Label server of its own environment, asked on loopback"
 	@echo "make docs             the documentation as a site"

@@ -194,6 +194,6 @@ def test_settings_reach_the_audit_as_they_were_given(folders, tmp_path, monkeypa
     engine.run(range(1), max_epochs=1)
     assert arrived == {
         "training": str(folders["training"]), "synthetic": str(tmp_path / "audits/epoch_0001/samples"), "holdout": None,
-        "output": str(tmp_path / "audits/epoch_0001" / ("report" if redact is True else "")), "store": str(tmp_path / "audits/store"), "redact": redact is True, "fdr": 0.1,
+        "output": str(tmp_path / "audits/epoch_0001" / ("report" if redact is True else "")), "store": str(tmp_path / "audits/store"), "redact": redact is True, "self_test": False, "fdr": 0.1,
         "slice_range": [0.0, 0.5], "device": "cpu", "patient_pattern": r"([a-z]+)\d", "network_def::channels": [8, 8, 8, 8],
     }  # fmt: skip

@@ -65,9 +65,8 @@ class IdenticalPixels:
 
     def __init__(self, training: EmbeddedSet, same: float = 0.998, same_small: float = 0.9985) -> None:
         self.training, self.same, self.same_small = training, same, same_small
-        squares = [_squares(training, part) for part in _blocks(len(training))]
         self.smallest = min(int(training.native_shapes(part).max(1).min()) for part in _blocks(len(training)))
-        self.tree = cKDTree(np.concatenate([_signatures(one) for one in squares]))
+        self.tree = cKDTree(np.concatenate([_signatures(_squares(training, part)) for part in _blocks(len(training))]))
 
     def find(self, images: EmbeddedSet) -> list[IdenticalImage | None]:
         """The training image of the same pixels, or None, for each of ``images``."""

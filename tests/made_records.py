@@ -131,7 +131,7 @@ def made_decision(flagged: int, total: int | None = None, cohort: np.ndarray | N
             AuditedImage(people.records[s.row], (256, 256), s, source.records[s.match], source.records[1], Flag(0.5, float("nan")))
             for s in strangers
         ),
-        (rule, rule),
+        (rule,),
         0,
         0,
         flagged,

@@ -58,12 +58,12 @@ class ScoredControl:
         stay, and the conclusion refuses.
         """
         close = self.look_alikes(rules)
-        scored = ScoredSet(self.images, close, reference)
+        explained = ScoredSet(self.images, close, reference).explained(rules.close_pair)
         doubles = tuple(
             NearDuplicate(True, self.images.records[s.row], reference.training.records[s.match], s.verified)
             for s in sorted(close, key=lambda s: -s.verified)
         )
-        one_person = [s.row for s, pair in zip(close, scored.pairs(close), strict=True) if pair.explained >= rules.same_person]
+        one_person = [s.row for s, share in zip(close, explained, strict=True) if share >= rules.same_person]
         kept = replace(self, doubles=doubles)
         if not one_person or len(close) > rules.close_share * len(self.scored):
             return kept
@@ -149,7 +149,7 @@ class ControlScorer:
                 null_of=whole.index,
                 view_differences=self.reference.view_differences,
                 thumbnails=StoredThumbnails(others),
-                keys=others.contents,
+                keys=[training.contents[i] for i in outside],
             )
             fold = replace(self.reference, training=others, search=search)
             scored = fold.scored(posed.subset(inside), f"control {number + 1}/{folds}").scored

@@ -11,7 +11,7 @@ from doppelscan.calibrate import Competition, Share, TailControl, TwoSampleResul
 from doppelscan.decide.conclusion import Conclusion, Evidence, conclude
 from doppelscan.decide.control import ScoredControl
 from doppelscan.decide.findings import KINDS, Finding, NearDuplicate, explain, kind_of
-from doppelscan.decide.flags import Calibration, Flag, Reason, Rule, control_as_close, wider
+from doppelscan.decide.flags import Calibration, Flag, Reason, Rule, control_as_close, widest
 from doppelscan.decide.power import SelfTest
 from doppelscan.decide.reference import ScoredSet
 from doppelscan.decide.rules import Rules
@@ -74,7 +74,7 @@ class Decision:
         control_set: the control, scored.
         images: one entry a synthetic image.
         control: one entry a control image, with its p-value among the others.
-        calibrations: the rule that flags, calibrated on the control with and without its look-alikes; both must flag.
+        calibrations: the rule that flags, calibrated on the control and, where it has look-alikes, without them; all must flag.
         control_as_close: number of control images that score as high as the lowest flagged image.
         look_alikes: number of control images that agree with a training image as copies do, and are in the control.
         flagged_without: number of synthetic images that would be flagged if these were left out.
@@ -89,7 +89,7 @@ class Decision:
     control_set: ScoredControl
     images: tuple[AuditedImage, ...]
     control: tuple[AuditedImage, ...]
-    calibrations: tuple[Calibration, Calibration]
+    calibrations: tuple[Calibration, ...]
     control_as_close: int
     look_alikes: int
     flagged_without: int
@@ -107,10 +107,7 @@ class Decision:
     def flags_beside(self, images: ScoredSet, rules: Rules) -> list[Flag]:
         """The flag that each of ``images`` would have as one more synthetic image."""
         explained, beside = images.explained(rules.close_pair), [one.flag for one in self.images]
-        return [
-            wider(*both)
-            for both in zip(*(one.flags_beside(images.scored, explained, beside) for one in self.calibrations), strict=True)
-        ]
+        return widest([one.flags_beside(images.scored, explained, beside) for one in self.calibrations])
 
     @property
     def training(self) -> EmbeddedSet:
@@ -165,19 +162,17 @@ def decide(
     strangers, patients = control.scored, control.patients
     explained = synthetic.explained(rules.close_pair)
     told = ScoredSet(control.images, strangers, synthetic.reference).explained(rules.close_pair)
-    calibration = Calibration.on(strangers, patients, told, control.ratio, rules, seed)
-    by_all = calibration.flags(scored, explained)
+    calibrations = [Calibration.on(strangers, patients, told, control.ratio, rules, seed)]
     # Nobody knows whether look-alikes are one person twice: the wider of both calibrations decides.
     others = [i for i, s in enumerate(strangers) if s.verified < rules.close_pair]
-    without = calibration
     if len(others) < len(strangers):
         kept, who = [strangers[i] for i in others], [patients[i] for i in others]
-        without = Calibration.on(kept, who, told[others], control.ratio, rules, seed)
-    by_others = without.flags(scored, explained)
-    null = calibration.null
+        calibrations.append(Calibration.on(kept, who, told[others], control.ratio, rules, seed))
+    said_by = [one.flags(scored, explained) for one in calibrations]
+    null = calibrations[0].null
     flags = [
         said if same is None else replace(said, reason=Reason(Rule.PIXELS, same.correlation, same.limit, 0.0))
-        for said, same in zip(map(wider, by_all, by_others), identical, strict=True)
+        for said, same in zip(widest(said_by), identical, strict=True)
     ]
     findings = findings_of(synthetic, flags, rules)
     apart = [bool(away) and finding is None for away, finding in zip(unlike, findings, strict=True)]
@@ -204,10 +199,10 @@ def decide(
         control_set=control,
         images=_audited(synthetic.images, synthetic.training, scored, flags, findings, apart),
         control=_audited(control.images, synthetic.training, strangers, among, [None] * len(strangers), [False] * len(strangers)),
-        calibrations=(calibration, without),
+        calibrations=tuple(calibrations),
         control_as_close=control_as_close(scored, flags, strangers, rules),
         look_alikes=len(strangers) - len(others),
-        flagged_without=sum(said.reason is not None or same is not None for said, same in zip(by_others, identical, strict=True)),
+        flagged_without=sum(said.reason is not None or same is not None for said, same in zip(said_by[-1], identical, strict=True)),
         near_duplicates=_each_once([*control.doubles, *near_duplicates]),
         same_kind=same_kind,
         conclusion=conclusion,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import reduce
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from doppelscan.calibrate import TailControl, clopper_pearson, q_values
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import ScoredImage
 
-__all__ = ["Calibration", "Flag", "Reason", "Rule", "control_as_close", "wider"]
+__all__ = ["Calibration", "Flag", "Reason", "Rule", "control_as_close", "wider", "widest"]
 
 
 class Rule(str, Enum):
@@ -201,6 +202,11 @@ def wider(one: Flag, other: Flag) -> Flag:
         max(one.part_q_value, other.part_q_value),
         one.reason if other.reason is not None else None,
     )
+
+
+def widest(calibrated: Sequence[Sequence[Flag]]) -> list[Flag]:
+    """Of several calibrations of the same images what claims least, see :func:`wider`."""
+    return [reduce(wider, flags) for flags in zip(*calibrated, strict=True)]
 
 
 def control_as_close(scored: Sequence[ScoredImage], flags: Sequence[Flag], control: Sequence[ScoredImage], rules: Rules) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from doppelscan.calibrate import TwoSampleResult, wilson
 from doppelscan.decide.rules import Rules
 
-__all__ = ["Conclusion", "Evidence", "Verdict", "conclude", "count_kinds"]
+__all__ = ["Conclusion", "Evidence", "Verdict", "conclude", "count_kinds", "counted"]
 
 
 class Verdict(str, Enum):
@@ -66,7 +66,7 @@ def conclude(evidence: Evidence, rules: Rules) -> Conclusion:
     if not e.identical or said.verdict is Verdict.FOUND:
         return said
     total = len(e.p_values)
-    held = f"{e.identical} of {_count(total, 'synthetic image')} {'holds' if e.identical == 1 else 'hold'} the pixels of a training image"
+    held = f"{e.identical} of {counted(total, 'synthetic image')} {'holds' if e.identical == 1 else 'hold'} the pixels of a training image"
     others = "" if e.identical == total else f"; of the others nothing can be said: {said.reason}"
     return Conclusion(Verdict.FOUND, f"{held}, which needs no control{others}")
 
@@ -80,17 +80,17 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
         )
     if e.training_patients < rules.smallest_patients:
         return _cannot(
-            f"the training set holds {_count(e.training_patients, 'patient')} and at least {rules.smallest_patients} are needed to tell a copy "
+            f"the training set holds {counted(e.training_patients, 'patient')} and at least {rules.smallest_patients} are needed to tell a copy "
             "from a look-alike"
         )
     if e.control_patients < rules.smallest_patients:
         return _cannot(
-            f"the control holds {_count(e.control_patients, 'patient')} and at least {rules.smallest_patients} are needed; give a larger holdout"
+            f"the control holds {counted(e.control_patients, 'patient')} and at least {rules.smallest_patients} are needed; give a larger holdout"
         )
     if e.smallest > rules.fdr:
         factor = (1 / rules.fdr - 1) / max(1e-9, 1 / e.smallest - 1)
         return _cannot(
-            f"the control is too small: with {_count(controls, 'image')} of {_count(e.control_patients, 'patient')} no p-value can fall below "
+            f"the control is too small: with {counted(controls, 'image')} of {counted(e.control_patients, 'patient')} no p-value can fall below "
             f"{e.smallest:.3f}, above the false discovery rate of {rules.fdr:g}; give at least {math.ceil(controls * factor)} holdout images"
         )
     if e.same_kind is not None and e.same_kind.auc >= rules.apart_auc and e.same_kind.p_value <= rules.apart_p:
@@ -102,27 +102,27 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
     close = wilson(int(e.control_close.sum()), controls)
     if close.share > rules.close_share:
         return _cannot(
-            f"the control is too close: {close.count} of {_count(controls, 'control image')} agree with a training image as copies do, so "
+            f"the control is too close: {close.count} of {counted(controls, 'control image')} agree with a training image as copies do, so "
             "a copy would not stand out; check that the holdout shares no patient with the training set"
         )
     if e.flagged.any():
         kinds = count_kinds(e.findings)
         return Conclusion(
             Verdict.FOUND,
-            f"{int(e.flagged.sum())} of {_count(images, 'synthetic image')} are closer to a training image than real images of other patients "
+            f"{int(e.flagged.sum())} of {counted(images, 'synthetic image')} are closer to a training image than real images of other patients "
             f"are, at a false discovery rate of {rules.fdr:g}, as the same image, or by identical pixels"
             + (f": {kinds}" if kinds else ""),
         )
     above = int(((e.p_values <= e.smallest * (1 + 1e-9)) & e.close).sum())
     if above:
         return _cannot(
-            f"{_count(above, 'synthetic image')} would pass as a copy and above every control image, but {_count(controls, 'control image')} of "
-            f"{_count(e.control_patients, 'patient')} are too few or too close to flag that many of {images} at a false discovery rate of {rules.fdr:g}; "
+            f"{counted(above, 'synthetic image')} would pass as a copy and above every control image, but {counted(controls, 'control image')} of "
+            f"{counted(e.control_patients, 'patient')} are too few or too close to flag that many of {images} at a false discovery rate of {rules.fdr:g}; "
             "give a larger holdout or look at them"
         )
     return Conclusion(
         Verdict.NOT_FOUND,
-        f"none of {_count(images, 'synthetic image')} is closer to a training image than real images of other patients are",
+        f"none of {counted(images, 'synthetic image')} is closer to a training image than real images of other patients are",
     )
 
 
@@ -136,5 +136,6 @@ def _cannot(reason: str) -> Conclusion:
     return Conclusion(Verdict.CANNOT, reason)
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """For example ``1 patient`` or ``2 patients``."""
     return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import binomtest
 
+from doppelscan.decide.conclusion import counted
 from doppelscan.decide.findings import NearDuplicate
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import StoredPair, StoredRegistration, verified_score
@@ -138,7 +139,7 @@ def _sources(source: str, names: str) -> list[str]:
 def _unknown(unknown: Sequence[int], people: Sequence[str], confirmed: set[int]) -> str:
     """What is said of training images whose patient nothing names; ``confirmed`` are in pairs of one person."""
     several = len(confirmed.intersection(unknown))
-    count = _count(len(unknown), "training image")
+    count = counted(len(unknown), "training image")
     if not several:
         return (
             f"Nothing names the patients of {count} and no two were found to be of one person: every file counts as a patient of its own. If "
@@ -169,10 +170,6 @@ def _named_by_files(
             )
     first = proposals[0]
     return f"{_words(first, 'would be')}, but too little that was found bears that out: it was not used.{_hint(first)}", None
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def _words(proposal: PatientProposal, verb: str) -> str:

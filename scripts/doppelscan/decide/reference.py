@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from doppelscan.decide.scoring import ScoredImage, StoredRegistration, score_images
-from doppelscan.search import CandidateSearch, EmbeddedSet
+from doppelscan.search import CandidateSearch, EmbeddedSet, view_similarity
 from doppelscan.verify import AlignedPair
 
 __all__ = ["FittedReference", "ScoredSet"]
@@ -69,9 +69,12 @@ class ScoredSet:
     def similarities(self, rows: Sequence[int], matches: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """The deepssim cosine and the whitened similarity of some images and training images, best of the poses: float32 [n] each."""
         own, training, search = self.images.features(rows), self.training.features(matches), self.reference.search
-        whitened = (search.whitened(own["embedding"]), search.whitened(training["embedding"]))
-        pairs = ((own["deepssim"], training["deepssim"]), whitened)
-        deepssim, embedding = ((first @ second[:, :1].swapaxes(1, 2)).max((1, 2)) for first, second in pairs)
+        each = np.arange(len(rows))[:, None]
+        whitened = search.whitened(own["embedding"]), search.whitened(training["embedding"])
+        deepssim, embedding = (
+            view_similarity(views, others[:, 0], each).max((1, 2))
+            for views, others in ((own["deepssim"], training["deepssim"]), whitened)
+        )
         return deepssim, embedding
 
     def explained(self, least: float) -> np.ndarray:

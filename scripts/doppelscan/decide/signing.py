@@ -50,9 +50,8 @@ def self_tested(decision: Decision, planted: Sequence[Planted], rules: Rules) ->
         flags = decision.flags_beside(one.images, rules)
         findings = findings_of(one.images, flags, rules)
         found = np.array([finding is not None for finding in findings])
-        singles = [f is not None and f.kind != "training-derived" for f in findings]
         if (one.sources < 0).all():
-            negatives.append(NegativeResult(one.name, one.words, len(found), int(found.sum()), sum(singles)))
+            negatives.append(NegativeResult(one.name, one.words, len(found), int(found.sum()), int(found.sum())))
             continue
         sources = [
             training.patients[s.part_match if f is not None and f.kind == "part" else s.match]
@@ -67,9 +66,7 @@ def self_tested(decision: Decision, planted: Sequence[Planted], rules: Rules) ->
     found, patients = hits[weakest]
     flagged = [one.finding is not None for one in decision.images if not one.unlike]
     strangers = decision.control_set.scored
-    close = [False] * len(strangers)
-    for i in range(decision.control_as_close):
-        close[i] = True
+    close = [i < decision.control_as_close for i in range(len(strangers))]
     return SelfTest(
         tuple(copies),
         tuple(negatives),

@@ -3,7 +3,7 @@
 from doppelscan.search.describe import describe, fingerprint
 from doppelscan.search.embedded import EmbeddedSet, StoredFeatures, StoredThumbnails
 from doppelscan.search.patches import PatchDescriptor, PatchMatches, PatchSearch, mean_agreement
-from doppelscan.search.proposals import CandidateSearch, Proposals
+from doppelscan.search.proposals import CandidateSearch, Proposals, view_similarity
 from doppelscan.search.similarity import (
     EncoderSimilarity,
     NormalisedCorrelation,
@@ -37,4 +37,5 @@ __all__ = [
     "describe",
     "fingerprint",
     "mean_agreement",
+    "view_similarity",
 ]

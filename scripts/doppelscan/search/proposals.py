@@ -25,7 +25,7 @@ from doppelscan.search.patches import PatchMatches, PatchSearch
 # Of a candidate's 8 flip-and-turn poses the three that the embedding likes best: the right one is among them in 99.6 % (docs/benchmarks.md).
 POSES_KEPT = 3
 
-__all__ = ["CandidateSearch", "Proposals"]
+__all__ = ["CandidateSearch", "Proposals", "view_similarity"]
 
 
 @dataclass(frozen=True)
@@ -150,19 +150,19 @@ class CandidateSearch:
             lists.append(patches.rows)
         # The first of each is always among them: it is what that score alone would name.
         merged = interleaved(lists, min(max(self.candidates, len(lists)), len(self.embedding)))
-        views = _view_similarity(white, self.embedding, merged)
+        views = view_similarity(white, self.embedding, merged)
         in_place = None if patches is None else (merged[:, :, None] == patches.rows[:, None]).any(-1)
         return Proposals(
             merged,
             views.max(1),
-            _view_similarity(queries["deepssim"], self.deepssim, merged).max(1),
+            view_similarity(queries["deepssim"], self.deepssim, merged).max(1),
             None if views.shape[1] % 8 else _likely_poses(views, in_place),
             index,
             patches,
         )
 
 
-def _view_similarity(queries: np.ndarray, reference: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def view_similarity(queries: np.ndarray, reference: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Cosine of each view of each query [M, V, D] with its rows [M, k] of the reference: float32 [M, V, k]."""
     similarity = queries @ reference[rows].swapaxes(1, 2)
     return np.where(rows[:, None] < 0, np.float32(-1), similarity)

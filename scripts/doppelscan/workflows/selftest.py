@@ -22,7 +22,7 @@ from doppelscan.search import EmbeddedSet
 __all__ = ["CopyPlanter", "planted_scores", "size_of"]
 
 # Of the benchmark's transforms one of each kind: an audit has seconds for them.
-GEOMETRIC = {
+BENCHMARK = {
     "rotation 10": "turned by 10 degrees",
     "flip, rotation, noise": "mirrored, turned by 8 degrees and slightly noisy",
     "shift 6 %": "shifted by 6 % of the field",
@@ -110,7 +110,7 @@ class CopyPlanter:
         """Copies, a transform after the other."""
         patients = [self.training.patients[row] for row in self.rows]
         partner = self.rng.permutation(len(self.own))
-        for name, words in GEOMETRIC.items():
+        for name, words in BENCHMARK.items():
             # A blend is of two people: nobody is mixed with himself.
             pairs = [
                 (one, self.own[j if j != i else (j + 1) % len(self.own)])
@@ -185,7 +185,7 @@ def _autoencoder(path: str | os.PathLike, size: int) -> Callable[[np.ndarray], n
 
 def size_of(images: int) -> int:
     """Copies a transform for an audit of ``images`` synthetic and control images: so many that they take 30 % of its time, from 18 to 30."""
-    return int(np.clip(SHARE / (1 - SHARE) * images / (len(GEOMETRIC) + 5), FEWEST, MOST))
+    return int(np.clip(SHARE / (1 - SHARE) * images / (len(BENCHMARK) + 5), FEWEST, MOST))
 
 
 def planted_scores(

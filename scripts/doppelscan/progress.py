@@ -16,7 +16,14 @@ def progress(iterable, label: str, unit: str, total: int | None = None, done: in
     """A tqdm bar: done/total, rate, remaining and elapsed time. ``None`` gives a bar to ``update`` by hand, from ``done`` on."""
     seldom = 0.2 if sys.stderr.isatty() else 10.0  # a log wants a line now and then, a terminal a moving bar
     return tqdm(
-        iterable, desc=f"{label:<18}", unit=f" {unit}", total=total, initial=done, dynamic_ncols=True, smoothing=0.1, mininterval=seldom
+        iterable,
+        desc=f"{label:<18}",
+        unit=f" {unit}",
+        total=total,
+        initial=done,
+        dynamic_ncols=True,
+        smoothing=0.1,
+        mininterval=seldom,
     )
 
 

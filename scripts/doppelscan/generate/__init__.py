@@ -5,25 +5,25 @@ from doppelscan.generate.diffusion import NoisyLatents
 from doppelscan.generate.duplication import DUPLICATION, RepeatSampler, draw_repeats
 from doppelscan.generate.generator import Autoencoder, Generator, load_autoencoder, load_generator
 from doppelscan.generate.losses import (
+    AdversarialLoss,
     DiscriminatorLoss,
-    GeneratorLoss,
     NegativeError,
     ReconstructionLoss,
     gradient_difference,
     kl_divergence,
 )
 from doppelscan.generate.networks import Reconstruction, autoencoder_kl, diffusion_unet, moving_average, require_size
-from doppelscan.generate.sampling import MANIFEST, Sample, Sampler
+from doppelscan.generate.sampling import MANIFEST, Sample, Sampler, SeededSamples
 from doppelscan.generate.training_set import Latents, TrainingImages
 
 __all__ = [
     "DUPLICATION",
     "MANIFEST",
+    "AdversarialLoss",
     "Autoencoder",
     "Condition",
     "DiscriminatorLoss",
     "Generator",
-    "GeneratorLoss",
     "Latents",
     "NegativeError",
     "NoisyLatents",
@@ -32,6 +32,7 @@ __all__ = [
     "RepeatSampler",
     "Sample",
     "Sampler",
+    "SeededSamples",
     "TextEmbedding",
     "TrainingImages",
     "Unconditional",

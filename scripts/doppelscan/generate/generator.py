@@ -13,6 +13,7 @@ from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
 from monai.networks.schedulers import DDIMScheduler
 
 from doppelscan.deepssim import file_sha256, load_weights, read_checkpoint, unwrapped
+from doppelscan.deepssim.weights import require_listed_sha256
 from doppelscan.errors import InputError, WeightsError
 from doppelscan.generate.conditioning import Condition, condition_from
 from doppelscan.generate.networks import autoencoder_kl, diffusion_unet, require_size, settings_of
@@ -150,7 +151,9 @@ class Generator:
         self.network.train(training)
         images = torch.as_tensor(made).float().cpu()
         if not bool(torch.isfinite(images).all()):
-            raise WeightsError(f"The samples of a generator must be finite. Got NaN or Inf after {self.step} training steps; train it again.")
+            raise WeightsError(
+                f"The samples of a generator must be finite. Got NaN or Inf after {self.step} training steps; train it again."
+            )
         return images.clamp(0, 1)
 
 
@@ -160,6 +163,7 @@ def _read(path: str | os.PathLike | None, kind: str) -> dict[str, Any]:
             f"The '{kind}' parameter must be a file that the training of one wrote. Got {None if path is None else str(path)!r}, which does not "
             f"exist; pass --{kind} FILE."
         )
+    require_listed_sha256(path)
     state = read_checkpoint(path)
     if state.get("kind") != kind or not isinstance(state.get("settings"), dict):
         found = state.get("kind")

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from monai.losses import PatchAdversarialLoss
 from torch import nn
 
-__all__ = ["DiscriminatorLoss", "GeneratorLoss", "NegativeError", "ReconstructionLoss", "gradient_difference", "kl_divergence"]
+__all__ = ["AdversarialLoss", "DiscriminatorLoss", "NegativeError", "ReconstructionLoss", "gradient_difference", "kl_divergence"]
 
 
 def gradient_difference(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -33,9 +33,7 @@ class ReconstructionLoss(nn.Module):
         prediction and target float [B, 1, H, W] -> scalar.
     """
 
-    def __init__(
-        self, gradient_weight: float = 1.0, perceptual: nn.Module | None = None, perceptual_weight: float = 0.1
-    ) -> None:
+    def __init__(self, gradient_weight: float = 1.0, perceptual: nn.Module | None = None, perceptual_weight: float = 0.1) -> None:
         super().__init__()
         self.gradient_weight, self.perceptual, self.perceptual_weight = gradient_weight, perceptual, perceptual_weight
 
@@ -48,7 +46,7 @@ class ReconstructionLoss(nn.Module):
         return loss
 
 
-class GeneratorLoss(nn.Module):
+class AdversarialLoss(nn.Module):
     """``weight`` times what a discriminator's logits say of reconstructions that want to look real; least squares.
 
     Args:

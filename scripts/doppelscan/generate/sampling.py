@@ -19,7 +19,7 @@ from doppelscan.images.readers import encode_png
 from doppelscan.progress import progress
 from doppelscan.report import to_csv, write_atomic
 
-__all__ = ["MANIFEST", "Sample", "Sampler"]
+__all__ = ["MANIFEST", "Sample", "Sampler", "SeededSamples"]
 
 MANIFEST = "manifest.csv"
 
@@ -105,7 +105,9 @@ class Sampler:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = [{name: (row.get(name) or "").strip() for name in names} for row in csv.DictReader(file)]
         if not rows:
-            raise InputError(f"The 'condition' parameter must be a .csv with a row for each condition. Got {str(path)!r}, which has none.")
+            raise InputError(
+                f"The 'condition' parameter must be a .csv with a row for each condition. Got {str(path)!r}, which has none."
+            )
         return rows
 
     def condition_of(self, seed: int) -> dict[str, str]:
@@ -196,3 +198,20 @@ class Sampler:
     def _write_manifest(output: Path, rows: Mapping[int, Sample]) -> None:
         listed = [dict(zip(COLUMNS, astuple(row), strict=True)) for _, row in sorted(rows.items())]
         write_atomic(output / MANIFEST, to_csv(COLUMNS, listed))
+
+
+class SeededSamples:
+    """The samples of the same seeds whenever a trainer asks, for :class:`~doppelscan.workflows.SampleAudit`: what changes between two audits is the
+    generator.
+
+    Args:
+        sampler: of the generator that is being trained.
+        count: samples.
+        seed: of the first.
+    """
+
+    def __init__(self, sampler: Sampler, count: int = 50, seed: int = 0) -> None:
+        self.sampler, self.seeds = sampler, range(seed, seed + count)
+
+    def __call__(self, engine: Any) -> np.ndarray:
+        return self.sampler(self.seeds)

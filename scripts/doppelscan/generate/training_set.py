@@ -35,6 +35,7 @@ class TrainingImages(Dataset):
         duplication: see :func:`~doppelscan.generate.draw_repeats`.
         seed: of the duplication.
         name: of the parameter in messages.
+        apart_from: a set whose patients must not be in this one; None allows any.
 
     Items are {"image": float32 [1, S, S] in [0, 1], "label": the same, what an autoencoder is to give, "index": int}.
 
@@ -46,7 +47,7 @@ class TrainingImages(Dataset):
         skipped: images that could not be prepared, with their reasons.
 
     Raises:
-        InputError: fewer than two images, or all the same.
+        InputError: fewer than two images, all the same, or a patient of ``apart_from``.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class TrainingImages(Dataset):
         duplication: str = "none",
         seed: int = 0,
         name: str = "dataset_dir",
+        apart_from: TrainingImages | None = None,
     ) -> None:
         if not isinstance(source, (str, os.PathLike)):
             raise InputError(
@@ -95,6 +97,11 @@ class TrainingImages(Dataset):
         self.repeats = draw_repeats(self.records, duplication, seed)
         told = table_values(source, name)
         self.values = [told.get(record.paths[0], {}) for record in self.records]
+        both = {record.patient for record in self.records} & {one.patient for one in (apart_from.records if apart_from else ())}
+        if both:
+            raise InputError(
+                f"The '{name}' parameter must name other patients than training. Got {len(both)} of training; leave them out."
+            )
         super().__init__(data=list(range(len(images))))
 
     @property
@@ -146,7 +153,9 @@ class Latents(Dataset):
             raise InputError(
                 f"The 'spatial_size' parameter must be the {autoencoder.spatial_size} of the autoencoder. Got {images.spatial_size} instead."
             )
-        parts = [autoencoder.encode(unit_float(part)) for part in progress(images.images.split(batch_size), "encode images", "batch")]
+        parts = [
+            autoencoder.encode(unit_float(part)) for part in progress(images.images.split(batch_size), "encode images", "batch")
+        ]
         latents = torch.cat(parts)
         deviation = float(latents.std())
         if not deviation > 0 or not bool(torch.isfinite(latents).all()):
@@ -163,4 +172,3 @@ class Latents(Dataset):
         if self.tokens.shape[-1]:
             item["condition"] = self.tokens[index]
         return item
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,7 +47,8 @@ def _require_finite(engine: Engine, loss: torch.Tensor) -> None:
         images = state.batch["index"].tolist() if "index" in state.batch else []
         raise NotFiniteError(
             f"The loss is {float(loss.detach())} at step {state.iteration} on the batch of images {images} of training_images.csv in the output "
-            "folder; lower 'learning_rate' or look at these images. The checkpoint before it is whole, and the same command goes on from there."
+            "folder; look at these images, or lower 'learning_rate' and train anew (--resume False or another --output_dir). What was written before "
+            "is whole."
         )
 
 
@@ -266,19 +268,19 @@ class LatestWeights:
     def attach(self, engine: Engine) -> None:
         """Register with the trainer, after the moving average."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
-        engine.add_event_handler(Events.COMPLETED, self.write)
+        engine.add_event_handler(Events.COMPLETED, self.finish)
 
     def __call__(self, engine: Engine) -> None:
         if idist.get_rank() > 0:
             return
         if engine.state.epoch % self.interval == 0:
-            self.write(engine)
+            write_weights(self.path, self.item)
         if self.snapshots is not None and engine.state.epoch % self.snapshots == 0:
             write_weights(self.path.with_stem(f"{self.path.stem}_{engine.state.epoch:04d}"), self.item)
 
-    def write(self, engine: Engine) -> None:
-        """Write the file."""
-        if idist.get_rank() == 0:
+    def finish(self, engine: Engine) -> None:
+        """Write the file after a last epoch that is none of the intervals."""
+        if idist.get_rank() == 0 and engine.state.epoch % self.interval:
             write_weights(self.path, self.item)
 
 
@@ -302,6 +304,21 @@ class SameTraining:
         Raises:
             WeightsError: one differs.
         """
-        for name, value in self.settings.items():
-            if name not in state or state[name] != value:
-                raise WeightsError(f"a training with {name} {state.get(name)!r}, not {value!r}")
+        found = _difference(state, self.settings)
+        if found:
+            raise WeightsError(f"a training with {found}")
+
+
+def _difference(before: Any, now: Any, name: str = "") -> str | None:
+    """The first value that differs, in words, with where it lies; None when all are the same."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        parts = (_difference(before.get(key), now.get(key), f"{name} {key}".strip()) for key in {**now, **before})
+        return next((part for part in parts if part), None)
+    # A measured scale is rounded otherwise by other threads or devices.
+    alike = math.isclose(before, now, rel_tol=1e-4) if isinstance(before, float) and isinstance(now, float) else before == now
+    return None if alike else f"{name} {_short(before)}, not {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 60 else f"{text[:12]}..."

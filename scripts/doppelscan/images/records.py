@@ -390,13 +390,16 @@ def table_values(source: str | os.PathLike, name: str = "training") -> dict[str,
     if source.suffix.lower() == ".csv":
         with open(source, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            path = _path_column({c.strip().lower(): c for c in reader.fieldnames or []}, source, name)
+            column = _path_column({c.strip().lower(): c for c in reader.fieldnames or []}, source, name)
             for row in reader:
-                found[str(_resolve(row[path] or "", source))] = {c.strip(): (row[c] or "").strip() for c in reader.fieldnames or []}
+                found[str(_resolve(row[column] or "", source))] = {
+                    c.strip(): (row[c] or "").strip() for c in reader.fieldnames or []
+                }
     elif source.suffix.lower() == ".json":
         for item in _items_of_data_list(source, name):
-            values = {key: str(value).strip() for key, value in item.items() if value is not None} if isinstance(item, dict) else {}
-            image = (item.get("image") or item.get("path")) if isinstance(item, dict) else item
+            told = item if isinstance(item, dict) else {"image": item}
+            values = {key: str(value).strip() for key, value in told.items() if key not in ("image", "path") and value is not None}
+            image = told.get("image") or told.get("path") or ""
             for path in image if isinstance(image, list) else [image]:
                 found[str(_resolve(path, source))] = values
     return found

@@ -272,4 +272,8 @@ def test_the_papers_sizes_run_a_step(place):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     made = load_generator(place / "paper" / "generator.pt")
-    assert made.autoencoder.latent_shape == (3, 32, 32) and made.settings["network"]["channels"] == [256, 512, 768]
+    network = made.settings["network"]
+    assert made.autoencoder.latent_shape == (3, 32, 32) and network["channels"] == [256, 512, 768]
+    assert (
+        network["attention_levels"] == [False, True, True] and network["resblock_updown"] and network["cross_attention_dim"] == 512
+    )

@@ -27,11 +27,12 @@ ROOMS = [
     "calibrate",
     "decide",
     "report",
+    "generate",
     "workflows",
     "publish",
     "cli",
 ]
-CONFIGS = sorted([*ROOT.glob("configs/*.json"), *ROOT.glob("bundles/*/configs/*.json")])
+CONFIGS = sorted([*ROOT.glob("configs/**/*.json"), *ROOT.glob("bundles/*/configs/*.json")])
 
 
 def imported_rooms(path: Path) -> set[str]:

@@ -9,7 +9,7 @@ import os
 import nibabel as nib
 import numpy as np
 import pytest
-from doppelscan.images import InputError, SliceChoice, content_hash, find_images, read_pixels
+from doppelscan.images import InputError, SliceChoice, content_hash, find_images, read_pixels, table_values
 from made_files import dicom, save_png
 
 
@@ -309,3 +309,16 @@ def test_a_folder_that_links_to_itself_is_searched_once(tmp_path, picture):
     save_png(tmp_path / "a" / "1.png", picture)
     (tmp_path / "a" / "again").symlink_to(tmp_path)
     assert len(find_images(tmp_path).records) == 1
+
+
+def test_what_a_table_says_of_its_files_is_found_by_their_paths(tmp_path, cohort):
+    save_png(tmp_path / "a.png", cohort[0])
+    (tmp_path / "set.csv").write_text("Path, age ,note\na.png, 30 ,\nb.png\n")
+    found = table_values(tmp_path / "set.csv")
+    assert found[str(tmp_path / "a.png")] == {"Path": "a.png", "age": "30", "note": ""}
+    assert found[str(tmp_path / "b.png")]["age"] == ""
+    assert find_images(tmp_path / "set.csv").records[0].paths[0] in found
+    (tmp_path / "set.json").write_text('{"training": [{"image": ["a.png", "b.png"], "age": 30, "note": null}, "c.png"]}')
+    found = table_values(tmp_path / "set.json")
+    assert found[str(tmp_path / "b.png")]["age"] == "30" and "note" not in found[str(tmp_path / "b.png")]
+    assert found[str(tmp_path / "c.png")] == {} == table_values(tmp_path)

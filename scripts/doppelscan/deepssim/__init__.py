@@ -22,7 +22,7 @@ from doppelscan.deepssim.nuisance import view_differences
 from doppelscan.deepssim.pairs import CohortBatchSampler, CohortDataset, MakeViews
 from doppelscan.deepssim.roles import Encoder, RoleEncoder, require_heads
 from doppelscan.deepssim.ssim import align_to_first, pairwise_ssim, registered_ssim, ssim
-from doppelscan.deepssim.weights import WeightsError, file_sha256, load_weights, read_checkpoint, start_from
+from doppelscan.deepssim.weights import WeightsError, file_sha256, load_weights, read_checkpoint, start_from, unwrapped
 
 # Counts up when the same files and settings come to give other numbers: it is in the fingerprint of what is stored.
 ALGORITHM = 1
@@ -75,6 +75,7 @@ __all__ = [
     "rotated",
     "ssim",
     "start_from",
+    "unwrapped",
     "verdict",
     "verdict_number",
     "view_differences",

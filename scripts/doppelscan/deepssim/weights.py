@@ -7,13 +7,14 @@ import json
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from doppelscan.errors import WeightsError
 
-__all__ = ["file_sha256", "load_weights", "read_checkpoint", "require_listed_sha256", "start_from"]
+__all__ = ["file_sha256", "load_weights", "read_checkpoint", "require_listed_sha256", "start_from", "unwrapped"]
 
 CHECKSUMS = "checksums.json"
 
@@ -102,3 +103,8 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
 def start_from(network: nn.Module, path: str | os.PathLike | None) -> nn.Module:
     """``network`` with the weights of ``path`` to train on from, or as it is (random) for None; see :func:`load_weights`."""
     return network if path is None else load_weights(network, path)
+
+
+def unwrapped(item: Any) -> Any:
+    """The network that DistributedDataParallel or DataParallel wraps, or ``item`` itself."""
+    return item.module if isinstance(item, (nn.parallel.DistributedDataParallel, nn.DataParallel)) else item

@@ -18,6 +18,7 @@ from doppelscan.images.records import (
     evenly_chosen,
     find_images,
     set_files,
+    table_values,
 )
 from doppelscan.images.squares import cut_foreground, resample_boxes, whole_squares
 from doppelscan.images.transforms import (
@@ -73,6 +74,7 @@ __all__ = [
     "sampling_grid",
     "set_files",
     "smooth_fields",
+    "table_values",
     "unit_float",
     "warp",
     "whole_squares",

@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ __all__ = [
     "evenly_chosen",
     "find_images",
     "set_files",
+    "table_values",
 ]
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".nii", ".nii.gz", ".dcm", ".dicom", ".ima")
@@ -314,11 +315,7 @@ def _rows_of_csv(source: Path, name: str) -> list[_Row]:
     with open(source, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         columns = {c.strip().lower(): c for c in reader.fieldnames or []}
-        path_column = next((columns[c] for c in ("path", "image", "file") if c in columns), None)
-        if path_column is None:
-            raise InputError(
-                f"The '{name}' table must have a column 'path'. Got the columns {', '.join(columns) or 'none'} in {str(source)!r}."
-            )
+        path_column = _path_column(columns, source, name)
         patient_column = next((columns[c] for c in ("patient", "subject", "patient_id", "subject_id") if c in columns), None)
         repeats_column = columns.get("repeats")
         return [
@@ -332,7 +329,17 @@ def _rows_of_csv(source: Path, name: str) -> list[_Row]:
         ]
 
 
-def _from_data_list(source: Path, name: str) -> list[_Row]:
+def _path_column(columns: Mapping[str, str], source: Path, name: str) -> str:
+    """The column that names the files, of ``columns`` (lower case -> as it is written)."""
+    found = next((columns[c] for c in ("path", "image", "file") if c in columns), None)
+    if found is None:
+        raise InputError(
+            f"The '{name}' table must have a column 'path'. Got the columns {', '.join(columns) or 'none'} in {str(source)!r}."
+        )
+    return found
+
+
+def _items_of_data_list(source: Path, name: str) -> list:
     try:
         data = json.loads(source.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -341,8 +348,12 @@ def _from_data_list(source: Path, name: str) -> list[_Row]:
         data = data.get(name) or data.get("training") or next((v for v in data.values() if isinstance(v, list)), [])
     if not isinstance(data, list):
         raise InputError(f"The '{name}' data list must hold a list. Got {type(data).__name__} in {str(source)!r}.")
+    return data
+
+
+def _from_data_list(source: Path, name: str) -> list[_Row]:
     rows = []
-    for item in data:
+    for item in _items_of_data_list(source, name):
         item = {"image": item} if isinstance(item, str) else item
         if not isinstance(item, dict):
             raise InputError(f"Every item of the '{name}' data list must be a path or an object. Got {item!r} in {str(source)!r}.")
@@ -365,6 +376,33 @@ def _from_data_list(source: Path, name: str) -> list[_Row]:
 def _resolve(path: str, source: Path) -> Path:
     path = path.strip()
     return Path(path) if os.path.isabs(path) else source.parent / path
+
+
+def table_values(source: str | os.PathLike, name: str = "training") -> dict[str, dict[str, str]]:
+    """What the table of a set says of its files: path as in ``ImageRecord.paths`` -> column -> value, stripped; ``{}`` for a folder or a file.
+
+    Args:
+        source: .csv or .json that :func:`find_images` can read.
+        name: name of the parameter in messages.
+    """
+    source = Path(source)
+    found: dict[str, dict[str, str]] = {}
+    if source.suffix.lower() == ".csv":
+        with open(source, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            column = _path_column({c.strip().lower(): c for c in reader.fieldnames or []}, source, name)
+            for row in reader:
+                found[str(_resolve(row[column] or "", source))] = {
+                    c.strip(): (row[c] or "").strip() for c in reader.fieldnames or []
+                }
+    elif source.suffix.lower() == ".json":
+        for item in _items_of_data_list(source, name):
+            told = item if isinstance(item, dict) else {"image": item}
+            values = {key: str(value).strip() for key, value in told.items() if key not in ("image", "path") and value is not None}
+            image = told.get("image") or told.get("path") or ""
+            for path in image if isinstance(image, list) else [image]:
+                found[str(_resolve(path, source))] = values
+    return found
 
 
 def set_files(source: str | os.PathLike) -> list[str]:

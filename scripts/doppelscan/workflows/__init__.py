@@ -5,6 +5,16 @@ from doppelscan.workflows.audit import Audit, AuditResult
 from doppelscan.workflows.embed import EmbeddingEvaluator, EmbeddingWriter, PoseInferer, RecordDataset, embedding_fingerprint
 from doppelscan.workflows.errors import one_line_errors
 from doppelscan.workflows.evaluate import CopyDetection, EvaluationImages, EvaluationReport, evaluation_pairs
+from doppelscan.workflows.generate import (
+    EpochRandomness,
+    FiniteLoss,
+    KLPenalty,
+    LatestWeights,
+    MovingAverage,
+    SameTraining,
+    TrainingProgress,
+    TrainingSetFiles,
+)
 from doppelscan.workflows.index import IndexFitter, IndexScoreWriter, reference_poses
 from doppelscan.workflows.protocol import ContaminationProtocol, IndexVariant
 from doppelscan.workflows.protocol_report import ProtocolReport
@@ -31,14 +41,19 @@ __all__ = [
     "EarlyStop",
     "EmbeddingEvaluator",
     "EmbeddingWriter",
+    "EpochRandomness",
     "EpochSeeds",
     "EvaluationImages",
     "EvaluationReport",
+    "FiniteLoss",
     "GradientClip",
     "IndexFitter",
     "IndexScoreWriter",
     "IndexVariant",
+    "KLPenalty",
+    "LatestWeights",
     "ListOutput",
+    "MovingAverage",
     "NamedHandlers",
     "PoseInferer",
     "ProtocolReport",
@@ -46,7 +61,10 @@ __all__ = [
     "ResumableCheckpoint",
     "Review",
     "ReviewedImage",
+    "SameTraining",
     "SampleAudit",
+    "TrainingProgress",
+    "TrainingSetFiles",
     "TrainingTables",
     "audit",
     "audit_root",

@@ -16,7 +16,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint, DiskSaver, EarlyStopping
 from monai.engines import IterationEvents
 
-from doppelscan.deepssim import CohortDataset
+from doppelscan.deepssim import CohortDataset, unwrapped
 from doppelscan.errors import InputError, WeightsError
 from doppelscan.report import to_csv, write_atomic
 
@@ -34,11 +34,24 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-def _network(module: torch.nn.Module) -> torch.nn.Module:
-    return getattr(module, "module", module)  # what DistributedDataParallel wraps
+def write_weights(path: Path, item: Any) -> None:
+    """Write the state dict of ``item`` beside ``path`` and rename: a full disk leaves the old file, which is told in one line."""
+
+    def write() -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+            try:
+                torch.save(unwrapped(item).state_dict(), file)
+                file.close()
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+
+    saved(write, path.parent)
 
 
-def _save(save: Callable[[], Any], folder: str | os.PathLike) -> None:
+def saved(save: Callable[[], Any], folder: str | os.PathLike) -> None:
     """Run ``save``; a disk that is full or not writable is told in one line."""
     try:
         save()
@@ -61,16 +74,17 @@ class NamedHandlers:
     is put before it.
 
     Args:
-        handlers: name -> ignite handler; MONAI leaves out those that a config disables.
+        handlers: name -> ignite handler, or None in the place of one that an override file puts there; MONAI leaves out those that a config disables.
     """
 
-    def __init__(self, handlers: Mapping[str, Any]) -> None:
+    def __init__(self, handlers: Mapping[str, Any | None]) -> None:
         self.handlers = handlers
 
     def attach(self, engine: Engine) -> None:
         """Attach each."""
         for handler in self.handlers.values():
-            handler.attach(engine)
+            if handler is not None:
+                handler.attach(engine)
 
 
 class TrainingTables:
@@ -91,7 +105,7 @@ class TrainingTables:
 
     def __call__(self, engine: Engine) -> None:
         if idist.get_rank() == 0:
-            _save(self._write, self.folder)
+            saved(self._write, self.folder)
 
     def _write(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -156,10 +170,10 @@ class BestWeights:
 
     Args:
         path: file to write, a plain state dict as MONAI's exports take it.
-        network: whose weights.
+        network: whose weights; anything that has a state dict.
     """
 
-    def __init__(self, path: str | os.PathLike, network: torch.nn.Module) -> None:
+    def __init__(self, path: str | os.PathLike, network: Any) -> None:
         self.path, self.network = Path(path), network
         self.best = float("-inf")
 
@@ -181,18 +195,7 @@ class BestWeights:
             return
         self.best = metric
         if idist.get_rank() == 0:
-            _save(self._write, self.path.parent)
-
-    def _write(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self.path.parent, suffix=".part", delete=False) as file:
-            try:
-                torch.save(_network(self.network).state_dict(), file)
-                file.close()
-                os.replace(file.name, self.path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+            write_weights(self.path, self.network)
 
 
 class ListOutput:
@@ -225,7 +228,7 @@ class ResumableCheckpoint:
 
     def __init__(self, folder: str | os.PathLike, save_dict: Mapping[str, Any], interval: int = 1, resume: bool = True) -> None:
         self.folder, self.interval, self.resume = Path(folder), interval, resume
-        self.save_dict = {name: _network(item) if isinstance(item, torch.nn.Module) else item for name, item in save_dict.items()}
+        self.save_dict = {name: unwrapped(item) for name, item in save_dict.items()}
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
@@ -240,7 +243,7 @@ class ResumableCheckpoint:
             n_saved=2,
         )
         engine.add_event_handler(
-            Events.EPOCH_COMPLETED(every=self.interval) | Events.COMPLETED, lambda e: _save(lambda: writer(e), self.folder)
+            Events.EPOCH_COMPLETED(every=self.interval) | Events.COMPLETED, lambda e: saved(lambda: writer(e), self.folder)
         )
 
     def newest(self) -> Path | None:

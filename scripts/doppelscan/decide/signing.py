@@ -49,9 +49,10 @@ def self_tested(decision: Decision, planted: Sequence[Planted], rules: Rules) ->
     for one in planted:
         flags = decision.flags_beside(one.images, rules)
         findings = findings_of(one.images, flags, rules)
-        found = np.array([finding is not None for finding in findings])
+        found = np.array([finding is not None and finding.of_somebody for finding in findings])
         if (one.sources < 0).all():
-            negatives.append(NegativeResult(one.name, one.words, len(found), int(found.sum()), int(found.sum())))
+            counted = sum(finding is not None for finding in findings)
+            negatives.append(NegativeResult(one.name, one.words, len(found), counted, int(found.sum())))
             continue
         sources = [
             training.patients[s.part_match if f is not None and f.kind == "part" else s.match]
@@ -64,7 +65,7 @@ def self_tested(decision: Decision, planted: Sequence[Planted], rules: Rules) ->
         hits.append((found, one.patients))
     weakest = min(range(len(copies)), key=lambda i: (copies[i].power.lower, i))
     found, patients = hits[weakest]
-    flagged = [one.finding is not None for one in decision.images if not one.unlike]
+    flagged = [one.shows_patient for one in decision.images if not one.unlike]
     strangers = decision.control_set.scored
     close = [i < decision.control_as_close for i in range(len(strangers))]
     return SelfTest(

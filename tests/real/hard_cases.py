@@ -46,10 +46,10 @@ def load(mri: Path, source: str) -> list[tuple[str, np.ndarray, bool]]:
     name, _, plane = source.partition(":")
     found = []
     for row in rows(mri):
-        if row["source"] == name and (not plane or row["plane"] == plane):
+        if row.get("source", name) == name and (not plane or row["plane"] == plane):
             pixels = read_pixels([str(mri / row["path"])])
             pixels = take_slice(pixels, 2, pixels.shape[2] // 2) if pixels.ndim == 3 else pixels
-            found.append((row["subject"], window(pixels), "adjacent" in row["note"]))
+            found.append((row["subject"], window(pixels), "adjacent" in row.get("note", "")))
     return found
 
 

@@ -114,7 +114,7 @@ def test_summary_says_what_was_found(audited):
     summary = json.loads((audited[1] / "summary.json").read_text())
     assert summary["conclusion"] == "memorization found" and summary["flagged"]["count"] == 16
     assert summary["control"] == "holdout, topped up with 72 training images" and summary["images"]["control"] == 132
-    assert summary["findings"] == {"copy": 16, "blend": 0, "part": 0, "same patient?": 0}
+    assert {kind: n for kind, n in summary["findings"].items() if n} == {"copy": 16}
     assert summary["flagged"]["lower"] < 16 / 40 < summary["flagged"]["upper"]
     # Three slices a patient are worth one; 72 of 132 images had a reference of four fifths.
     assert summary["smallest_p_value"] == summary["smallest_patient_p_value"] == pytest.approx((60 + 72 * 1.25) / 132 / 45)

@@ -1,7 +1,8 @@
 """Sets of the worked example in interpretation.md: ``python docs/worked_example.py FOLDER``; no person is in them.
 
 The people are those of ``doppelscan sample`` (made from the MNI152 template). Training and holdout hold one slice of each; the synthetic
-images are two copies, two halves set into other people, two blends, two slices 1 mm away from a training slice, and people of nowhere.
+images are two copies, a blurred and noisy one, two halves set into other people, two blends, two slices 1 mm away from a training slice, two
+means of the three training images that are most alike, and people of nowhere.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from doppelscan.images import plant_copy
 from doppelscan.images.readers import encode_png
 from doppelscan.images.sample import template_maps, template_patient
+from scipy.ndimage import gaussian_filter
 
 SLICE = 80
 TRAINING, HOLDOUT, NOVEL = 30, 60, 16
@@ -25,12 +27,17 @@ def main(folder: Path) -> None:
     slices = [images[0] for images in people]
     training, novel = slices[:TRAINING], slices[TRAINING + HOLDOUT :]
     side = training[0].shape[1] // 2
+    soft = gaussian_filter(plant_copy(training[8], "rotation 10", rng), 1.5)
+    stack = np.stack(training)
+    alike = [np.argsort(((stack - stack[i]) ** 2).mean((1, 2)))[:3] for i in (20, 24)]
     halves = [np.concatenate([training[i][:, :side], novel[i][:, side:]], 1) for i in (4, 5)]
     made = {
         "copy": [plant_copy(training[0], "flip, rotation, noise", rng), plant_copy(training[1], "crop 15 %", rng)],
+        "soft": [soft + 0.03 * rng.standard_normal(soft.shape)],
         "half": halves,
         "blend": [0.6 * training[6] + 0.4 * training[12], 0.5 * training[7] + 0.5 * training[13]],
         "neighbour": [people[2][1], people[3][1]],
+        "mean": [stack[three].mean(0) for three in alike],
         "novel": novel[6:],
     }
     sets = {

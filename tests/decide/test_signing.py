@@ -40,7 +40,7 @@ def pairs_are_copies(monkeypatch):
     """Flagged pairs are looked at: each explains what a copy does."""
     from doppelscan.decide import PairEvidence
 
-    one = PairEvidence(0.99, False, 0.5, 0.0, -1.0, 0, 0.0, -1.0, 0, 0.0, 1.0, 0.0, True)
+    one = PairEvidence(0.99, False, 0.5, 0.0, -1.0, 0, 0.0, 0.0, -1.0, 0, 0.0, 1.0, 0.0, True)
     monkeypatch.setattr("doppelscan.decide.decision.explain", lambda scored, *rest: [one] * len(scored))
 
 
@@ -58,7 +58,7 @@ def test_images_of_nobody_are_flagged_and_accuse_nobody_and_copies_that_are_call
     from doppelscan.decide import PairEvidence
 
     decision = clean()
-    one = PairEvidence(0.9, False, 0.1, 0.0, -1.0, 0, 0.0, -1.0, 0, 0.0, 1.0, 0.0, True)
+    one = PairEvidence(0.9, False, 0.1, 0.0, -1.0, 0, 0.0, 0.0, -1.0, 0, 0.0, 1.0, 0.0, True)
     monkeypatch.setattr("doppelscan.decide.decision.explain", lambda scored, *rest: [one] * len(scored))
     test = self_tested(decision, [planted(decision, "turn", 28, 2), planted(decision, "means", 8, 2, nobody=True)], RULES)
     assert (test.negatives[0].flagged, test.negatives[0].accused) == (8, 0)

@@ -86,6 +86,20 @@ def test_both_sources_of_a_blend_are_found_and_a_copy_has_one(training, search):
     np.testing.assert_allclose(found.mixed_share[:6], 0.35, atol=0.08)
 
 
+def test_of_a_mean_of_three_a_third_source_is_left_and_of_a_blend_none(training, search):
+    images, thumbs = training
+    rows = np.arange(6)
+    means = [(images[i] + images[i + 6] + images[i + 12]) / 3 for i in rows]
+    blends = [0.6 * images[i] + 0.4 * images[i + 10] for i in rows]
+    third = second_sources(
+        [aligned(q, training, i % 6, search) for i, q in enumerate(means + blends)],
+        np.tile(rows, 2),
+        thumbs[np.tile(rows, 2)],
+        search,
+    ).third
+    assert third[:6].min() > 0.6 > third[6:].max()
+
+
 def test_a_half_that_was_set_in_is_found_beside_the_match(training, search):
     images, thumbs = training
     queries = []

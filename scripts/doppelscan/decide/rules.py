@@ -46,7 +46,8 @@ class Rules:
         usual_loss: what an image loses when it is moved by half a pixel; images of few pixels lose more, and
         loss_allowed: of that this share is allowed for.
         explained_twice: what is as near to another patient's image must be explained to this share to be a copy: means reached 0.966.
-        mixed: agreement of what the match leaves unexplained with another training image, for a blend.
+        mixed: agreement of what the match leaves unexplained with another training image, for a blend; of what both leave with a third, for a
+            mean of many: blends reached 0.52, means of 3 whose second agrees so began at 0.6.
         set_in: agreement of one cell with another training image, where the match disagrees, for a region that was set in.
         set_in_share: share of the structure where that image agrees.
         part_explained: a part leaves this much of the image unexplained by its match, and

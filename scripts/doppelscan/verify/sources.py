@@ -28,6 +28,7 @@ class SecondSources:
         mixed: float32 [K], mean agreement, over all cells, of the residual with its nearest other training image.
         mixed_row: int64 [K], which.
         mixed_share: float32 [K], weight of that image beside the match, 0 to 1, by least squares on the fine structure.
+        third: float32 [K], of what both leave, the same with a third: of a mean of several training images it agrees too.
         set_in: float32 [K], highest agreement of one cell with another training image, where the match disagrees.
         set_in_row: int64 [K], which.
         set_in_share: float32 [K], share of the structure where that image agrees and the match does not.
@@ -36,6 +37,7 @@ class SecondSources:
     mixed: np.ndarray
     mixed_row: np.ndarray
     mixed_share: np.ndarray
+    third: np.ndarray
     set_in: np.ndarray
     set_in_row: np.ndarray
     set_in_share: np.ndarray
@@ -61,11 +63,13 @@ def second_sources(
     mixed = search.search_structure(residual, counted, matches)
     set_in = search.search_structure(queries, counted & (cells < UNLIKE), matches)
     others = search.reference[torch.from_numpy(mixed.rows[:, 0])].float()
+    third = search.search_structure(residual - _local_gain(others, residual) * others, counted, matches)
     agree = (set_in.part_cells > 0.8) & (cells < UNLIKE) & counted
     return SecondSources(
         mixed.mean[:, 0],
         mixed.rows[:, 0],
         _weight(queries, matched, others),
+        third.mean[:, 0],
         set_in.part,
         set_in.part_row,
         (agree.sum(1) / counted.sum(1).clip(1)).astype(np.float32),

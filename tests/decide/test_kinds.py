@@ -27,6 +27,7 @@ COPY = PairEvidence(
         ({"explained": 0.9, "margin": 0.22}, "unresolved"),
         ({"explained": 0.9, "margin": 0.19}, "no single source"),
         ({"explained": 0.97, "margin": 0.05}, "no single source"),
+        ({"explained": 0.97, "margin": 0.12}, "copy"),
         ({"explained": 0.99, "margin": 0.05}, "copy"),
         ({"explained": 0.7, "margin": float("inf")}, "same patient?"),
         ({"mixed": 0.6}, "blend"),

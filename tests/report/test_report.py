@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from doppelscan.calibrate import compete
 from doppelscan.decide import ScoredImage
 from doppelscan.report import SCORE_COLUMNS, to_csv, write_report
 from doppelscan.report.tables import exposure_rows, patient_rows, volume_rows
@@ -81,3 +83,23 @@ def test_page_names_people_who_are_there_twice_before_the_distributions(tmp_path
     written(tmp_path, made_decision(3, cohort=cohort))
     page = (tmp_path / "report.html").read_text()
     assert page.index("same person twice") < page.index("Synthetic against control") and "training-patient4" in page
+
+
+def test_page_says_how_many_images_chance_would_give_to_training(tmp_path, cohort):
+    names = [f"t{i % 20}" for i in range(30)]
+    owed = compete(np.full(30, 0.4), np.full(30, 0.2), names, [f"d{i % 10}" for i in range(30)], 20, 10)
+    written(tmp_path, replace(made_decision(3, 30, cohort=cohort), owed=owed))
+    words = " ".join((tmp_path / "report.html").read_text().split())
+    assert "30 of 30 synthetic images are nearer to a training patient than to a patient of the holdout; 20 would be if" in words
+
+
+def test_page_says_that_an_image_of_no_single_source_is_as_near_to_another_patient(tmp_path, cohort):
+    decision = made_decision(5, cohort=cohort)
+    assert decision.images[4].finding.kind == "no single source"
+    images = list(decision.images)
+    images[4] = replace(images[4], scored=replace(images[4].scored, runner_up=0.87))
+    written(tmp_path, replace(decision, images=tuple(images)))
+    words = " ".join((tmp_path / "report.html").read_text().split())
+    assert "derived from training: agreement 1.00 with this patient, 0.87 with the next" in words
+    with open(tmp_path / "exposure.csv", newline="") as file:
+        assert "training-patient4" not in {row["patient"] for row in csv.DictReader(file)}, "it exposes nobody"

@@ -39,8 +39,9 @@ class Rules:
         shared_part: and its agreement is at least this.
         explained: of the structure, at the image's own sharpness and noise, what the match must explain for the image and not only its patient
             to be the source; the next slice of four cohorts explains 0.5 to 0.91, of thick sagittal spine slices to 0.965.
-        no_source: an image that is this little nearer to its match than to another patient's image is of no single patient: means of 3 to 10
-            reached 0.18.
+        alone: and how much nearer it must be to that than to another patient's image: copies that were blurred by 2 of 128 pixels began at 0.1;
+            of 1,296 means one that was explained so was as much nearer.
+        no_source: an image that is no copy and this little nearer to its match is of no single patient: means of 3 to 10 reached 0.18.
         one_source: and is of one patient from here on: copies and neighbouring slices of whole brains begin at 0.3.
         coarse_explained: a blurred image that is explained to this share, but not as a copy is, may be either.
         usual_loss: what an image loses when it is moved by half a pixel; images of few pixels lose more, and
@@ -95,6 +96,7 @@ class Rules:
     beyond_widest: Number = 2.0
     shared_part: Share = 0.98
     explained: Share = 0.96
+    alone: Number = 0.1
     no_source: Number = 0.2
     one_source: Number = 0.25
     coarse_explained: Share = 0.9
@@ -132,7 +134,7 @@ class Rules:
 
         ``loss`` is what moving the match loses, see :func:`~doppelscan.verify.interpolation_losses`.
         """
-        if margin < self.no_source:
+        if margin < self.alone:
             # As near to another patient: one person under two names, whose copy is explained to the last, or nobody's.
             return explained >= self.explained_twice
         return explained >= self.explained - self.loss_allowed * max(0.0, loss - self.usual_loss)

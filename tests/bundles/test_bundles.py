@@ -199,6 +199,7 @@ def test_papers_form_trains(folders, tmp_path):
     assert state["head.4.weight"].shape == (256, 512)
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_network(folders, tmp_path):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
     log = train(

@@ -114,6 +114,7 @@ def test_monai_downloads_the_latest_version_and_it_passes_every_check(published,
     assert all(check.passed for check in verify(tmp_path / "deepssim_encoder"))
 
 
+@pytest.mark.slow
 def test_an_audit_takes_the_encoder_from_the_hub_and_then_needs_no_network(published, packed, environment, folders, tmp_path):
     version = version_of(packed)
     command = ["-m", "doppelscan.cli", "audit", "--training", "training", "--synthetic", "synthetic", "--store", "kept"]

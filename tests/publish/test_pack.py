@@ -156,6 +156,7 @@ def test_a_pack_that_fails_leaves_the_earlier_one(changed, tmp_path):
     assert (changed / "checksums.json").read_text() == before and all(check.passed for check in verify(changed))
 
 
+@pytest.mark.slow
 def test_own_weights_are_packed_and_a_large_file_needs_the_address_it_will_have(packed, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["doppelscan.publish.pack"], "LARGE", 13_350_000)
     state = load_file(packed / "deepssim_encoder" / "models" / "model.safetensors")

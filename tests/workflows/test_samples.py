@@ -124,6 +124,7 @@ dist.destroy_process_group()  # or gloo's threads are still running when Python 
 """
 
 
+@pytest.mark.slow
 def test_two_processes_stop_together_on_what_one_found(folders, store, tmp_path):
     (tmp_path / "audits").mkdir()
     (tmp_path / "audits" / "store").symlink_to(store)

@@ -14,7 +14,7 @@ from doppelscan.decide.power import NegativeResult, PlantedResult, SelfTest
 from doppelscan.decide.reference import ScoredSet
 from doppelscan.decide.rules import Rules
 
-__all__ = ["Planted", "self_tested", "sign"]
+__all__ = ["JudgedCopies", "Planted", "bounded", "self_tested", "sign"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,21 @@ class Planted:
     patients: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class JudgedCopies:
+    """Planted copies of one transform, judged.
+
+    Attributes:
+        result: what was found of them.
+        found: bool [n], of each.
+        patients: of each, who was planted.
+    """
+
+    result: PlantedResult
+    found: np.ndarray
+    patients: Sequence[str]
+
+
 def self_tested(decision: Decision, planted: Sequence[Planted], rules: Rules) -> SelfTest:
     """Judge planted images by the audit's final rule, each as one more image of the set.
 
@@ -45,7 +60,7 @@ def self_tested(decision: Decision, planted: Sequence[Planted], rules: Rules) ->
         rules: thresholds.
     """
     training = decision.training
-    copies, negatives, hits = [], [], []
+    copies, negatives = [], []
     for one in planted:
         flags = decision.flags_beside(one.images, rules)
         findings = findings_of(one.images, flags, rules)
@@ -60,15 +75,34 @@ def self_tested(decision: Decision, planted: Sequence[Planted], rules: Rules) ->
         right = [hit and source == training.patients[row] for hit, source, row in zip(found, sources, one.sources, strict=True)]
         named = sum(f is not None and f.kind in ("copy", "blend") for f in findings)
         power = clopper_pearson(found, one.patients, rules.bound)
-        copies.append(PlantedResult(one.name, one.words, len(found), int(found.sum()), power, int(sum(right)), named))
-        hits.append((found, one.patients))
-    weakest = min(range(len(copies)), key=lambda i: (copies[i].power.lower, i))
-    found, patients = hits[weakest]
+        result = PlantedResult(one.name, one.words, len(found), int(found.sum()), power, int(sum(right)), named)
+        copies.append(JudgedCopies(result, found, one.patients))
     flagged = [one.finding is not None for one in decision.images if not one.unlike]
     strangers = decision.control_set.scored
     close = [i < decision.control_as_close for i in range(len(strangers))]
+    return bounded(copies, negatives, flagged, close, rules)
+
+
+def bounded(
+    copies: Sequence[JudgedCopies],
+    negatives: Sequence[NegativeResult],
+    flagged: np.ndarray | Sequence[bool],
+    close: np.ndarray | Sequence[bool],
+    rules: Rules,
+) -> SelfTest:
+    """The self-test with what it bounds: the share that is memorized, by the transform whose copies are found least surely.
+
+    Args:
+        copies: one entry a transform.
+        negatives: images of nobody.
+        flagged: bool [m], of each synthetic image that is like the training set.
+        close: bool [n], of each control image, it scores as high as what is flagged.
+        rules: thresholds.
+    """
+    weakest = min(copies, key=lambda one: one.result.power.lower)
+    found, patients = weakest.found, weakest.patients
     return SelfTest(
-        tuple(copies),
+        tuple(one.result for one in copies),
         tuple(negatives),
         memorized_share(flagged, close, found, found_patients=patients, confidence=rules.bound),
         memorized_upper_bound(flagged, found, found_patients=patients, confidence=rules.bound),

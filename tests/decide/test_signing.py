@@ -65,6 +65,14 @@ def test_the_bound_is_the_flagged_share_over_the_weakest_power():
     assert half.memorized.lower < 0.5 < half.memorized.upper and half.memorized.value == pytest.approx(0.5)
 
 
+def test_the_estimate_takes_no_transform_for_granted():
+    """Half of the set are copies that are all found; that others would be missed does not make them more."""
+    decision = clean(25)
+    test = self_tested(decision, [planted(decision, "turn", 30, 0), planted(decision, "components", 6, 24)], RULES)
+    assert test.memorized.lower < 0.5, "0.5 is flagged, and nothing says that a copy was missed"
+    assert test.memorized.value == pytest.approx(0.5 / 0.6) and test.memorized.upper == 1.0
+
+
 def test_a_negative_claim_states_power_and_bound():
     decision = clean()
     test = self_tested(decision, [planted(decision, "turn", 30, 0)], RULES)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from doppelscan.calibrate import Competition, clopper_pearson, memorized_share, memorized_upper_bound
+from doppelscan.calibrate import Competition, Prevalence, clopper_pearson, memorized_share, memorized_upper_bound
 from doppelscan.decide.conclusion import Conclusion, Verdict
 from doppelscan.decide.decision import Decision, findings_of
 from doppelscan.decide.power import NegativeResult, PlantedResult, SelfTest
@@ -90,7 +90,11 @@ def bounded(
     close: np.ndarray | Sequence[bool],
     rules: Rules,
 ) -> SelfTest:
-    """The self-test with what it bounds: the share that is memorized, by the transform whose copies are found least surely.
+    """The self-test with what follows of the share that is memorized.
+
+    Nobody knows how the copies among the synthetic images were changed. The bound, and the upper end of the interval, are those of the transform
+    whose copies are found least surely; the lower end is that of the one whose copies are found most surely: of copies that are all found, what
+    is flagged is all there is. The estimate between is that of all transforms together.
 
     Args:
         copies: one entry a transform.
@@ -100,12 +104,18 @@ def bounded(
         rules: thresholds.
     """
     weakest = min(copies, key=lambda one: one.result.power.lower)
-    found, patients = weakest.found, weakest.patients
+    strongest = max(copies, key=lambda one: one.result.power.lower)
+
+    def share(found: np.ndarray, patients: Sequence[str]) -> Prevalence:
+        return memorized_share(flagged, close, found, found_patients=patients, confidence=rules.bound)
+
+    together = share(np.concatenate([one.found for one in copies]), [who for one in copies for who in one.patients])
+    least, most = (share(one.found, one.patients) for one in (strongest, weakest))
     return SelfTest(
         tuple(one.result for one in copies),
         tuple(negatives),
-        memorized_share(flagged, close, found, found_patients=patients, confidence=rules.bound),
-        memorized_upper_bound(flagged, found, found_patients=patients, confidence=rules.bound),
+        Prevalence(together.value, min(least.lower, together.lower), max(most.upper, together.upper)),
+        memorized_upper_bound(flagged, weakest.found, found_patients=weakest.patients, confidence=rules.bound),
     )
 
 

@@ -5,7 +5,7 @@
 table a setting. Exact 95 % intervals over audits stand in brackets.
 
 A pool is one population. Control and synthetic set are drawn of it by patient, with replacement, with all images of a patient, and smoothed
-(Silverman; half of the variance is the patient's), so that 100,000 strangers are not 200 that come again; beyond the highest stranger of a pool
+(Silverman; half of the variance is the patient's; of a region the logarithm of what it lacks of perfect agreement), so that 100,000 strangers are not 200 that come again; beyond the highest stranger of a pool
 there is thus a normal tail and, where they are asked for, look-alikes. A look-alike patient has scores from 0.05 below to 0.1 above the highest
 stranger, and three times as many images in the control. Copies, and what the self-test plants, are drawn as they are, with replacement.
 Competition against the holdout is left out: it only takes "no memorization found" back.
@@ -191,11 +191,14 @@ def strangers(rng: np.random.Generator, images: Images, count: int, alike: float
     moved = width * float(images.verified.std()) * noise()
     raised = top + rng.uniform(-0.05, 0.1, people)[place] + 0.02 * rng.normal(size=count) - drawn.score
     moved = np.where(high, raised / weight, moved)
-    part = np.where(high, drawn.part, drawn.part + width * float(images.part.std()) * noise())
+    # A region is judged by what is left to perfect agreement: moved by a difference, 0.93 would become 0.98, which no stranger reached.
+    left = np.maximum(1 - images.part, 1e-6)
+    factor = np.exp(width * float(np.log(left).std()) * noise())
+    part = np.where(high, drawn.part, 1 - (1 - drawn.part) * factor)
     return drawn._replace(
         score=np.minimum(drawn.score + weight * moved, 1.0),
         verified=np.minimum(drawn.verified + moved, 1.0),
-        part=np.minimum(part, 1.0),
+        part=part,
         patients=place,
     )
 
@@ -403,7 +406,7 @@ def audits(pool: Pool, settings: Sequence[Setting], number: int, output: Path | 
     """Simulate and print; one table of each size of the set and of the control and share of look-alikes."""
     rules, kept = Rules(), {}
     for (images, control, alike), group in itertools.groupby(settings, key=lambda one: (one.images, one.control, one.alike)):
-        count = max(10, number // {100_000: 10, 10_000: 2}.get(images, 1))
+        count = max(5, number // {100_000: 10, 10_000: 2}.get(images, 1))
         print(f"\n{pool.name}: {images:,} images, control of {control}, {100 * alike:g} % look-alikes, {count} audits each\n")
         print(HEAD + "\n|" + "---|" * HEAD.count(" | ") + "---|")
         for setting in group:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from doppelscan.calibrate import TwoSampleResult
@@ -66,6 +68,18 @@ def evidence(
 def test_conclusions_and_refusals(given, verdict, words):
     found = conclude(given, Rules())
     assert found.verdict is verdict and words in found.reason and "\n" not in found.reason
+
+
+def test_a_generator_of_means_is_not_said_to_memorize():
+    """All that is flagged is of no single source: derived from training, but no patient is shown; nor is that a clean set."""
+    one, both = (replace(evidence(flagged=3), findings=f) for f in ({"no single source": 3}, {"copy": 1, "no single source": 2}))
+    said = conclude(one, Rules())
+    assert (
+        said.verdict is Verdict.CANNOT
+        and "3 of 50" in said.reason
+        and "derived from training; no image shows one patient" in said.reason
+    )
+    assert conclude(both, Rules()).verdict is Verdict.FOUND and ": 1 copy, 2 no single source" in conclude(both, Rules()).reason
 
 
 def test_kinds_in_words():

@@ -30,7 +30,7 @@ def people() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def sets(people, tmp_path_factory) -> dict[str, Path]:
-    """30 training and 60 holdout people; synthetic: 4 copies, 4 halves, 4 blends, 12 novel images."""
+    """30 training and 60 holdout people; synthetic: 4 copies, 4 blurred, 4 blurred and noisy ones, 4 halves, 4 blends, 12 novel images."""
     root = tmp_path_factory.mktemp("kinds")
     rng = np.random.default_rng(0)
     write_people(root, people, 30, 90)
@@ -40,6 +40,9 @@ def sets(people, tmp_path_factory) -> dict[str, Path]:
         half[:, :64] = people[8 + k][:, :64]
         save_png(root / "synthetic" / f"half{k}.png", half)
         save_png(root / "synthetic" / f"mixed{k}.png", 0.6 * people[12 + k] + 0.4 * people[20 + k])
+        soft = ndimage.gaussian_filter(plant_copy(people[4 + k], "rotation 5", rng), 1.5)
+        save_png(root / "synthetic" / f"soft{k}.png", soft)
+        save_png(root / "synthetic" / f"noisy{k}.png", soft + 0.05 * rng.standard_normal(soft.shape))
     for k in range(12):
         save_png(root / "synthetic" / f"novel{k:02d}.png", people[94 + k])
     return {name: root / name for name in ("training", "synthetic", "holdout")}
@@ -62,6 +65,10 @@ def test_copies_halves_and_blends_are_named_as_such(audited):
     assert audited.summary["findings"] == {
         kind: Counter(r["finding"] for r in audited.scores)[kind] for kind in audited.summary["findings"]
     }
+
+
+def test_a_blurred_or_noisy_copy_is_a_copy(audited):
+    assert kinds(audited, "soft") == ["copy"] * 4 and kinds(audited, "noisy") == ["copy"] * 4
 
 
 def test_a_part_names_its_source_and_its_share(audited):
@@ -97,6 +104,22 @@ def test_a_neighbouring_slice_may_only_be_the_same_patient(people, store, tmp_pa
     )
     assert kinds(result, "near") == ["same patient?"] * 4 and kinds(result, "copy") == ["copy"] * 4
     assert "4 copies, 4 same patient?" in result.conclusion.reason
+
+
+def test_means_of_training_images_are_of_no_patient(people, store, tmp_path):
+    rng = np.random.default_rng(3)
+    write_people(tmp_path, people, 30, 90)
+    nearest = [np.argsort(((people[:30] - people[i]) ** 2).mean((1, 2))) for i in range(12)]
+    for i in range(12):
+        mean = people[nearest[i][: (3, 3, 5)[i % 3]]].mean(0)
+        save_png(tmp_path / "synthetic" / f"mean{i:02d}.png", mean + 0.01 * rng.standard_normal(mean.shape))
+    result = doppelscan.audit(
+        **{n: tmp_path / n for n in ("training", "synthetic", "holdout")}, output=tmp_path / "out", store=store, self_test=False
+    )
+    assert set(kinds(result, "mean")) <= {"no single source", ""} and kinds(result, "mean").count("no single source") >= 2
+    assert result.conclusion.verdict == "cannot conclude" and "derived from training" in result.conclusion.reason
+    with open(tmp_path / "out" / "exposure.csv", newline="") as file:
+        assert not list(csv.DictReader(file)), "nobody is exposed"
 
 
 def test_one_person_under_two_names_is_reported_and_left_out_of_the_control(people, sets, store, tmp_path):

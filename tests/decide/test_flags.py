@@ -64,6 +64,11 @@ def test_the_same_image_registered_is_flagged_where_the_control_is_too_small_for
     assert rules_of(flagged(images, [], explained=told)) == [None, None]
 
 
+def test_a_mean_that_is_as_near_to_two_patients_is_not_the_same_image():
+    images = [made_score(0, 0.95, runner_up=0.9), made_score(1, 0.95, runner_up=0.3), made_score(2, 0.95, runner_up=0.9)]
+    assert rules_of(flagged(images, STRANGERS[:10], explained=[0.97, 0.97, 0.99])) == [None, Rule.PLAIN, Rule.PLAIN]
+
+
 def test_where_strangers_are_explained_as_copies_are_that_says_nothing():
     spoiled = calibrated(STRANGERS[:10], told=[0.97, *[np.nan] * 9])
     assert rules_of(spoiled.flags([made_score(0, 0.95)], np.array([0.98]))) == [None]

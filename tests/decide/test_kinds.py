@@ -9,7 +9,7 @@ from doppelscan.decide import PairEvidence, Rules, kind_of
 from made_records import BY_RATE
 
 COPY = PairEvidence(
-    explained=0.99, loss=0.0, mixed=0.2, mixed_row=5, mixed_share=0.1, set_in=0.5, set_in_row=6, set_in_share=0.0, agreeing=0.95,
+    explained=0.99, coarse=False, margin=0.5, loss=0.0, mixed=0.2, mixed_row=5, mixed_share=0.1, set_in=0.5, set_in_row=6, set_in_share=0.0, agreeing=0.95,
     disagreeing=0.0, region_of_match=True,
 )  # fmt: skip
 
@@ -18,10 +18,17 @@ COPY = PairEvidence(
     ("changed", "kind"),
     [
         ({}, "copy"),
-        ({"explained": 0.967}, "copy"),
-        ({"explained": 0.965}, "same patient?"),
-        ({"explained": 0.94, "loss": 0.09}, "copy"),
+        ({"explained": 0.961}, "copy"),
+        ({"explained": 0.959}, "same patient?"),
+        ({"explained": 0.94, "loss": 0.23}, "copy"),
         ({"explained": 0.94, "loss": 0.03}, "same patient?"),
+        ({"explained": 0.95, "coarse": True}, "unresolved"),
+        ({"explained": 0.85, "coarse": True}, "same patient?"),
+        ({"explained": 0.9, "margin": 0.22}, "unresolved"),
+        ({"explained": 0.9, "margin": 0.19}, "no single source"),
+        ({"explained": 0.97, "margin": 0.05}, "no single source"),
+        ({"explained": 0.99, "margin": 0.05}, "copy"),
+        ({"explained": 0.7, "margin": float("inf")}, "same patient?"),
         ({"mixed": 0.6}, "blend"),
         ({"explained": 0.9, "set_in": 0.95, "set_in_share": 0.05}, "blend"),
         ({"explained": 0.98, "set_in": 0.95, "set_in_share": 0.05}, "copy"),
@@ -33,6 +40,13 @@ COPY = PairEvidence(
 def test_kind(changed, kind):
     found = kind_of(replace(COPY, **changed), BY_RATE, Rules())
     assert found.kind == kind and found.reason is BY_RATE and found.explained == replace(COPY, **changed).explained
+
+
+@pytest.mark.parametrize(
+    ("changed", "somebody"), [({}, True), ({"explained": 0.9, "margin": 0.1}, False), ({"explained": 0.9, "margin": 0.22}, True)]
+)
+def test_only_an_image_of_no_single_source_shows_nobody(changed, somebody):
+    assert kind_of(replace(COPY, **changed), BY_RATE, Rules()).of_somebody is somebody
 
 
 def test_a_blend_names_the_second_source_that_made_it_one():

@@ -40,7 +40,7 @@ def pairs_are_copies(monkeypatch):
     """Flagged pairs are looked at: each explains what a copy does."""
     from doppelscan.decide import PairEvidence
 
-    one = PairEvidence(0.99, 0.0, -1.0, 0, 0.0, -1.0, 0, 0.0, 1.0, 0.0, True)
+    one = PairEvidence(0.99, False, 0.5, 0.0, -1.0, 0, 0.0, -1.0, 0, 0.0, 1.0, 0.0, True)
     monkeypatch.setattr("doppelscan.decide.decision.explain", lambda scored, *rest: [one] * len(scored))
 
 
@@ -52,6 +52,17 @@ def test_found_right_source_and_power_are_counted():
     assert copies.power.lower == pytest.approx(0.7793, abs=1e-3), "Clopper and Pearson of 28 of 30"
     assert (means.images, means.flagged, means.accused) == (10, 1, 1)
     assert test.missed(RULES) == (copies,)
+
+
+def test_images_of_nobody_are_flagged_and_accuse_nobody_and_copies_that_are_called_so_are_missed(monkeypatch):
+    from doppelscan.decide import PairEvidence
+
+    decision = clean()
+    one = PairEvidence(0.9, False, 0.1, 0.0, -1.0, 0, 0.0, -1.0, 0, 0.0, 1.0, 0.0, True)
+    monkeypatch.setattr("doppelscan.decide.decision.explain", lambda scored, *rest: [one] * len(scored))
+    test = self_tested(decision, [planted(decision, "turn", 28, 2), planted(decision, "means", 8, 2, nobody=True)], RULES)
+    assert (test.negatives[0].flagged, test.negatives[0].accused) == (8, 0)
+    assert test.copies[0].found == 0, "an audit that calls copies images of nobody does not find them"
 
 
 def test_the_bound_is_the_flagged_share_over_the_weakest_power():

@@ -17,7 +17,7 @@ from made_records import made_decision, made_summary
 def pair(scored: ScoredImage) -> AlignedPair:
     """What a registration would give."""
     grey, nowhere = np.full((128, 128), 0.5, np.float32), np.full((128, 128), np.nan, np.float32)
-    return AlignedPair(grey, np.ones_like(grey), 0.99, np.ones(81), np.ones(81, bool), nowhere, grey)
+    return AlignedPair(grey, np.ones_like(grey), 0.99, False, 0.99, np.ones(81), np.ones(81, bool), nowhere, grey)
 
 
 def written(folder, decision, redact=False) -> list[dict]:

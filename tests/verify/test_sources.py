@@ -9,6 +9,7 @@ from doppelscan.images import SquareThumbnaild, generate_cohort, plant_copy
 from doppelscan.search import PatchSearch
 from doppelscan.verify import Pose, Registration, explained_share, interpolation_losses, second_sources
 from doppelscan.verify.agreement import mild_bending
+from scipy import ndimage
 
 
 def thumbnail(image) -> torch.Tensor:
@@ -35,6 +36,30 @@ def aligned(query, training, match, search, pose=None):
 def test_a_copy_is_explained_whatever_was_done_to_it(training, search, name):
     copy = plant_copy(training[0][3], name, np.random.default_rng(0))
     assert aligned(copy, training, 3, search).explained > 0.95
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05, 0.1])
+@pytest.mark.parametrize("sigma", [0.0, 1.0, 2.0, 3.0])
+def test_a_blurred_and_noisy_copy_is_explained_and_a_mean_of_patients_is_not(training, search, sigma, noise):
+    """What was blurred has less of the finest detail, and noise that only the image has is not its structure."""
+    rng = np.random.default_rng(0)
+
+    def rendered(image):
+        return np.clip(ndimage.gaussian_filter(image, sigma) + noise * rng.standard_normal(image.shape), 0, 1).astype(np.float32)
+
+    copy, mean = rendered(training[0][3]), rendered((training[0][3] + training[0][7] + training[0][12]) / 3)
+    assert aligned(copy, training, 3, search).explained > 0.96
+    assert aligned(mean, training, 3, search).explained < 0.95
+
+
+def test_detail_of_its_own_at_every_scale_is_not_explained_away_as_noise(training, search):
+    """The next slice: as sharp as the match, and other in the places where there is structure."""
+    image = training[0][3]
+    other = sum(
+        ndimage.gaussian_filter(np.random.default_rng(k).standard_normal(image.shape), s) * s for k, s in enumerate((1, 2, 4))
+    )
+    near = np.clip(image + (image > 0.05) * 0.03 * other / other.std(), 0, 1).astype(np.float32)
+    assert aligned(near, training, 3, search).explained < 0.955
 
 
 def test_another_patient_is_not_explained(training, search):

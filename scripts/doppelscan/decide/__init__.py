@@ -4,7 +4,7 @@ from doppelscan.decide.conclusion import Conclusion, Evidence, Verdict, conclude
 from doppelscan.decide.control import ControlScorer, ScoredControl, same_kind, without_leaks
 from doppelscan.decide.decision import AuditedImage, Decision, decide
 from doppelscan.decide.domain import other_modalities, unlike_training
-from doppelscan.decide.findings import KINDS, Finding, NearDuplicate, PairEvidence, explain, kind_of
+from doppelscan.decide.findings import KINDS, OF_NOBODY, Finding, NearDuplicate, PairEvidence, explain, kind_of
 from doppelscan.decide.flags import Calibration, Flag, Reason, Rule, control_as_close, wider
 from doppelscan.decide.owed import owed_to_training
 from doppelscan.decide.people import People, PersonPair, find_people, person_pairs
@@ -17,6 +17,7 @@ from doppelscan.decide.summary import AuditSummary, ImageCounts, LeftOut, NearDu
 
 __all__ = [
     "KINDS",
+    "OF_NOBODY",
     "AuditSummary",
     "AuditedImage",
     "Calibration",

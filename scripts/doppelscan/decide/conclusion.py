@@ -10,6 +10,7 @@ from enum import Enum
 import numpy as np
 
 from doppelscan.calibrate import TwoSampleResult, wilson
+from doppelscan.decide.findings import OF_NOBODY
 from doppelscan.decide.rules import Rules
 
 __all__ = ["Conclusion", "Evidence", "Verdict", "conclude", "count_kinds", "counted"]
@@ -104,6 +105,12 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
         return _cannot(
             f"the control is too close: {close.count} of {counted(controls, 'control image')} agree with a training image as copies do, so "
             "a copy would not stand out; check that the holdout shares no patient with the training set"
+        )
+    of_nobody = e.findings.get(OF_NOBODY, 0)
+    if of_nobody and of_nobody == e.flagged.sum():
+        return _cannot(
+            f"{of_nobody} of {counted(images, 'synthetic image')} {'is' if of_nobody == 1 else 'are'} closer to the training set than real images of "
+            "other patients are, and to no single patient, as means of several training images are: derived from training; no image shows one patient"
         )
     if e.flagged.any():
         kinds = count_kinds(e.findings)

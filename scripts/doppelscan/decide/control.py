@@ -58,7 +58,7 @@ class ScoredControl:
         stay, and the conclusion refuses.
         """
         close = self.look_alikes(rules)
-        explained = ScoredSet(self.images, close, reference).explained(rules.close_pair)
+        explained = ScoredSet(self.images, close, reference).fine_explained(rules.close_pair)
         doubles = tuple(
             NearDuplicate(True, self.images.records[s.row], reference.training.records[s.match], s.verified)
             for s in sorted(close, key=lambda s: -s.verified)

@@ -50,6 +50,11 @@ class AuditedImage:
     unlike: bool = False
 
     @property
+    def shows_patient(self) -> bool:
+        """It is flagged, and not as an image of nobody alone."""
+        return self.finding is not None and self.finding.of_somebody
+
+    @property
     def of_region(self) -> bool:
         """The finding is of a region: its source is that of the region."""
         return self.finding is not None and self.finding.kind == "part"

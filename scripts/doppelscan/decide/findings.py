@@ -1,4 +1,4 @@
-"""Of what kind each finding is: a copy, perhaps only the same patient, a blend, or a part; and real images that agree so."""
+"""Of what kind each finding is: a copy, perhaps only the same patient, a blend, a part, or of nobody alone; and real images that agree so."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from doppelscan.decide.scoring import ScoredImage
 from doppelscan.images import ImageRecord
 from doppelscan.verify import interpolation_losses, second_sources
 
-__all__ = ["KINDS", "Finding", "NearDuplicate", "PairEvidence", "explain", "kind_of"]
+__all__ = ["KINDS", "OF_NOBODY", "Finding", "NearDuplicate", "PairEvidence", "explain", "kind_of"]
 
 # Of findings, in the order of a report.
-KINDS = ("copy", "blend", "part", "same patient?")
+KINDS = ("copy", "blend", "part", "same patient?", "no single source", "unresolved")
+# Derived from the training set, but of no patient alone: it names nobody.
+OF_NOBODY = "no single source"
 BLOCK = 64
 
 
@@ -28,7 +30,7 @@ class Finding:
     Attributes:
         kind: one of :data:`KINDS`.
         reason: by which rule it is flagged.
-        explained: share of the fine structure that the match explains, NaN for a part.
+        explained: share of the structure that the match explains, see :func:`~doppelscan.verify.agreement.explained`; NaN for a part.
         second_match: training row of the second source of a blend, or None.
         second_share: its share of the image.
     """
@@ -39,13 +41,20 @@ class Finding:
     second_match: int | None = None
     second_share: float = float("nan")
 
+    @property
+    def of_somebody(self) -> bool:
+        """It says that a patient is shown."""
+        return self.kind != OF_NOBODY
+
 
 @dataclass(frozen=True)
 class PairEvidence:
     """Of a registered pair, what tells the kinds apart.
 
     Attributes:
-        explained: share of the fine structure of the image that the match explains.
+        explained: share of the structure of the image that the match explains, at the image's own sharpness and noise.
+        coarse: the image is so blurred that only the coarsest band could be judged, in which slices of one person are alike.
+        margin: verified score of the match minus that of the best training image of another patient.
         loss: what the match itself would lose by being moved, see :func:`~doppelscan.verify.interpolation_losses`.
         mixed: agreement of what is left with another person's training image, all over; -1 for none.
         mixed_row: which training image.
@@ -59,6 +68,8 @@ class PairEvidence:
     """
 
     explained: float
+    coarse: bool
+    margin: float
     loss: float
     mixed: float
     mixed_row: int
@@ -82,8 +93,13 @@ def kind_of(evidence: PairEvidence, reason: Reason, rules: Rules) -> Finding:
     partial = e.explained < rules.part_explained and e.agreeing >= rules.part_agreeing and e.disagreeing >= rules.part_disagreeing
     if partial and e.region_of_match:
         return Finding("part", reason, e.explained)
-    enough = rules.explained - 0.5 * max(0.0, e.loss - rules.usual_loss)
-    return Finding("copy" if e.explained >= enough else "same patient?", reason, e.explained)
+    if rules.same_image(e.explained, e.margin, e.loss):
+        return Finding("copy", reason, e.explained)
+    if e.margin < rules.no_source:
+        return Finding(OF_NOBODY, reason, e.explained)
+    # So blurred, a copy and a neighbouring slice look alike; and so near to another patient's, nobody knows whose it is.
+    open_question = e.margin < rules.one_source or (e.coarse and e.explained >= rules.coarse_explained)
+    return Finding("unresolved" if open_question else "same patient?", reason, e.explained)
 
 
 def explain(scored: Sequence[ScoredImage], images: ScoredSet, rules: Rules) -> list[PairEvidence]:
@@ -103,6 +119,8 @@ def explain(scored: Sequence[ScoredImage], images: ScoredSet, rules: Rules) -> l
             result.append(
                 PairEvidence(
                     explained=pairs[k].explained,
+                    coarse=pairs[k].coarse,
+                    margin=s.margin,
                     loss=float(losses[k]),
                     mixed=float(found.mixed[k]) if training.patients[mixed] != patient else -1.0,
                     mixed_row=mixed,

@@ -38,7 +38,7 @@ class Reason:
 
     Attributes:
         rule: which rule.
-        value: what the rule looked at: the squared correlation of the pixels, the q-value, the share of the fine structure that the match explains,
+        value: what the rule looked at: the squared correlation of the pixels, the q-value, the share of the structure that the match explains,
             or the agreement of the region.
         limit: what it was held against.
         error: what may be false: by a rate, of all images that it flags, on average; by a plain pair or a region, of strangers, at most,
@@ -115,7 +115,7 @@ class Calibration:
         Args:
             control: the control images.
             patients: of each.
-            explained: float [n], share of the fine structure that the match explains; NaN where the pair does not agree as a copy's does.
+            explained: float [n], share of the structure that the match explains; NaN where the pair does not agree as a copy's does.
             ratio: see :class:`~doppelscan.calibrate.Control`.
             rules: thresholds.
             seed: of the order of ties.
@@ -136,7 +136,7 @@ class Calibration:
             part_null,
             max((s.part for s in control), default=1.0),
             max((s.part_share for s in control), default=1.0),
-            bool((explained >= rules.explained).any()),
+            any(rules.same_image(float(share), s.margin) for share, s in zip(explained, control, strict=True)),
             clopper_pearson([False] * len(control), patients, 0.9).upper if control else 1.0,
             rules,
         )
@@ -176,7 +176,7 @@ class Calibration:
             reason = None
             if q[i] <= rules.fdr and one.verified >= rules.least_verified:
                 reason = Reason(Rule.RATE, float(q[i]), rules.fdr, rules.fdr)
-            elif self.null.patients and not self.plain and explained[i] >= rules.explained:
+            elif self.null.patients and not self.plain and rules.same_image(float(explained[i]), one.margin):
                 reason = Reason(Rule.PLAIN, float(explained[i]), rules.explained, self.strangers)
             elif part_q[i] <= rules.fdr and one.part >= rules.least_part:
                 reason = Reason(Rule.REGION_RATE, float(part_q[i]), rules.fdr, rules.fdr)

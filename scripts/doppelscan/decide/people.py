@@ -266,7 +266,7 @@ def _registered(
         aligned = registration.aligned(
             first, [rows[i] for i in close], second, [others[i] for i in close], [pairs[i].pose for i in close], descriptor
         )
-        explained = dict(zip(close, (one.explained for one in aligned), strict=True))
+        explained = dict(zip(close, (one.fine for one in aligned), strict=True))
         for i, (a, b) in enumerate(own):
             found[a, b] = PersonPair(a, b, scores[i], explained.get(i, 0.0) >= rules.same_person)
     return [found[pair] for pair in block]

@@ -38,7 +38,7 @@ class NegativeResult:
     Attributes:
         name, words: what they are.
         images, flagged: how many, and how many the audit would flag.
-        accused: number of these that are said to show one patient; every kind of finding does.
+        accused: number of these that are said to show a patient; every kind of finding but one does.
     """
 
     name: str

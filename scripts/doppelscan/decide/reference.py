@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,12 +78,19 @@ class ScoredSet:
         return deepssim, embedding
 
     def explained(self, least: float) -> np.ndarray:
-        """Of each entry the share of its fine structure that its match explains; NaN below the verified score ``least``: float64 [M]."""
+        """Of each entry the share of its structure that its match explains; NaN below the verified score ``least``: float64 [M]."""
+        return self._of_close_pairs(least, lambda pair: pair.explained)
+
+    def fine_explained(self, least: float) -> np.ndarray:
+        """Likewise of the fine structure alone, of real images against real images: float64 [M]."""
+        return self._of_close_pairs(least, lambda pair: pair.fine)
+
+    def _of_close_pairs(self, least: float, share: Callable[[AlignedPair], float]) -> np.ndarray:
         result = np.full(len(self.scored), np.nan)
         close = [i for i, one in enumerate(self.scored) if one.verified >= least]
         for start in range(0, len(close), BLOCK):
             block = close[start : start + BLOCK]
-            result[block] = [pair.explained for pair in self.pairs([self.scored[i] for i in block])]
+            result[block] = [share(pair) for pair in self.pairs([self.scored[i] for i in block])]
         return result
 
     def pairs(self, scored: Sequence[ScoredImage]) -> list[AlignedPair]:

@@ -37,9 +37,15 @@ class Rules:
         beyond_share: a region of this share of the structure is beyond the control whatever its size,
         beyond_widest: when it is by this factor larger than the control's largest.
         shared_part: and its agreement is at least this.
-        explained: of the fine structure, what the match must explain for the image and not only its patient to be the source; a slice 1 mm
-            away explains 0.92 to 0.965.
-        usual_loss: what an image loses when it is moved by half a pixel; images of few pixels lose more, which is allowed for by half.
+        explained: of the structure, at the image's own sharpness and noise, what the match must explain for the image and not only its patient
+            to be the source; the next slice of four cohorts explains 0.5 to 0.91, of thick sagittal spine slices to 0.965.
+        no_source: an image that is this little nearer to its match than to another patient's image is of no single patient: means of 3 to 10
+            reached 0.18.
+        one_source: and is of one patient from here on: copies and neighbouring slices of whole brains begin at 0.3.
+        coarse_explained: a blurred image that is explained to this share, but not as a copy is, may be either.
+        usual_loss: what an image loses when it is moved by half a pixel; images of few pixels lose more, and
+        loss_allowed: of that this share is allowed for.
+        explained_twice: what is as near to another patient's image must be explained to this share to be a copy: means reached 0.966.
         mixed: agreement of what the match leaves unexplained with another training image, for a blend.
         set_in: agreement of one cell with another training image, where the match disagrees, for a region that was set in.
         set_in_share: share of the structure where that image agrees.
@@ -87,8 +93,13 @@ class Rules:
     beyond_share: Share = 0.3
     beyond_widest: Number = 2.0
     shared_part: Share = 0.98
-    explained: Share = 0.966
+    explained: Share = 0.96
+    no_source: Number = 0.2
+    one_source: Number = 0.25
+    coarse_explained: Share = 0.9
     usual_loss: Number = 0.03
+    loss_allowed: Share = 0.15
+    explained_twice: Share = 0.985
     mixed: Share = 0.6
     set_in: Share = 0.9
     set_in_share: Share = 0.03
@@ -114,3 +125,13 @@ class Rules:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    def same_image(self, explained: float, margin: float, loss: float = 0.0) -> bool:
+        """Whether a pair is one image: the match explains ``explained`` of it, and agrees better than any other patient's by ``margin``.
+
+        ``loss`` is what moving the match loses, see :func:`~doppelscan.verify.interpolation_losses`.
+        """
+        if margin < self.no_source:
+            # As near to another patient: one person under two names, whose copy is explained to the last, or nobody's.
+            return explained >= self.explained_twice
+        return explained >= self.explained - self.loss_allowed * max(0.0, loss - self.usual_loss)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -49,6 +50,7 @@ class ScoredImage:
         part_match: row of that training image.
         part_share: share of the image's structure that the region around the cell makes.
         part_mirrored: it agrees with that training image mirrored left to right.
+        runner_up: verified score of the best registered training image of another patient than the match's, NaN where none was registered.
     """
 
     row: int
@@ -69,6 +71,12 @@ class ScoredImage:
     part_match: int
     part_share: float
     part_mirrored: bool
+    runner_up: float = float("nan")
+
+    @property
+    def margin(self) -> float:
+        """By how much the match agrees better than any other patient's image; infinite where none came near enough to be registered."""
+        return math.inf if math.isnan(self.runner_up) else self.verified - self.runner_up
 
     @property
     def verified(self) -> float:
@@ -229,7 +237,7 @@ def score_images(
             proposals = chosen_by(score, search.propose(queries.features(rows), queries.thumbnails(rows)))
             found = registration.best(queries, rows, training, proposals.rows, proposals.poses, descriptor, bar.update)
             for position, row in enumerate(rows):
-                results.append(_best(proposals, position, row, found[position], score))
+                results.append(_best(proposals, position, row, found[position], score, training.patients))
     registration.verified.flush()
     return results
 
@@ -252,7 +260,7 @@ def chosen_by(score: str, proposals: Proposals) -> Proposals:
     return replace(proposals, rows=rows, embedding=embedding, deepssim=deepssim, poses=poses)
 
 
-def _best(proposals: Proposals, position: int, row: int, found: np.ndarray, score: str) -> ScoredImage:
+def _best(proposals: Proposals, position: int, row: int, found: np.ndarray, score: str, patients: Sequence[str]) -> ScoredImage:
     candidates = proposals.rows[position][proposals.rows[position] >= 0]
     similarity, mi, oni, consensus = _index_columns(proposals.index, position)
     part, part_match, part_share, part_mirrored = _part(proposals, position)
@@ -284,7 +292,8 @@ def _best(proposals: Proposals, position: int, row: int, found: np.ndarray, scor
         )
     # Of equals the first in the training set, whatever the last digit says.
     best = max(scored, key=lambda s: (round(ranking_score(s, score), 5), -s.match))
-    return replace(best, score=ranking_score(best, score))
+    others = [s.verified for s in scored if patients[s.match] != patients[best.match]]
+    return replace(best, score=ranking_score(best, score), runner_up=max(others, default=float("nan")))
 
 
 def _part(proposals: Proposals, position: int) -> tuple[float, int, float, bool]:

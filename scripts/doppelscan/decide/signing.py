@@ -64,9 +64,10 @@ def self_tested(decision: Decision, planted: Sequence[Planted], rules: Rules) ->
     for one in planted:
         flags = decision.flags_beside(one.images, rules)
         findings = findings_of(one.images, flags, rules)
-        found = np.array([finding is not None for finding in findings])
+        found = np.array([finding is not None and finding.of_somebody for finding in findings])
         if (one.sources < 0).all():
-            negatives.append(NegativeResult(one.name, one.words, len(found), int(found.sum()), int(found.sum())))
+            counted = sum(finding is not None for finding in findings)
+            negatives.append(NegativeResult(one.name, one.words, len(found), counted, int(found.sum())))
             continue
         sources = [
             training.patients[s.part_match if f is not None and f.kind == "part" else s.match]
@@ -77,7 +78,7 @@ def self_tested(decision: Decision, planted: Sequence[Planted], rules: Rules) ->
         power = clopper_pearson(found, one.patients, rules.bound)
         result = PlantedResult(one.name, one.words, len(found), int(found.sum()), power, int(sum(right)), named)
         copies.append(JudgedCopies(result, found, one.patients))
-    flagged = [one.finding is not None for one in decision.images if not one.unlike]
+    flagged = [one.shows_patient for one in decision.images if not one.unlike]
     strangers = decision.control_set.scored
     close = [i < decision.control_as_close for i in range(len(strangers))]
     return bounded(copies, negatives, flagged, close, rules)
@@ -99,7 +100,7 @@ def bounded(
     Args:
         copies: one entry a transform.
         negatives: images of nobody.
-        flagged: bool [m], of each synthetic image that is like the training set.
+        flagged: bool [m], of each synthetic image that is like the training set: it is said to show a patient.
         close: bool [n], of each control image, it scores as high as what is flagged.
         rules: thresholds.
     """

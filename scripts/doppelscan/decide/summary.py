@@ -205,6 +205,6 @@ def _trend(decision: Decision) -> dict[str, object] | None:
     shown: dict[str, int] = {}
     for record, key in zip(training.records, training.keys, strict=True):
         shown[key] = shown.get(key, 0) + record.repeats
-    leaked = {training.keys[one.source_row] for one in decision.images if one.finding is not None}
+    leaked = {training.keys[one.source_row] for one in decision.images if one.shows_patient}
     keys = list(shown)
     return duplication_trend(np.array([shown[k] for k in keys]), np.array([k in leaked for k in keys]))

@@ -14,21 +14,23 @@ from pathlib import Path
 import numpy as np
 
 from doppelscan.calibrate import simes_p_values
-from doppelscan.decide import KINDS, AuditedImage, Decision
+from doppelscan.decide import KINDS, OF_NOBODY, AuditedImage, Decision
 from doppelscan.deepssim import verdict
 from doppelscan.images import ImageRecord
 
 __all__ = [
-    "SCORE_COLUMNS", "Row", "exposure_rows", "patient_rows", "score_rows", "to_csv", "to_json", "volume_rows", "write_atomic",
+    "EXPOSING", "SCORE_COLUMNS", "Row", "exposure_rows", "patient_rows", "score_rows", "to_csv", "to_json", "volume_rows", "write_atomic",
 ]  # fmt: skip
 
 Row = dict[str, str | float | int | bool]
 NONE = float("nan")
+# Kinds that show a patient.
+EXPOSING = tuple(kind for kind in KINDS if kind != OF_NOBODY)
 
 SCORE_COLUMNS = (
     "image", "patient", "match", "match_patient", "pose", "score", "deepssim", "embedding", "similarity", "mi", "oni",
     "consensus", "ssim", "p_value", "q_value", "verdict", "flagged",
-    "finding", "detail", "agreement", "share", "explained", "second_match", "second_share",
+    "finding", "detail", "agreement", "share", "verified", "runner_up", "explained", "second_match", "second_share",
     "part", "part_match", "part_share", "part_p_value", "part_q_value", "reason", "unlike",
 )  # fmt: skip
 
@@ -107,6 +109,8 @@ def _score_row(one: AuditedImage) -> Row:
         "detail": scored.detail,
         "agreement": scored.agreement,
         "share": scored.share,
+        "verified": scored.verified,
+        "runner_up": scored.runner_up,
         "explained": NONE if finding is None else finding.explained,
         "second_match": "" if one.second_match is None else one.second_match.id,
         "second_share": NONE if finding is None else finding.second_share,
@@ -157,10 +161,10 @@ def _grouped(decision: Decision, name_of: Callable[[ImageRecord], str]) -> list[
 
 
 def exposure_rows(decision: Decision) -> list[Row]:
-    """Training patients that flagged images were matched with, most exposed first."""
+    """Training patients that flagged images show, most exposed first."""
     groups: dict[str, list[tuple[str, float, AuditedImage]]] = defaultdict(list)
     for one in decision.images:
-        if one.finding is None:
+        if not one.shows_patient:
             continue
         p = one.flag.part_p_value if one.of_region else one.flag.p_value
         groups[one.source.patient].append((one.source.id, p, one))
@@ -173,7 +177,7 @@ def exposure_rows(decision: Decision) -> list[Row]:
         row: Row = {
             "patient": patient,
             "flagged_images": len(members),
-            **{kind: kinds.count(kind) for kind in KINDS},
+            **{kind: kinds.count(kind) for kind in EXPOSING},
             "training_images": len({source for source, _, _ in members}),
             "highest_score": highest,
             "smallest_p_value": min(p for _, p, _ in members),

@@ -6,11 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from doppelscan.decide import KINDS, AuditSummary, Decision, ScoredImage
+from doppelscan.decide import AuditSummary, Decision, ScoredImage
 from doppelscan.errors import ReportError
 from doppelscan.report.page import render_page
 from doppelscan.report.redaction import Pseudonyms
 from doppelscan.report.tables import (
+    EXPOSING,
     SCORE_COLUMNS,
     Row,
     exposure_rows,
@@ -26,7 +27,7 @@ __all__ = ["write_report"]
 
 VOLUME_COLUMNS = ("volume", "patient", "images", "flagged_images", "match_patient", "match", "score", "p_value", "verdict")
 EXPOSURE_COLUMNS = (
-    "patient", "flagged_images", *KINDS, "training_images", "highest_score", "smallest_p_value",
+    "patient", "flagged_images", *EXPOSING, "training_images", "highest_score", "smallest_p_value",
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from doppelscan.deepssim import quarter_turn, ssim, zscore
 from doppelscan.images import align, band_pass, sampling_grid, unit_float, within
 from doppelscan.memorization import falling_order
 from doppelscan.search import PatchDescriptor, mean_agreement
-from doppelscan.verify.agreement import detail_correlation, explained_share, match_intensity
+from doppelscan.verify.agreement import detail_correlation, explained, match_intensity
 from doppelscan.verify.pose import Pose
 
 __all__ = ["AlignedPair", "PairAgreement", "Registration"]
@@ -63,7 +63,9 @@ class AlignedPair:
     Attributes:
         moved: float32 [S, S] in [0, 1], the candidate in the pose of the image.
         inside: float32 [S, S], 1 where both hold image.
-        explained: see :func:`~doppelscan.verify.agreement.explained_share`.
+        explained: share of the structure of the image that the candidate explains, see :func:`~doppelscan.verify.agreement.explained`.
+        coarse: it could only be judged in the coarsest band of detail, as the image is so blurred or noisy.
+        fine: share of the fine structure, whatever the sharpness and noise, see :func:`~doppelscan.verify.agreement.explained_share`.
         cells: float32 [L], agreement of each cell, in the frame of the candidate.
         counted: bool [L], cells that hold structure.
         agreement_map: float32 [S, S], the agreement of the cells, smooth, in the frame of the image; NaN where there is no structure.
@@ -73,6 +75,8 @@ class AlignedPair:
     moved: np.ndarray
     inside: np.ndarray
     explained: float
+    coarse: bool
+    fine: float
     cells: np.ndarray
     counted: np.ndarray
     agreement_map: np.ndarray
@@ -441,9 +445,14 @@ class Registration:
         grid = sampling_grid(matrices, size)
         agreeing, known = F.grid_sample(pictures, grid, align_corners=False).unbind(1)
         known = torch.where(known > 0.25, agreeing / known.clamp_min(0.25), torch.nan)
-        explained = explained_share(seen.whole, moved, inside).tolist()
+        longer = shapes.max(1)
+        pitch = torch.from_numpy(np.where(longer > 1, size / longer, 1.0))
+        told = explained(seen.whole, moved, inside, pitch)
         arrays = [one.cpu().numpy() for one in (moved[:, 0], inside[:, 0], cells.T, counted.T, known, back)]
-        return [AlignedPair(m, i, e, c, n, k, b) for e, m, i, c, n, k, b in zip(explained, *arrays, strict=True)]
+        return [
+            AlignedPair(m, i, share, coarse, fine, c, n, k, b)
+            for share, coarse, fine, m, i, c, n, k, b in zip(*(one.tolist() for one in told), *arrays, strict=True)
+        ]
 
 
 @dataclass(frozen=True)

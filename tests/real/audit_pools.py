@@ -2,24 +2,29 @@
 
 Each pool is one training set. Its strangers are other patients of the cohort; every generator is given strangers (what it makes of nobody it
 was trained on) and training images (what it makes when it memorizes), and all are embedded, registered and scored as an audit does. What the
-audit's own self-test plants in front of each generator's images is in the pool, too.
+audit's own self-test plants in front of each generator's images is in the pool, too. Of what a real generator made, see
+``labelled_samples.py``, a pool has what is plainly a copy or plainly none.
 """
 
 from __future__ import annotations
 
 import csv
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from doppelscan.decide import Rules, same_kind, unlike_training
+from doppelscan.decide import Flag, Reason, Rule, Rules, ScoredSet, same_kind, unlike_training
+from doppelscan.decide.decision import findings_of
 from doppelscan.images import PrincipalReconstruction, SpectrumMatch, evenly_chosen, plant_copy
 from doppelscan.memorization import spread_over_patients
 from doppelscan.search import EmbeddedSet
 from doppelscan.workflows.run import audit_workflow
+from labelled_samples import labelled
 from PIL import Image
 from scipy import ndimage
 from whole_audits import COLUMNS, Pool
@@ -33,6 +38,7 @@ COHORTS = {
 # What the self-test plants beside what its generators make.
 GEOMETRIC = ("rotation 10", "flip, rotation, noise", "shift 6 %", "crop 15 %", "gamma 1.5")
 RANKS, AVERAGES = (20, 40, 60), (3, 5, 10)
+SAMPLED = "diffusion"
 
 Change = Callable[[np.ndarray], np.ndarray]
 
@@ -85,12 +91,14 @@ def mean_of_nearest(images: np.ndarray, patients: list[str], row: int, count: in
     return images[list(kept.values())[:count]].mean(0)
 
 
-def changes(training: np.ndarray, strangers: np.ndarray, rng: np.random.Generator) -> dict[str, Change]:
+def changes(training: EmbeddedSet, strangers: EmbeddedSet, rng: np.random.Generator) -> dict[str, Change]:
     """What generators do to a square image, by name."""
-    principal = PrincipalReconstruction(training, max(RANKS))
-    smooth = principal(strangers, 40)
+    own = squares(training)
+    principal = PrincipalReconstruction(own, max(RANKS))
+    smooth = principal(squares(strangers), 40)
     # As sharp as 40 components and as noisy as a model that was stopped early.
-    spectrum = SpectrumMatch(training, smooth + 0.05 * rng.standard_normal(smooth.shape))
+    noisy = np.clip(smooth + 0.05 * rng.standard_normal(smooth.shape), 0, 1)
+    spectrum = SpectrumMatch(own, noisy, *(one.native_shapes(range(len(one))) for one in (training, strangers)))
     made: dict[str, Change] = {f"PCA {rank}": partial(_through, principal, rank) for rank in RANKS}
     made |= {f"blur {sigma:g}": partial(_blurred, sigma) for sigma in (2.0, 4.0)}
     made |= {f"noise {sigma:g}": partial(_noisy, sigma, rng) for sigma in (0.1, 0.2)}
@@ -120,11 +128,12 @@ def groups(training: EmbeddedSet, strangers: EmbeddedSet, copies: int, clean: in
     shapes, away_shapes = training.native_shapes(rows), strangers.native_shapes(away)
     who, away_who = [training.patients[row] for row in rows], [strangers.patients[row] for row in away]
     made_clean: dict[str, list[np.ndarray]] = {"plain": [other[row] for row in away]}
+    all_shapes = training.native_shapes(range(len(training)))
 
     def cut(images: list[np.ndarray], native: np.ndarray) -> list[np.ndarray]:
         return [unpadded(image, shape) for image, shape in zip(images, native, strict=True)]
 
-    for name, change in changes(own, other, rng).items():
+    for name, change in changes(training, strangers, rng).items():
         made_clean[name] = [change(other[row]) for row in away]
         yield Group(name, "copy", cut([change(own[row]) for row in rows], shapes), who)
         yield Group(name, "clean", cut(made_clean[name], away_shapes), away_who)
@@ -143,38 +152,67 @@ def groups(training: EmbeddedSet, strangers: EmbeddedSet, copies: int, clean: in
     tested = [rows[i] for i in evenly_chosen(len(rows), planted)]
     native = training.native_shapes(tested)
     for name, images_of in made_clean.items():
-        spectrum = SpectrumMatch(own, np.stack(images_of))
+        # Means are of training images, all else of strangers.
+        shown = shapes if name.startswith("mean") else away_shapes
+        spectrum = SpectrumMatch(own, np.stack(images_of), all_shapes, shown)
         pixels = cut([spectrum(own[row][None], rng)[0] for row in tested], native)
         yield Group(name, "test", pixels, [training.patients[row] for row in tested])
 
 
-def build(data: Path, cohort: str, path: Path, copies: int, clean: int, planted: int) -> None:
-    """Make, embed and score the pool of ``cohort`` and write it to ``path``.
+def sampled(
+    samples: list[Path], training: EmbeddedSet, strangers: EmbeddedSet, copies: int, planted: int, seed: int = 0
+) -> Iterator[Group]:
+    """What a real generator made, with what the self-test plants before its images; see :func:`labelled_samples.labelled`."""
+    own, other, rng = squares(training), squares(strangers), np.random.default_rng(seed)
+    files = [path for folder in samples for path in sorted(folder.glob("*.png"))]
+    made = np.stack([np.asarray(Image.open(path).convert("L"), np.float32) / 255 for path in files])
+    labels = labelled(made, own, training.patients, other)
+    print(f"{len(files)} samples: {', '.join(f'{labels.count(one)} {one}' for one in sorted(set(labels)))}", flush=True)
+    for label in ("copy", "clean"):
+        which = [i for i, one in enumerate(labels) if one == label]
+        yield Group(SAMPLED, label, [made[i] for i in which], [f"sample {i}" for i in which])
+    size = own.shape[-1]
+    seen = np.stack([np.asarray(Image.fromarray(one).resize((size, size), Image.Resampling.BICUBIC)) for one in made])
+    rows = spread_over_patients(training.patients, copies, seed)
+    tested = [rows[i] for i in evenly_chosen(len(rows), planted)]
+    native, spectrum = training.native_shapes(tested), SpectrumMatch(own, seen, training.native_shapes(range(len(training))))
+    pixels = [unpadded(spectrum(own[row][None], rng)[0], shape) for row, shape in zip(tested, native, strict=True)]
+    yield Group(SAMPLED, "test", pixels, [training.patients[row] for row in tested])
+
+
+def kinds(images: ScoredSet, rules: Rules) -> list[str]:
+    """What each image would be called if it were flagged by its whole."""
+    flags = [Flag(0.0, 0.0, reason=Reason(Rule.RATE, 0.0, rules.fdr))] * len(images.scored)
+    return [one.kind for one in findings_of(images, flags, rules) if one is not None]
+
+
+def build(tables: dict[str, Path], name: str, path: Path, copies: int, clean: int, planted: int, samples: list[Path]) -> None:
+    """Make, embed and score a pool and write it to ``path``.
 
     Args:
-        data: folder with ``mri`` and ``cxr``, each with its manifest.csv.
-        cohort: one of ``COHORTS``.
+        tables: CSV files (path, patient) of ``training`` and ``strangers``.
+        name: of the pool.
         path: .npz.
         copies: training images that go through each generator.
         clean: strangers that do.
         planted: training images that are given the spectrum of each generator's images.
+        samples: folders of what a generator made that was trained on ``training``; may be none.
     """
     rules = Rules()
     with tempfile.TemporaryDirectory(prefix="doppelscan-pool-") as folder:
         place = Path(folder)
-        for name, files in members(data, cohort).items():
-            with open(place / f"{name}.csv", "w", newline="") as file:
-                csv.writer(file).writerows([("path", "patient"), *((str(p), who) for p, who in files)])
-        workflow = audit_workflow(
-            training=place / "training.csv", synthetic=place / "strangers.csv", output=place / "audit", threads=1
-        )
+        workflow = audit_workflow(training=tables["training"], synthetic=tables["strangers"], output=place / "audit", threads=1)
         workflow.initialize()
         score = workflow.parser.get_parsed_content("audit").scorer()
-        strangers = score(place / "strangers.csv")
+        strangers = score(tables["strangers"])
         training = strangers.training
         kind = same_kind(training, strangers.images)
         scored = [("plain", "clean", strangers, strangers.patients)]
-        for number, group in enumerate(groups(training, strangers.images, copies, clean, planted)):
+        made = groups(training, strangers.images, copies, clean, planted)
+        real = () if not samples else sampled(samples, training, strangers.images, copies, planted)
+        for number, group in enumerate(chain(made, real)):
+            if not group.pixels:
+                continue
             into = place / f"group{number:03d}"
             into.mkdir()
             for i, image in enumerate(group.pixels):
@@ -182,15 +220,30 @@ def build(data: Path, cohort: str, path: Path, copies: int, clean: int, planted:
             images = score(into)
             patients = [group.patients[int(Path(record.paths[0]).stem)] for record in images.images.records]
             scored.append((group.generator, group.made, images, patients))
-            print(f"{cohort}: {len(images.scored)} {group.made} {group.generator}", flush=True)
+            print(f"{name}: {len(images.scored)} {group.made} {group.generator}", flush=True)
         columns: dict[str, list] = {name: [] for name in COLUMNS}
-        for generator, made, images, patients in scored:
+        for generator, how, images, patients in scored:
             apart, _ = unlike_training(images.images, images.reference, rules, strangers.images)
-            explained = images.explained(-np.inf)
-            for one, share, away in zip(images.scored, explained, apart, strict=True):
-                patient = patients[one.row]
-                values = (generator, made, patient, one.score, one.verified, one.part, one.part_share, share, away)
-                for name, value in zip(COLUMNS, values, strict=True):
-                    columns[name].append(value)
+            told = zip(images.scored, images.explained(-np.inf), apart, kinds(images, rules), strict=True)
+            for one, share, away, called in told:
+                values = (
+                    generator, how, patients[one.row], one.score, one.verified, one.margin, one.part, one.part_share, share, away, called
+                )  # fmt: skip
+                for column, value in zip(COLUMNS, values, strict=True):
+                    columns[column].append(value)
         people = len(set(training.patients))
-        Pool(cohort, people, kind, **{name: np.array(values) for name, values in columns.items()}).save(path)
+        Pool(name, people, kind, **{name: np.array(values) for name, values in columns.items()}).save(path)
+
+
+def build_cohort(data: Path, cohort: str, path: Path, copies: int, clean: int, planted: int) -> None:
+    """The pool of one of ``COHORTS`` in ``data``, a folder with ``mri`` and ``cxr``, each with its manifest.csv; see :func:`build`."""
+    folder = Path(tempfile.mkdtemp(prefix="doppelscan-tables-"))
+    try:
+        tables = {}
+        for name, files in members(data, cohort).items():
+            tables[name] = folder / f"{name}.csv"
+            with open(tables[name], "w", newline="") as file:
+                csv.writer(file).writerows([("path", "patient"), *((str(p), who) for p, who in files)])
+        build(tables, cohort, path, copies, clean, planted, [])
+    finally:
+        shutil.rmtree(folder)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from doppelscan.calibrate import TwoSampleResult
 from doppelscan.decide import Rules, Verdict
+from scipy import ndimage
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +27,9 @@ def whole() -> ModuleType:
 def images(whole: ModuleType, scores: np.ndarray, patients: np.ndarray):
     n = len(scores)
     return whole.Images(
-        scores, scores.copy(), np.full(n, 0.7), np.full(n, 0.05), np.full(n, 0.5), np.zeros(n, bool), np.asarray(patients)
-    )
+        scores, scores.copy(), np.full(n, 0.5), np.full(n, 0.7), np.full(n, 0.05), np.full(n, 0.5), np.zeros(n, bool),
+        np.full(n, "copy"), np.asarray(patients),
+    )  # fmt: skip
 
 
 def pool(whole: ModuleType, copies: float):
@@ -38,6 +40,7 @@ def pool(whole: ModuleType, copies: float):
         made += [(name, kind, f"t{i}", copies + 0.01 * rng.normal(), 0.9) for i in range(30)]
     generator, kind, patient, score, explained = (np.array(column) for column in zip(*made, strict=True))
     flat = {"part": np.full(len(made), 0.7), "part_share": np.full(len(made), 0.05), "unlike": np.zeros(len(made), bool)}
+    flat |= {"margin": np.full(len(made), 0.5), "called": np.full(len(made), "copy")}
     return whole.Pool(
         "made", 30, TwoSampleResult(0.5, 0.5), generator=generator, made=kind, patient=patient, score=score, verified=score,
         explained=explained, **flat,
@@ -108,3 +111,17 @@ def test_a_pool_comes_back_from_its_file(whole, tmp_path):
     assert again.generators == ["plain"] and again.copies("PCA 40") and not again.copies("mean of 3")
     with pytest.raises(KeyError, match="made has no clean PCA 40"):
         again.images("PCA 40", "clean")
+
+
+def test_samples_are_labelled_by_pixels(cohort):
+    """Of 20 people: copies, blurred and shifted by a pixel; other people; and halfway between, which nobody knows."""
+    spec = importlib.util.spec_from_file_location("labelled_samples", Path(__file__).with_name("labelled_samples.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    training, strangers = cohort[:20], cohort[20:]
+    copies = np.roll([ndimage.gaussian_filter(image, 1) for image in training[:6]], 1, axis=1)
+    between = 0.5 * (training[6:9] + strangers[:3])
+    labels = module.labelled(np.concatenate([copies, strangers[3:23], between]), training, [f"p{i}" for i in range(20)], strangers)
+    assert labels[:6] == ["copy"] * 6 and "clean" not in labels[26:]
+    assert labels[6:26].count("clean") >= 15 and "copy" not in labels[6:26], "5 % of these are above what is usual in each"

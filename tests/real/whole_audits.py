@@ -2,7 +2,8 @@
 
 ``python tests/real/whole_audits.py pool POOL.npz --cohort T1 --data DIR`` embeds, registers and scores once, see ``audit_pools.py``;
 ``python tests/real/whole_audits.py audits POOL.npz ...`` draws audits of these scores, decides them by the package's own rule, and prints one
-table a setting. Exact 95 % intervals over audits stand in brackets.
+table a setting. Exact 95 % intervals over audits stand in brackets. With ``--training``, ``--strangers`` and ``--samples`` in place of ``--data`` a pool also has
+what a real generator made of these training images, labelled by pixels, see ``labelled_samples.py``.
 
 A pool is one population. Control and synthetic set are drawn of it by patient, with replacement, with all images of a patient, and smoothed
 (Silverman; half of the variance is the patient's; of a region the logarithm of what it lacks of perfect agreement), so that 100,000 strangers are not 200 that come again; beyond the highest stranger of a pool
@@ -27,8 +28,10 @@ import numpy as np
 from doppelscan.calibrate import TwoSampleResult, clopper_pearson
 from doppelscan.calibrate.intervals import exact_limits
 from doppelscan.decide import (
+    KINDS,
     Decision,
     Evidence,
+    Flag,
     PlantedResult,
     Rules,
     Verdict,
@@ -37,11 +40,12 @@ from doppelscan.decide import (
     control_as_close,
     sign,
 )
+from doppelscan.decide.findings import OF_NOBODY
 from doppelscan.decide.flags import calibrated, widest
 from doppelscan.decide.signing import JudgedCopies, bounded
 from doppelscan.workflows.selftest import size_of
 
-COLUMNS = ("generator", "made", "patient", "score", "verified", "part", "part_share", "explained", "unlike")
+COLUMNS = ("generator", "made", "patient", "score", "verified", "margin", "part", "part_share", "explained", "unlike", "called")
 # What the self-test plants, as the pool calls it; of "spectrum" each generator has its own.
 TESTED = (
     "rotation 10",
@@ -62,14 +66,16 @@ FOUND = 0.9
 
 
 class Images(NamedTuple):
-    """Scored images, as far as the rule looks at them: float64 [n] each, ``unlike`` bool [n], ``patients`` int [n]."""
+    """Scored images, as far as the rule looks at them: float64 [n] each, ``unlike`` bool [n], ``called`` str [n], ``patients`` int [n]."""
 
     score: np.ndarray
     verified: np.ndarray
+    margin: np.ndarray
     part: np.ndarray
     part_share: np.ndarray
     explained: np.ndarray
     unlike: np.ndarray
+    called: np.ndarray
     patients: np.ndarray
 
     def told(self, rules: Rules) -> np.ndarray:
@@ -78,10 +84,17 @@ class Images(NamedTuple):
 
     def rows(self) -> list[Row]:
         """One an image, with the names of a :class:`~doppelscan.decide.ScoredImage`."""
-        return [Row(*values) for values in zip(*(column.tolist() for column in self[:4]), strict=True)]
+        return [Row(*values) for values in zip(*(column.tolist() for column in self[: len(Row._fields)]), strict=True)]
 
     def at(self, rows: np.ndarray) -> Images:
         return Images(*(column[rows] for column in self))
+
+    def kinds(self, flags: Sequence[Flag]) -> np.ndarray:
+        """The kind of each that is flagged, "" of the others: str [n]; of a region the rule tells it."""
+        reasons = [one.reason for one in flags]
+        return np.array(
+            ["" if r is None else "part" if r.rule.of_region else str(kind) for r, kind in zip(reasons, self.called, strict=True)]
+        )
 
     @classmethod
     def joined(cls, parts: Sequence[Images]) -> Images:
@@ -91,6 +104,7 @@ class Images(NamedTuple):
 class Row(NamedTuple):
     score: float
     verified: float
+    margin: float
     part: float
     part_share: float
 
@@ -103,8 +117,9 @@ class Pool:
         name: of the cohort.
         people: number of training patients.
         kind: strangers against training.
-        generator, made, patient, score, verified, part, part_share, explained, unlike: of each image; ``made`` is "clean" of strangers and
-            averages, "copy" of training images, "test" of what the self-test plants beside a generator's images.
+        generator, made, patient, score, verified, margin, part, part_share, explained, unlike, called: of each image; ``made`` is "clean" of
+            strangers and averages, "copy" of training images, "test" of what the self-test plants beside a generator's images; ``called`` is what
+            it would be called if it were flagged.
     """
 
     name: str
@@ -115,10 +130,12 @@ class Pool:
     patient: np.ndarray
     score: np.ndarray
     verified: np.ndarray
+    margin: np.ndarray
     part: np.ndarray
     part_share: np.ndarray
     explained: np.ndarray
     unlike: np.ndarray
+    called: np.ndarray
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -198,7 +215,10 @@ def strangers(rng: np.random.Generator, images: Images, count: int, alike: float
     return drawn._replace(
         score=np.minimum(drawn.score + weight * moved, 1.0),
         verified=np.minimum(drawn.verified + moved, 1.0),
+        # A look-alike is like one training patient: nobody else comes nearer with him.
+        margin=drawn.margin + np.where(high, np.maximum(moved, 0), 0),
         part=part,
+        called=np.where(high, "same patient?", drawn.called),
         patients=place,
     )
 
@@ -230,12 +250,13 @@ class Outcome:
     Attributes:
         verdict: its words.
         flagged: number of images.
-        false: number of these that are no copies.
-        found: share of the copies that is flagged; NaN without copies.
+        false: number of these that are no copies; of averages, that are not said to be of nobody alone.
+        found: share of the copies that is flagged as somebody's; NaN without copies.
         truth: share of the images that is memorized.
         bound: upper bound of it.
         lower, upper: interval of its estimate.
         told: the audit says that copies of this kind cannot be excluded.
+        derived: flagged images that are said to be of nobody alone.
         plain: images that are flagged as the same image, or for a region alone: no rate holds them.
     """
 
@@ -248,6 +269,7 @@ class Outcome:
     lower: float
     upper: float
     told: bool
+    derived: int
     plain: int
 
     @property
@@ -267,7 +289,9 @@ def audited(rng: np.random.Generator, pool: Pool, setting: Setting, rules: Rules
     scored, others = made.rows(), control.rows()
     rules_of = calibrated(others, control.patients.tolist(), control.told(rules), 1.0, rules, seed)
     flags = widest([one.flags(scored, made.told(rules)) for one in rules_of])
-    flagged = np.array([one.reason is not None for one in flags])
+    called = made.kinds(flags)
+    flagged = called != ""
+    shows = flagged & (called != OF_NOBODY)
     apart = made.unlike & ~flagged
     said = conclude(
         Evidence(
@@ -280,6 +304,7 @@ def audited(rng: np.random.Generator, pool: Pool, setting: Setting, rules: Rules
             training_patients=pool.people,
             control_patients=len(np.unique(control.patients)),
             smallest=rules_of[0].null.counted,
+            findings={kind: int((called == kind).sum()) for kind in KINDS},
             same_kind=pool.kind,
         ),
         rules,
@@ -287,34 +312,35 @@ def audited(rng: np.random.Generator, pool: Pool, setting: Setting, rules: Rules
     groups = list(planted(rng, pool, setting.generator, min(pool.people, size_of(setting.images + setting.control))))
     together = Images.joined([images for _, images in groups])
     beside = widest([one.flags_beside(together.rows(), together.told(rules), flags) for one in rules_of])
-    hits = np.split(
-        np.array([one.reason is not None for one in beside]), np.cumsum([len(images.score) for _, images in groups])[:-1]
-    )
+    named = together.kinds(beside)
+    hits = np.split((named != "") & (named != OF_NOBODY), np.cumsum([len(images.score) for _, images in groups])[:-1])
     judged = []
     for (name, images), hit in zip(groups, hits, strict=True):
         people = images.patients.tolist()
         power = clopper_pearson(hit, people, rules.bound)
         judged.append(JudgedCopies(PlantedResult(name, name, len(hit), int(hit.sum()), power, 0, 0), hit, people))
     close = control_as_close(scored, flags, others, rules)
-    test = bounded(judged, (), flagged[~apart], np.arange(len(others)) < close, rules)
+    test = bounded(judged, (), shows[~apart], np.arange(len(others)) < close, rules)
     decision = Decision(
         synthetic=None, control_set=None, images=(), control=(), calibrations=rules_of, control_as_close=close, look_alikes=0,
         flagged_without=0, near_duplicates=(), same_kind=pool.kind, conclusion=said,
     )  # type: ignore[arg-type]  # fmt: skip
     verdict = sign(decision, test, None, rules).conclusion.verdict
     speaks = SPEAKS.get(setting.generator.split()[0], setting.generator)
-    copies_flagged = float(flagged[:number].mean()) if number else float("nan")
+    copies_flagged = float(shows[:number].mean()) if number else float("nan")
+    false = shows if setting.generator.startswith("mean") else flagged
     by_rate = sum(one.reason is not None and one.reason.rule.value == "false discovery rate" for one in flags)
     return Outcome(
         verdict,
         int(flagged.sum()),
-        int(flagged[number:].sum()),
+        int(false[number:].sum()),
         copies_flagged,
         number / setting.images,
         test.bound,
         test.memorized.lower,
         test.memorized.upper,
         verdict is Verdict.CANNOT or speaks in [one.name for one in test.missed(rules)],
+        int((called == OF_NOBODY).sum()),
         int(flagged.sum()) - by_rate,
     )
 
@@ -458,6 +484,11 @@ def main() -> None:
     parser.add_argument("pools", type=Path, nargs="+")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--cohort", default="T1")
+    parser.add_argument("--training", type=Path, help="CSV (path, patient), in place of --data")
+    parser.add_argument("--strangers", type=Path, help="CSV of other patients")
+    parser.add_argument(
+        "--samples", type=Path, nargs="+", default=[], help="folders of PNG files of a generator that was trained on --training"
+    )
     parser.add_argument("--copies", type=int, default=60)
     parser.add_argument("--clean", type=int, default=84)
     parser.add_argument("--planted", type=int, default=20)
@@ -471,11 +502,16 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="CSV with a row an audit, appended to")
     options = parser.parse_args()
     if options.part == "pool":
-        if options.data is None or not os.path.isdir(options.data):
-            parser.error("a pool needs --data, the folder with mri and cxr")
-        from audit_pools import build
+        from audit_pools import build, build_cohort
 
-        build(options.data, options.cohort, options.pools[0], options.copies, options.clean, options.planted)
+        sizes = (options.copies, options.clean, options.planted)
+        if options.training and options.strangers:
+            tables = {"training": options.training, "strangers": options.strangers}
+            build(tables, options.cohort, options.pools[0], *sizes, options.samples)
+        elif options.data is not None and os.path.isdir(options.data):
+            build_cohort(options.data, options.cohort, options.pools[0], *sizes)
+        else:
+            parser.error("a pool needs --data, the folder with mri and cxr, or --training and --strangers")
         return
     for path in options.pools:
         pool, start = Pool.load(path), time.perf_counter()

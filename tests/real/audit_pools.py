@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -27,7 +27,7 @@ from doppelscan.workflows.run import audit_workflow
 from labelled_samples import labelled
 from PIL import Image
 from scipy import ndimage
-from whole_audits import COLUMNS, Pool
+from whole_audits import COLUMNS, TESTED, Pool
 
 # Source and plane of the manifest, people in training, and the most that are strangers.
 COHORTS = {
@@ -95,11 +95,12 @@ def changes(training: EmbeddedSet, strangers: EmbeddedSet, rng: np.random.Genera
     """What generators do to a square image, by name."""
     own = squares(training)
     principal = PrincipalReconstruction(own, max(RANKS))
-    smooth = principal(squares(strangers), 40)
+    smooth = principal(squares(strangers), min(40, len(own) // 2))
     # As sharp as 40 components and as noisy as a model that was stopped early.
     noisy = np.clip(smooth + 0.05 * rng.standard_normal(smooth.shape), 0, 1)
     spectrum = SpectrumMatch(own, noisy, *(one.native_shapes(range(len(one))) for one in (training, strangers)))
-    made: dict[str, Change] = {f"PCA {rank}": partial(_through, principal, rank) for rank in RANKS}
+    # Of few training images the self-test keeps half as many components.
+    made: dict[str, Change] = {f"PCA {rank}": partial(_through, principal, min(rank, len(own) // 2)) for rank in RANKS}
     made |= {f"blur {sigma:g}": partial(_blurred, sigma) for sigma in (2.0, 4.0)}
     made |= {f"noise {sigma:g}": partial(_noisy, sigma, rng) for sigma in (0.1, 0.2)}
     made["half resolution"] = lambda image: plant_copy(image, "down-up", rng)
@@ -119,8 +120,10 @@ def _noisy(sigma: float, rng: np.random.Generator, image: np.ndarray) -> np.ndar
     return np.clip(image + sigma * rng.standard_normal(image.shape), 0, 1).astype(np.float32)
 
 
-def groups(training: EmbeddedSet, strangers: EmbeddedSet, copies: int, clean: int, planted: int, seed: int = 0) -> Iterator[Group]:
-    """Everything that is scored beside the strangers as they are."""
+def groups(
+    training: EmbeddedSet, strangers: EmbeddedSet, copies: int, clean: int, planted: int, only: Sequence[str] = (), seed: int = 0
+) -> Iterator[Group]:
+    """Everything that is scored beside the strangers as they are; of ``only`` these generators, and the copies that every self-test plants."""
     rng = np.random.default_rng(seed)
     own, other = squares(training), squares(strangers)
     rows = spread_over_patients(training.patients, copies, seed)
@@ -130,13 +133,18 @@ def groups(training: EmbeddedSet, strangers: EmbeddedSet, copies: int, clean: in
     made_clean: dict[str, list[np.ndarray]] = {"plain": [other[row] for row in away]}
     all_shapes = training.native_shapes(range(len(training)))
 
+    def wanted(name: str) -> bool:
+        return not only or name in only
+
     def cut(images: list[np.ndarray], native: np.ndarray) -> list[np.ndarray]:
         return [unpadded(image, shape) for image, shape in zip(images, native, strict=True)]
 
     for name, change in changes(training, strangers, rng).items():
         made_clean[name] = [change(other[row]) for row in away]
-        yield Group(name, "copy", cut([change(own[row]) for row in rows], shapes), who)
-        yield Group(name, "clean", cut(made_clean[name], away_shapes), away_who)
+        if wanted(name) or name in TESTED:
+            yield Group(name, "copy", cut([change(own[row]) for row in rows], shapes), who)
+        if wanted(name):
+            yield Group(name, "clean", cut(made_clean[name], away_shapes), away_who)
     for name in GEOMETRIC:
         yield Group(name, "copy", [plant_copy(image, name, rng) for image in cut([own[row] for row in rows], shapes)], who)
     for made, images, chosen, native, people in (("copy", own, rows, shapes, who), ("clean", other, away, away_shapes, away_who)):
@@ -144,14 +152,18 @@ def groups(training: EmbeddedSet, strangers: EmbeddedSet, copies: int, clean: in
         mixed = [0.75 * images[i] + 0.25 * images[j] for i, j in zip(chosen, partners, strict=True)]
         if made == "clean":
             made_clean["blend"] = mixed
-        yield Group("blend", made, cut(mixed, native), people)
+        if made == "copy" or wanted("blend"):
+            yield Group("blend", made, cut(mixed, native), people)
     for count in AVERAGES:
         name = f"mean of {count}"
         made_clean[name] = [mean_of_nearest(own, training.patients, row, count) for row in rows]
-        yield Group(name, "clean", cut(made_clean[name], shapes), [f"mean {row}" for row in rows])
+        if wanted(name):
+            yield Group(name, "clean", cut(made_clean[name], shapes), [f"mean {row}" for row in rows])
     tested = [rows[i] for i in evenly_chosen(len(rows), planted)]
     native = training.native_shapes(tested)
     for name, images_of in made_clean.items():
+        if not wanted(name):
+            continue
         # Means are of training images, all else of strangers.
         shown = shapes if name.startswith("mean") else away_shapes
         spectrum = SpectrumMatch(own, np.stack(images_of), all_shapes, shown)
@@ -186,7 +198,16 @@ def kinds(images: ScoredSet, rules: Rules) -> list[str]:
     return [one.kind for one in findings_of(images, flags, rules) if one is not None]
 
 
-def build(tables: dict[str, Path], name: str, path: Path, copies: int, clean: int, planted: int, samples: list[Path]) -> None:
+def build(
+    tables: dict[str, Path],
+    name: str,
+    path: Path,
+    copies: int,
+    clean: int,
+    planted: int,
+    samples: list[Path],
+    only: Sequence[str] = (),
+) -> None:
     """Make, embed and score a pool and write it to ``path``.
 
     Args:
@@ -197,6 +218,7 @@ def build(tables: dict[str, Path], name: str, path: Path, copies: int, clean: in
         clean: strangers that do.
         planted: training images that are given the spectrum of each generator's images.
         samples: folders of what a generator made that was trained on ``training``; may be none.
+        only: generators, all of them without.
     """
     rules = Rules()
     with tempfile.TemporaryDirectory(prefix="doppelscan-pool-") as folder:
@@ -208,7 +230,7 @@ def build(tables: dict[str, Path], name: str, path: Path, copies: int, clean: in
         training = strangers.training
         kind = same_kind(training, strangers.images)
         scored = [("plain", "clean", strangers, strangers.patients)]
-        made = groups(training, strangers.images, copies, clean, planted)
+        made = groups(training, strangers.images, copies, clean, planted, only)
         real = () if not samples else sampled(samples, training, strangers.images, copies, planted)
         for number, group in enumerate(chain(made, real)):
             if not group.pixels:
@@ -235,7 +257,7 @@ def build(tables: dict[str, Path], name: str, path: Path, copies: int, clean: in
         Pool(name, people, kind, **{name: np.array(values) for name, values in columns.items()}).save(path)
 
 
-def build_cohort(data: Path, cohort: str, path: Path, copies: int, clean: int, planted: int) -> None:
+def build_cohort(data: Path, cohort: str, path: Path, copies: int, clean: int, planted: int, only: Sequence[str] = ()) -> None:
     """The pool of one of ``COHORTS`` in ``data``, a folder with ``mri`` and ``cxr``, each with its manifest.csv; see :func:`build`."""
     folder = Path(tempfile.mkdtemp(prefix="doppelscan-tables-"))
     try:
@@ -244,6 +266,6 @@ def build_cohort(data: Path, cohort: str, path: Path, copies: int, clean: int, p
             tables[name] = folder / f"{name}.csv"
             with open(tables[name], "w", newline="") as file:
                 csv.writer(file).writerows([("path", "patient"), *((str(p), who) for p, who in files)])
-        build(tables, cohort, path, copies, clean, planted, [])
+        build(tables, cohort, path, copies, clean, planted, [], only)
     finally:
         shutil.rmtree(folder)

@@ -113,6 +113,18 @@ def test_a_pool_comes_back_from_its_file(whole, tmp_path):
         again.images("PCA 40", "clean")
 
 
+def test_what_was_simulated_is_summed_up(whole, tmp_path):
+    made = pool(whole, 0.9)
+    settings = [whole.Setting("plain", 100, share, 300, 0.0) for share in (0.0, 0.3)]
+    kept = whole.audits(made, settings, 5, tmp_path / "audits.csv", 0)
+    rows = whole.read([tmp_path / "audits.csv"])
+    assert [(setting, outcome.flagged) for _, setting, outcome in rows] == [(s, o.flagged) for s in settings for o in kept[s]]
+    lines = "\n".join(whole.short(rows)).splitlines()
+    assert lines[0] == "Cohorts: made" and lines[-1].startswith("| 100 | 300 | 0 % | 0.00 | 1.00 | ")
+    assert all(line.count("|") == lines[2].count("|") for line in lines[2:5])
+    assert whole.marked([1.0] * 60, 0.05) == "1.00 (!)" and whole.marked([1.0, 0.0], 0.05) == "0.50 (?)" and whole.marked([]) == "-"
+
+
 def test_samples_are_labelled_by_pixels(cohort):
     """Of 20 people: copies, blurred and shifted by a pixel; other people; and halfway between, which nobody knows."""
     spec = importlib.util.spec_from_file_location("labelled_samples", Path(__file__).with_name("labelled_samples.py"))

@@ -2,7 +2,7 @@
 
 ``python tests/real/whole_audits.py pool POOL.npz --cohort T1 --data DIR`` embeds, registers and scores once, see ``audit_pools.py``;
 ``python tests/real/whole_audits.py audits POOL.npz ...`` draws audits of these scores, decides them by the package's own rule, and prints one
-table a setting. Exact 95 % intervals over audits stand in brackets. With ``--training``, ``--strangers`` and ``--samples`` in place of ``--data`` a pool also has
+table a setting. ``python tests/real/whole_audits.py table AUDITS.csv ...`` sums up what they wrote. Exact 95 % intervals over audits stand in brackets. With ``--training``, ``--strangers`` and ``--samples`` in place of ``--data`` a pool also has
 what a real generator made of these training images, labelled by pixels, see ``labelled_samples.py``.
 
 A pool is one population. Control and synthetic set are drawn of it by patient, with replacement, with all images of a patient, and smoothed
@@ -19,7 +19,7 @@ import csv
 import itertools
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
@@ -466,6 +466,74 @@ def summary(pool: Pool, kept: dict[Setting, list[Outcome]]) -> None:
         print(shown(generator, share, Line.of(together)), flush=True)
 
 
+def read(paths: Sequence[Path]) -> list[tuple[str, Setting, Outcome]]:
+    """Rows of :func:`write`."""
+    rows: list[tuple[str, Setting, Outcome]] = []
+    for path in paths:
+        with open(path, newline="") as file:
+            for row in csv.DictReader(file):
+                setting = Setting(
+                    row["generator"], int(row["images"]), float(row["share"]), int(row["control"]), float(row["alike"])
+                )
+                of = {one.name: row[one.name] for one in fields(Outcome)}
+                numbers = {name: float(of[name]) for name in ("found", "truth", "bound", "lower", "upper")}
+                counts = {name: int(of[name]) for name in ("flagged", "false", "derived", "plain")}
+                outcome = Outcome(verdict=Verdict(of["verdict"]), told=of["told"] == "1", **numbers, **counts)
+                rows.append((row["cohort"], setting, outcome))
+    return rows
+
+
+def marked(values: Sequence[float], aim: float | None = None, most: bool = True) -> str:
+    """The mean; "(!)" where it misses the aim, "(?)" where that may be an accident of the draws."""
+    one = Measured.of(values)
+    if np.isnan(one.share):
+        return "-"
+    how = "" if aim is None else {"missed": " (!)", "perhaps": " (?)", "": ""}[one.misses(aim, most)]
+    return f"{one.share:.2f}{how}"
+
+
+def short(rows: Sequence[tuple[str, Setting, Outcome]]) -> Iterator[str]:
+    """Two tables of all that was simulated: a row a generator, and a row a size of set and control; cohorts beside each other."""
+    cohorts = list(dict.fromkeys(cohort for cohort, _, _ in rows))
+
+    def line(
+        name: str, keep: Callable[[Setting], bool], cells: Sequence[tuple[Callable[[Outcome], float], bool, float | None, bool]]
+    ) -> str:
+        shown = []
+        for value, copies, aim, most in cells:
+            by_cohort = []
+            for cohort in cohorts:
+                some = [value(o) for c, s, o in rows if c == cohort and keep(s) and (o.truth > 0) == copies]
+                by_cohort.append(marked(some, aim, most))
+            shown.append(" / ".join(by_cohort))
+        return f"| {name} | " + " | ".join(shown) + " |"
+
+    found, none = (lambda o, verdict=v: float(o.verdict is verdict) for v in (Verdict.FOUND, Verdict.NOT_FOUND))
+    cells: list[tuple[Callable[[Outcome], float], bool, float | None, bool]] = [
+        (found, False, RATE, True),
+        (none, False, None, True),
+        (lambda o: o.false_share, True, RATE, True),
+        (lambda o: o.found, True, None, True),
+        (lambda o: float(o.found >= FOUND or o.told), True, HELD, False),
+        (lambda o: float(o.bound >= o.truth), True, HELD, False),
+        (lambda o: float(o.lower <= o.truth <= o.upper), True, HELD, False),
+        (lambda o: o.bound - o.truth, True, None, True),
+    ]
+    head = "clean: found | clean: none | false share | copies flagged | 90 % flagged, or told | bound covers | estimate covers | bound above truth |"
+    yield f"Cohorts: {' / '.join(cohorts)}\n"
+    yield f"| generator | {head}\n|" + "---|" * 9
+    for name in dict.fromkeys(s.generator for _, s, _ in rows):
+        yield line(name, lambda s, name=name: s.generator == name, cells)
+    yield f"\n| images | control | look-alikes | {head}\n|" + "---|" * 11
+    cases = sorted({(s.images, s.control, s.alike) for _, s, _ in rows})
+    for case in cases:
+        # Averages are no clean set: they owe all to training.
+        def of_case(s: Setting, case: tuple[int, int, float] = case) -> bool:
+            return (s.images, s.control, s.alike) == case and not s.generator.startswith("mean")
+
+        yield line(f"{case[0]:,} | {case[1]} | {100 * case[2]:g} %", of_case, cells)
+
+
 def chosen(pool: Pool, options: argparse.Namespace) -> list[Setting]:
     """All combinations that are asked for; a share of copies that makes none is left out."""
     cells = itertools.product(options.images, options.control, options.alike)
@@ -480,7 +548,7 @@ def chosen(pool: Pool, options: argparse.Namespace) -> list[Setting]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("part", choices=["pool", "audits"])
+    parser.add_argument("part", choices=["pool", "audits", "table"])
     parser.add_argument("pools", type=Path, nargs="+")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--cohort", default="T1")
@@ -507,11 +575,14 @@ def main() -> None:
         sizes = (options.copies, options.clean, options.planted)
         if options.training and options.strangers:
             tables = {"training": options.training, "strangers": options.strangers}
-            build(tables, options.cohort, options.pools[0], *sizes, options.samples)
+            build(tables, options.cohort, options.pools[0], *sizes, options.samples, options.generators)
         elif options.data is not None and os.path.isdir(options.data):
-            build_cohort(options.data, options.cohort, options.pools[0], *sizes)
+            build_cohort(options.data, options.cohort, options.pools[0], *sizes, options.generators)
         else:
             parser.error("a pool needs --data, the folder with mri and cxr, or --training and --strangers")
+        return
+    if options.part == "table":
+        print("\n".join(short(read(options.pools))))
         return
     for path in options.pools:
         pool, start = Pool.load(path), time.perf_counter()

@@ -59,8 +59,8 @@ TESTED = (
     "half resolution",
     "PCA 40",
 )
-# Which of these speaks for a generator.
-SPEAKS = {"PCA": "PCA 40", "blur": "blur 2", "noise": "noise 0.1"}
+# Which of these speaks for a generator; for a real one what is given its sharpness and noise.
+SPEAKS = {"PCA": "PCA 40", "blur": "blur 2", "noise": "noise 0.1", "diffusion": "spectrum"}
 RATE, HELD = 0.05, 0.95
 FOUND = 0.9
 

@@ -11,7 +11,7 @@ from doppelscan.calibrate import Competition, Share, TailControl, TwoSampleResul
 from doppelscan.decide.conclusion import Conclusion, Evidence, conclude
 from doppelscan.decide.control import ScoredControl
 from doppelscan.decide.findings import KINDS, Finding, NearDuplicate, explain, kind_of
-from doppelscan.decide.flags import Calibration, Flag, Reason, Rule, control_as_close, widest
+from doppelscan.decide.flags import Calibration, Flag, Reason, Rule, calibrated, control_as_close, widest
 from doppelscan.decide.power import SelfTest
 from doppelscan.decide.reference import ScoredSet
 from doppelscan.decide.rules import Rules
@@ -167,12 +167,7 @@ def decide(
     strangers, patients = control.scored, control.patients
     explained = synthetic.explained(rules.close_pair)
     told = ScoredSet(control.images, strangers, synthetic.reference).explained(rules.close_pair)
-    calibrations = [Calibration.on(strangers, patients, told, control.ratio, rules, seed)]
-    # Nobody knows whether look-alikes are one person twice: the wider of both calibrations decides.
-    others = [i for i, s in enumerate(strangers) if s.verified < rules.close_pair]
-    if len(others) < len(strangers):
-        kept, who = [strangers[i] for i in others], [patients[i] for i in others]
-        calibrations.append(Calibration.on(kept, who, told[others], control.ratio, rules, seed))
+    calibrations = calibrated(strangers, patients, told, control.ratio, rules, seed)
     said_by = [one.flags(scored, explained) for one in calibrations]
     null = calibrations[0].null
     flags = [
@@ -204,9 +199,9 @@ def decide(
         control_set=control,
         images=_audited(synthetic.images, synthetic.training, scored, flags, findings, apart),
         control=_audited(control.images, synthetic.training, strangers, among, [None] * len(strangers), [False] * len(strangers)),
-        calibrations=tuple(calibrations),
+        calibrations=calibrations,
         control_as_close=control_as_close(scored, flags, strangers, rules),
-        look_alikes=len(strangers) - len(others),
+        look_alikes=len(control.look_alikes(rules)),
         flagged_without=sum(said.reason is not None or same is not None for said, same in zip(said_by[-1], identical, strict=True)),
         near_duplicates=_each_once([*control.doubles, *near_duplicates]),
         same_kind=same_kind,

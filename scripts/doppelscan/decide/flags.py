@@ -14,7 +14,7 @@ from doppelscan.calibrate import TailControl, clopper_pearson, q_values
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import ScoredImage
 
-__all__ = ["Calibration", "Flag", "Reason", "Rule", "control_as_close", "wider", "widest"]
+__all__ = ["Calibration", "Flag", "Reason", "Rule", "calibrated", "control_as_close", "wider", "widest"]
 
 
 class Rule(str, Enum):
@@ -191,6 +191,26 @@ class Calibration:
         left = min(1 - rules.close_part, (1 - self.highest) / rules.beyond_part)
         enough = len(self.null.scores) >= rules.beyond_control
         return (large and one.part >= max(rules.shared_part, self.highest)) or (enough and 1 - one.part <= left)
+
+
+def calibrated(
+    control: Sequence[ScoredImage],
+    patients: Sequence[str],
+    explained: np.ndarray,
+    ratio: float,
+    rules: Rules,
+    seed: int = 0,
+) -> tuple[Calibration, ...]:
+    """The rule calibrated on a control and, where it has look-alikes, without them; arguments as of :meth:`Calibration.on`.
+
+    Nobody knows whether look-alikes are one person twice: the wider of both decides, see :func:`widest`.
+    """
+    all_of_it = Calibration.on(control, patients, explained, ratio, rules, seed)
+    others = [i for i, one in enumerate(control) if one.verified < rules.close_pair]
+    if len(others) == len(control):
+        return (all_of_it,)
+    kept, who = [control[i] for i in others], [patients[i] for i in others]
+    return all_of_it, Calibration.on(kept, who, explained[others], ratio, rules, seed)
 
 
 def wider(one: Flag, other: Flag) -> Flag:

@@ -30,6 +30,8 @@ class Rules:
         tail_extrapolation: and never smaller than the smallest that counting gives by more than this factor.
         power: with at least this probability, as a lower 95 % limit, planted copies must be found for the words "no memorization found".
         bound: confidence of the upper bound of the share that may still be memorized.
+        bounded_power: and planted copies must be found with at least this probability, as a lower 95 % limit, for any bound: of changes that are
+            mostly missed, a little more misses all.
         owed_p: a set that is nearer to training than to other patients with a p-value of at most this is not called clean.
         beyond_part: the same for a region: by this factor less is left to perfect agreement than in the control's best region.
         close_part: and its agreement is at least this.
@@ -88,6 +90,7 @@ class Rules:
     tail_extrapolation: Number = 100.0
     power: Rate = 0.8
     bound: Rate = 0.95
+    bounded_power: Share = 0.5
     owed_p: Share = 0.01
     beyond_part: Number = 8.0
     close_part: Share = 0.995

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from doppelscan.calibrate import Competition, clopper_pearson, memorized_share, memorized_upper_bound
+from doppelscan.calibrate import Competition, Prevalence, clopper_pearson, memorized_share, memorized_upper_bound
 from doppelscan.decide.conclusion import Conclusion, Verdict
 from doppelscan.decide.decision import Decision, findings_of
 from doppelscan.decide.power import NegativeResult, PlantedResult, SelfTest
 from doppelscan.decide.reference import ScoredSet
 from doppelscan.decide.rules import Rules
 
-__all__ = ["Planted", "self_tested", "sign"]
+__all__ = ["JudgedCopies", "Planted", "bounded", "self_tested", "sign"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,21 @@ class Planted:
     patients: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class JudgedCopies:
+    """Planted copies of one transform, judged.
+
+    Attributes:
+        result: what was found of them.
+        found: bool [n], of each.
+        patients: of each, who was planted.
+    """
+
+    result: PlantedResult
+    found: np.ndarray
+    patients: Sequence[str]
+
+
 def self_tested(decision: Decision, planted: Sequence[Planted], rules: Rules) -> SelfTest:
     """Judge planted images by the audit's final rule, each as one more image of the set.
 
@@ -45,7 +60,7 @@ def self_tested(decision: Decision, planted: Sequence[Planted], rules: Rules) ->
         rules: thresholds.
     """
     training = decision.training
-    copies, negatives, hits = [], [], []
+    copies, negatives = [], []
     for one in planted:
         flags = decision.flags_beside(one.images, rules)
         findings = findings_of(one.images, flags, rules)
@@ -61,18 +76,52 @@ def self_tested(decision: Decision, planted: Sequence[Planted], rules: Rules) ->
         right = [hit and source == training.patients[row] for hit, source, row in zip(found, sources, one.sources, strict=True)]
         named = sum(f is not None and f.kind in ("copy", "blend") for f in findings)
         power = clopper_pearson(found, one.patients, rules.bound)
-        copies.append(PlantedResult(one.name, one.words, len(found), int(found.sum()), power, int(sum(right)), named))
-        hits.append((found, one.patients))
-    weakest = min(range(len(copies)), key=lambda i: (copies[i].power.lower, i))
-    found, patients = hits[weakest]
+        result = PlantedResult(one.name, one.words, len(found), int(found.sum()), power, int(sum(right)), named)
+        copies.append(JudgedCopies(result, found, one.patients))
     flagged = [one.shows_patient for one in decision.images if not one.unlike]
     strangers = decision.control_set.scored
     close = [i < decision.control_as_close for i in range(len(strangers))]
+    return bounded(copies, negatives, flagged, close, rules)
+
+
+def bounded(
+    copies: Sequence[JudgedCopies],
+    negatives: Sequence[NegativeResult],
+    flagged: np.ndarray | Sequence[bool],
+    close: np.ndarray | Sequence[bool],
+    rules: Rules,
+) -> SelfTest:
+    """The self-test with what follows of the share that is memorized.
+
+    Nobody knows how the copies among the synthetic images were changed. The bound, and the upper end of the interval, are those of the transform
+    whose copies are found least surely; the lower end is that of the one whose copies are found most surely: of copies that are all found, what
+    is flagged is all there is. The estimate between is that of all transforms together. Where the weakest transform is mostly missed there is no
+    bound: by 3 found of 18 it would be 10 %, and copies that are changed a little more are not found at all.
+
+    Args:
+        copies: one entry a transform.
+        negatives: images of nobody.
+        flagged: bool [m], of each synthetic image that is like the training set: it is said to show a patient.
+        close: bool [n], of each control image, it scores as high as what is flagged.
+        rules: thresholds.
+    """
+    weakest = min(copies, key=lambda one: one.result.power.lower)
+    strongest = max(copies, key=lambda one: one.result.power.lower)
+
+    def share(found: np.ndarray, patients: Sequence[str]) -> Prevalence:
+        return memorized_share(flagged, close, found, found_patients=patients, confidence=rules.bound)
+
+    together = share(np.concatenate([one.found for one in copies]), [who for one in copies for who in one.patients])
+    least, most = (share(one.found, one.patients) for one in (strongest, weakest))
+    upper, bound = 1.0, 1.0
+    if weakest.result.power.lower >= rules.bounded_power:
+        upper = max(most.upper, together.upper)
+        bound = memorized_upper_bound(flagged, weakest.found, found_patients=weakest.patients, confidence=rules.bound)
     return SelfTest(
-        tuple(copies),
+        tuple(one.result for one in copies),
         tuple(negatives),
-        memorized_share(flagged, close, found, found_patients=patients, confidence=rules.bound),
-        memorized_upper_bound(flagged, found, found_patients=patients, confidence=rules.bound),
+        Prevalence(together.value, min(least.lower, together.lower), upper),
+        bound,
     )
 
 

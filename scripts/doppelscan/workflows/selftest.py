@@ -82,16 +82,22 @@ class CopyPlanter:
         if strangers is not None:
             rows = spread_over_patients(strangers.patients, min(max(5, size // 5), len(set(strangers.patients))), seed)
             self.strangers, self.stranger_patients = _pixels(strangers, rows), [strangers.patients[row] for row in rows]
-        self.whole = _pixels(training, evenly_chosen(len(training), PRINCIPAL_IMAGES).tolist(), square=True)
-        others = _pixels(synthetic, evenly_chosen(len(synthetic), SPECTRUM_IMAGES).tolist(), square=True)
-        self.made = self._made_by_generators(np.stack(self.whole), np.stack(others), seed, reconstruct)
+        chosen = evenly_chosen(len(training), PRINCIPAL_IMAGES).tolist()
+        others = evenly_chosen(len(synthetic), SPECTRUM_IMAGES).tolist()
+        self.whole = _pixels(training, chosen, square=True)
+        spectrum = SpectrumMatch(
+            np.stack(self.whole),
+            np.stack(_pixels(synthetic, others, square=True)),
+            training.native_shapes(chosen),
+            synthetic.native_shapes(others),
+        )
+        self.made = self._made_by_generators(np.stack(self.whole), spectrum, seed, reconstruct)
 
     def _made_by_generators(
-        self, training: np.ndarray, synthetic: np.ndarray, seed: int, reconstruct: str | os.PathLike | None
+        self, training: np.ndarray, spectrum: SpectrumMatch, seed: int, reconstruct: str | os.PathLike | None
     ) -> dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]]:
         """Name -> words and what is done to a square image [S, S]."""
         rng = self.rng
-        spectrum = SpectrumMatch(training, synthetic)
         made: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
             "noise 0.1": ("with noise of a tenth of the range", lambda i: i + 0.1 * rng.standard_normal(i.shape)),
             "blur 2": ("blurred (sigma 2 of 128 pixels)", lambda i: ndimage.gaussian_filter(i, 2.0 * len(i) / 128)),

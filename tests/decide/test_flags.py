@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from doppelscan.calibrate import q_values
 from doppelscan.decide import Calibration, Flag, Reason, Rule, Rules, ScoredImage, control_as_close, wider
+from doppelscan.decide.reference import slice_positions
 from doppelscan.errors import InputError
+from doppelscan.images import ImageRecord
 from made_records import made_score
 
 STRANGERS = [made_score(i, 0.2 + 0.002 * i, part=0.7, part_share=0.05) for i in range(100)]  # up to 0.398
@@ -152,3 +154,32 @@ def test_of_two_calibrations_the_one_that_claims_less_decides():
 )
 def test_a_reason_names_the_rule_and_its_rate(reason, words):
     assert reason.words == words
+
+
+def test_a_slice_is_held_against_strangers_at_its_own_place_in_the_volume():
+    """At one end of the volume strangers are more alike than anywhere else; one of them there is no copy."""
+    rng = np.random.default_rng(0)
+    places = [(2, i % 5) for i in range(200)]
+    people = [str(i // 5) for i in range(200)]
+    control = [
+        made_score(i, float(np.clip((0.62 if i % 5 == 0 else 0.25) + 0.02 * rng.standard_normal(), 0, 1)), part=0.5)
+        for i in range(200)
+    ]
+    untold = np.full(200, np.nan)
+    rule = Calibration.on(control, people, untold, 1.0, Rules(), positions=places)
+    images = [made_score(0, 0.63), made_score(1, 0.4), made_score(2, 0.4)]
+    here, there, nowhere = rule.p_values(images, [(2, 0), (2, 3), None])[0]
+    assert here > 0.15 > rule.null.p_values(np.array([0.63]))[0] and nowhere == rule.null.p_values(np.array([0.4]))[0]
+    assert there == nowhere, "of both p-values the larger holds"
+    assert rule.p_values([made_score(0, 0.3)], [(2, 0)])[0][0] > 0.9, "a low score is no sign at a place where strangers score high"
+    assert rule.by_position is not None and set(rule.by_position[0].by_stratum) == set(places)
+
+
+def test_positions_are_fifths_of_the_training_volumes_and_no_slice_has_none():
+    def one(number, axis=2):
+        return ImageRecord(f"v#slice={number}", ("v",), "v", "p", number, axis)
+
+    training = [one(n) for n in range(40, 60)]
+    flat = ImageRecord("a.png", ("a.png",), "a.png", "p")
+    found = slice_positions([one(40), one(43), one(44), one(59), one(10), one(90), one(50, 0), flat], training)
+    assert found == [(2, 0), (2, 0), (2, 1), (2, 4), (2, 0), (2, 4), None, None]

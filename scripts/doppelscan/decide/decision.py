@@ -13,7 +13,7 @@ from doppelscan.decide.control import ScoredControl
 from doppelscan.decide.findings import KINDS, Finding, NearDuplicate, explain, kind_of
 from doppelscan.decide.flags import Calibration, Flag, Reason, Rule, calibrated, control_as_close, widest
 from doppelscan.decide.power import SelfTest
-from doppelscan.decide.reference import ScoredSet
+from doppelscan.decide.reference import ScoredSet, slice_positions
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import ScoredImage, ranking_score
 from doppelscan.images import ImageRecord
@@ -109,10 +109,18 @@ class Decision:
         """The calibrated control."""
         return self.calibrations[0].null
 
-    def flags_beside(self, images: ScoredSet, rules: Rules) -> list[Flag]:
-        """The flag that each of ``images`` would have as one more synthetic image."""
+    def flags_beside(self, images: ScoredSet, rules: Rules, like: Sequence[int] = ()) -> list[Flag]:
+        """The flag that each of ``images`` would have as one more synthetic image.
+
+        Args:
+            images: scored.
+            rules: thresholds.
+            like: training rows in whose places in a volume they lie, -1 for nowhere.
+        """
         explained, beside = images.explained(rules.close_pair), [one.flag for one in self.images]
-        return widest([one.flags_beside(images.scored, explained, beside) for one in self.calibrations])
+        places = slice_positions(self.training.records, self.training.records) if len(like) else []
+        positions = [places[row] if row >= 0 else None for row in like]
+        return widest([one.flags_beside(images.scored, explained, beside, positions) for one in self.calibrations])
 
     @property
     def training(self) -> EmbeddedSet:
@@ -166,9 +174,10 @@ def decide(
     synthetic = replace(synthetic, scored=scored)
     strangers, patients = control.scored, control.patients
     explained = synthetic.explained(rules.close_pair)
-    told = ScoredSet(control.images, strangers, synthetic.reference).explained(rules.close_pair)
-    calibrations = calibrated(strangers, patients, told, control.ratio, rules, seed)
-    said_by = [one.flags(scored, explained) for one in calibrations]
+    judged = ScoredSet(control.images, strangers, synthetic.reference)
+    told, where = judged.explained(rules.close_pair), judged.positions
+    calibrations = calibrated(strangers, patients, told, control.ratio, rules, seed, where)
+    said_by = [one.flags(scored, explained, synthetic.positions) for one in calibrations]
     null = calibrations[0].null
     flags = [
         said if same is None else replace(said, reason=Reason(Rule.PIXELS, same.correlation, same.limit, 0.0))
@@ -192,7 +201,7 @@ def decide(
         ),
         rules,
     )
-    p = null.p_values(np.array([s.score for s in strangers]))
+    p, _ = calibrations[0].p_values(strangers, where)
     among = [Flag(float(value), float("nan")) for value in p]
     return Decision(
         synthetic=synthetic,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import reduce
 
 import numpy as np
 
-from doppelscan.calibrate import TailControl, clopper_pearson, q_values
+from doppelscan.calibrate import StratifiedControl, TailControl, clopper_pearson, q_values
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import ScoredImage
 
@@ -85,6 +85,7 @@ class Calibration:
     Attributes:
         null: the control's scores.
         part_null: the same of its best regions.
+        by_position: of slices of volumes, the scores and the best regions of each part of the volume; None of other images.
         highest: of its best regions, the highest agreement; 1 without a control.
         widest: and the largest share of the structure.
         plain: a control image is explained by its match as a copy is: then that says nothing.
@@ -99,6 +100,7 @@ class Calibration:
     plain: bool
     strangers: float
     rules: Rules
+    by_position: tuple[StratifiedControl, StratifiedControl] | None = None
 
     @classmethod
     def on(
@@ -109,6 +111,7 @@ class Calibration:
         ratio: float,
         rules: Rules,
         seed: int = 0,
+        positions: Sequence[Hashable] = (),
     ) -> Calibration:
         """Calibrate.
 
@@ -119,18 +122,17 @@ class Calibration:
             ratio: see :class:`~doppelscan.calibrate.Control`.
             rules: thresholds.
             seed: of the order of ties.
+            positions: where in its volume each control image lies, None of one that is no slice; none where there are no volumes.
         """
-        null, part_null = (
-            TailControl(
-                np.array([getattr(s, name) for s in control]),
-                patients,
-                ratio,
-                seed,
-                confidence=rules.tail_confidence,
-                extrapolation=rules.tail_extrapolation,
+        bounds = {"confidence": rules.tail_confidence, "extrapolation": rules.tail_extrapolation}
+        scores, parts = (np.array([getattr(s, name) for s in control]) for name in ("score", "part"))
+        null, part_null = (TailControl(values, patients, ratio, seed, **bounds) for values in (scores, parts))
+        by_position = None
+        if any(one is not None for one in positions):
+            by_position = (
+                StratifiedControl(scores, patients, positions, ratio, seed, least=rules.position_patients, **bounds),
+                StratifiedControl(parts, patients, positions, ratio, seed, least=rules.position_patients, **bounds),
             )
-            for name in ("score", "part")
-        )
         return cls(
             null,
             part_null,
@@ -139,24 +141,37 @@ class Calibration:
             any(rules.same_image(float(share), s.margin) for share, s in zip(explained, control, strict=True)),
             clopper_pearson([False] * len(control), patients, 0.9).upper if control else 1.0,
             rules,
+            by_position,
         )
 
-    def flags(self, scored: Sequence[ScoredImage], explained: np.ndarray) -> list[Flag]:
-        """One entry an image; ``explained`` as of :meth:`on`."""
-        p, part_p = self._p_values(scored)
+    def flags(self, scored: Sequence[ScoredImage], explained: np.ndarray, positions: Sequence[Hashable] = ()) -> list[Flag]:
+        """One entry an image; ``explained`` and ``positions`` as of :meth:`on`."""
+        p, part_p = self.p_values(scored, positions)
         q = np.minimum(1, q_values(p, self.rules.correction) / self.rules.whole_rate)
         part_q = np.minimum(1, q_values(part_p, self.rules.correction) / (1 - self.rules.whole_rate))
         return self._flags(scored, explained, p, q, part_p, part_q)
 
-    def flags_beside(self, scored: Sequence[ScoredImage], explained: np.ndarray, beside: Sequence[Flag]) -> list[Flag]:
+    def flags_beside(
+        self, scored: Sequence[ScoredImage], explained: np.ndarray, beside: Sequence[Flag], positions: Sequence[Hashable] = ()
+    ) -> list[Flag]:
         """The flag that each of ``scored`` would have as one more image of a set whose flags are ``beside``."""
-        p, part_p = self._p_values(scored)
+        p, part_p = self.p_values(scored, positions)
         q = self._one_more(p, np.array([one.p_value for one in beside])) / self.rules.whole_rate
         part_q = self._one_more(part_p, np.array([one.part_p_value for one in beside])) / (1 - self.rules.whole_rate)
         return self._flags(scored, explained, p, np.minimum(1, q), part_p, np.minimum(1, part_q))
 
-    def _p_values(self, scored: Sequence[ScoredImage]) -> tuple[np.ndarray, np.ndarray]:
-        return self.null.p_values(np.array([s.score for s in scored])), self.part_null.p_values(np.array([s.part for s in scored]))
+    def p_values(self, scored: Sequence[ScoredImage], positions: Sequence[Hashable] = ()) -> tuple[np.ndarray, np.ndarray]:
+        """Of whole images and of their best regions, float64 [n] each.
+
+        Of a slice the larger of those among all of the control and among the control's slices of the same part of the volume: at some positions
+        strangers are more alike than at others.
+        """
+        score, part = np.array([s.score for s in scored]), np.array([s.part for s in scored])
+        p, part_p = self.null.p_values(score), self.part_null.p_values(part)
+        if self.by_position is None or not positions:
+            return p, part_p
+        whole, regions = self.by_position
+        return np.maximum(p, whole.p_values(score, positions)), np.maximum(part_p, regions.p_values(part, positions))
 
     def _one_more(self, p_values: np.ndarray, others: np.ndarray) -> np.ndarray:
         different, place = np.unique(p_values, return_inverse=True)
@@ -200,17 +215,19 @@ def calibrated(
     ratio: float,
     rules: Rules,
     seed: int = 0,
+    positions: Sequence[Hashable] = (),
 ) -> tuple[Calibration, ...]:
     """The rule calibrated on a control and, where it has look-alikes, without them; arguments as of :meth:`Calibration.on`.
 
     Nobody knows whether look-alikes are one person twice: the wider of both decides, see :func:`widest`.
     """
-    all_of_it = Calibration.on(control, patients, explained, ratio, rules, seed)
+    all_of_it = Calibration.on(control, patients, explained, ratio, rules, seed, positions)
     others = [i for i, one in enumerate(control) if one.verified < rules.close_pair]
     if len(others) == len(control):
         return (all_of_it,)
     kept, who = [control[i] for i in others], [patients[i] for i in others]
-    return all_of_it, Calibration.on(kept, who, explained[others], ratio, rules, seed)
+    where = [positions[i] for i in others] if positions else ()
+    return all_of_it, Calibration.on(kept, who, explained[others], ratio, rules, seed, where)
 
 
 def wider(one: Flag, other: Flag) -> Flag:

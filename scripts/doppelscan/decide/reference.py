@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from doppelscan.decide.scoring import ScoredImage, StoredRegistration, score_images
+from doppelscan.images import ImageRecord
 from doppelscan.search import CandidateSearch, EmbeddedSet, view_similarity
 from doppelscan.verify import AlignedPair
 
-__all__ = ["FittedReference", "ScoredSet"]
+__all__ = ["FittedReference", "ScoredSet", "slice_positions"]
 
 BLOCK = 64
+# Parts of an axis of a volume, each with a control of its own.
+POSITIONS = 5
+
+
+def slice_positions(records: Sequence[ImageRecord], training: Sequence[ImageRecord]) -> list[tuple[int, int] | None]:
+    """Where in its volume each image lies: the axis, and which fifth of the slices that the training set has; None of an image that is no slice."""
+    slices: dict[int, list[int]] = defaultdict(list)
+    for one in training:
+        if one.axis is not None and one.slice is not None:
+            slices[one.axis].append(one.slice)
+    extents = {axis: (min(numbers), max(numbers) + 1) for axis, numbers in slices.items()}
+
+    def position(one: ImageRecord) -> tuple[int, int] | None:
+        if one.slice is None or one.axis not in extents:
+            return None
+        first, end = extents[one.axis]
+        return one.axis, min(POSITIONS - 1, max(0, POSITIONS * (one.slice - first) // (end - first)))
+
+    return [position(one) for one in records]
 
 
 @dataclass(frozen=True)
@@ -65,6 +86,11 @@ class ScoredSet:
     def patients(self) -> list[str]:
         """Of each entry of ``scored``."""
         return [self.images.patients[s.row] for s in self.scored]
+
+    @property
+    def positions(self) -> list[tuple[int, int] | None]:
+        """Of each entry of ``scored``, see :func:`slice_positions`."""
+        return slice_positions([self.images.records[s.row] for s in self.scored], self.training.records)
 
     def similarities(self, rows: Sequence[int], matches: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """The deepssim cosine and the whitened similarity of some images and training images, best of the poses: float32 [n] each."""

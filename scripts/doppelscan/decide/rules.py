@@ -28,6 +28,7 @@ class Rules:
         tail_confidence: p-values beyond the control's highest score are upper confidence bounds of its tail, see
             :class:`~doppelscan.calibrate.TailControl`.
         tail_extrapolation: and never smaller than the smallest that counting gives by more than this factor.
+        position_patients: slices of one part of a volume have a control of their own from this many patients on.
         power: with at least this probability, as a lower 95 % limit, planted copies must be found for the words "no memorization found".
         bound: confidence of the upper bound of the share that may still be memorized.
         bounded_power: and planted copies must be found with at least this probability, as a lower 95 % limit, for any bound: of changes that are
@@ -88,6 +89,7 @@ class Rules:
     close_pair: Share = 0.72
     tail_confidence: Rate = 0.95
     tail_extrapolation: Number = 100.0
+    position_patients: Whole = 30
     power: Rate = 0.8
     bound: Rate = 0.95
     bounded_power: Share = 0.5

@@ -62,7 +62,7 @@ def self_tested(decision: Decision, planted: Sequence[Planted], rules: Rules) ->
     training = decision.training
     copies, negatives = [], []
     for one in planted:
-        flags = decision.flags_beside(one.images, rules)
+        flags = decision.flags_beside(one.images, rules, one.sources.tolist())
         findings = findings_of(one.images, flags, rules)
         found = np.array([finding is not None and finding.of_somebody for finding in findings])
         if (one.sources < 0).all():

@@ -69,7 +69,7 @@ def made_score(row: int = 0, score: float = 0.3, **values: Any) -> ScoredImage:
     every = {
         "row": row, "match": row, "pose": Pose(), "score": score, "deepssim": score, "embedding": score, "similarity": score, "mi": 0.0,
         "oni": 0.0, "consensus": 1, "ssim": score, "detail": score, "agreement": score, "share": score, "part": score, "part_match": row,
-        "part_share": 0.1, "part_mirrored": False,
+        "part_share": 0.1, "part_mirrored": False, "runner_up": 0.1,
     }  # fmt: skip
     return ScoredImage(**{**every, **values})
 

@@ -22,9 +22,12 @@ def evidence(
     kind=None,
     identical=0,
     unlike=0,
+    above=0,
 ):
+    highest = np.zeros(images, bool)
     flags, near, control_near = np.zeros(images, bool), np.zeros(images, bool), np.zeros(controls, bool)
     flags[:flagged], near[:close], control_near[:control_close] = True, True, True
+    highest[:above] = True
     smallest = 1 / (controls + 1)
     return Evidence(
         np.full(images, p),
@@ -32,6 +35,7 @@ def evidence(
         identical,
         flags,
         near,
+        highest,
         control_near,
         patients,
         control_patients,
@@ -50,7 +54,8 @@ def evidence(
         (evidence(flagged=3, patients=1), Verdict.CANNOT, "1 patient and"),
         (evidence(flagged=3, control_patients=4), Verdict.CANNOT, "4 patients"),
         (evidence(controls=10), Verdict.CANNOT, "at least 19 holdout images"),
-        (evidence(close=2, p=1 / 101, images=500), Verdict.CANNOT, "would pass as a copy"),
+        (evidence(close=2, above=3, images=500), Verdict.CANNOT, "2 synthetic images would pass as a copy"),
+        (evidence(close=0, above=3, images=500), Verdict.NOT_FOUND, "none of 500"),
         (evidence(unlike=50), Verdict.CANNOT, "all 50 synthetic images are unlike"),
         (evidence(unlike=44), Verdict.NOT_FOUND, "none of 6 synthetic images"),
         (evidence(control_close=20), Verdict.CANNOT, "too close"),

@@ -175,11 +175,13 @@ def test_a_slice_is_held_against_strangers_at_its_own_place_in_the_volume():
     assert rule.by_position is not None and set(rule.by_position[0].by_stratum) == set(places)
 
 
-def test_positions_are_fifths_of_the_training_volumes_and_no_slice_has_none():
-    def one(number, axis=2):
-        return ImageRecord(f"v#slice={number}", ("v",), "v", "p", number, axis)
+def test_positions_are_fifths_of_the_depth_that_training_covers_whatever_the_number_of_slices():
+    def one(number, slices=100, axis=2):
+        return ImageRecord(f"v#slice={number}", ("v",), "v", "p", number, axis, slices=slices)
 
     training = [one(n) for n in range(40, 60)]
     flat = ImageRecord("a.png", ("a.png",), "a.png", "p")
-    found = slice_positions([one(40), one(43), one(44), one(59), one(10), one(90), one(50, 0), flat], training)
+    found = slice_positions([one(40), one(43), one(44), one(59), one(10), one(90), one(50, axis=0), flat], training)
     assert found == [(2, 0), (2, 0), (2, 1), (2, 4), (2, 0), (2, 4), None, None]
+    thick = [one(n // 4, 25) for n in range(42, 60, 4)]
+    assert [p[1] for p in slice_positions(thick, training)] == [0, 1, 2, 3, 4]

@@ -9,7 +9,7 @@ from doppelscan.decide import PairEvidence, Rules, kind_of
 from made_records import BY_RATE
 
 COPY = PairEvidence(
-    explained=0.99, coarse=False, margin=0.5, loss=0.0, mixed=0.2, mixed_row=5, mixed_share=0.1, third=0.2, set_in=0.5, set_in_row=6, set_in_share=0.0, agreeing=0.95,
+    explained=0.99, coarse=False, margin=0.5, loss=0.0, mixed=0.2, mixed_row=5, mixed_share=0.1, both=0.9, third=0.2, set_in=0.5, set_in_row=6, set_in_share=0.0, agreeing=0.95,
     disagreeing=0.0, region_of_match=True,
 )  # fmt: skip
 
@@ -31,8 +31,10 @@ COPY = PairEvidence(
         ({"explained": 0.99, "margin": 0.05}, "copy"),
         ({"explained": 0.7, "margin": float("inf")}, "same patient?"),
         ({"mixed": 0.6}, "blend"),
-        ({"mixed": 0.7, "third": 0.7, "explained": 0.9, "margin": 0.1}, "no single source"),
-        ({"mixed": 0.7, "third": 0.7, "explained": 0.9, "margin": 0.3}, "blend"),
+        ({"mixed": 0.7, "third": 0.5, "explained": 0.9, "margin": 0.1}, "no single source"),
+        ({"mixed": 0.7, "third": 0.5, "both": 0.97, "explained": 0.9, "margin": 0.1}, "blend"),
+        ({"mixed": 0.7, "third": 0.5, "explained": 0.9, "margin": 0.3}, "blend"),
+        ({"mixed": 0.7, "third": 0.4, "explained": 0.9, "margin": 0.1}, "blend"),
         ({"explained": 0.9, "set_in": 0.95, "set_in_share": 0.05}, "blend"),
         ({"explained": 0.98, "set_in": 0.95, "set_in_share": 0.05}, "copy"),
         ({"explained": 0.5, "agreeing": 0.3, "disagreeing": 0.4}, "part"),

@@ -40,7 +40,7 @@ def pairs_are_copies(monkeypatch):
     """Flagged pairs are looked at: each explains what a copy does."""
     from doppelscan.decide import PairEvidence
 
-    one = PairEvidence(0.99, False, 0.5, 0.0, -1.0, 0, 0.0, 0.0, -1.0, 0, 0.0, 1.0, 0.0, True)
+    one = PairEvidence(0.99, False, 0.5, 0.0, -1.0, 0, 0.0, 0.0, 0.0, -1.0, 0, 0.0, 1.0, 0.0, True)
     monkeypatch.setattr("doppelscan.decide.decision.explain", lambda scored, *rest: [one] * len(scored))
 
 
@@ -58,7 +58,7 @@ def test_images_of_nobody_are_flagged_and_accuse_nobody_and_copies_that_are_call
     from doppelscan.decide import PairEvidence
 
     decision = clean()
-    one = PairEvidence(0.9, False, 0.1, 0.0, -1.0, 0, 0.0, 0.0, -1.0, 0, 0.0, 1.0, 0.0, True)
+    one = PairEvidence(0.9, False, 0.1, 0.0, -1.0, 0, 0.0, 0.0, 0.0, -1.0, 0, 0.0, 1.0, 0.0, True)
     monkeypatch.setattr("doppelscan.decide.decision.explain", lambda scored, *rest: [one] * len(scored))
     test = self_tested(decision, [planted(decision, "turn", 28, 2), planted(decision, "means", 8, 2, nobody=True)], RULES)
     assert (test.negatives[0].flagged, test.negatives[0].accused) == (8, 0)
@@ -109,6 +109,22 @@ def test_copies_that_may_go_unseen_cannot_be_excluded(found, missed):
     said = sign(decision, test, None, RULES).conclusion
     assert said.verdict is Verdict.CANNOT and "copies changed by blur cannot be excluded" in said.reason
     assert f"of {found + missed} that were planted {found} were found" in said.reason
+
+
+def test_of_too_few_patients_it_is_said_that_they_are_too_few_not_that_copies_are_missed():
+    decision = clean()
+    said = sign(decision, self_tested(decision, [planted(decision, "turn", 12, 0)], RULES), None, RULES).conclusion
+    assert said.verdict is Verdict.CANNOT and "only 12 training patients could be planted" in said.reason and "18 are needed" in said.reason
+
+
+def test_slices_of_one_volume_do_not_narrow_the_bound():
+    """5 volumes of 10 slices: one was copied, all its slices are found; ten of fifty images say less than ten of fifty volumes."""
+    decision = clean(10)
+    turned = [planted(decision, "turn", 30, 0)]
+    alone = self_tested(decision, turned, RULES)
+    images = tuple(replace(one, record=replace(one.record, volume=f"v{i // 10}")) for i, one in enumerate(decision.images))
+    together = self_tested(replace(decision, images=images), turned, RULES)
+    assert alone.bound < 0.45 and together.bound > 0.7
 
 
 def test_without_a_self_test_nothing_is_called_clean_and_what_was_found_stays_found():

@@ -40,6 +40,7 @@ class Evidence:
         identical: number of synthetic images that hold the pixels of a training image.
         flagged: bool [M], a finding.
         close: bool [M], the verified pair agrees as copies do.
+        highest: bool [M], it scores above every control image.
         control_close: bool [n], the same of the control.
         training_patients: number of patients in training.
         control_patients: number of patients in the control.
@@ -53,6 +54,7 @@ class Evidence:
     identical: int
     flagged: np.ndarray
     close: np.ndarray
+    highest: np.ndarray
     control_close: np.ndarray
     training_patients: int
     control_patients: int
@@ -120,7 +122,7 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
             f"are, at a false discovery rate of {rules.fdr:g}, as the same image, or by identical pixels"
             + (f": {kinds}" if kinds else ""),
         )
-    above = int(((e.p_values <= e.smallest * (1 + 1e-9)) & e.close).sum())
+    above = int((e.highest & e.close).sum())
     if above:
         return _cannot(
             f"{counted(above, 'synthetic image')} would pass as a copy and above every control image, but {counted(controls, 'control image')} of "

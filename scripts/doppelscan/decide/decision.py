@@ -14,6 +14,7 @@ from doppelscan.decide.findings import KINDS, Finding, NearDuplicate, explain, k
 from doppelscan.decide.flags import Calibration, Flag, Reason, Rule, calibrated, control_as_close, widest
 from doppelscan.decide.power import SelfTest
 from doppelscan.decide.reference import ScoredSet, slice_positions
+from doppelscan.decide.rivals import with_rivals
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import ScoredImage, ranking_score
 from doppelscan.images import ImageRecord
@@ -117,7 +118,12 @@ class Decision:
             rules: thresholds.
             like: training rows in whose places in a volume they lie, -1 for nowhere.
         """
-        explained, beside = images.explained(rules.close_pair), [one.flag for one in self.images]
+        explained = images.explained(rules.close_pair)
+        # Images of nobody are rejected by no accusation.
+        beside = [
+            replace(one.flag, p_value=1.0, part_p_value=1.0) if one.finding is not None and not one.shows_patient else one.flag
+            for one in self.images
+        ]
         places = slice_positions(self.training.records, self.training.records) if len(like) else []
         positions = [places[row] if row >= 0 else None for row in like]
         return widest([one.flags_beside(images.scored, explained, beside, positions) for one in self.calibrations])
@@ -131,6 +137,11 @@ class Decision:
     def flagged(self) -> Share:
         """Share of the synthetic images that is flagged, of those that are like the training set."""
         return wilson(sum(one.finding is not None for one in self.images), len(self.images) - self.unlike)
+
+    @property
+    def showing(self) -> Share:
+        """Share that shows a patient, of those that are like the training set."""
+        return wilson(sum(one.shows_patient for one in self.images), len(self.images) - self.unlike)
 
     @property
     def unlike(self) -> int:
@@ -170,6 +181,7 @@ def decide(
         rules: thresholds.
         seed: of the order of ties.
     """
+    synthetic = with_rivals(synthetic, near_duplicates, rules)
     scored = _held(synthetic, identical, rules)
     synthetic = replace(synthetic, scored=scored)
     strangers, patients = control.scored, control.patients
@@ -184,6 +196,7 @@ def decide(
         for said, same in zip(widest(said_by), identical, strict=True)
     ]
     findings = findings_of(synthetic, flags, rules)
+    flags, findings = _accused_by_rate(synthetic, flags, findings, calibrations, explained, identical)
     apart = [bool(away) and finding is None for away, finding in zip(unlike, findings, strict=True)]
     conclusion = conclude(
         Evidence(
@@ -192,6 +205,7 @@ def decide(
             identical=sum(one is not None for one in identical),
             flagged=np.array([f.reason is not None for f in flags]),
             close=np.array([s.verified >= rules.close_pair for s in scored]),
+            highest=np.array([s.score > null.highest for s in scored]),
             control_close=np.array([s.verified >= rules.close_pair for s in strangers], dtype=bool),
             training_patients=len(set(synthetic.training.patients)),
             control_patients=len(set(patients)),
@@ -209,13 +223,45 @@ def decide(
         images=_audited(synthetic.images, synthetic.training, scored, flags, findings, apart),
         control=_audited(control.images, synthetic.training, strangers, among, [None] * len(strangers), [False] * len(strangers)),
         calibrations=calibrations,
-        control_as_close=control_as_close(scored, flags, strangers, rules),
+        control_as_close=control_as_close(scored, _accusing(flags, findings), strangers, rules),
         look_alikes=len(control.look_alikes(rules)),
         flagged_without=sum(said.reason is not None or same is not None for said, same in zip(said_by[-1], identical, strict=True)),
         near_duplicates=_each_once([*control.doubles, *near_duplicates]),
         same_kind=same_kind,
         conclusion=conclusion,
     )
+
+
+def _accused_by_rate(
+    synthetic: ScoredSet,
+    flags: list[Flag],
+    findings: list[Finding | None],
+    calibrations: Sequence[Calibration],
+    explained: np.ndarray,
+    identical: Sequence[IdenticalImage | None],
+) -> tuple[list[Flag], list[Finding | None]]:
+    """Flags that hold the rate among the images that are said to show a patient.
+
+    Many images of nobody alone, which are rightly rejected, would lower the bar for all: for the others they count as images, not as rejections.
+    """
+    nobody = np.array([one is not None and not one.of_somebody for one in findings])
+    if not nobody.any():
+        return flags, findings
+    again = widest([one.flags(synthetic.scored, explained, synthetic.positions, nobody) for one in calibrations])
+    flags, findings = list(flags), list(findings)
+    for i in np.flatnonzero(~nobody).tolist():
+        if identical[i] is None:
+            flags[i] = again[i]
+            findings[i] = findings[i] if again[i].reason is not None else None
+    return flags, findings
+
+
+def _accusing(flags: Sequence[Flag], findings: Sequence[Finding | None]) -> list[Flag]:
+    """The flags, without a reason where the image is of nobody alone."""
+    return [
+        flag if finding is None or finding.of_somebody else replace(flag, reason=None)
+        for flag, finding in zip(flags, findings, strict=True)
+    ]
 
 
 def _each_once(pairs: Sequence[NearDuplicate]) -> tuple[NearDuplicate, ...]:
@@ -259,7 +305,8 @@ def _held(synthetic: ScoredSet, identical: Sequence[IdenticalImage | None], rule
         value = same.correlation
         held[i] = replace(
             one, match=same.row, pose=pose, ssim=value, detail=value, agreement=value, share=value,
-            part=max(one.part, value), part_match=same.row, part_share=1.0, part_mirrored=False,
+            part=max(one.part, value), part_match=same.row, part_share=1.0, part_mirrored=False, runner_up=float("nan"),
+            runner_up_match=-1,
         )  # fmt: skip
     if not others:
         return tuple(held)

@@ -59,6 +59,7 @@ class PairEvidence:
         mixed: agreement of what is left with another person's training image, all over; -1 for none.
         mixed_row: which training image.
         mixed_share: its weight beside the match.
+        both: share of the fine structure that both explain together.
         third: agreement of what both leave with a third training image.
         set_in: agreement of one cell with another person's training image, where the match disagrees; -1 for none.
         set_in_row: which training image.
@@ -75,6 +76,7 @@ class PairEvidence:
     mixed: float
     mixed_row: int
     mixed_share: float
+    both: float
     third: float
     set_in: float
     set_in_row: int
@@ -87,7 +89,7 @@ class PairEvidence:
 def kind_of(evidence: PairEvidence, reason: Reason, rules: Rules) -> Finding:
     """The kind of an image that is flagged by its whole; docs/interpretation.md has the rules in words."""
     e = evidence
-    of_many = e.third >= rules.mixed and e.margin < rules.no_source
+    of_many = e.third >= rules.third and e.both < rules.both and e.margin < rules.no_source
     if e.mixed >= rules.mixed and not of_many:
         return Finding("blend", reason, e.explained, e.mixed_row, e.mixed_share)
     if e.set_in >= rules.set_in and e.set_in_share >= rules.set_in_share and e.explained < rules.explained:
@@ -128,6 +130,7 @@ def explain(scored: Sequence[ScoredImage], images: ScoredSet, rules: Rules) -> l
                     mixed=float(found.mixed[k]) if training.patients[mixed] != patient else -1.0,
                     mixed_row=mixed,
                     mixed_share=float(found.mixed_share[k]),
+                    both=float(found.both[k]),
                     third=float(found.third[k]),
                     set_in=float(found.set_in[k]) if training.patients[set_in] != patient else -1.0,
                     set_in_row=set_in,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import reduce
 
@@ -144,11 +144,18 @@ class Calibration:
             by_position,
         )
 
-    def flags(self, scored: Sequence[ScoredImage], explained: np.ndarray, positions: Sequence[Hashable] = ()) -> list[Flag]:
-        """One entry an image; ``explained`` and ``positions`` as of :meth:`on`."""
+    def flags(
+        self,
+        scored: Sequence[ScoredImage],
+        explained: np.ndarray,
+        positions: Sequence[Hashable] = (),
+        set_aside: np.ndarray | None = None,
+    ) -> list[Flag]:
+        """One entry an image; ``explained`` and ``positions`` as of :meth:`on`; what is ``set_aside`` (bool [n]) is counted, but rejected by none."""
         p, part_p = self.p_values(scored, positions)
-        q = np.minimum(1, q_values(p, self.rules.correction) / self.rules.whole_rate)
-        part_q = np.minimum(1, q_values(part_p, self.rules.correction) / (1 - self.rules.whole_rate))
+        held, part_held = (one if set_aside is None else np.where(set_aside, 1.0, one) for one in (p, part_p))
+        q = np.minimum(1, q_values(held, self.rules.correction) / self.rules.whole_rate)
+        part_q = np.minimum(1, q_values(part_held, self.rules.correction) / (1 - self.rules.whole_rate))
         return self._flags(scored, explained, p, q, part_p, part_q)
 
     def flags_beside(
@@ -192,7 +199,8 @@ class Calibration:
             if q[i] <= rules.fdr and one.verified >= rules.least_verified:
                 reason = Reason(Rule.RATE, float(q[i]), rules.fdr, rules.fdr)
             elif self.null.patients and not self.plain and rules.same_image(float(explained[i]), one.margin):
-                reason = Reason(Rule.PLAIN, float(explained[i]), rules.explained, self.strangers)
+                limit = rules.explained if one.margin >= rules.alone else rules.explained_twice
+                reason = Reason(Rule.PLAIN, float(explained[i]), limit, self.strangers)
             elif part_q[i] <= rules.fdr and one.part >= rules.least_part:
                 reason = Reason(Rule.REGION_RATE, float(part_q[i]), rules.fdr, rules.fdr)
             elif self.null.patients and self._region_beyond(one):
@@ -232,13 +240,24 @@ def calibrated(
 
 def wider(one: Flag, other: Flag) -> Flag:
     """Of two calibrations of one image what claims less: the larger probabilities, and flagged by both or not at all."""
+    q, part_q = max(one.q_value, other.q_value), max(one.part_q_value, other.part_q_value)
     return Flag(
         max(one.p_value, other.p_value),
-        max(one.q_value, other.q_value),
+        q,
         max(one.part_p_value, other.part_p_value),
-        max(one.part_q_value, other.part_q_value),
-        one.reason if other.reason is not None else None,
+        part_q,
+        _weaker(one.reason, other.reason, q, part_q),
     )
+
+
+def _weaker(one: Reason | None, other: Reason | None, q: float, part_q: float) -> Reason | None:
+    """The reason that claims less of two for one image; by a rate, with the larger of the q-values."""
+    if one is None or other is None:
+        return None
+    order = list(Rule)
+    weaker = max(one, other, key=lambda reason: (order.index(reason.rule), reason.error))
+    value = {Rule.RATE: q, Rule.REGION_RATE: part_q}.get(weaker.rule, weaker.value)
+    return replace(weaker, value=value)
 
 
 def widest(calibrated: Sequence[Sequence[Flag]]) -> list[Flag]:

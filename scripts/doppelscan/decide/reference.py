@@ -21,20 +21,32 @@ POSITIONS = 5
 
 
 def slice_positions(records: Sequence[ImageRecord], training: Sequence[ImageRecord]) -> list[tuple[int, int] | None]:
-    """Where in its volume each image lies: the axis, and which fifth of the slices that the training set has; None of an image that is no slice."""
-    slices: dict[int, list[int]] = defaultdict(list)
+    """Where in its volume each image lies: the axis, and which fifth of the depth that the training set covers; None of an image that is no slice.
+
+    Depth is a share of the volume: volumes of other numbers of slices compare.
+    """
+    covered: dict[int, list[float]] = defaultdict(list)
     for one in training:
-        if one.axis is not None and one.slice is not None:
-            slices[one.axis].append(one.slice)
-    extents = {axis: (min(numbers), max(numbers) + 1) for axis, numbers in slices.items()}
+        if (place := _depth(one)) is not None:
+            covered[place[0]].append(place[1])
+    extents = {axis: (min(depths), max(depths)) for axis, depths in covered.items()}
 
     def position(one: ImageRecord) -> tuple[int, int] | None:
-        if one.slice is None or one.axis not in extents:
+        place = _depth(one)
+        if place is None or place[0] not in extents:
             return None
-        first, end = extents[one.axis]
-        return one.axis, min(POSITIONS - 1, max(0, POSITIONS * (one.slice - first) // (end - first)))
+        axis, depth = place
+        first, last = extents[axis]
+        return axis, min(POSITIONS - 1, max(0, int(POSITIONS * (depth - first) / max(last - first, 1e-9))))
 
     return [position(one) for one in records]
+
+
+def _depth(record: ImageRecord) -> tuple[int, float] | None:
+    """The axis, and how deep in the volume the middle of the slice lies, 0 to 1."""
+    if record.slice is None or record.axis is None or not record.slices:
+        return None
+    return record.axis, (record.slice + 0.5) / record.slices
 
 
 @dataclass(frozen=True)

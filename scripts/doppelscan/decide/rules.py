@@ -50,8 +50,9 @@ class Rules:
         usual_loss: what an image loses when it is moved by half a pixel; images of few pixels lose more, and
         loss_allowed: of that this share is allowed for.
         explained_twice: what is as near to another patient's image must be explained to this share to be a copy: means reached 0.966.
-        mixed: agreement of what the match leaves unexplained with another training image, for a blend; of what both leave with a third, for a
-            mean of many: blends reached 0.52, means of 3 whose second agrees so began at 0.6.
+        mixed: agreement of what the match leaves unexplained with another training image, for a blend.
+        third: no blend, but a mean of many, is what is as near to another patient, agrees so with a third image in what both leave,
+        both: and is explained by both to less than this: blends of two reached 0.52 and began at 0.97, means of three began at 0.45 and reached 0.95.
         set_in: agreement of one cell with another training image, where the match disagrees, for a region that was set in.
         set_in_share: share of the structure where that image agrees.
         part_explained: a part leaves this much of the image unexplained by its match, and
@@ -109,6 +110,8 @@ class Rules:
     loss_allowed: Share = 0.15
     explained_twice: Share = 0.985
     mixed: Share = 0.6
+    third: Share = 0.45
+    both: Share = 0.96
     set_in: Share = 0.9
     set_in_share: Share = 0.03
     part_explained: Share = 0.9

@@ -51,6 +51,7 @@ class ScoredImage:
         part_share: share of the image's structure that the region around the cell makes.
         part_mirrored: it agrees with that training image mirrored left to right.
         runner_up: verified score of the best registered training image of another patient than the match's, NaN where none was registered.
+        runner_up_match: row of that training image, -1 for none.
     """
 
     row: int
@@ -72,10 +73,11 @@ class ScoredImage:
     part_share: float
     part_mirrored: bool
     runner_up: float = float("nan")
+    runner_up_match: int = -1
 
     @property
     def margin(self) -> float:
-        """By how much the match agrees better than any other patient's image; infinite where none came near enough to be registered."""
+        """By how much the match agrees better than any other patient's image; infinite where no other patient is among the candidates."""
         return math.inf if math.isnan(self.runner_up) else self.verified - self.runner_up
 
     @property
@@ -292,8 +294,9 @@ def _best(proposals: Proposals, position: int, row: int, found: np.ndarray, scor
         )
     # Of equals the first in the training set, whatever the last digit says.
     best = max(scored, key=lambda s: (round(ranking_score(s, score), 5), -s.match))
-    others = [s.verified for s in scored if patients[s.match] != patients[best.match]]
-    return replace(best, score=ranking_score(best, score), runner_up=max(others, default=float("nan")))
+    others = [(s.verified, s.match) for s in scored if patients[s.match] != patients[best.match]]
+    runner_up, row_of_it = max(others, default=(float("nan"), -1))
+    return replace(best, score=ranking_score(best, score), runner_up=runner_up, runner_up_match=row_of_it)
 
 
 def _part(proposals: Proposals, position: int) -> tuple[float, int, float, bool]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from doppelscan.calibrate import Competition, Prevalence, clopper_pearson, memorized_share, memorized_upper_bound
-from doppelscan.decide.conclusion import Conclusion, Verdict
+from doppelscan.decide.conclusion import Conclusion, Verdict, counted
 from doppelscan.decide.decision import Decision, findings_of
 from doppelscan.decide.power import NegativeResult, PlantedResult, SelfTest
 from doppelscan.decide.reference import ScoredSet
+from doppelscan.decide.rivals import with_rivals
 from doppelscan.decide.rules import Rules
 
 __all__ = ["JudgedCopies", "Planted", "bounded", "self_tested", "sign"]
@@ -62,8 +63,9 @@ def self_tested(decision: Decision, planted: Sequence[Planted], rules: Rules) ->
     training = decision.training
     copies, negatives = [], []
     for one in planted:
-        flags = decision.flags_beside(one.images, rules, one.sources.tolist())
-        findings = findings_of(one.images, flags, rules)
+        images = with_rivals(one.images, decision.near_duplicates, rules)
+        flags = decision.flags_beside(images, rules, one.sources.tolist())
+        findings = findings_of(images, flags, rules)
         found = np.array([finding is not None and finding.of_somebody for finding in findings])
         if (one.sources < 0).all():
             counted = sum(finding is not None for finding in findings)
@@ -71,17 +73,26 @@ def self_tested(decision: Decision, planted: Sequence[Planted], rules: Rules) ->
             continue
         sources = [
             training.patients[s.part_match if f is not None and f.kind == "part" else s.match]
-            for s, f in zip(one.images.scored, findings, strict=True)
+            for s, f in zip(images.scored, findings, strict=True)
         ]
         right = [hit and source == training.patients[row] for hit, source, row in zip(found, sources, one.sources, strict=True)]
         named = sum(f is not None and f.kind in ("copy", "blend") for f in findings)
         power = clopper_pearson(found, one.patients, rules.bound)
         result = PlantedResult(one.name, one.words, len(found), int(found.sum()), power, int(sum(right)), named)
         copies.append(JudgedCopies(result, found, one.patients))
-    flagged = [one.shows_patient for one in decision.images if not one.unlike]
-    strangers = decision.control_set.scored
-    close = [i < decision.control_as_close for i in range(len(strangers))]
-    return bounded(copies, negatives, flagged, close, rules)
+    like = [one for one in decision.images if not one.unlike]
+    # Which of the control are as close: the highest, as a rate counts them.
+    order = sorted(range(len(decision.control)), key=lambda i: -decision.control[i].scored.score)
+    close = np.isin(np.arange(len(order)), order[: decision.control_as_close])
+    return bounded(
+        copies,
+        negatives,
+        [one.shows_patient for one in like],
+        close,
+        rules,
+        volumes=[one.record.volume for one in like],
+        control_patients=decision.control_set.patients,
+    )
 
 
 def bounded(
@@ -90,6 +101,9 @@ def bounded(
     flagged: np.ndarray | Sequence[bool],
     close: np.ndarray | Sequence[bool],
     rules: Rules,
+    *,
+    volumes: Sequence[str] | None = None,
+    control_patients: Sequence[str] | None = None,
 ) -> SelfTest:
     """The self-test with what follows of the share that is memorized.
 
@@ -104,19 +118,31 @@ def bounded(
         flagged: bool [m], of each synthetic image that is like the training set: it is said to show a patient.
         close: bool [n], of each control image, it scores as high as what is flagged.
         rules: thresholds.
+        volumes: of each synthetic image: slices of one volume are not independent; None counts each for itself.
+        control_patients: of each control image, likewise.
     """
     weakest = min(copies, key=lambda one: one.result.power.lower)
     strongest = max(copies, key=lambda one: one.result.power.lower)
 
     def share(found: np.ndarray, patients: Sequence[str]) -> Prevalence:
-        return memorized_share(flagged, close, found, found_patients=patients, confidence=rules.bound)
+        return memorized_share(
+            flagged,
+            close,
+            found,
+            flagged_patients=volumes,
+            control_patients=control_patients,
+            found_patients=patients,
+            confidence=rules.bound,
+        )
 
     together = share(np.concatenate([one.found for one in copies]), [who for one in copies for who in one.patients])
     least, most = (share(one.found, one.patients) for one in (strongest, weakest))
     upper, bound = 1.0, 1.0
     if weakest.result.power.lower >= rules.bounded_power:
         upper = max(most.upper, together.upper)
-        bound = memorized_upper_bound(flagged, weakest.found, found_patients=weakest.patients, confidence=rules.bound)
+        bound = memorized_upper_bound(
+            flagged, weakest.found, flagged_patients=volumes, found_patients=weakest.patients, confidence=rules.bound
+        )
     return SelfTest(
         tuple(one.result for one in copies),
         tuple(negatives),
@@ -141,9 +167,16 @@ def _negative(decision: Decision, test: SelfTest | None, owed: Competition | Non
         return Conclusion(
             Verdict.CANNOT,
             f"{none}; but the set as a whole is nearer to training patients than to other people (p {owed.p_value:.1g}): it owes "
-            f"{100 * max(0.0, owed.owed):.0f} % of its images to them (95 % interval {100 * max(0.0, owed.owed_lower):.0f} to {100 * owed.owed_upper:.0f} %)",
+            f"{100 * max(0.0, owed.owed):.0f} % of its images to them (95 % interval {100 * max(0.0, owed.owed_lower):.0f} to {100 * max(0.0, owed.owed_upper):.0f} %)",
         )
     missed = test.missed(rules)
+    most = max(one.planted for one in test.copies)
+    if missed and clopper_pearson([True] * most, range(most), rules.bound).lower < rules.power:
+        return Conclusion(
+            Verdict.CANNOT,
+            f"{none}; but only {counted(most, 'training patient')} could be planted as a test: if all were found, that would not "
+            f"show that {100 * rules.power:.0f} % of copies are; 18 are needed",
+        )
     if missed:
         worst = min(missed, key=lambda one: one.power.lower)
         others = f" and {len(missed) - 1} more" if len(missed) > 1 else ""

@@ -124,7 +124,7 @@ def summarize(
         flagged=decision.flagged,
         flagged_control=decision.flagged_control,
         findings=decision.kinds,
-        residual_risk=residual_risk(decision.flagged, decision.flagged_control),
+        residual_risk=residual_risk(decision.showing, decision.flagged_control),
         self_test=decision.test,
         competition=None if decision.owed is None else _competition(decision.owed),
         verdicts={name: classes.count(name) for name in reversed(VERDICTS)},

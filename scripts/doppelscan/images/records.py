@@ -89,6 +89,7 @@ class ImageRecord:
         repeats: how often the training set showed it to the generator, from a column ``repeats``; 1 where nothing is said.
         modality: DICOM Modality, such as MR, CT, CR or DX; None where the file says none.
         patient_known: whether a table, DICOM or the pattern names the patient; else every volume counts as one of its own.
+        slices: how many slices the volume has along ``axis``, or None for a 2D image.
     """
 
     id: str
@@ -101,6 +102,7 @@ class ImageRecord:
     repeats: int = 1
     modality: str | None = None
     patient_known: bool = True
+    slices: int | None = None
 
 
 @dataclass(frozen=True)
@@ -543,7 +545,7 @@ def _add(result: ImageSet, volume: _Volume, pattern: re.Pattern | None, slices: 
         return origin
     axis = int(slices.axis)
     result.records.extend(
-        replace(whole, id=f"{volume.id}#slice={index}", slice=index, axis=axis, channel=slices.channel)
+        replace(whole, id=f"{volume.id}#slice={index}", slice=index, axis=axis, channel=slices.channel, slices=shape[axis])
         for index in slices.indices(shape[axis])
     )
     return origin

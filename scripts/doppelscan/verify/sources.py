@@ -28,6 +28,7 @@ class SecondSources:
         mixed: float32 [K], mean agreement, over all cells, of the residual with its nearest other training image.
         mixed_row: int64 [K], which.
         mixed_share: float32 [K], weight of that image beside the match, 0 to 1, by least squares on the fine structure.
+        both: float32 [K], share of the fine structure that the match and that image explain together, by least squares.
         third: float32 [K], of what both leave, the same with a third: of a mean of several training images it agrees too.
         set_in: float32 [K], highest agreement of one cell with another training image, where the match disagrees.
         set_in_row: int64 [K], which.
@@ -37,6 +38,7 @@ class SecondSources:
     mixed: np.ndarray
     mixed_row: np.ndarray
     mixed_share: np.ndarray
+    both: np.ndarray
     third: np.ndarray
     set_in: np.ndarray
     set_in_row: np.ndarray
@@ -64,11 +66,13 @@ def second_sources(
     set_in = search.search_structure(queries, counted & (cells < UNLIKE), matches)
     others = search.reference[torch.from_numpy(mixed.rows[:, 0])].float()
     third = search.search_structure(residual - _local_gain(others, residual) * others, counted, matches)
+    weights, both = _mixture(queries, matched, others)
     agree = (set_in.part_cells > 0.8) & (cells < UNLIKE) & counted
     return SecondSources(
         mixed.mean[:, 0],
         mixed.rows[:, 0],
-        _weight(queries, matched, others),
+        weights,
+        both,
         third.mean[:, 0],
         set_in.part,
         set_in.part_row,
@@ -82,12 +86,14 @@ def _local_gain(matched: torch.Tensor, queries: torch.Tensor, sigma: float = 8.0
     return gaussian_blur(matched * queries, sigma) / (power + 1e-5)
 
 
-def _weight(queries: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> np.ndarray:
-    """Share of ``second`` in the mixture of both that fits ``queries`` best: float32 [K] in [0, 1]."""
-    columns = torch.stack([first.flatten(1), second.flatten(1)], 2)
+def _mixture(queries: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Share of ``second`` in the mixture of both that fits ``queries`` best, and what it explains: float32 [K] each, at most 1."""
+    columns, wanted = torch.stack([first.flatten(1), second.flatten(1)], 2), queries.flatten(1)[..., None]
     normal = columns.transpose(1, 2) @ columns + 1e-6 * torch.eye(2, device=columns.device)
-    weights = torch.linalg.solve(normal, columns.transpose(1, 2) @ queries.flatten(1)[..., None])[..., 0].clamp_min(0)
-    return (weights[:, 1] / weights.sum(1).clamp_min(1e-6)).cpu().numpy()
+    weights = torch.linalg.solve(normal, columns.transpose(1, 2) @ wanted).clamp_min(0)
+    left = (wanted - columns @ weights).square().sum((1, 2)) / wanted.square().sum((1, 2)).clamp_min(1e-6)
+    weights = weights[..., 0]
+    return (weights[:, 1] / weights.sum(1).clamp_min(1e-6)).cpu().numpy(), (1 - left).cpu().numpy()
 
 
 @torch.no_grad()

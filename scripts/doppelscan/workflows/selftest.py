@@ -50,7 +50,8 @@ class PlantedImages:
 class CopyPlanter:
     """Plants copies of training images, one a patient, and images of nobody.
 
-    Everything is made of the thumbnails that registration looks at: the same detail, whatever the files are.
+    Everything is made of the thumbnails that registration looks at, whatever the files are, of fewer pixels where the image has fewer: half the
+    resolution of a small image is half of its own.
 
     Args:
         training: the training set.
@@ -85,6 +86,7 @@ class CopyPlanter:
         chosen = evenly_chosen(len(training), PRINCIPAL_IMAGES).tolist()
         others = evenly_chosen(len(synthetic), SPECTRUM_IMAGES).tolist()
         self.whole = _pixels(training, chosen, square=True)
+        self.whole_patients = [training.patients[row] for row in chosen]
         spectrum = SpectrumMatch(
             np.stack(self.whole),
             np.stack(_pixels(synthetic, others, square=True)),
@@ -112,6 +114,10 @@ class CopyPlanter:
             made["reconstruct"] = ("through the given autoencoder", _autoencoder(reconstruct, training.shape[-1]))
         return made
 
+    def _side(self, name: str) -> int | None:
+        """Side of the square that what a generator does is fitted to; None where any will do."""
+        return self.whole[0].shape[-1] if name in ("spectrum", "components", "reconstruct") else None
+
     def copies(self) -> Iterator[PlantedImages]:
         """Copies, a transform after the other."""
         patients = [self.training.patients[row] for row in self.rows]
@@ -126,19 +132,22 @@ class CopyPlanter:
                 name, words, [plant_copy(one, name, self.rng, other) for one, other in pairs], list(self.rows), patients
             )
         for name, (words, change) in self.made.items():
-            yield PlantedImages(name, words, [_within(one, change) for one in self.own], list(self.rows), patients)
+            own = [_within(one, change, self._side(name)) for one in self.own]
+            yield PlantedImages(name, words, own, list(self.rows), patients)
 
     def negatives(self) -> Iterator[PlantedImages]:
         """Strangers through what generators do, and means of training images: a copy of nobody."""
         if self.strangers:
             nobody = [-1] * len(self.strangers)
             for name, (words, change) in self.made.items():
-                pixels = [_within(one, change) for one in self.strangers]
+                pixels = [_within(one, change, self._side(name)) for one in self.strangers]
                 yield PlantedImages(name, f"strangers {words}", pixels, nobody, self.stranger_patients)
-        means = [_mean_of_nearest(np.stack(self.whole), i) for i in evenly_chosen(len(self.whole), max(5, len(self.own) // 5))]
+        # Of different people, or a mean would be of slices of one.
+        first = [self.whole[i] for i in spread_over_patients(self.whole_patients, len(set(self.whole_patients)), 0)]
+        means = [_mean_of_nearest(np.stack(first), i) for i in evenly_chosen(len(first), max(5, len(self.own) // 5))]
         names = [f"mean {i}" for i in range(len(means))]
         yield PlantedImages(
-            "means", f"means of {min(NEAREST, len(self.whole))} training images that are alike", means, [-1] * len(means), names
+            "means", f"means of {min(NEAREST, len(first))} training images that are alike", means, [-1] * len(means), names
         )
 
 
@@ -157,17 +166,27 @@ def _pixels(images: EmbeddedSet, rows: Sequence[int], square: bool = False) -> l
     for one, shape in zip(pixels, shapes, strict=True):
         height, width = np.maximum(8, np.round(size * shape / shape.max())).astype(int)
         top, left = (size - height) // 2, (size - width) // 2
-        cut.append(one[top : top + height, left : left + width])
+        own = one[top : top + height, left : left + width]
+        cut.append(_resized(own, (max(8, int(shape[0])), max(8, int(shape[1])))) if shape.max() < size else own)
     return cut
 
 
-def _within(image: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """``change`` of ``image`` [H, W] padded to a square, cut back."""
+def _resized(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    pixels = torch.from_numpy(np.ascontiguousarray(image))[None, None]
+    return torch.nn.functional.interpolate(pixels, shape, mode="bilinear", antialias=True)[0, 0].numpy()
+
+
+def _within(image: np.ndarray, change: Callable[[np.ndarray], np.ndarray], side: int | None) -> np.ndarray:
+    """``change`` of ``image`` [H, W] padded to a square, of ``side`` pixels where given, cut back."""
     size, (height, width) = max(image.shape), image.shape
     top, left = (size - height) // 2, (size - width) // 2
     whole = np.zeros((size, size), np.float32)
     whole[top : top + height, left : left + width] = image
-    return np.clip(change(whole), 0, 1).astype(np.float32)[top : top + height, left : left + width]
+    if side is None or side == size:
+        changed = change(whole)
+    else:
+        changed = _resized(np.asarray(change(_resized(whole, (side, side))), np.float32), (size, size))
+    return np.clip(changed, 0, 1).astype(np.float32)[top : top + height, left : left + width]
 
 
 def _autoencoder(path: str | os.PathLike, size: int) -> Callable[[np.ndarray], np.ndarray]:

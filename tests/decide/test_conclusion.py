@@ -82,7 +82,7 @@ def test_a_generator_of_means_is_not_said_to_memorize():
     assert (
         said.verdict is Verdict.CANNOT
         and "3 of 50" in said.reason
-        and "derived from training; no image shows one patient" in said.reason
+        and "derived from training; of none of them can one patient be told" in said.reason
     )
     assert conclude(both, Rules()).verdict is Verdict.FOUND and ": 1 copy, 2 no single source" in conclude(both, Rules()).reason
 

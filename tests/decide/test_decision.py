@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from doppelscan.decide import Decision, NearDuplicate, Rule, Rules, ScoredControl, ScoredSet, Verdict, decide
@@ -119,3 +120,29 @@ def test_look_alikes_in_the_control_are_told_with_both_numbers_and_the_wider_dec
     summary = made_summary(decision)
     assert summary.look_alikes == {"images": 1, "flagged_with": 0, "flagged_without": 4}
     assert any("with them 0 synthetic images are flagged, without them 4" in note for note in summary.notes)
+
+
+def test_many_images_of_nobody_do_not_lower_the_bar_for_those_that_are_said_to_show_a_patient(monkeypatch):
+    """150 means of training images are rightly rejected; by a rate over all flags strangers would be flagged beside them."""
+    from doppelscan.decide import PairEvidence
+
+    def evidence(scored, *rest):
+        near = PairEvidence(0.8, False, 0.5, 0.0, -1.0, 0, 0.0, 0.0, 0.0, -1.0, 0, 0.0, 1.0, 0.0, True)
+        return [replace(near, margin=0.5 if one.row >= 150 else 0.05) for one in scored]
+
+    monkeypatch.setattr("doppelscan.decide.decision.explain", evidence)
+    training = made_set("training", 20)
+    scores = [0.9] * 150 + [0.615] * 3 + [0.3] * 47
+    images = ScoredSet(
+        made_set("synthetic", 200),
+        tuple(made_score(i, s, match=i % 20, part=0.5, part_match=0) for i, s in enumerate(scores)),
+        made_reference(training),
+    )
+    strangers = tuple(made_score(i, 0.62 if i < 2 else 0.25 + 0.002 * i, match=0, part=0.5, part_match=0) for i in range(100))
+    decision = decide(
+        images, ScoredControl(made_set("control", 100), strangers, 1.0), [], [None] * 200, [False] * 200, None, Rules()
+    )
+    assert decision.kinds["no single source"] == 150 and decision.kinds["same patient?"] == 0
+    assert all(one.flag.reason is None and one.flag.q_value > 0.05 for one in decision.images[150:])
+    assert decision.conclusion.verdict is Verdict.CANNOT and "derived from training" in decision.conclusion.reason
+    assert decision.showing.count == 0 and decision.flagged.count == 150

@@ -137,6 +137,8 @@ def test_one_person_under_two_names_is_reported_and_left_out_of_the_control(peop
     )
     pairs = {(r["set"], frozenset(os.path.basename(r[k]) for k in ("image", "match"))) for r in result.summary["near_duplicates"]}
     assert pairs == {("training", frozenset(("t900.png", "t005.png"))), ("control", frozenset(("h900.png", "t007.png")))}
+    # The same person is nobody else: a blurred or noisy copy of them is a copy.
+    assert kinds(result, "soft") == ["copy"] * 4 and kinds(result, "noisy") == ["copy"] * 4
     # The holdout without the double, topped up with the training images.
     assert result.summary["images"]["control"] == 60 + 31 and any("left out of the control" in n for n in result.summary["notes"])
     assert "same person twice" in (tmp_path / "out" / "report.html").read_text()

@@ -114,7 +114,11 @@ def test_copies_that_may_go_unseen_cannot_be_excluded(found, missed):
 def test_of_too_few_patients_it_is_said_that_they_are_too_few_not_that_copies_are_missed():
     decision = clean()
     said = sign(decision, self_tested(decision, [planted(decision, "turn", 12, 0)], RULES), None, RULES).conclusion
-    assert said.verdict is Verdict.CANNOT and "only 12 training patients could be planted" in said.reason and "18 are needed" in said.reason
+    assert (
+        said.verdict is Verdict.CANNOT
+        and "only 12 training patients could be planted" in said.reason
+        and "18 are needed" in said.reason
+    )
 
 
 def test_slices_of_one_volume_do_not_narrow_the_bound():

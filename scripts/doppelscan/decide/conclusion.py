@@ -112,7 +112,7 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
     if of_nobody and of_nobody == e.flagged.sum():
         return _cannot(
             f"{of_nobody} of {counted(images, 'synthetic image')} {'is' if of_nobody == 1 else 'are'} closer to the training set than real images of "
-            "other patients are, and to no single patient, as means of several training images are: derived from training; no image shows one patient"
+            "other patients are, and to no single patient, as means of several training images are: derived from training; of none of them can one patient be told"
         )
     if e.flagged.any():
         kinds = count_kinds(e.findings)

@@ -68,7 +68,12 @@ def test_volumes_take_the_best_slice_and_a_p_value_of_all_their_slices():
     decision = replace(decision, images=tuple(one_volume))
     (row,) = volume_rows(decision)
     assert row["flagged_images"] == 2
-    assert abs(row["p_value"] - 4 * 0.01 / 2) < 1e-9, "two of four slices at 0.01, by Simes"
+    assert abs(row["p_value"] - 4 * 0.01 / 0.8 / 2) < 1e-9, "two of four slices at 0.01, by Simes, of four fifths of the rate"
+    regions = [replace(one, flag=replace(one.flag, p_value=0.5, part_p_value=0.0001)) for one in one_volume[:2]] + list(
+        one_volume[2:]
+    )
+    (row,) = volume_rows(replace(decision, images=tuple(regions)))
+    assert abs(row["p_value"] - 4 * 0.0001 / 0.2 / 2) < 1e-9, "a volume whose regions are copied is no clean one"
     assert patient_rows(decision)[0]["images"] == 4
 
 

@@ -31,10 +31,10 @@ class Prepared:
         return {name: self.arrays[name][[int(key) for key in keys]] for name in names}
 
 
-def people(first: int, count: int, each: int = 1) -> EmbeddedSet:
+def people(first: int, count: int, each: int = 1, shape: tuple[int, int] = (150, 200)) -> EmbeddedSet:
     """Wide images of look-alikes, ``each`` of every one."""
     images = generate_cohort(first + count, each, 96, seed=3)[0][first * each :, 0].float()
-    images = torch.nn.functional.interpolate(images[:, None], (90, 120), mode="bicubic")[:, 0].clamp(0, 255)
+    images = torch.nn.functional.interpolate(images[:, None], shape, mode="bicubic")[:, 0].clamp(0, 255)
     records = [ImageRecord(f"{i}.png", (f"{i}.png",), f"{i}.png", f"p{first + i // each}") for i in range(count * each)]
     store: Any = Prepared(list(images.numpy()))
     return EmbeddedSet(records, [str(i) for i in range(count * each)], store, {})
@@ -63,6 +63,18 @@ def test_copies_are_changed_and_still_resemble_what_they_are_copies_of(planter):
             assert moved or np.corrcoef(pixels.ravel(), plain.ravel())[0, 1] > 0.8, group.name
 
 
+def test_copies_of_small_images_are_as_small_and_half_the_resolution_is_half_of_their_own():
+    small = CopyPlanter(people(0, 12, shape=(36, 48)), people(20, 8, shape=(36, 48)), None, 20)
+    for group in small.copies():
+        assert {tuple(sorted(pixels.shape)) for pixels in group.pixels} == {(36, 48)}, group.name
+    half = next(group for group in small.copies() if group.name == "half resolution")
+    lost = [
+        np.abs(np.diff(pixels, axis=1)).mean() / np.abs(np.diff(own, axis=1)).mean()
+        for pixels, own in zip(half.pixels, small.own, strict=True)
+    ]
+    assert max(lost) < 0.95, "detail is gone that the small image had"
+
+
 def test_nobody_is_blended_with_himself(planter):
     blend = next(group for group in planter.copies() if group.name == "blend 75/25")
     assert all(np.abs(one - plain).mean() > 0.01 for one, plain in zip(blend.pixels, planter.own, strict=True))
@@ -70,7 +82,7 @@ def test_nobody_is_blended_with_himself(planter):
 
 def test_images_of_nobody_are_strangers_and_means(planter):
     groups = {group.name: group for group in planter.negatives()}
-    assert set(groups) == {"noise 0.1", "blur 2", "half resolution", "spectrum", "components", "means"}
+    assert set(groups) == {"noise 0.1", "blur 2", "half resolution", "spectrum", "components 12", "means"}
     assert all(set(group.sources) == {-1} for group in groups.values())
     mean, whole = groups["means"].pixels[0], np.stack(planter.whole)
     nearest = np.sort(((whole - mean) ** 2).mean((1, 2)))

@@ -34,7 +34,8 @@ def owed_to_training(
         seed: of draws.
 
     Returns:
-        None without a holdout of at least 10 patients beside as many of training: who could have been in training is not known then.
+        None without a holdout of at least 10 patients beside as many of training: who could have been in training is not known then; and where
+        the score is not defined for so few images.
     """
     training = reference.posed
     if holdout is None:
@@ -63,6 +64,8 @@ def owed_to_training(
     asked = synthetic.subset(evenly_chosen(len(synthetic), IMAGES).tolist())
     scored = replace(reference, training=both, posed=both, search=search).scored(asked, "competition").scored
     score = np.array([one.score for one in scored])
+    if np.isnan(score).any():
+        return None  # Too few images for an index to give this score.
     won = np.array([one.match < len(first) for one in scored])
     matched = [both.patients[one.match] for one in scored]
     # Who lost, and by how much, does not matter.

@@ -143,7 +143,8 @@ def test_of_two_calibrations_the_one_that_claims_less_decides():
 @pytest.mark.parametrize(
     ("reason", "words"),
     [
-        (Reason(Rule.PIXELS, 0.9995, 0.998), "identical pixels"),
+        (Reason(Rule.PIXELS, 0.99996, 0.998), "identical pixels"),
+        (Reason(Rule.PIXELS, 0.9985, 0.998), "identical pixels but for resizing, blur or noise: squared correlation 0.9985"),
         (Reason(Rule.RATE, 0.0123, 0.05), "false discovery rate: q 0.0123 <= 0.05"),
         (Reason(Rule.PLAIN, 0.98, 0.966, 0.031), "the same image, registered: explained 0.98 >= 0.966, of strangers at most 3.1 %"),
         (

@@ -46,6 +46,7 @@ class Evidence:
         control_patients: number of patients in the control.
         smallest: smallest p-value that counting the control can give an image, see :class:`~doppelscan.calibrate.Control`.
         findings: how many of each kind were flagged.
+        by_rule: how many by each rule, by its words.
         same_kind: training against control, or None when it was not tested.
     """
 
@@ -61,6 +62,7 @@ class Evidence:
     smallest: float
     findings: Mapping[str, int] = field(default_factory=dict)
     same_kind: TwoSampleResult | None = None
+    by_rule: Mapping[str, int] = field(default_factory=dict)
 
 
 def conclude(evidence: Evidence, rules: Rules) -> Conclusion:
@@ -115,12 +117,20 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
             "other patients are, and to no single patient, as means of several training images are: derived from training; of none of them can one patient be told"
         )
     if e.flagged.any():
-        kinds = count_kinds(e.findings)
+        shown = {kind: number for kind, number in e.findings.items() if kind != OF_NOBODY}
+        number = int(e.flagged.sum()) - of_nobody
+        kinds, rules_told = count_kinds(shown), ", ".join(f"{count} by {words}" for words, count in e.by_rule.items() if count)
+        more = (
+            f"; {of_nobody} more {'is' if of_nobody == 1 else 'are'} derived from training, of no single source"
+            if of_nobody
+            else ""
+        )
         return Conclusion(
             Verdict.FOUND,
-            f"{int(e.flagged.sum())} of {counted(images, 'synthetic image')} are closer to a training image than real images of other patients "
-            f"are, at a false discovery rate of {rules.fdr:g}, as the same image, or by identical pixels"
-            + (f": {kinds}" if kinds else ""),
+            f"{number} of {counted(images, 'synthetic image')} {'shows' if number == 1 else 'show'} a training patient"
+            + (f": {kinds}" if kinds else "")
+            + more
+            + (f". Flagged: {rules_told}" if rules_told else ""),
         )
     above = int((e.highest & e.close).sum())
     if above:

@@ -211,6 +211,7 @@ def decide(
             control_patients=len(set(patients)),
             smallest=null.counted,
             findings=_count_of(findings),
+            by_rule=_count_of_rules(flags, rules),
             same_kind=same_kind,
         ),
         rules,
@@ -316,6 +317,19 @@ def _held(synthetic: ScoredSet, identical: Sequence[IdenticalImage | None], rule
         found = replace(held[i], deepssim=float(deepssim[place]), embedding=float(embedding[place]))
         held[i] = replace(found, score=max(synthetic.scored[i].score, ranking_score(found, rules.score)))
     return tuple(held)
+
+
+def _count_of_rules(flags: Sequence[Flag], rules: Rules) -> dict[str, int]:
+    """How many images each rule flags, in the words of the conclusion."""
+    words = {
+        Rule.PIXELS: "the pixels of a training image",
+        Rule.RATE: f"a false discovery rate of {rules.fdr:g}",
+        Rule.PLAIN: "being the same image, registered",
+        Rule.REGION_RATE: f"a region, at the false discovery rate of {rules.fdr:g}",
+        Rule.REGION_BEYOND: "a region far beyond every control image",
+    }
+    found = [flag.reason.rule for flag in flags if flag.reason is not None]
+    return {told: found.count(rule) for rule, told in words.items()}
 
 
 def _count_of(findings) -> dict[str, int]:

@@ -17,6 +17,10 @@ from doppelscan.decide.scoring import ScoredImage
 __all__ = ["Calibration", "Flag", "Reason", "Rule", "calibrated", "control_as_close", "wider", "widest"]
 
 
+# Squared correlation of 64 pixels that windowing to 8 bit keeps; what was resized, blurred or made noisy has less.
+SAME = 0.9999
+
+
 class Rule(str, Enum):
     """The rules by which an image can be flagged."""
 
@@ -54,7 +58,11 @@ class Reason:
     def words(self) -> str:
         """For a table: the rule, its value, its limit and its error."""
         if self.rule is Rule.PIXELS:
-            return self.rule.value
+            return (
+                self.rule.value
+                if self.value >= SAME
+                else f"{self.rule.value} but for resizing, blur or noise: squared correlation {self.value:.4f}"
+            )
         by_rate = self.rule in (Rule.RATE, Rule.REGION_RATE)
         name = "q" if by_rate else {Rule.PLAIN: "explained"}.get(self.rule, "agreement")
         told = f"{self.rule.value}: {name} {self.value:.4g} {'<=' if by_rate else '>='} {self.limit:.4g}"

@@ -105,6 +105,6 @@ def test_page_says_that_an_image_of_no_single_source_is_as_near_to_another_patie
     images[4] = replace(images[4], scored=replace(images[4].scored, runner_up=0.87))
     written(tmp_path, replace(decision, images=tuple(images)))
     words = " ".join((tmp_path / "report.html").read_text().split())
-    assert "derived from training: agreement 1.00 with this patient, 0.87 with the next" in words
+    assert "derived from training: verified score 1.00 with this patient, 0.87 with the next" in words
     with open(tmp_path / "exposure.csv", newline="") as file:
         assert "training-patient4" not in {row["patient"] for row in csv.DictReader(file)}, "it exposes nobody"

@@ -323,6 +323,7 @@ def test_a_fitted_scorer_is_exported_as_one_file_that_stands_as_a_gate(folders, 
             np.testing.assert_allclose(found[:, column], [float(row[name]) for row in table], atol=5e-3)
 
 
+@pytest.mark.slow
 def test_two_processes_fit_the_same_reference(folders, tmp_path):
     for output, launcher, configs in (
         ("one", ["-m", "monai.bundle"], [SCORER / "train.json"]),

@@ -154,7 +154,7 @@ def test_a_control_of_another_kind_is_refused(people, sets, store, tmp_path):
     assert result.conclusion.verdict.value == "cannot conclude" and "another kind" in result.conclusion.reason
 
 
-@pytest.mark.parametrize("score", ["verified", "deepssim", "mi"])
+@pytest.mark.parametrize("score", ["deepssim", *(pytest.param(name, marks=pytest.mark.slow) for name in ("verified", "mi"))])
 def test_each_score_ranks_copies_first_and_is_the_one_that_is_calibrated(sets, store, tmp_path, score):
     result = doppelscan.audit(**sets, output=tmp_path, score=score, store=store, correction="by")
     column = {"deepssim": "deepssim", "mi": "mi"}.get(score)

@@ -123,27 +123,22 @@ def render_page(
         pictured = not redact and pair is not None and rank < PICTURED_PAIRS
         pictures = _pair_pictures(decision, _source_pair(images[i]), pair) if pictured and pair is not None else None
         pairs.append({**rows[i], "pictures": pictures, "rank": rank + 1})
-    return (
-        page_templates()
-        .get_template("report.html")
-        .render(
-            summary=summary,
-            pairs=pairs,
-            nearest=nearest,
-            kinds=count_kinds(summary.findings),
-            exposure=exposure[:50],
-            exposed=len(exposure),
-            distributions=_distributions(decision),
-            redact=redact,
-            control_verdicts={
-                name: sum(verdict(one.scored.ssim) == name for one in decision.control)
-                for name in ("duplicate", "similar", "different")
-            },
-            colour={"memorization found": "found", "no memorization found": "clear", "cannot conclude": "unsure"}[
-                summary.conclusion
-            ],
-            pictured=PICTURED_PAIRS,
-        )
+    template = page_templates().get_template("report.html")
+    return template.render(
+        summary=summary,
+        pairs=pairs,
+        nearest=nearest,
+        kinds=count_kinds(summary.findings),
+        exposure=exposure[:50],
+        exposed=len(exposure),
+        distributions=_distributions(decision),
+        redact=redact,
+        control_verdicts={
+            name: sum(verdict(one.scored.ssim) == name for one in decision.control)
+            for name in ("duplicate", "similar", "different")
+        },
+        colour={"memorization found": "found", "no memorization found": "clear", "cannot conclude": "unsure"}[summary.conclusion],
+        pictured=PICTURED_PAIRS,
     )
 
 

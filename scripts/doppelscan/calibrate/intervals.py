@@ -41,7 +41,8 @@ def wilson(count: float, total: float, z: float = Z95) -> Share:
     share = count / total
     centre = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return Share(int(count), int(total), share, max(0.0, centre - half), min(1.0, centre + half))
+    lower = max(0.0, centre - half) if count else 0.0  # no rounding of nothing
+    return Share(int(count), int(total), share, lower, min(1.0, centre + half))
 
 
 def clustered_share(hits: Sequence[bool] | np.ndarray, clusters: Sequence[Hashable]) -> Share:

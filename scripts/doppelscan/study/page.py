@@ -48,7 +48,10 @@ def _bars(conditions: Sequence[ConditionResult]) -> str:
     names = [one.condition.name for one in conditions]
     for axis, (measure, label) in zip(axes, MEASURES.items(), strict=True):
         shares = [one.audit.shares[measure] for one in conditions]
-        axis.bar(names, [100 * one.share for one in shares], width=0.55, color=FLAGGED if measure == "flagged" else CONTROL)
+        axis.bar(
+            range(len(names)), [100 * one.share for one in shares], width=0.55, color=FLAGGED if measure == "flagged" else CONTROL
+        )
+        axis.set_xticks(range(len(names)), names)
         _whiskers(axis, range(len(shares)), shares)
         axis.set_title(label, fontsize=10, loc="left")
         axis.set_ylabel("%")
@@ -93,8 +96,9 @@ def _kinds(conditions: Sequence[ConditionResult]) -> str:
     names = [one.condition.name for one in conditions]
     for kind, colour in zip(KINDS, KIND_COLOURS, strict=True):
         shares = np.array([100 * one.audit.kinds[kind].share for one in conditions])
-        axis.barh(names, shares, left=left, color=colour, label=kind, height=0.6)
+        axis.barh(range(len(names)), shares, left=left, color=colour, label=kind, height=0.6)
         left += shares
+    axis.set_yticks(range(len(names)), names)
     axis.set(xlabel="% of the samples", xlim=(0, max(5.0, 1.05 * float(left.max()))))
     axis.invert_yaxis()
     axis.legend(frameon=False, fontsize=8, ncols=len(KINDS), loc="lower left", bbox_to_anchor=(0, 1))
@@ -128,7 +132,8 @@ def _trends(conditions: Sequence[ConditionResult]) -> str:
     for axis, one in zip(axes, conditions, strict=True):
         groups = (one.audit.trend or {})["groups"]
         shares = [Share(group["leaked"], group["images"], group["share"], group["lower"], group["upper"]) for group in groups]
-        axis.bar([group["repeats"] for group in groups], [100 * share.share for share in shares], width=0.55, color=CONTROL)
+        axis.bar(range(len(groups)), [100 * share.share for share in shares], width=0.55, color=CONTROL)
+        axis.set_xticks(range(len(groups)), [group["repeats"] for group in groups])
         _whiskers(axis, range(len(shares)), shares)
         axis.set(xlabel="times shown in a pass", ylabel="% memorized", ylim=(0, None))
         axis.set_title(one.condition.name, fontsize=10, loc="left")

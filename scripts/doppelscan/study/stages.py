@@ -207,6 +207,8 @@ def _trained(bench: Bench, condition: StudyCondition) -> TrainedGenerator:
             "generator.pt", load_generator(weights).step, _last_epoch(folder), round(time.perf_counter() - start, 1), ""
         )
         write_atomic(done, json.dumps(asdict(kept), indent=1))
+        for one in folder.glob("training_*.pt"):  # half of what a condition takes, and of no use to a training that ended
+            one.unlink()
     return TrainedGenerator(**json.loads(done.read_text()))
 
 

@@ -67,7 +67,7 @@ def test_the_page_is_one_offline_file_that_says_what_is_not_done(made):
     page = study_page(made)
     loaded = re.findall(r'(?:src|href)="(?!data:|#)([^"]*)"', page)
     assert not [one for one in loaded if not one.startswith("#")] and "<script" not in page
-    assert "2 of 20" in page and "early: not run yet" in page and "No condition for this is done." in page
+    assert "2 of 20" in page and "Not run yet: early." in page and "No condition for this is done." in page
     assert page.count("<svg") == 5 and page.count("data:image/webp") > 6
     assert page == study_page(made)
 

@@ -207,7 +207,7 @@ def study_page(study: StudyResult) -> str:
         figures=figures,
         pairs={one.condition.name: _pairs(one.audit) for one in done},
         over_time=None if strongest is None else {"name": strongest.condition.name, "rows": _over_time(strongest)},
-        measures=MEASURES,
+        left_out={reason: [name for name, why in study.left_out.items() if why == reason] for reason in study.left_out.values()},
         version=__version__,
         colour="unsure" if study.left_out else "clear",
     )  # fmt: skip

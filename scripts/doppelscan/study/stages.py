@@ -120,7 +120,9 @@ def _run_configs(names: Sequence[str], **settings: Any) -> None:
             f"A config of the study must be a name in {str(folder)!r}, or a path. Got {missing[0]!r}, which does not exist."
         )
     with told_in_one_line():
-        workflow = ConfigWorkflow(files, workflow_type="train", logging_file=False, **settings)
+        workflow = ConfigWorkflow(
+            files, workflow_type="train", logging_file=False, meta_file=str(folder.parent / "metadata.json"), **settings
+        )
         workflow.initialize()
         workflow.run()
 

@@ -41,7 +41,8 @@ class CaseStudy:
         spatial_size: side of the images.
         only: names of the conditions of this run; None is all, ``[]`` prepares the sets and the autoencoder alone. The page shows what is done, so
             several processes can share a study once its autoencoder is trained.
-        autoencoder_configs, diffusion_configs: names in configs/generator, or paths.
+        autoencoder_configs: names in configs/generator, or paths; later ones override earlier ones.
+        diffusion_configs: likewise.
         device: that computes.
 
     Raises:

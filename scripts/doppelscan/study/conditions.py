@@ -109,8 +109,11 @@ class StudySizes:
     """Sizes of all trainings, samples and audits.
 
     Args:
-        autoencoder_epochs, autoencoder_batches: of the autoencoder's training.
-        max_epochs, batches, batch_size: of each generator's training; ``batches`` of an epoch.
+        autoencoder_epochs: of the autoencoder's training.
+        autoencoder_batches: of each of these.
+        max_epochs: of each generator's training.
+        batches: steps of each of these.
+        batch_size: images of a step.
         patience: epochs without improvement that end a training that is stopped by its validation.
         audit_interval: epochs between audits while a generator trains; their samples are of the same seeds.
         audit_count: samples of each of these.

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= audit
 STAMP := $(VENV)/.installed
 
-.PHONY: help install audit test test-real test-monailabel docs benchmark train train-rival export export-scorer lint clean
+.PHONY: help install audit test test-real test-monailabel docs benchmark case-study train train-rival export export-scorer lint clean
 
 help:
 	@echo "make audit            install, write the sample cohort, audit it, say where the report is"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-monailabel  a MONAI Label server of its own environment, asked on loopback"
 	@echo "make docs             the documentation as a site"
 	@echo "make benchmark DATA=  the tables of docs/benchmarks.md"
+	@echo "make case-study DATA= generators that memorize and that do not, audited (hours)"
 	@echo "make train DATA=      train the encoder's weights again"
 	@echo "make export           TorchScript and ONNX of the encoder"
 	@echo "make export-scorer    TorchScript and ONNX of a fitted mi_scorer, REFERENCE=DIR"
@@ -44,6 +45,14 @@ test-real: $(STAMP)
 benchmark: $(STAMP)
 	@test -n "$(DATA)" || { echo "make benchmark needs DATA=DIR, a folder with manifest.csv"; exit 2; }
 	$(BIN)/python tests/real/benchmark.py $(DATA) --output $(OUT)-benchmark.json
+
+# STUDY passes further settings, such as STUDY="--slice_range [0.45,0.65]".
+STUDY :=
+
+case-study: $(STAMP)
+	@test -n "$(DATA)" || { echo "make case-study needs DATA=DIR, a folder or table of images"; exit 2; }
+	OMP_NUM_THREADS=1 $(BIN)/python -m monai.bundle run --config_file configs/case_study.json --dataset_dir $(DATA) \
+	  --output_dir $(OUT)-case-study $(STUDY)
 
 ENCODER := bundles/deepssim_encoder
 CONFIGS := $(ENCODER)/configs

@@ -29,6 +29,7 @@ ROOMS = [
     "report",
     "generate",
     "workflows",
+    "study",
     "publish",
     "cli",
 ]

@@ -8,6 +8,8 @@ from doppelscan.calibrate import (
     Control,
     TwoSampleResult,
     classifier_two_sample_test,
+    clustered_share,
+    difference,
     duplication_trend,
     q_values,
     residual_risk,
@@ -178,3 +180,21 @@ def test_trend_over_duplication_and_none_without_it():
     many = duplication_trend(np.arange(1, 101), np.arange(100) > 50)
     assert len(many["groups"]) <= 6 and sum(g["images"] for g in many["groups"]) == 100
     assert duplication_trend(np.array([1, 2]), np.zeros(2, bool))["p_value"] == 1.0
+
+
+def test_slices_of_a_patient_do_not_make_an_interval_narrow():
+    patients = np.repeat(np.arange(10), 4)
+    whole = clustered_share(patients < 3, patients)  # all slices of three patients
+    assert (whole.count, whole.total, whole.share) == (12, 40, 0.3)
+    assert wilson(2.7, 9).lower == pytest.approx(whole.lower) and wilson(12, 40).upper < whole.upper
+    spread = clustered_share(np.arange(40) % 4 == 0, patients)  # one slice of each: they differ less than by chance
+    assert (spread.lower, spread.upper) == (wilson(10, 40).lower, wilson(10, 40).upper)
+    nothing = clustered_share(np.zeros(40, bool), patients)
+    assert nothing.lower == 0 and nothing.upper == wilson(0, 10).upper and nothing.total == 40
+    assert clustered_share([], []).upper == 1
+
+
+def test_a_difference_of_shares_has_the_interval_of_newcombes_paper():
+    found = difference(wilson(56, 70), wilson(48, 80))  # Newcombe 1998, table II, method 10
+    assert (found.value, found.lower, found.upper) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+    assert difference(wilson(0, 0), wilson(0, 0)).lower == -1

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from doppelscan.calibrate import wilson
 from doppelscan.images import InputError
 from doppelscan.workflows import SampleAudit
 from ignite.engine import Engine, Events
@@ -74,6 +75,25 @@ def test_samples_that_become_copies_are_logged_and_end_the_training(folders, pic
     alone: list[float] = []
     trainer(alone).run(range(3), max_epochs=4)
     assert seen == alone  # the audits drew none of the training's random numbers
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "stopped_at"),
+    [(0, 3, 3), (1, 50, 3), (6, 50, 1)],  # a bound of none flagged, of few samples, is high and says nothing
+)
+def test_a_training_ends_when_the_upper_bound_of_what_is_flagged_is_above(tmp_path, monkeypatch, count, total, stopped_at):
+    summary = {"conclusion": "cannot conclude", "flagged": vars(wilson(count, total)), "set_mi": None}
+    monkeypatch.setattr(SampleAudit, "_audit", lambda self, folder, report: summary)
+    audit = SampleAudit(tmp_path, lambda engine: np.zeros((1, 8, 8)), tmp_path / "audits", every=1, stop_when=0.2)
+    engine = trainer([])
+    audit.attach(engine)
+    engine.run(range(1), max_epochs=3)
+    assert engine.state.epoch == stopped_at and engine.state.metrics["memorization/flagged_upper"] == wilson(count, total).upper
+
+
+def test_a_bound_that_is_none_is_refused(tmp_path):
+    with pytest.raises(InputError, match="'stop_when' parameter must be a number between 0 and 1"):
+        SampleAudit(tmp_path, lambda engine: None, tmp_path, stop_when=20)
 
 
 def test_samples_that_cannot_be_audited_are_a_warning_and_what_they_drew_is_not_missing(folders, tmp_path, caplog):

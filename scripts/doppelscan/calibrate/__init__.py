@@ -3,7 +3,7 @@
 from doppelscan.calibrate.competition import Competition, compete
 from doppelscan.calibrate.conformal import Control, q_values
 from doppelscan.calibrate.groups import p_filter, simes_p_values
-from doppelscan.calibrate.intervals import Share, residual_risk, wilson
+from doppelscan.calibrate.intervals import Difference, Share, clustered_share, difference, residual_risk, wilson
 from doppelscan.calibrate.power import Prevalence, clopper_pearson, memorized_share, memorized_upper_bound
 from doppelscan.calibrate.tail import StratifiedControl, TailBound, TailControl
 from doppelscan.calibrate.trend import duplication_trend
@@ -12,6 +12,7 @@ from doppelscan.calibrate.two_sample import TwoSampleResult, classifier_two_samp
 __all__ = [
     "Competition",
     "Control",
+    "Difference",
     "Prevalence",
     "Share",
     "StratifiedControl",
@@ -20,7 +21,9 @@ __all__ = [
     "TwoSampleResult",
     "classifier_two_sample_test",
     "clopper_pearson",
+    "clustered_share",
     "compete",
+    "difference",
     "duplication_trend",
     "memorized_share",
     "memorized_upper_bound",

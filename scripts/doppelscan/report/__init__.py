@@ -2,14 +2,21 @@
 
 from doppelscan.errors import ReportError
 from doppelscan.report.figures import agreement_figure, contamination_figure, roc_figure
+from doppelscan.report.inline import CONTROL, FLAGGED, INK, inline_picture, inline_svg, page_templates
 from doppelscan.report.tables import SCORE_COLUMNS, to_csv, to_json, write_atomic
 from doppelscan.report.write import write_report
 
 __all__ = [
+    "CONTROL",
+    "FLAGGED",
+    "INK",
     "SCORE_COLUMNS",
     "ReportError",
     "agreement_figure",
     "contamination_figure",
+    "inline_picture",
+    "inline_svg",
+    "page_templates",
     "roc_figure",
     "to_csv",
     "to_json",

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import jinja2
 import matplotlib
 import numpy as np
-from PIL import Image
 
 from doppelscan.decide import AuditedImage, AuditSummary, Decision, ScoredImage, count_kinds
 from doppelscan.deepssim import THRESHOLDS, verdict
+from doppelscan.report.inline import CONTROL, FLAGGED, INK, inline_picture, inline_svg, page_templates
 from doppelscan.report.tables import Row
 from doppelscan.verify import AlignedPair, Pose
 
@@ -24,13 +21,6 @@ __all__ = ["render_page"]
 
 # 500 pairs of about 16 KB keep the page under 10 MB; the others are rows without pictures.
 PICTURED_PAIRS = 500
-INK, FLAGGED, CONTROL = "#1f2933", "#c0392b", "#5b7c99"
-
-
-def _picture(pixels: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "WEBP", quality=60, method=2)
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _difference(image: np.ndarray, moved: np.ndarray) -> np.ndarray:
@@ -53,11 +43,11 @@ def _pair_pictures(decision: Decision, scored: ScoredImage, pair: Callable[[Scor
     aligned = pair(scored)
     moved = np.round(aligned.moved * 255).clip(0, 255).astype(np.uint8)
     return {
-        "synthetic": _picture(image),
-        "match": _picture(decision.training.thumbnails([scored.match])[0][0].numpy()),
-        "aligned": _picture(moved),
-        "difference": _picture(_difference(image, moved)),
-        "agreement": _picture(_overlay(image, aligned.agreement_map)),
+        "synthetic": inline_picture(image),
+        "match": inline_picture(decision.training.thumbnails([scored.match])[0][0].numpy()),
+        "aligned": inline_picture(moved),
+        "difference": inline_picture(_difference(image, moved)),
+        "agreement": inline_picture(_overlay(image, aligned.agreement_map)),
     }
 
 
@@ -96,12 +86,9 @@ def _distributions(decision: Decision) -> str:
     for threshold in THRESHOLDS:
         axes[2].axvline(threshold, color=INK, linestyle=":", linewidth=1)
     axes[2].set_title("dotted: 0.60 similar, 0.85 duplicate", fontsize=9, loc="left")
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "doppelscan"}):
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=nothing)
+    drawn = inline_svg(figure)
     plt.close(figure)
-    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
+    return drawn
 
 
 def render_page(
@@ -136,10 +123,8 @@ def render_page(
         pictured = not redact and pair is not None and rank < PICTURED_PAIRS
         pictures = _pair_pictures(decision, _source_pair(images[i]), pair) if pictured and pair is not None else None
         pairs.append({**rows[i], "pictures": pictures, "rank": rank + 1})
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("doppelscan.report", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("report.html").render(
+    template = page_templates().get_template("report.html")
+    return template.render(
         summary=summary,
         pairs=pairs,
         nearest=nearest,

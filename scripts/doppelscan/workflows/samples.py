@@ -17,7 +17,7 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.engine.deterministic import keep_random_state
 
-from doppelscan.arguments import Count, Flag, checked
+from doppelscan.arguments import Count, Flag, Rate, checked
 from doppelscan.errors import InputError
 from doppelscan.settings import audit_settings
 from doppelscan.workflows.audit import GATE_STATUS
@@ -52,6 +52,8 @@ class SampleAudit:
         log_dir: folder of a TensorBoard log; None writes none.
         tracking_uri: of MLflow, such as ``sqlite:///mlruns.db``; the run that is active is used, else one is started. None logs nothing there.
         stop: terminate the training when memorization is found.
+        stop_when: terminate it when something is flagged and the upper 95 % bound of the flagged share is above this, between 0 and 1: a few
+            samples bound little, so a bound alone, of none flagged, stops nothing.
         settings: as of :func:`doppelscan.audit`, such as ``fdr`` or ``device``.
 
     Logged, and put into ``engine.state.metrics``: ``memorization/flagged_share`` with ``memorization/flagged_lower`` and
@@ -71,9 +73,11 @@ class SampleAudit:
         log_dir: str | os.PathLike | None = None,
         tracking_uri: str | None = None,
         stop: bool = False,
+        stop_when: float | None = None,
         **settings: Any,
     ) -> None:
         self.every, self.stop = checked("every", Count, every), checked("stop", Flag, stop)
+        self.stop_when = checked("stop_when", Rate | None, stop_when)
         # What every audit of a training would find is the same: a self-test in each would cost more than it tells.
         kept = {"self_test": False, "training": training, "holdout": holdout, "store": Path(output) / "store"}
         self.settings = audit_settings({**kept, **settings})
@@ -114,7 +118,12 @@ class SampleAudit:
             100 * flagged["share"],
             report / "report.html",
         )
-        return torch.tensor([1.0, self.stop and summary["conclusion"] == FOUND, *values], dtype=torch.float64)
+        return torch.tensor([1.0, self._is_enough(summary), *values], dtype=torch.float64)
+
+    def _is_enough(self, summary: dict[str, Any]) -> bool:
+        flagged = summary["flagged"]
+        above = self.stop_when is not None and flagged["count"] > 0 and flagged["upper"] > self.stop_when
+        return above or (self.stop and summary["conclusion"] == FOUND)
 
     @keep_random_state
     def _sample(self, engine: Engine, folder: Path) -> None:

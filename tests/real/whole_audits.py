@@ -300,6 +300,7 @@ def audited(rng: np.random.Generator, pool: Pool, setting: Setting, rules: Rules
             identical=0,
             flagged=flagged,
             close=made.verified >= rules.close_pair,
+            highest=made.score > rules_of[0].null.highest,
             control_close=control.verified >= rules.close_pair,
             training_patients=pool.people,
             control_patients=len(np.unique(control.patients)),

@@ -23,6 +23,11 @@ from doppelscan.errors import InputError
 
 __all__ = ["Must", "check_fields", "checked", "meant", "parameters", "words_of"]
 
+# What the self-test does to the copies that it plants, a word each.
+CHANGES = (
+    "rotation", "flip", "shift", "crop", "gamma", "blend", "noise", "blur", "resolution", "spectrum", "components", "reconstruct",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Must:
@@ -149,6 +154,16 @@ def _axis(value: Any) -> int | str:
     return int(value) if str(value).isdigit() else value
 
 
+def _changes(value: Any) -> tuple[str, ...]:
+    names = tuple(one.strip() for one in value.split(",")) if isinstance(value, str) else tuple(value)
+    for one in names:
+        if one not in CHANGES:
+            raise ValueError(f"of which {one!r} is none; {meant(str(one), CHANGES)}")
+    if not names:
+        raise ValueError
+    return tuple(dict.fromkeys(names))
+
+
 def _rising(value: tuple[float, float]) -> list[float]:
     if not value[0] < value[1]:
         raise ValueError
@@ -211,6 +226,7 @@ Range = Annotated[
     Must("two shares with 0 <= start < stop <= 1, such as 0.25,0.75", _rising),
 ]
 Degrees = Annotated[tuple[int | float, ...], MinLen(1), Must("degrees, such as 0,-12,12", list)]
+Changes = Annotated[Any, Must("changes of planted copies, such as rotation,noise", _changes)]
 Correction = Annotated[Literal["bh", "by"], Must("bh or by")]
 Score = Annotated[Literal["combined", "verified", "deepssim", "mi"], Must("combined, verified, deepssim or mi")]
 Runtime = Annotated[Literal["torch", "onnx"], Must("torch or onnx")]

@@ -12,6 +12,7 @@ from typing import Any
 from doppelscan.arguments import (
     AnyPath,
     Axis,
+    Changes,
     Correction,
     Count,
     Degrees,
@@ -75,6 +76,7 @@ class AuditSettings:
         gate: exit status 3 when memorization was found, 4 when the audit cannot conclude.
         self_test: plant copies in this cohort and say which of them would have been found; without it no set is called clean.
         reconstruct: TorchScript autoencoder through which copies are planted, too.
+        declared: changes that a claim of none found is to cover; by default all that the self-test plants.
         seed: of folds and draws.
         batch_size: images that are embedded at a time.
         num_workers: processes that read images; 0 reads in this one.
@@ -110,6 +112,7 @@ class AuditSettings:
     gate: Flag = False
     self_test: Flag = True
     reconstruct: Existing | None = None
+    declared: Changes | None = None
     seed: Whole = 0
     batch_size: Count = 16
     num_workers: Whole = 0
@@ -122,6 +125,10 @@ class AuditSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if "reconstruct" in (self.declared or ()) and self.reconstruct is None:
+            raise InputError(
+                "The 'declared' parameter must name changes that are planted. Got 'reconstruct' without an autoencoder; pass --reconstruct FILE.ts."
+            )
 
     @property
     def store_folder(self) -> Path:

@@ -111,6 +111,22 @@ def test_copies_that_may_go_unseen_cannot_be_excluded(found, missed):
     assert f"of {found + missed} that were planted {found} were found" in said.reason
 
 
+def test_a_claim_covers_what_was_declared_and_says_what_it_leaves_out():
+    decision = clean()
+    both = [planted(decision, "turn", 30, 0), replace(planted(decision, "blur", 3, 27), declared=False)]
+    test = self_tested(decision, both, RULES)
+    alone = self_tested(decision, both[:1], RULES)
+    assert (test.bound, test.memorized) == (alone.bound, alone.memorized), "of what was not declared nothing is bounded"
+    assert test.missed(RULES) == () and [one.name for one in test.unclaimed(RULES)] == ["blur"] and len(test.copies) == 2
+    said = sign(decision, test, None, RULES).conclusion
+    assert said.verdict is Verdict.NOT_FOUND and "planted copies changed by turn are found (at least 88 %)" in said.reason
+    assert said.reason.endswith("Nothing is claimed of copies changed by blur: these may go unseen, and were not declared")
+    found = self_tested(decision, [both[0], replace(planted(decision, "blur", 30, 0), declared=False)], RULES)
+    assert "Nothing is claimed" not in sign(decision, found, None, RULES).conclusion.reason
+    weak = self_tested(decision, [replace(both[0], declared=False), replace(both[1], declared=True)], RULES)
+    assert sign(decision, weak, None, RULES).conclusion.verdict is Verdict.CANNOT, "declared copies are missed"
+
+
 def test_of_too_few_patients_it_is_said_that_they_are_too_few_not_that_copies_are_missed():
     decision = clean()
     said = sign(decision, self_tested(decision, [planted(decision, "turn", 12, 0)], RULES), None, RULES).conclusion

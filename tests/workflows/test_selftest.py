@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from doppelscan.arguments import CHANGES
 from doppelscan.decide import ScoredSet
 from doppelscan.errors import InputError
 from doppelscan.images import ImageRecord, SquareThumbnaild, Windowd, generate_cohort
 from doppelscan.search import EmbeddedSet
-from doppelscan.workflows.selftest import CopyPlanter, planted_scores, size_of
+from doppelscan.settings import AuditSettings
+from doppelscan.workflows.selftest import CopyPlanter, change_of, planted_scores, size_of
 from made_records import made_reference, made_score, made_set
 from PIL import Image
 
@@ -140,3 +143,27 @@ def test_planted_files_are_gone_and_unreadable_ones_are_left_out(planter, tmp_pa
     assert [round(1000 * s.score) for s in found[0].images.scored] == list(range(1, 12))
     assert [round(1000 * s.score) for s in found[1].images.scored] == list(range(12, 24))
     assert found[0].patients == tuple(planter.training.patients[row] for row in planter.rows[1:])
+
+
+def test_each_transform_is_declared_by_a_word_that_users_may_pass(planter):
+    words = {change_of(one.name) for one in planter.copies()}
+    assert words == set(CHANGES) - {"reconstruct"} and all(one.declared for one in planter.copies())
+    planter.declared = ("rotation", "resolution")
+    try:
+        assert [one.name for one in planter.copies() if one.declared] == ["rotation 10", "half resolution"]
+    finally:
+        planter.declared = None
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ("rotation,blurr", "of which 'blurr' is none; did you mean blur?"),
+        ("reconstruct", "pass --reconstruct FILE.ts"),
+        ((), "changes of planted copies"),
+    ],
+)
+def test_what_is_not_planted_cannot_be_declared(declared, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        AuditSettings(declared=declared)
+    assert AuditSettings(declared="rotation, blur,blur").declared == ("rotation", "blur")

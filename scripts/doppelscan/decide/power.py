@@ -20,6 +20,7 @@ class PlantedResult:
         power: share of the patients that is found, with its exact 95 % interval (Clopper and Pearson 1934).
         right_source: number of those found whose patient is named.
         called_copy: number of those found that are called a copy, or a blend.
+        declared: a claim of none found is to cover it.
     """
 
     name: str
@@ -29,6 +30,7 @@ class PlantedResult:
     power: Share
     right_source: int
     called_copy: int
+    declared: bool = True
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class SelfTest:
         copies: one entry a transform.
         negatives: images of nobody.
         memorized: share of the synthetic images that is memorized, by what is flagged and what would be (Rogan and Gladen 1978).
-        bound: upper 95 % bound of that share, for copies that were changed in any of these ways.
+        bound: upper 95 % bound of that share, for copies that were changed in any of the declared ways.
     """
 
     copies: tuple[PlantedResult, ...]
@@ -65,5 +67,9 @@ class SelfTest:
     bound: float
 
     def missed(self, rules: Rules) -> tuple[PlantedResult, ...]:
-        """The transforms whose copies may go unseen."""
-        return tuple(one for one in self.copies if one.power.lower < rules.power)
+        """The declared transforms whose copies may go unseen."""
+        return tuple(one for one in self.copies if one.declared and one.power.lower < rules.power)
+
+    def unclaimed(self, rules: Rules) -> tuple[PlantedResult, ...]:
+        """The transforms whose copies may go unseen, and that nobody declared."""
+        return tuple(one for one in self.copies if not one.declared and one.power.lower < rules.power)

@@ -28,6 +28,7 @@ class Planted:
         images: scored against the training set.
         sources: int64 [n], the training row that each is a copy of; -1 for a negative, which is a copy of nobody.
         patients: of each, who was planted.
+        declared: a claim of none found is to cover the transform.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Planted:
     images: ScoredSet
     sources: np.ndarray
     patients: tuple[str, ...]
+    declared: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def self_tested(decision: Decision, planted: Sequence[Planted], rules: Rules) ->
         right = [hit and source == training.patients[row] for hit, source, row in zip(found, sources, one.sources, strict=True)]
         named = sum(f is not None and f.kind in ("copy", "blend") for f in findings)
         power = clopper_pearson(found, one.patients, rules.bound)
-        result = PlantedResult(one.name, one.words, len(found), int(found.sum()), power, int(sum(right)), named)
+        result = PlantedResult(one.name, one.words, len(found), int(found.sum()), power, int(sum(right)), named, one.declared)
         copies.append(JudgedCopies(result, found, one.patients))
     like = [one for one in decision.images if not one.unlike]
     # Which of the control are as close: the highest, as a rate counts them.
@@ -113,7 +115,7 @@ def bounded(
     bound: by 3 found of 18 it would be 10 %, and copies that are changed a little more are not found at all.
 
     Args:
-        copies: one entry a transform.
+        copies: one entry a transform; those that are not declared are left out of shares and bound.
         negatives: images of nobody.
         flagged: bool [m], of each synthetic image that is like the training set: it is said to show a patient.
         close: bool [n], of each control image, it scores as high as what is flagged.
@@ -121,8 +123,9 @@ def bounded(
         volumes: of each synthetic image: slices of one volume are not independent; None counts each for itself.
         control_patients: of each control image, likewise.
     """
-    weakest = min(copies, key=lambda one: one.result.power.lower)
-    strongest = max(copies, key=lambda one: one.result.power.lower)
+    declared = [one for one in copies if one.result.declared] or copies
+    weakest = min(declared, key=lambda one: one.result.power.lower)
+    strongest = max(declared, key=lambda one: one.result.power.lower)
 
     def share(found: np.ndarray, patients: Sequence[str]) -> Prevalence:
         return memorized_share(
@@ -135,7 +138,7 @@ def bounded(
             confidence=rules.bound,
         )
 
-    together = share(np.concatenate([one.found for one in copies]), [who for one in copies for who in one.patients])
+    together = share(np.concatenate([one.found for one in declared]), [who for one in declared for who in one.patients])
     least, most = (share(one.found, one.patients) for one in (strongest, weakest))
     upper, bound = 1.0, 1.0
     if weakest.result.power.lower >= rules.bounded_power:
@@ -185,8 +188,22 @@ def _negative(decision: Decision, test: SelfTest | None, owed: Competition | Non
             f"{none}; but copies {worst.words}{others} cannot be excluded: of {worst.planted} that were planted {worst.found} were found, so "
             f"perhaps only {100 * worst.power.lower:.0f} % would be, and {100 * rules.power:.0f} % are needed",
         )
-    return Conclusion(
-        Verdict.NOT_FOUND,
-        f"{none}; planted copies are found, whichever way they were changed (at least {100 * min(one.power.lower for one in test.copies):.0f} %), so at "
-        f"most {100 * test.bound:.1f} % can be memorized (95 % upper bound)",
+    return Conclusion(Verdict.NOT_FOUND, f"{none}; {_claim(test, rules)}")
+
+
+def _claim(test: SelfTest, rules: Rules) -> str:
+    """What planted copies show, and of which nothing is claimed."""
+    declared = [one for one in test.copies if one.declared]
+    least, most = 100 * min(one.power.lower for one in declared), 100 * test.bound
+    if len(declared) == len(test.copies):
+        return (
+            f"planted copies are found, whichever way they were changed (at least {least:.0f} %), so at most {most:.1f} % can be memorized "
+            "(95 % upper bound)"
+        )
+    ways = " or ".join(one.words for one in declared)
+    left = " or ".join(one.words for one in test.unclaimed(rules))
+    also = f". Nothing is claimed of copies {left}: these may go unseen, and were not declared" if left else ""
+    return (
+        f"planted copies {ways} are found (at least {least:.0f} %), so at most {most:.1f} % can be copies that are changed in these ways "
+        f"(95 % upper bound){also}"
     )

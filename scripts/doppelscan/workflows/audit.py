@@ -110,6 +110,7 @@ class Audit:
         gate: let :attr:`AuditResult.exit_status` tell the conclusion.
         self_test: plant copies in this cohort and say which of them would have been found; without it no set is called clean.
         reconstruct: TorchScript autoencoder through which copies are planted, too.
+        declared: changes that a claim of none found is to cover; None is all that are planted.
         seed: of folds and draws.
         threads: that compute; None takes as many as this process may use.
     """
@@ -133,13 +134,14 @@ class Audit:
         gate: bool = False,
         self_test: bool = True,
         reconstruct: str | os.PathLike | None = None,
+        declared: Sequence[str] | str | None = None,
         seed: int = 0,
         threads: int | None = None,
     ) -> None:
         # On MONAI's command line all of them are strings.
         own = AuditSettings(
             output=output, store=store, candidates=candidates, control_size=control_size, redact=redact, key=key, gate=gate,
-            self_test=self_test, reconstruct=reconstruct, seed=seed, threads=threads,
+            self_test=self_test, reconstruct=reconstruct, declared=declared, seed=seed, threads=threads,
         )  # fmt: skip
         own.require_private()
         synthetic.require()
@@ -153,7 +155,7 @@ class Audit:
         self.weights_sha256 = "none" if named is None else file_sha256(named)
         self.rules, self.candidates, self.control_size = rules or Rules(), own.candidates, own.control_size
         self.redact, self.gate, self.seed, self.threads = own.redact, own.gate, own.seed, own.threads
-        self.self_test, self.reconstruct = own.self_test, own.reconstruct
+        self.self_test, self.reconstruct, self.declared = own.self_test, own.reconstruct, own.declared
         self.key = None if own.key is None else Path(own.key)
         self.store = own.store_folder
         self._make_output()
@@ -235,7 +237,9 @@ class Audit:
         """What the audit would have found of copies that are planted in this cohort."""
         reference = decision.synthetic.reference
         size = size_of(len(decision.images) + len(decision.control))
-        planter = CopyPlanter(decision.training, decision.synthetic.images, holdout, size, self.seed, self.reconstruct)
+        planter = CopyPlanter(
+            decision.training, decision.synthetic.images, holdout, size, self.seed, self.reconstruct, self.declared
+        )
 
         def embed(place: str) -> EmbeddedSet:
             return self.embed(self.synthetic.with_source(place, "synthetic"), 8, "self-test")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from doppelscan.images import PrincipalReconstruction, SpectrumMatch, evenly_cho
 from doppelscan.memorization import spread_over_patients
 from doppelscan.search import EmbeddedSet
 
-__all__ = ["CopyPlanter", "planted_scores", "size_of"]
+__all__ = ["CopyPlanter", "change_of", "planted_scores", "size_of"]
 
 # Of the benchmark's transforms one of each kind: an audit has seconds for them.
 BENCHMARK = {
@@ -39,13 +39,15 @@ SPECTRUM_IMAGES, PRINCIPAL_IMAGES = 200, 1000
 
 @dataclass(frozen=True)
 class PlantedImages:
-    """Images of one transform: their pixels float32 [H, W] in [0, 1], the training row that each is a copy of or -1, and who it shows."""
+    """Images of one transform: their pixels float32 [H, W] in [0, 1], the training row that each is a copy of or -1, and who it shows; whether
+    a claim of none found is to cover the transform."""
 
     name: str
     words: str
     pixels: list[np.ndarray]
     sources: list[int]
     patients: list[str]
+    declared: bool = True
 
 
 class CopyPlanter:
@@ -61,6 +63,7 @@ class CopyPlanter:
         size: copies a transform, at most; one of each patient.
         seed: of draws.
         reconstruct: TorchScript file of an autoencoder, float32 [B, 1, S, S] in [0, 1] to the same.
+        declared: changes that a claim of none found is to cover, as :func:`change_of` names them; None is all.
 
     Raises:
         InputError: ``reconstruct`` cannot be run.
@@ -74,7 +77,9 @@ class CopyPlanter:
         size: int,
         seed: int = 0,
         reconstruct: str | os.PathLike | None = None,
+        declared: Collection[str] | None = None,
     ) -> None:
+        self.declared = declared
         self.training, self.rng = training, np.random.default_rng(seed)
         people = len(set(training.patients))
         self.rows = spread_over_patients(training.patients, min(size, people), seed)
@@ -130,12 +135,14 @@ class CopyPlanter:
                 (one, self.own[j if j != i else (j + 1) % len(self.own)])
                 for i, (one, j) in enumerate(zip(self.own, partner, strict=True))
             ]
-            yield PlantedImages(
-                name, words, [plant_copy(one, name, self.rng, other) for one, other in pairs], list(self.rows), patients
-            )
+            pixels = [plant_copy(one, name, self.rng, other) for one, other in pairs]
+            yield PlantedImages(name, words, pixels, list(self.rows), patients, self._declares(name))
         for name, (words, change) in self.made.items():
             own = [_within(one, change, self._side(name)) for one in self.own]
-            yield PlantedImages(name, words, own, list(self.rows), patients)
+            yield PlantedImages(name, words, own, list(self.rows), patients, self._declares(name))
+
+    def _declares(self, name: str) -> bool:
+        return self.declared is None or change_of(name) in self.declared
 
     def negatives(self) -> Iterator[PlantedImages]:
         """Strangers through what generators do, and means of training images: a copy of nobody."""
@@ -151,6 +158,11 @@ class CopyPlanter:
         yield PlantedImages(
             "means", f"means of {min(NEAREST, len(first))} training images that are alike", means, [-1] * len(means), names
         )
+
+
+def change_of(name: str) -> str:
+    """The word of a transform by which it is declared: one of :data:`~doppelscan.arguments.CHANGES`."""
+    return "resolution" if name == "half resolution" else name.split()[0].rstrip(",")
 
 
 def _reconstructed(principal: PrincipalReconstruction, rank: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -244,6 +256,6 @@ def planted_scores(
             kept = [i for i in range(len(group.pixels)) if start + i in row_of]
             own = replace(scored, scored=tuple(scored.scored[row_of[start + i]] for i in kept))
             sources = np.array([group.sources[i] for i in kept], np.int64)
-            result.append(Planted(group.name, group.words, own, sources, tuple(group.patients[i] for i in kept)))
+            result.append(Planted(group.name, group.words, own, sources, tuple(group.patients[i] for i in kept), group.declared))
             start += len(group.pixels)
     return [one for one in result if len(one.sources)]

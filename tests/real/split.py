@@ -22,8 +22,9 @@ def trains(source: str, subject: str) -> bool:
 
 
 def rows(mri: Path) -> list[dict[str, str]]:
+    """Rows of manifest.csv; a source that has no column is the folder of its files."""
     with open(mri / "manifest.csv", newline="") as file:
-        return list(csv.DictReader(file))
+        return [{"source": Path(row["path"]).parts[0], "plane": "", **row} for row in csv.DictReader(file)]
 
 
 def main(mri: Path, output: Path) -> None:

@@ -139,7 +139,7 @@ def test_a_training_is_resumed_and_refuses_other_sizes_with_nothing_lost(place, 
     for other, words in (
         (("--batch_size", 2), "images '"),  # the column is not asked for: each image is shown once
         (("--batch_size", 3, "--duplication", "column"), "batch_size 2, not 3"),
-        (("--batch_size", 2, "--duplication", "column", "--learning_rate", 0.1), "learning_rate 0.0003, not 0.1"),
+        (("--batch_size", 2, "--duplication", "column", "--learning_rate", 0.1), "learning_rate 0.0006, not 0.1"),
         (("--batch_size", 2, "--duplication", "column", "--autoencoder", "other.pt"), "generator autoencoder sha256 '"),
         (
             ("--batch_size", 2, "--duplication", "column", "--network_def::channels", [8, 16]),

@@ -28,7 +28,7 @@ COMMON = {
 SCHEDULE = {
     "num_train_timesteps": 1000, "beta_start": 0.0015, "beta_end": 0.0195, "schedule": "scaled_linear_beta", "clip_sample": False,
 }  # fmt: skip
-LDM_SAMPLER = '''
+LDM_SAMPLER = """
 import sys
 
 import torch
@@ -45,8 +45,8 @@ class LDMSampler:
             image, _ = scheduler.step(output, t, image)
         with autocast("cuda", enabled=torch.cuda.is_available()):
             return autoencoder_model.decode_stage_2_outputs(image)
-'''
-MAISI_SAMPLE = '''
+"""
+MAISI_SAMPLE = """
 import json
 import os
 import random
@@ -60,7 +60,8 @@ from monai.transforms import LoadImage, RandZoom, SaveImage
 
 
 def check_input(body_region, anatomy_list, label_dict_json, output_size, spacing, controllable_anatomy_size):
-    pass
+    if output_size[0] != output_size[1]:
+        raise ValueError(f"The first two components of output_size differ: {output_size}.")
 
 
 class LDMSampler:
@@ -101,7 +102,7 @@ class LDMSampler:
             SaveImage(self.output_dir, f"{name}_{kind}", ".nii.gz", separate_folder=False, print_log=False)(volume)
             paths.append(os.path.join(self.output_dir, f"sample_{name}_{kind}.nii.gz"))
         return paths
-'''
+"""
 
 
 def latent_diffusion(dims: int) -> dict[str, Any]:
@@ -302,7 +303,10 @@ def _maisi_files(root: Path, parser: ConfigParser) -> None:
     (root / "scripts" / "sample.py").write_text(MAISI_SAMPLE)
     (root / "scripts" / "__init__.py").write_text("from . import sample\n")
     (root / "scripts" / "rectified_flow.py").write_text("from monai.networks.schedulers import RFlowScheduler\n")
-    made = {part: _random(f"{part}_def", parser).state_dict() for part in ("autoencoder", "diffusion_unet", "controlnet", "mask_generation_autoencoder")}
+    made = {
+        part: _random(f"{part}_def", parser).state_dict()
+        for part in ("autoencoder", "diffusion_unet", "controlnet", "mask_generation_autoencoder")
+    }
     masks = _random("mask_generation_diffusion_def", parser).state_dict()
     scale = torch.tensor(0.9)
     for file, state in {

@@ -25,6 +25,7 @@ from doppelscan.generate.zoo import (
     NiftiFiles,
     PngFiles,
     SampleRequest,
+    ask_bundle,
     load_bundle_weights,
 )
 
@@ -58,6 +59,7 @@ __all__ = [
     "TrainingImages",
     "Unconditional",
     "Variables",
+    "ask_bundle",
     "autoencoder_kl",
     "condition_from",
     "diffusion_unet",

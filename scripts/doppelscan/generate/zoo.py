@@ -37,6 +37,7 @@ __all__ = [
     "NiftiFiles",
     "PngFiles",
     "SampleRequest",
+    "ask_bundle",
     "load_bundle_weights",
 ]
 
@@ -330,39 +331,71 @@ class NiftiFiles(_TensorFiles):
 
     def encode(self, pixels: np.ndarray) -> bytes:
         """Bytes of the file of ``pixels`` [X, Y, Z]; the same pixels are the same bytes."""
-        volume = nib.Nifti1Image(pixels.astype(np.float32), np.diag([*self.spacing, 1]))
-        volume.header.set_xyzt_units("mm")
-        return gzip.compress(volume.to_bytes(), compresslevel=6, mtime=0)
+        return _nifti(pixels.astype(np.float32), np.diag([*self.spacing, 1]))
+
+
+def _nifti(volume: np.ndarray, affine: np.ndarray) -> bytes:
+    image = nib.Nifti1Image(volume, affine)
+    image.header.set_xyzt_units("mm")
+    return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
+
+
+def ask_bundle(check: Callable[..., Any], **asked: Any) -> None:
+    """Let a bundle check what is asked of it.
+
+    Args:
+        check: function of the bundle.
+        asked: its parameters.
+
+    Raises:
+        InputError: the bundle refuses, in its own words.
+    """
+    try:
+        check(**asked)
+    except (ValueError, KeyError, OSError) as error:
+        raise _refusal(error) from error
+
+
+def _refusal(error: Exception) -> InputError:
+    return InputError(f"The bundle must be able to make what it is asked for. Got from it: {' '.join(str(error).split())}")
 
 
 class MaisiFiles:
-    """Volumes of MAISI (arXiv 2409.11169) in Hounsfield units, as its bundle writes them, with the label map that each was made from in ``labels/``.
+    """Volumes of MAISI (arXiv 2409.11169): int16 NIfTI in Hounsfield units, and in ``labels/`` the label map that each was made from.
 
     The bundle draws from the global generators of PyTorch, NumPy, Python and MONAI's transforms: all are set to the seed before each sample. Which mask it
-    takes and how it bends it are drawn, too.
+    takes and how it changes it are drawn, too. The spacing in both headers is the one that was asked for: the bundle's files have that of the mask before it
+    was zoomed, divided by the zoom.
 
     Args:
         sampler: the bundle's ``LDMSampler``, whose ``sample_multiple_images(1)`` writes an image and its label map and gives their paths.
+        spacing: of the voxels in mm.
     """
 
     suffix = ".nii.gz"
 
-    def __init__(self, sampler: Any) -> None:
-        self.sampler = sampler
+    def __init__(self, sampler: Any, spacing: Sequence[float]) -> None:
+        self.sampler, self.spacing = sampler, np.array([float(side) for side in spacing])
 
     def __call__(self, seeds: Sequence[int], paths: Sequence[Path]) -> None:
-        """Write the volume of each seed, its label map first: a volume that is there is whole.
+        """Write the volume of each seed, its label map first: a volume that is there has one.
 
         Raises:
             InputError: the bundle refuses what it is asked for, or does not say what it wrote.
         """
         for seed, path in zip(seeds, paths, strict=True):
-            # In the same folder, so that both are renamed and never half written; hidden, so that no audit reads what a kill leaves.
-            with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as place:
+            with tempfile.TemporaryDirectory(prefix="doppelscan-") as place:
                 image, label = self._sampled(seed, place)
                 (path.parent / LABELS).mkdir(exist_ok=True)
-                os.replace(label, path.parent / LABELS / path.name)
-                os.replace(image, path)
+                write_atomic(path.parent / LABELS / path.name, self._encode(label))
+                write_atomic(path, self._encode(image))
+
+    def _encode(self, path: str) -> bytes:
+        image: Any = nib.load(path)
+        axes = image.affine[:3, :3]
+        affine = image.affine.copy()
+        affine[:3, :3] = axes / np.linalg.norm(axes, axis=0) * self.spacing
+        return _nifti(np.round(image.get_fdata(dtype=np.float32)).astype(np.int16), affine)
 
     def _sampled(self, seed: int, place: str) -> tuple[str, str]:
         self.sampler.output_dir = place
@@ -372,15 +405,13 @@ class MaisiFiles:
         Randomizable.R = np.random.RandomState(seed)
         try:
             written = self.sampler.sample_multiple_images(1)
-        except (ValueError, OSError) as error:
-            raise InputError(
-                f"The bundle must be able to make what it is asked for. Got of it: {' '.join(str(error).split())}"
-            ) from error
+        except (ValueError, KeyError, OSError) as error:
+            raise _refusal(error) from error
         finally:
             Randomizable.R = before
         if not written or len(written[0]) != 2:
             raise InputError(
-                f"The bundle's sampler must give the paths of an image and its label map. Got {written!r}; its version is another one."
+                f"The bundle's sampler must give the paths of an image and its label map. Got {written!r}; it is of another version."
             )
         return written[0][0], written[0][1]
 

@@ -192,7 +192,11 @@ class AuditOfSamples:
     """
 
     def __init__(
-        self, training: str | os.PathLike | None, output: str | os.PathLike, holdout: str | os.PathLike | None = None, **settings: Any
+        self,
+        training: str | os.PathLike | None,
+        output: str | os.PathLike,
+        holdout: str | os.PathLike | None = None,
+        **settings: Any,
     ) -> None:
         sets = {"training": checked("training_dir", Source, training), "holdout": checked("holdout_dir", Source | None, holdout)}
         self.settings = audit_settings({**sets, "output": checked("audit_dir", Folder, output), **settings})

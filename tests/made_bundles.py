@@ -264,8 +264,12 @@ def maisi() -> dict[str, Any]:
 
 
 def old_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights under the names that they had in MONAI Generative Models, as the brats bundles hold them."""
-    return {key.replace(".attn.to_", ".to_").replace("postconv", "conv"): value for key, value in state.items()}
+    """Weights under the names that they had in MONAI Generative Models, as the brats bundles hold them, with a projection that was never used."""
+    old = {key.replace(".attn.to_", ".to_").replace("postconv", "conv"): value for key, value in state.items()}
+    for block in [key.removesuffix(".attn.to_q.weight") for key in state if key.endswith(".attn.to_q.weight")]:
+        size = len(state[f"{block}.attn.to_q.weight"])
+        old |= {f"{block}.proj_attn.weight": torch.rand(size, size), f"{block}.proj_attn.bias": torch.rand(size)}
+    return old
 
 
 def _random(definition: str, parser: ConfigParser) -> torch.nn.Module:

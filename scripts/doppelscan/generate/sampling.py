@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from doppelscan.arguments import Count, Whole, checked
 from doppelscan.errors import InputError
 from doppelscan.generate.conditioning import as_text
 from doppelscan.generate.generator import Generator
@@ -19,7 +20,7 @@ from doppelscan.images.readers import encode_png
 from doppelscan.progress import progress
 from doppelscan.report import to_csv, write_atomic
 
-__all__ = ["MANIFEST", "Sample", "Sampler", "SeededSamples"]
+__all__ = ["MANIFEST", "Sample", "Sampler", "SeededSamples", "write_samples"]
 
 MANIFEST = "manifest.csv"
 
@@ -29,12 +30,12 @@ class Sample:
     """A row of manifest.csv.
 
     Attributes:
-        path: of the PNG, from the manifest's folder.
+        path: of the PNG or NIfTI file, from the manifest's folder.
         seed: of its noise.
         condition: what it was asked for, as JSON; empty without a condition.
-        checkpoint: sha256 of the generator's file.
-        step: training steps behind it.
-        sampling_steps: of DDIM.
+        checkpoint: sha256 of the generator's file, or of its files, with spaces between them.
+        step: training steps behind it; empty where the file does not tell.
+        sampling_steps: of the scheduler; empty for a generator without any.
     """
 
     path: str
@@ -139,65 +140,94 @@ class Sampler:
         Raises:
             InputError: a folder of other samples, or one that cannot be written.
         """
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise InputError(f"The 'count' parameter must be an integer >= 1. Got {count!r} instead.")
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise InputError(f"The 'seed' parameter must be an integer >= 0. Got {seed!r} instead.")
-        output = Path(output)
-        wanted = {number: self._row(number) for number in range(seed, seed + count)}
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-            rows = self._earlier(output, wanted)
-            self._write_manifest(output, rows)
-            missing = [number for number in wanted if number not in rows]
-            with progress(None, "sample", "image", total=len(missing)) as bar:
-                for start in range(0, len(missing), self.batch_size):
-                    seeds = missing[start : start + self.batch_size]
-                    for number, image in zip(seeds, self(seeds), strict=True):
-                        pixels = np.round(image[0] * 255).astype(np.uint8)
-                        write_atomic(output / wanted[number].path, encode_png(pixels))
-                        rows[number] = wanted[number]
-                    self._write_manifest(output, rows)
-                    bar.update(len(seeds))
-        except OSError as error:
-            raise InputError(
-                f"The 'output_dir' parameter must be a folder that can be written and has room. Got {str(output)!r}: {error.strerror}; make room or "
-                "pass another: what was sampled is kept, and the same command goes on from there."
-            ) from error
-        return output / MANIFEST
+        return write_samples(output, "count", count, seed, self.batch_size, self._row, self._pictures)
+
+    def _pictures(self, seeds: Sequence[int], paths: Sequence[Path]) -> None:
+        for path, image in zip(paths, self(seeds), strict=True):
+            write_atomic(path, encode_png(np.round(image[0] * 255).astype(np.uint8)))
 
     def _row(self, seed: int) -> Sample:
         made_by = self.generator
         condition = as_text(self.condition_of(seed))
         return Sample(f"sample_{seed:06d}.png", str(seed), condition, made_by.sha256, str(made_by.step), str(self.steps))
 
-    def _earlier(self, output: Path, wanted: Mapping[int, Sample]) -> dict[int, Sample]:
-        """Samples of this generator and these settings that the folder holds; other ones are not written over."""
-        if not (output / MANIFEST).is_file():
-            taken = [row.path for row in wanted.values() if (output / row.path).exists()]
-            if taken:
-                raise InputError(
-                    f"The 'output_dir' parameter must be a new folder, or one with samples of the same generator. Got {str(output)!r}, which holds "
-                    f"{taken[0]} and no {MANIFEST}; pass another."
-                )
-            return {}
-        rows: dict[int, Sample] = {}
-        for path, values in table_values(output / MANIFEST, "manifest").items():
-            row = Sample(**{name: values.get(name, "") for name in COLUMNS})
-            number = int(row.seed) if row.seed.isdigit() else -1
-            if number < 0 or row != self._row(number):
-                raise InputError(
-                    f"The 'output_dir' parameter must be a new folder, or one with samples of the same generator and settings. Got {str(output)!r}, "
-                    f"whose {os.path.basename(path)} was made otherwise; pass another."
-                )
-            if Path(path).is_file():
-                rows[number] = row
-        return rows
 
-    @staticmethod
-    def _write_manifest(output: Path, rows: Mapping[int, Sample]) -> None:
-        listed = [dict(zip(COLUMNS, astuple(row), strict=True)) for _, row in sorted(rows.items())]
-        write_atomic(output / MANIFEST, to_csv(COLUMNS, listed))
+def write_samples(
+    output: str | os.PathLike,
+    name: str,
+    count: int,
+    seed: int,
+    batch_size: int,
+    row: Callable[[int], Sample],
+    make: Callable[[Sequence[int], Sequence[Path]], None],
+) -> Path:
+    """Write the samples of the seeds ``seed``, ``seed + 1``, ... and manifest.csv, which is written again after each batch.
+
+    Args:
+        output: folder; made when missing. One that holds samples that ``row`` would not give is refused.
+        name: of the parameter that ``count`` is, for messages.
+        count: how many.
+        seed: of the first.
+        batch_size: samples at a time.
+        row: what the manifest says of a seed.
+        make: writes the files of some seeds, each whole or not at all.
+
+    Returns:
+        path of the manifest.
+
+    Raises:
+        InputError: ``count`` or ``seed`` is no such number, a folder of other samples, or one that cannot be written.
+    """
+    count, seed = checked(name, Count, count), checked("seed", Whole, seed)
+    output = Path(output)
+    wanted = {number: row(number) for number in range(seed, seed + count)}
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        rows = _earlier(output, wanted, row)
+        _write_manifest(output, rows)
+        missing = [number for number in wanted if number not in rows]
+        with progress(None, "sample", "image", total=len(missing)) as bar:
+            for start in range(0, len(missing), batch_size):
+                seeds = missing[start : start + batch_size]
+                make(seeds, [output / wanted[number].path for number in seeds])
+                rows.update({number: wanted[number] for number in seeds})
+                _write_manifest(output, rows)
+                bar.update(len(seeds))
+    except OSError as error:
+        raise InputError(
+            f"The 'output_dir' parameter must be a folder that can be written and has room. Got {str(output)!r}: {error.strerror}; make room or "
+            "pass another: what was sampled is kept, and the same command goes on from there."
+        ) from error
+    return output / MANIFEST
+
+
+def _earlier(output: Path, wanted: Mapping[int, Sample], row_of: Callable[[int], Sample]) -> dict[int, Sample]:
+    """Samples of this generator and these settings that the folder holds; other ones are not written over."""
+    if not (output / MANIFEST).is_file():
+        taken = [row.path for row in wanted.values() if (output / row.path).exists()]
+        if taken:
+            raise InputError(
+                f"The 'output_dir' parameter must be a new folder, or one with samples of the same generator. Got {str(output)!r}, which holds "
+                f"{taken[0]} and no {MANIFEST}; pass another."
+            )
+        return {}
+    rows: dict[int, Sample] = {}
+    for path, values in table_values(output / MANIFEST, "manifest").items():
+        row = Sample(**{name: values.get(name, "") for name in COLUMNS})
+        number = int(row.seed) if row.seed.isdigit() else -1
+        if number < 0 or row != row_of(number):
+            raise InputError(
+                f"The 'output_dir' parameter must be a new folder, or one with samples of the same generator and settings. Got {str(output)!r}, "
+                f"whose {os.path.basename(path)} was made otherwise; pass another."
+            )
+        if Path(path).is_file():
+            rows[number] = row
+    return rows
+
+
+def _write_manifest(output: Path, rows: Mapping[int, Sample]) -> None:
+    listed = [dict(zip(COLUMNS, astuple(row), strict=True)) for _, row in sorted(rows.items())]
+    write_atomic(output / MANIFEST, to_csv(COLUMNS, listed))
 
 
 class SeededSamples:

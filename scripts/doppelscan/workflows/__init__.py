@@ -20,7 +20,7 @@ from doppelscan.workflows.protocol import ContaminationProtocol, IndexVariant
 from doppelscan.workflows.protocol_report import ProtocolReport
 from doppelscan.workflows.review import Review, ReviewedImage
 from doppelscan.workflows.run import audit
-from doppelscan.workflows.samples import SampleAudit
+from doppelscan.workflows.samples import AuditOfSamples, SampleAudit
 from doppelscan.workflows.training import (
     BestWeights,
     EarlyStop,
@@ -34,6 +34,7 @@ from doppelscan.workflows.training import (
 
 __all__ = [
     "Audit",
+    "AuditOfSamples",
     "AuditResult",
     "BestWeights",
     "ContaminationProtocol",

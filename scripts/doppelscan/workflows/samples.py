@@ -17,12 +17,13 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.engine.deterministic import keep_random_state
 
-from doppelscan.arguments import Count, Flag, Rate, checked
+from doppelscan.arguments import Count, Flag, Folder, Rate, Source, checked
 from doppelscan.errors import InputError
 from doppelscan.settings import audit_settings
-from doppelscan.workflows.audit import GATE_STATUS
+from doppelscan.workflows.audit import GATE_STATUS, AuditResult
+from doppelscan.workflows.run import audit
 
-__all__ = ["SampleAudit"]
+__all__ = ["AuditOfSamples", "SampleAudit"]
 
 PACKAGE = Path(__file__).resolve().parents[1]
 FOUND = "memorization found"
@@ -175,3 +176,31 @@ class SampleAudit:
             if mlflow.active_run() is None:
                 mlflow.start_run()
             mlflow.log_metrics({name: value for name, value in values.items() if np.isfinite(value)}, step=epoch)
+
+
+class AuditOfSamples:
+    """The audit that follows a sampling in one command, see configs/zoo/audited.json. What it is asked is checked before anything is sampled.
+
+    Args:
+        training: folder, .csv or .json of the images that the generator was trained on.
+        output: folder of the report. Holds patient data.
+        holdout: real images of other patients, the control.
+        settings: as of :func:`doppelscan.audit`, such as ``fdr``, ``channel`` or ``slice_axis``.
+
+    Raises:
+        InputError: a set that is not there, or a setting that an audit does not have.
+    """
+
+    def __init__(
+        self,
+        training: str | os.PathLike | None,
+        output: str | os.PathLike,
+        holdout: str | os.PathLike | None = None,
+        **settings: Any,
+    ) -> None:
+        sets = {"training": checked("training_dir", Source, training), "holdout": checked("holdout_dir", Source | None, holdout)}
+        self.settings = audit_settings({**sets, "output": checked("audit_dir", Folder, output), **settings})
+
+    def __call__(self, synthetic: str | os.PathLike) -> AuditResult:
+        """Audit the set ``synthetic``: :func:`doppelscan.audit`."""
+        return audit(synthetic=synthetic, **self.settings)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from doppelscan.errors import InputError
 
-__all__ = ["Ranking", "Rival", "nearest", "require_squares"]
+__all__ = ["LastFit", "Ranking", "Rival", "nearest", "require_squares"]
 
 
 @dataclass(frozen=True)
@@ -68,3 +69,17 @@ def require_squares(training: torch.Tensor, images: torch.Tensor, holdout: torch
                 f"The {name!r} parameter of a rival must be float32 [N, 1, S, S], N >= 1, S that of the training images. "
                 f"Got {pixels.dtype} {list(pixels.shape)} instead."
             )
+
+
+class LastFit:
+    """What a rival has made of the last training set: a benchmark ranks many sets of images against one."""
+
+    def __init__(self) -> None:
+        self._training: torch.Tensor | None = None
+        self._made: Any = None
+
+    def of(self, training: torch.Tensor, make: Callable[[torch.Tensor], Any]) -> Any:
+        """``make(training)``, or what it gave for this very tensor at the last call."""
+        if self._training is not training:
+            self._made, self._training = make(training), training
+        return self._made

@@ -74,4 +74,6 @@ def test_the_best_pose_counts_where_an_encoder_asks_for_8():
 
     training = points((0.8, 0.1), (0.1, 0.2))
     turned = training[:1].flip(-1)
-    assert M3Memorization(Eight()).rank(training, turned).score[0] == 0 > M3Memorization(Coordinates()).rank(training, turned).score[0]
+    assert (
+        M3Memorization(Eight()).rank(training, turned).score[0] == 0 > M3Memorization(Coordinates()).rank(training, turned).score[0]
+    )

@@ -17,7 +17,14 @@ MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
 
 
 def preprocessor(**more):
-    return {"do_resize": True, "size": {"height": 28, "width": 28}, "do_normalize": True, "image_mean": MEAN, "image_std": STD, **more}
+    return {
+        "do_resize": True,
+        "size": {"height": 28, "width": 28},
+        "do_normalize": True,
+        "image_mean": MEAN,
+        "image_std": STD,
+        **more,
+    }
 
 
 def save(model, folder, **more):
@@ -53,7 +60,9 @@ def test_dinov2_gives_its_normalised_class_token(tmp_path, images):
 
 @torch.no_grad()
 def test_dinov3_gives_its_pooled_output(tmp_path, images):
-    config = transformers.DINOv3ViTConfig(**{**SMALL, "image_size": 32, "patch_size": 16}, intermediate_size=64, num_register_tokens=2)
+    config = transformers.DINOv3ViTConfig(
+        **{**SMALL, "image_size": 32, "patch_size": 16}, intermediate_size=64, num_register_tokens=2
+    )
     model = seeded(lambda: transformers.DINOv3ViTModel(config))
     found = TransformersEmbedder(save(model, tmp_path, size={"height": 32, "width": 32}))(images)
     torch.testing.assert_close(found, model(pixel_values=by_hand(images, 32)).pooler_output, atol=2e-4, rtol=1e-3)
@@ -116,7 +125,7 @@ class TestFoldersThatAreRefused:
             embedder_of(tmp_path)
 
     def test_empty(self, tmp_path):
-        with pytest.raises(InputError, match="Got no config.json"):
+        with pytest.raises(InputError, match=r"Got no config\.json"):
             embedder_of(tmp_path)
 
     def test_that_do_not_say_how_images_are_prepared(self, folder):

@@ -23,7 +23,7 @@ def test_every_rival_ranks_exact_copies_above_strangers_and_names_their_source(n
     assert found.score[:3].min() > found.score[3:].max()
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", [name for name in QUICK if name not in ("semdedup", "m3")])  # as dar, but slower than the rest
 def test_the_order_of_the_images_and_other_training_sets_before_change_nothing(name, squares):
     (rival,) = rivals([name])
     rival.rank(squares.holdout, squares.images[:2])  # what was kept of it must not be used again

@@ -236,7 +236,7 @@ class TransformersEmbedder:
 def _side(size: Any) -> int:
     """The side that a size of an image processor comes to for a square image."""
     if isinstance(size, dict):
-        return int(size.get("shortest_edge") or size.get("height") or size.get("longest_edge"))
+        return int(next(size[name] for name in ("shortest_edge", "height", "longest_edge") if size.get(name)))
     return int(size)
 
 

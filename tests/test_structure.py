@@ -30,6 +30,7 @@ ROOMS = [
     "generate",
     "workflows",
     "study",
+    "benchmark",
     "publish",
     "cli",
 ]

@@ -24,6 +24,7 @@ ROOMS = [
     "memorization",
     "search",
     "verify",
+    "rivals",
     "calibrate",
     "decide",
     "report",

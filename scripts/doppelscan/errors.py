@@ -8,6 +8,7 @@ __all__ = [
     "DoppelscanError",
     "ImageError",
     "InputError",
+    "MissingPackageError",
     "NotFiniteError",
     "ReportError",
     "StoreError",
@@ -39,6 +40,10 @@ class StoreError(DoppelscanError, RuntimeError):
 
 class ReportError(DoppelscanError, RuntimeError):
     """A report that cannot be written."""
+
+
+class MissingPackageError(DoppelscanError, ImportError):
+    """A package that is not among the core dependencies; the text names the extra that installs it."""
 
 
 class NotFiniteError(DoppelscanError, FloatingPointError):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from doppelscan.deepssim import foreground_views, pairwise_ssim, quarter_turn_poses, view_differences, zscore
+from doppelscan.errors import MissingPackageError
 from doppelscan.images import evenly_chosen, unit_float
 from doppelscan.memorization import Whitening
 
@@ -125,10 +126,10 @@ class PlainSSIM:
 
 
 class NormalisedCorrelation:
-    """Pearson correlation of the whole images at ``size`` pixels, best of 8 flip and quarter-turn poses."""
+    """Pearson correlation of the whole images at ``size`` pixels, best of 8 flip and quarter-turn ``poses`` or of 1."""
 
-    def __init__(self, size: int = 64) -> None:
-        self.size = size
+    def __init__(self, size: int = 64, poses: int = 8) -> None:
+        self.size, self.poses = size, poses
 
     def _ready(self, images: torch.Tensor) -> torch.Tensor:
         small = F.interpolate(unit_float(images), (self.size, self.size), mode="bilinear", antialias=True).flatten(1)
@@ -141,20 +142,20 @@ class NormalisedCorrelation:
 
     def similarity(self, images: torch.Tensor) -> np.ndarray:
         """float32 [M, N]."""
-        return _best_pose(images, 8, lambda view: (self._ready(view) @ self.reference.T).numpy())
+        return _best_pose(images, self.poses, lambda view: (self._ready(view) @ self.reference.T).numpy())
 
 
 class PerceptualHash:
-    """Share of equal bits of the DCT hash of ``imagehash``, best of 8 flip and quarter-turn poses."""
+    """Share of equal bits of the DCT hash of ``imagehash``, best of 8 flip and quarter-turn ``poses`` or of 1."""
 
-    def __init__(self, hash_size: int = 16) -> None:
-        self.hash_size = hash_size
+    def __init__(self, hash_size: int = 16, poses: int = 8) -> None:
+        self.hash_size, self.poses = hash_size, poses
 
     def _ready(self, images: torch.Tensor) -> np.ndarray:
         try:
             import imagehash
         except ImportError as error:
-            raise ImportError('PerceptualHash needs imagehash: pip install "doppelscan[rivals]"') from error
+            raise MissingPackageError('PerceptualHash needs imagehash: pip install "doppelscan[rivals]"') from error
 
         pixels = (unit_float(images)[:, 0] * 255).round().to(torch.uint8).numpy()
         bits = [imagehash.phash(Image.fromarray(p), hash_size=self.hash_size).hash.flatten() for p in pixels]
@@ -168,4 +169,4 @@ class PerceptualHash:
     def similarity(self, images: torch.Tensor) -> np.ndarray:
         """float32 [M, N]."""
         bits = self.hash_size**2
-        return _best_pose(images, 8, lambda view: (self._ready(view) @ self.reference.T / bits + 1) / 2)
+        return _best_pose(images, self.poses, lambda view: (self._ready(view) @ self.reference.T / bits + 1) / 2)

@@ -38,6 +38,8 @@ BANDS = ((1.0, 3.0), (1.5, 5.0))
 SHIFT, BLUR, USUAL = 0.03, 1.2, 0.95
 # Other people that the nearest is held against; training images that are shown; strangers that say what is usual after registration.
 NEXT, SHOWN, STRANGERS = 5, 3, 80
+# Side at which samples are compared: optical flow of larger ones takes long and tells no more.
+MOST_PIXELS = 96
 COLUMNS = ("image", "truth", "by", "in_pixels", "registered", "ratio", "registered_ratio", "ssim", "paper_class", "source", "source_patient")
 
 
@@ -113,8 +115,8 @@ def label_samples(samples: np.ndarray, training: np.ndarray, people: Sequence[st
         raise InputError(
             f"Labels need training images of at least 3 patients and 2 images of others. Got {len(set(people))} and {len(strangers)}; name more."
         )
-    size = samples.shape[-1]
-    own, others = (_resized(one, size) for one in (training, strangers))
+    size = min(MOST_PIXELS, samples.shape[-1])
+    samples, own, others = (_resized(one, size) for one in (samples, training, strangers))
     others = others[spread_over_patients([str(i) for i in range(len(others))], STRANGERS, 0)]
     blurred = _blurred(others, BLUR * size / 96)
     near, *usual = (_in_pixels(one, own, people) for one in (samples, others, blurred))

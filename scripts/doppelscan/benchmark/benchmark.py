@@ -60,7 +60,7 @@ def benchmark(
 
     Args:
         training: folder, .csv or .json of real images; with ``samples``, those that the generator was trained on.
-        holdout: real images of other patients of the same kind, at least 8.
+        holdout: real images of other patients of the same kind, at least 6.
         output: folder of ``benchmark.html``, ``.csv`` and ``.json``, ``queries.csv``, the images, and with ``samples`` ``labels.html`` and
             ``labels.csv``. It holds patient data.
         samples: what a generator made of ``training``; None asks about what is made here alone.
@@ -148,6 +148,10 @@ def _labelled(samples: PreparedImages, sets: dict[str, PreparedImages], labels: 
 
 def _notes(sets: dict[str, PreparedImages], experiments: Sequence[Experiment], counted: dict[str, int]) -> list[str]:
     notes = [f"{len(one.skipped)} {name} images could not be prepared and were left out." for name, one in sets.items() if one.skipped]
+    for name, one in sets.items():
+        unknown = sum(not record.patient_known for record in one.records)
+        if unknown:
+            notes.append(f"Nothing names the patient of {unknown} {name} images: each counts as one of its own; pass --patient-pattern, or a table.")
     kinds = {query.family for query in experiments[0].queries}
     if not kinds & {"neighbouring slice", "another slice", "another image"}:
         notes.append("No training patient has two images: nothing is said of the same patient in another image.")

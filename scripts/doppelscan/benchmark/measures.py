@@ -17,6 +17,8 @@ __all__ = ["ALL", "Measured", "Question", "measure", "questions"]
 
 ALL = "all of them"
 RATES = (0.01, 0.05)
+# A bootstrap of fewer patients says nothing, so nobody is called first by it.
+FEWEST_MARKED = 10
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ def _marked(
     """Rows with what each is behind the best, and with marks; a row alone has none."""
     if len(rows) < 2 or any(math.isnan(one.area.share) for one in rows):
         return rows
+    fewest = min(len({queries[i].patient for i in side}) for side in (question.positive, question.negative))
     best = max(rows, key=lambda one: one.area.share)
     asked = np.concatenate([question.positive, question.negative])
     truth, who = np.arange(len(asked)) < len(question.positive), [queries[i].patient for i in asked]
@@ -158,6 +161,6 @@ def _marked(
         for one in rows
         if one is not best
     }
-    level = [name for name, one in behind.items() if one.lower <= 0]
+    level = [name for name, one in behind.items() if one.lower <= 0 or fewest < FEWEST_MARKED]
     marks = dict.fromkeys(level, "level") | {best.scorer: "level" if level else "first"}
     return [replace(one, behind=behind.get(one.scorer), mark=marks.get(one.scorer, "")) for one in rows]

@@ -80,7 +80,9 @@ def test_averages_are_of_several_people_and_copy_nobody(planted):
 
 def test_the_same_seed_asks_the_same_and_the_order_says_nothing(planted, sets):
     again = planted_experiment(*sets, count=3, transforms=["exact", "flip-x", "blend 75/25"], seed=1)
-    assert all(np.array_equal(a.pixels, b.pixels) and a.truth == b.truth for a, b in zip(planted.queries, again.queries, strict=True))
+    assert all(
+        np.array_equal(a.pixels, b.pixels) and a.truth == b.truth for a, b in zip(planted.queries, again.queries, strict=True)
+    )
     truths = [one.truth for one in planted.queries]
     assert truths != sorted(truths)
 
@@ -95,9 +97,11 @@ def test_samples_that_show_somebody_count_by_whom_they_show(sets, small):
 
 def test_too_few_patients_and_unknown_transforms_are_refused(sets, small):
     training, holdout = sets
-    with pytest.raises(InputError, match="'holdout' parameter must name images of at least 6 patients, half of them for a control. Got 4"):
+    with pytest.raises(
+        InputError, match="'holdout' parameter must name images of at least 6 patients, half of them for a control"
+    ):
         planted_experiment(training, holdout.at(range(4)), 2)
     with pytest.raises(InputError, match="'training' parameter must name images of at least 3 patients"):
         planted_experiment(training.at([0, 1]), holdout, 2)
-    with pytest.raises(InputError, match="'transforms' parameter must name exact; .*Got 'mirror'"):
+    with pytest.raises(InputError, match=r"'transforms' parameter must name exact; .*Got 'mirror'"):
         planted_experiment(training, holdout, 2, ["mirror"])

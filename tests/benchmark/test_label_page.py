@@ -15,7 +15,9 @@ import pytest
 from doppelscan.benchmark import SampleLabel, label_page, read_labels
 from made_sets import made_set
 
-CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = os.environ.get("CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 
 
 @pytest.fixture
@@ -66,7 +68,15 @@ document.getElementById("kept").textContent = localStorage.getItem(STORE);
 
 def browsed(path, profile, script: str) -> dict[str, str]:
     path.write_text(path.read_text().replace("</script>", script + "</script>"))
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", "--dump-dom", f"file://{path}"]
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={profile}",
+        "--dump-dom",
+        f"file://{path}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     return {name: html.unescape(text) for name, text in re.findall(r'id="(\w+)">([^<]*)<', done.stdout)}
 

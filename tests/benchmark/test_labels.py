@@ -84,7 +84,10 @@ def test_a_persons_labels_replace_those_by_pixels_and_nothing_else(tmp_path, lab
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ("image,truth\n0.png,copied\n", "'truth' of the 'labels' table must be copy, same patient, blend, novel, unsure. Got 'copied'"),
+        (
+            "image,truth\n0.png,copied\n",
+            "'truth' of the 'labels' table must be copy, same patient, blend, novel, unsure. Got 'copied'",
+        ),
         ("image,truth\nx.png,copy\n", "Got 'x.png', which is none"),
         ("image,label\n0.png,copy\n", "must have the columns image and truth. Got image, label"),
     ],

@@ -29,7 +29,9 @@ def scorer(name: str, experiment: Experiment, copy: float, same: float, noise: f
     level = {"copy": copy, "same patient": same}
     score = np.array([level.get(one.truth, 0.0) for one in experiment.queries]) + noise * rng.normal(size=len(experiment.queries))
     names = experiment.training.patients
-    match = np.array([one.source if one.source >= 0 else names.index(one.patient) if one.patient in names else 0 for one in experiment.queries])
+    match = np.array(
+        [one.source if one.source >= 0 else names.index(one.patient) if one.patient in names else 0 for one in experiment.queries]
+    )
     called = {} if threshold is None else dict.fromkeys(TASKS, score > threshold)
     return Scorer(name, {"planted": Scored(score, match, called, "")}, {})
 
@@ -58,8 +60,15 @@ def test_recall_precision_and_source_are_what_they_say(experiment):
 
 
 def test_nobody_is_first_whose_interval_does_not_say_so(experiment):
-    made = [scorer(*one) for one in (("ours", experiment, 4, 2, 0.3), ("equal", experiment, 4, 2, 0.3), ("bad", experiment, 0.5, 0.2, 1.0))]
-    marks = {one.scorer: one.mark for one in measure(asked(experiment), made, draws=200) if one.question.family == ALL and one.question.task == TASKS[1]}
+    made = [
+        scorer(*one)
+        for one in (("ours", experiment, 4, 2, 0.3), ("equal", experiment, 4, 2, 0.3), ("bad", experiment, 0.5, 0.2, 1.0))
+    ]
+    marks = {
+        one.scorer: one.mark
+        for one in measure(asked(experiment), made, draws=200)
+        if one.question.family == ALL and one.question.task == TASKS[1]
+    }
     assert marks == {"ours": "level", "equal": "level", "bad": ""}
     marks = {one.scorer: one.mark for one in measure(asked(experiment), made[::2], draws=200) if one.question.family == ALL}
     assert marks == {"ours": "first", "bad": ""}

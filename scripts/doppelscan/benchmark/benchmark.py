@@ -85,7 +85,11 @@ def benchmark(
         raise InputError(f"The 'labels' parameter must come with --samples. Got {str(labels)!r} alone; pass --samples DIR.")
     if isinstance(transforms, str):
         transforms = [one.strip() for one in transforms.split(";") if one.strip()]
-    given = named_rivals(rival) if rival is None or isinstance(rival, str) or all(isinstance(one, str) for one in rival) else list(rival)
+    given = (
+        named_rivals(rival)
+        if rival is None or isinstance(rival, str) or all(isinstance(one, str) for one in rival)
+        else list(rival)
+    )
     clock = StageClock()
     with team(settings.get("threads")):
         with clock.stage("prepare"):
@@ -120,7 +124,14 @@ def benchmark(
         "transforms": transforms, "spatial_size": spatial_size, "seed": seed, **{name: str(value) for name, value in settings.items()},
     }  # fmt: skip
     result = BenchmarkResult(
-        tuple(asked), tuple(scorers), tuple(measured), counted, told, clock.seconds, tuple(_notes(sets, experiments, counted)), folder
+        tuple(asked),
+        tuple(scorers),
+        tuple(measured),
+        counted,
+        told,
+        clock.seconds,
+        tuple(_notes(sets, experiments, counted)),
+        folder,
     )
     write_result(result)
     return result
@@ -147,11 +158,15 @@ def _labelled(samples: PreparedImages, sets: dict[str, PreparedImages], labels: 
 
 
 def _notes(sets: dict[str, PreparedImages], experiments: Sequence[Experiment], counted: dict[str, int]) -> list[str]:
-    notes = [f"{len(one.skipped)} {name} images could not be prepared and were left out." for name, one in sets.items() if one.skipped]
+    notes = [
+        f"{len(one.skipped)} {name} images could not be prepared and were left out." for name, one in sets.items() if one.skipped
+    ]
     for name, one in sets.items():
         unknown = sum(not record.patient_known for record in one.records)
         if unknown:
-            notes.append(f"Nothing names the patient of {unknown} {name} images: each counts as one of its own; pass --patient-pattern, or a table.")
+            notes.append(
+                f"Nothing names the patient of {unknown} {name} images: each counts as one of its own; pass --patient-pattern, or a table."
+            )
     kinds = {query.family for query in experiments[0].queries}
     if not kinds & {"neighbouring slice", "another slice", "another image"}:
         notes.append("No training patient has two images: nothing is said of the same patient in another image.")

@@ -216,4 +216,11 @@ def _averaged(training: PreparedImages, count: int, seed: int) -> Iterator[Query
             for other in np.argsort(((training.squares - training.squares[row]) ** 2).mean((1, 2)), kind="stable").tolist():
                 kept.setdefault(training.patients[other], other)
             mean = training.squares[list(kept.values())[:number]].mean(0)
-            yield Query("averages", f"of {number}", "novel", -1, f"average about {training.patients[row]}", unpadded(mean, training.shapes[row]))
+            yield Query(
+                "averages",
+                f"of {number}",
+                "novel",
+                -1,
+                f"average about {training.patients[row]}",
+                unpadded(mean, training.shapes[row]),
+            )

@@ -73,4 +73,3 @@ def croissant(columns: Sequence[str], sha256: str, licence: str, attributions: M
 
 def _field(name: str, kind: str, source: Mapping[str, Any]) -> dict[str, Any]:
     return {"@type": "cr:Field", "@id": name, "name": name, "dataType": kind, "source": dict(source)}
-

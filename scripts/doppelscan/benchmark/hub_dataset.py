@@ -25,7 +25,10 @@ __all__ = ["COLUMNS", "PackedFile", "benchmark_pack", "licence_of"]
 COLUMNS = ("file_name", "kind", "source", "patient", "licence", "truth", "truth_by", "nearest")
 FORMATS = (".png", ".jpg", ".jpeg")
 CARD, TABLE, MARK = "README.md", "metadata.csv", "croissant.json"
-URLS = {"cc0-1.0": "https://creativecommons.org/publicdomain/zero/1.0/", "cc-by-4.0": "https://creativecommons.org/licenses/by/4.0/"}
+URLS = {
+    "cc0-1.0": "https://creativecommons.org/publicdomain/zero/1.0/",
+    "cc-by-4.0": "https://creativecommons.org/licenses/by/4.0/",
+}
 
 
 @dataclass(frozen=True)
@@ -149,12 +152,22 @@ def _generated(
         label = told.get(path.name, {})
         truth = label.get("truth", "")
         if truth not in ("", *TRUTHS):
-            raise InputError(f"The column 'truth' of the 'labels' table must be {', '.join(TRUTHS)}. Got {truth!r} for {path.name!r}.")
-        row = {"file_name": f"images/generated-{path.name}", "kind": "generated", "source": "generated", "patient": "", "licence": licence}
+            raise InputError(
+                f"The column 'truth' of the 'labels' table must be {', '.join(TRUTHS)}. Got {truth!r} for {path.name!r}."
+            )
+        row = {
+            "file_name": f"images/generated-{path.name}",
+            "kind": "generated",
+            "source": "generated",
+            "patient": "",
+            "licence": licence,
+        }
         nearest = packed.get(str(Path(label.get("source", "")).resolve()), "")
         found.append(PackedFile(path, {**row, "truth": truth, "truth_by": label.get("by", ""), "nearest": nearest}))
     if not found:
-        raise InputError(f"The 'samples' parameter must be a folder of PNG or JPEG pictures. Got {str(samples)!r}, which holds none.")
+        raise InputError(
+            f"The 'samples' parameter must be a folder of PNG or JPEG pictures. Got {str(samples)!r}, which holds none."
+        )
     return found
 
 
@@ -185,7 +198,9 @@ def _card(files: Sequence[PackedFile], licence: str, attributions: Mapping[str, 
         "task_categories": ["image-feature-extraction"],
         "tags": ["medical", "memorization", "privacy", "generative-models", "croissant"],
         "size_categories": ["n<1K" if len(files) < 1000 else "1K<n<10K" if len(files) < 10_000 else "10K<n<100K"],
-        "configs": [{"config_name": "default", "drop_labels": True, "data_files": [{"split": "train", "path": [TABLE, "images/*"]}]}],
+        "configs": [
+            {"config_name": "default", "drop_labels": True, "data_files": [{"split": "train", "path": [TABLE, "images/*"]}]}
+        ],
     }
     rows = [
         f"| {source} | {sum(one['source'] == source for one in real)} | {len({one['patient'] for one in real if one['source'] == source})} | {words} |"
@@ -212,6 +227,17 @@ def _card(files: Sequence[PackedFile], licence: str, attributions: Mapping[str, 
     ]
     if generated:
         lines += ["", "## Generated images", "", "| truth | images |", "|---|---|", *truths]
-        lines += ["", "Labels by pixels are no expert's: unsure ones are so on purpose, and a copy that was bent beyond recognition may be called novel."]
-    lines += ["", "## Use", "", "```bash", "doppelscan benchmark --training TRAINING.csv --holdout OTHERS.csv --output OUT --samples SAMPLES --labels LABELS.csv", "```", ""]
+        lines += [
+            "",
+            "Labels by pixels are no expert's: unsure ones are so on purpose, and a copy that was bent beyond recognition may be called novel.",
+        ]
+    lines += [
+        "",
+        "## Use",
+        "",
+        "```bash",
+        "doppelscan benchmark --training TRAINING.csv --holdout OTHERS.csv --output OUT --samples SAMPLES --labels LABELS.csv",
+        "```",
+        "",
+    ]
     return "\n".join(lines)

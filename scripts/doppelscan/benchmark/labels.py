@@ -40,7 +40,19 @@ SHIFT, BLUR, USUAL = 0.03, 1.2, 0.95
 NEXT, SHOWN, STRANGERS = 5, 3, 80
 # Side at which samples are compared: optical flow of larger ones takes long and tells no more.
 MOST_PIXELS = 96
-COLUMNS = ("image", "truth", "by", "in_pixels", "registered", "ratio", "registered_ratio", "ssim", "paper_class", "source", "source_patient")
+COLUMNS = (
+    "image",
+    "truth",
+    "by",
+    "in_pixels",
+    "registered",
+    "ratio",
+    "registered_ratio",
+    "ssim",
+    "paper_class",
+    "source",
+    "source_patient",
+)
 
 
 @dataclass(frozen=True)
@@ -123,7 +135,11 @@ def label_samples(samples: np.ndarray, training: np.ndarray, people: Sequence[st
     votes = _votes(near, usual)
     bent, *bent_usual = (
         _registered(images, own, found, words)
-        for images, found, words in ((samples, near, "samples"), (others, usual[0], "strangers"), (blurred, usual[1], "blurred strangers"))
+        for images, found, words in (
+            (samples, near, "samples"),
+            (others, usual[0], "strangers"),
+            (blurred, usual[1], "blurred strangers"),
+        )
     )
     bent_votes = _votes(bent, bent_usual)
     first = np.array([found[0] for found in near.nearest])
@@ -141,7 +157,12 @@ def label_samples(samples: np.ndarray, training: np.ndarray, people: Sequence[st
                 truth = "copy" if row == other and distance < apart[row] else "same patient"
         labels.append(
             SampleLabel(
-                truth, tuple(near.nearest[i, :SHOWN].tolist()), *votes_of, float(near.ratio[i]), float(bent.ratio[i]), float(similar[i])
+                truth,
+                tuple(near.nearest[i, :SHOWN].tolist()),
+                *votes_of,
+                float(near.ratio[i]),
+                float(bent.ratio[i]),
+                float(similar[i]),
             )
         )
     return labels
@@ -248,7 +269,9 @@ def _resized(images: np.ndarray, size: int) -> np.ndarray:
     return np.stack([np.asarray(Image.fromarray(one).resize((size, size), Image.Resampling.BICUBIC)) for one in images])
 
 
-def write_labels(path: Path, labels: Sequence[SampleLabel], samples: Sequence[ImageRecord], training: Sequence[ImageRecord]) -> None:
+def write_labels(
+    path: Path, labels: Sequence[SampleLabel], samples: Sequence[ImageRecord], training: Sequence[ImageRecord]
+) -> None:
     """Write a row for each sample: ``image, truth, by``, the votes, the ratios, the SSIM and its class, the nearest training image."""
     write_atomic(path, to_csv(COLUMNS, [_row(one, sample, training) for one, sample in zip(labels, samples, strict=True)]))
 
@@ -289,8 +312,12 @@ def read_labels(path: Path, labels: Sequence[SampleLabel], samples: Sequence[Ima
             continue
         place = by_name.get(row["image"], by_name.get(Path(row["image"]).name))
         if row["truth"] not in TRUTHS:
-            raise InputError(f"The column 'truth' of the 'labels' table must be {', '.join(TRUTHS)}. Got {row['truth']!r} for {row['image']!r}.")
+            raise InputError(
+                f"The column 'truth' of the 'labels' table must be {', '.join(TRUTHS)}. Got {row['truth']!r} for {row['image']!r}."
+            )
         if place is None:
-            raise InputError(f"The 'labels' table must name images of the samples. Got {row['image']!r}, which is none; pass its own --samples.")
+            raise InputError(
+                f"The 'labels' table must name images of the samples. Got {row['image']!r}, which is none; pass its own --samples."
+            )
         result[place] = replace(result[place], truth=row["truth"], by="person")
     return result

@@ -47,7 +47,9 @@ class Asked:
         ]
         # The names of queries say nothing of who they are.
         nobody = [f"query {i}" for i in range(len(experiment.queries))]
-        return cls(experiment, *sets, write_set(folder / "queries", [one.pixels for one in experiment.queries], nobody, spatial_size))
+        return cls(
+            experiment, *sets, write_set(folder / "queries", [one.pixels for one in experiment.queries], nobody, spatial_size)
+        )
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,10 @@ def _of_rows(rows: Sequence[Mapping[str, Any]], asked: Asked) -> Scored:
     """The rows of scores.csv, in the order of the queries."""
     ordered = sorted(rows, key=lambda row: asked.queries.row(row["image"]))
     kinds = [str(row["finding"]) for row in ordered]
-    called = {TASKS[0]: np.array([kind in COPY_FINDINGS for kind in kinds]), TASKS[1]: np.array([kind in EXPOSING for kind in kinds])}
+    called = {
+        TASKS[0]: np.array([kind in COPY_FINDINGS for kind in kinds]),
+        TASKS[1]: np.array([kind in EXPOSING for kind in kinds]),
+    }
     source = [row["part_match"] if row["finding"] == "part" else row["match"] for row in ordered]
     return Scored(
         np.array([float(row["score"]) for row in ordered]),

@@ -57,7 +57,11 @@ class PreparedImages:
         """Some of them."""
         rows = list(rows)
         return PreparedImages(
-            self.squares[rows], self.shapes[rows], tuple(self.records[i] for i in rows), tuple(self.values[i] for i in rows), self.skipped
+            self.squares[rows],
+            self.shapes[rows],
+            tuple(self.records[i] for i in rows),
+            tuple(self.values[i] for i in rows),
+            self.skipped,
         )
 
     def pixels(self, row: int) -> np.ndarray:
@@ -109,9 +113,13 @@ def prepare(
         shapes.append(np.asarray(made["native_shape"]))
         records.append(record)
     if not records:
-        raise InputError(f"The '{name}' parameter must name images that can be used. Got {len(skipped)} that cannot, the first: {skipped[0].reason}.")
+        raise InputError(
+            f"The '{name}' parameter must name images that can be used. Got {len(skipped)} that cannot, the first: {skipped[0].reason}."
+        )
     values = tuple(told.get(record.paths[0], {}) for record in records)
-    return PreparedImages(unit_float(torch.from_numpy(np.stack(squares))).numpy(), np.stack(shapes), tuple(records), values, tuple(skipped))
+    return PreparedImages(
+        unit_float(torch.from_numpy(np.stack(squares))).numpy(), np.stack(shapes), tuple(records), values, tuple(skipped)
+    )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,9 +155,13 @@ def _page(result: BenchmarkResult) -> str:
                     whole.append({"experiment": experiment, "task": task, "family": family, "rows": [_shown(one) for one in rows]})
     names = [one.name for one in result.scorers]
     for family in FAMILIES:
-        cases = list(dict.fromkeys(m.question.case for m in result.measured if m.question.family == family and m.question.case != ALL))
+        cases = list(
+            dict.fromkeys(m.question.case for m in result.measured if m.question.family == family and m.question.case != ALL)
+        )
         if cases:
-            cells = [[{m.scorer: m for m in result.of("planted", TASKS[0], family, case)}.get(name) for name in names] for case in cases]
+            cells = [
+                [{m.scorer: m for m in result.of("planted", TASKS[0], family, case)}.get(name) for name in names] for case in cases
+            ]
             detail.append({"family": family, "rows": list(zip(cases, cells, strict=True))})
     return page_templates("doppelscan.benchmark").get_template("benchmark.html").render(
         result=result, whole=whole, detail=detail, names=names, ours=OURS, sizes={a.experiment.name: _sizes(a) for a in result.asked},
@@ -167,4 +171,9 @@ def _page(result: BenchmarkResult) -> str:
 
 
 def _shown(one: Measured) -> dict[str, Any]:
-    return {"scorer": one.scorer, "mark": one.mark, "shares": _shares(one), "sizes": (len(one.question.positive), len(one.question.negative))}
+    return {
+        "scorer": one.scorer,
+        "mark": one.mark,
+        "shares": _shares(one),
+        "sizes": (len(one.question.positive), len(one.question.negative)),
+    }

@@ -36,7 +36,9 @@ def area_under_curve(
         InputError: the three have different lengths, or a score is NaN.
     """
     scores, truth = np.asarray(scores, np.float64), np.asarray(truth, bool)
-    names = np.arange(len(scores)) if patients is None else np.unique([str(p) for p in patients], return_inverse=True)[1].reshape(-1)
+    names = (
+        np.arange(len(scores)) if patients is None else np.unique([str(p) for p in patients], return_inverse=True)[1].reshape(-1)
+    )
     if not len(scores) == len(truth) == len(names) or np.isnan(scores).any():
         raise InputError(
             f"Scores, truth and patients must be of the same images, and no score NaN. Got {len(scores)}, {len(truth)} and {len(names)}, "

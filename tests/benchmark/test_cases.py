@@ -97,9 +97,7 @@ def test_samples_that_show_somebody_count_by_whom_they_show(sets, small):
 
 def test_too_few_patients_and_unknown_transforms_are_refused(sets, small):
     training, holdout = sets
-    with pytest.raises(
-        InputError, match="'holdout' parameter must name images of at least 6 patients, half of them for a control"
-    ):
+    with pytest.raises(InputError, match="'holdout' parameter must name images of at least 6 patients, half of them for a control"):
         planted_experiment(training, holdout.at(range(4)), 2)
     with pytest.raises(InputError, match="'training' parameter must name images of at least 3 patients"):
         planted_experiment(training.at([0, 1]), holdout, 2)

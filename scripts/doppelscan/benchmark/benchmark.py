@@ -29,15 +29,19 @@ __all__ = ["benchmark", "named_rivals"]
 DEFAULT_RIVALS = ("ncc", "ssim", "phash", "calibrated")
 
 
-def named_rivals(names: str | Sequence[str] | None) -> list[Rival]:
+def named_rivals(asked: str | Sequence[str | Rival] | None) -> list[Rival]:
     """Rivals by what ``--rival`` says: NAME or NAME:FILE, several with commas between; None for those that need no file and no training.
+
+    Args:
+        asked: names, and rivals as they are.
 
     Raises:
         InputError: one is not known, see :func:`doppelscan.rivals.rivals`.
     """
-    given = list(DEFAULT_RIVALS) if names is None else names.split(",") if isinstance(names, str) else list(names)
-    given = [one.strip() for one in given if one.strip() and one.strip() != "none"]
-    return rivals([one for one in given if ":" not in one], [one for one in given if ":" in one])
+    given: Sequence[str | Rival] = DEFAULT_RIVALS if asked is None else asked.split(",") if isinstance(asked, str) else asked
+    names = [one.strip() for one in given if isinstance(one, str) and one.strip() not in ("", "none")]
+    made = rivals([one for one in names if ":" not in one], [one for one in names if ":" in one])
+    return made + [one for one in given if not isinstance(one, str)]
 
 
 def benchmark(
@@ -47,7 +51,7 @@ def benchmark(
     output: str | os.PathLike,
     samples: str | os.PathLike | None = None,
     labels: str | os.PathLike | None = None,
-    rival: str | Sequence[str] | Sequence[Rival] | None = None,
+    rival: str | Sequence[str | Rival] | None = None,
     images: int = 20,
     transforms: Sequence[str] | str | None = None,
     spatial_size: int = 128,
@@ -85,11 +89,7 @@ def benchmark(
         raise InputError(f"The 'labels' parameter must come with --samples. Got {str(labels)!r} alone; pass --samples DIR.")
     if isinstance(transforms, str):
         transforms = [one.strip() for one in transforms.split(";") if one.strip()]
-    given = (
-        named_rivals(rival)
-        if rival is None or isinstance(rival, str) or all(isinstance(one, str) for one in rival)
-        else list(rival)
-    )
+    given = named_rivals(rival)
     clock = StageClock()
     with team(settings.get("threads")):
         with clock.stage("prepare"):

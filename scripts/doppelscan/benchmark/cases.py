@@ -133,8 +133,9 @@ def _halves(holdout: PreparedImages, rng: np.random.Generator) -> tuple[Prepared
         raise InputError(
             f"The 'holdout' parameter must name images of at least {2 * FEWEST} patients, half of them for a control. Got {len(names)}; name more."
         )
-    inside = [one in first for one in holdout.patients]
-    return holdout.at(np.flatnonzero(inside)), holdout.at(np.flatnonzero(~np.array(inside)))
+    rows = range(len(holdout.records))
+    inside = [row for row in rows if holdout.patients[row] in first]
+    return holdout.at(inside), holdout.at([row for row in rows if holdout.patients[row] not in first])
 
 
 def _taken_out(training: PreparedImages, count: int, rng: np.random.Generator) -> tuple[PreparedImages, list[Query]]:

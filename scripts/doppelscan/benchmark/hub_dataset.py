@@ -107,7 +107,8 @@ def benchmark_pack(
 
 
 def _real(table: Path, sources: Sequence[str] | None) -> list[PackedFile]:
-    found, names = [], {}
+    found: list[PackedFile] = []
+    names: dict[str, Path] = {}
     for path, told in table_values(table, "images").items():
         if told.get("kind") == "generated" or (sources is not None and told.get("source") not in sources):
             continue

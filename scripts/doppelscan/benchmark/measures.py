@@ -128,16 +128,13 @@ def _measured(question: Question, name: str, scored: Scored, experiment: Experim
         threshold = np.quantile(scored.score[negative], 1 - rate, method="higher")
         recalls.append(clopper_pearson(scored.score[positive] > threshold, shown))
     right = [_is_right(queries[i], int(scored.match[i]), experiment) for i in positive]
-    own: list[Share | None] = [None, None, None]
+    recall, false, precision = None, None, None
     if question.task in scored.called:
         called = scored.called[question.task]
         hit = np.flatnonzero(called[rows])
-        own = [
-            clopper_pearson(called[positive], shown),
-            clopper_pearson(called[negative], others),
-            clopper_pearson(truth[hit], [who[i] for i in hit]) if len(hit) else None,
-        ]
-    return Measured(question, name, area, tuple(recalls), clopper_pearson(right, shown), *own)
+        recall, false = clopper_pearson(called[positive], shown), clopper_pearson(called[negative], others)
+        precision = clopper_pearson(truth[hit], [who[i] for i in hit]) if len(hit) else None
+    return Measured(question, name, area, tuple(recalls), clopper_pearson(right, shown), recall, false, precision)
 
 
 def _is_right(query: Query, match: int, experiment: Experiment) -> bool:

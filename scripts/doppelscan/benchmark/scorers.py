@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from doppelscan.benchmark.cases import Experiment
-from doppelscan.benchmark.sets import WrittenSet, write_set
+from doppelscan.benchmark.sets import PreparedImages, WrittenSet, write_set
 from doppelscan.errors import DoppelscanError
 from doppelscan.report.tables import EXPOSING
 from doppelscan.rivals import Rival
@@ -41,15 +41,14 @@ class Asked:
     @classmethod
     def write(cls, experiment: Experiment, folder: Path, spatial_size: int) -> Asked:
         """Write the sets to ``folder``."""
-        sets = [
-            write_set(folder / name, [images.pixels(i) for i in range(len(images.records))], images.patients, spatial_size)
-            for name, images in (("training", experiment.training), ("control", experiment.control))
-        ]
+
+        def written(name: str, images: PreparedImages) -> WrittenSet:
+            return write_set(folder / name, [images.pixels(i) for i in range(len(images.records))], images.patients, spatial_size)
+
         # The names of queries say nothing of who they are.
         nobody = [f"query {i}" for i in range(len(experiment.queries))]
-        return cls(
-            experiment, *sets, write_set(folder / "queries", [one.pixels for one in experiment.queries], nobody, spatial_size)
-        )
+        queries = write_set(folder / "queries", [one.pixels for one in experiment.queries], nobody, spatial_size)
+        return cls(experiment, written("training", experiment.training), written("control", experiment.control), queries)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from doppelscan.memorization import set_metrics
-from doppelscan.memorization.set_metrics import auth_pct, ct_score, frechet_distance, mean_discrepancy, prdc, vendi_score
+from doppelscan.memorization.set_metrics import (
+    auth_pct,
+    ct_score,
+    frechet_distance,
+    kernel_distance,
+    mean_discrepancy,
+    prdc,
+    vendi_score,
+)
 
 
 def cloud(count, seed=0, size=6):
@@ -61,6 +69,32 @@ def test_frechet_distance_and_discrepancy_written_out():
     assert abs(mean_discrepancy(a, cloud(400, 5, 3))) < 0.1 < mean_discrepancy(a, b)
 
 
+def unbiased_kernel_distance(a, b):
+    k = lambda x, y: (float(x.astype(np.float64) @ y.astype(np.float64)) / len(x) + 1) ** 3  # noqa: E731
+    within = [np.mean([k(x, y) for i, x in enumerate(s) for j, y in enumerate(s) if i != j]) for s in (a, b)]
+    return sum(within) - 2 * np.mean([k(x, y) for x in a for y in b])
+
+
+def test_kernel_distance_written_out_for_sets_of_unequal_size():
+    a, b = cloud(9, size=4), cloud(6, 1, 4) * 1.3 + 0.5
+    assert kernel_distance(a, b) == pytest.approx(unbiased_kernel_distance(a, b), rel=1e-9)
+    assert kernel_distance(b, a) == pytest.approx(kernel_distance(a, b), rel=1e-9)
+
+
+def test_kernel_distance_of_sets_larger_than_a_subset_is_the_mean_over_the_draws():
+    a, b = cloud(30, size=4), cloud(8, 1, 4) + 0.5
+    draw = np.random.default_rng(7)
+    drawn = [[x[draw.permutation(len(x))[:5]] for x in (a, b)] for _ in range(3)]
+    expected = np.mean([unbiased_kernel_distance(*one) for one in drawn])
+    assert kernel_distance(a, b, subsets=3, subset_size=5, seed=7) == pytest.approx(expected, rel=1e-9)
+    many = kernel_distance(a, b, subsets=400, subset_size=8)
+    assert many == pytest.approx(kernel_distance(a, b), rel=0.15), "both estimate the same"
+
+
+def test_kernel_distance_tells_another_distribution_from_the_same():
+    assert abs(kernel_distance(cloud(200), cloud(200, 1))) < 0.5 < 5 < kernel_distance(cloud(200), cloud(200, 1) + 1)
+
+
 def test_all_scores_are_there_for_a_set_of_copies():
     found = set_metrics(cloud(30), cloud(20, 1), cloud(30))
-    assert len(found) == 9 and np.isfinite(list(found.values())).all() and found["AuthPct"] == 0
+    assert len(found) == 10 and np.isfinite(list(found.values())).all() and found["AuthPct"] == 0

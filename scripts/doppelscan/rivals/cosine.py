@@ -27,9 +27,7 @@ class EmbeddingRival:
         similar: cosine above which it is similar, for methods of three classes.
     """
 
-    def __init__(
-        self, name: str, embedder: Embedder, threshold: float | None = None, similar: float | None = None
-    ) -> None:
+    def __init__(self, name: str, embedder: Embedder, threshold: float | None = None, similar: float | None = None) -> None:
         self.name, self.embedder, self.threshold, self.similar = name, embedder, threshold, similar
         self._fit = LastFit()
 

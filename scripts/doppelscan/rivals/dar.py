@@ -19,6 +19,7 @@ from doppelscan.rivals.ranking import LastFit, Ranking
 __all__ = ["DarRival", "FittedDarRival", "fit_contrastive", "memorized_training_images", "n_copies", "n_mem"]
 
 PERCENTILE = 95.0
+FITTED_SIZE = 64
 
 
 class DarRival(EmbeddingRival):
@@ -66,7 +67,7 @@ class FittedDarRival(DarRival):
     def __init__(
         self, steps: int = 400, seed: int = 0, device: str | torch.device = "cpu", name: str = "Dar et al., fitted"
     ) -> None:
-        super().__init__(ContrastiveEmbedder(nn.Identity(), poses=1, device=device), name)
+        super().__init__(ContrastiveEmbedder(nn.Identity(), 1, FITTED_SIZE, device), name)
         self.steps, self.seed = steps, seed
         self._trained = LastFit()
 
@@ -84,7 +85,7 @@ def fit_contrastive(
     steps: int = 400,
     seed: int = 0,
     batch_size: int = 32,
-    spatial_size: int = 128,
+    spatial_size: int = FITTED_SIZE,
     device: str | torch.device = "cpu",
 ) -> DeepSSIMEncoder:
     """Train an encoder to tell the training images apart: two views of each image, the batch's others as negatives.
@@ -108,7 +109,9 @@ def fit_contrastive(
     """
     if len(training) < 2:
         raise InputError(f"The 'training' parameter of a contrastive fit must hold 2 images or more. Got {len(training)}.")
-    draw = torch.Generator().manual_seed(seed)
+    draw, side = torch.Generator().manual_seed(seed), spatial_size * 5 // 4
+    # Views are made at little more than the size that is looked at: they are a third of the time.
+    pixels = torch.cat([F.interpolate(unit_float(p), (side, side), mode="bilinear", antialias=True) for p in training.split(256)])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = DeepSSIMEncoder(channels=(16, 32, 64, 128), embedding_size=128, outputs=("embedding",)).to(device).train()
@@ -118,7 +121,7 @@ def fit_contrastive(
     loss_function = ContrastiveLoss(temperature=0.1)
     with progress(None, "contrastive encoder", "step", total=steps) as bar:
         for _ in range(steps):
-            images = unit_float(training[torch.randperm(len(training), generator=draw)[:count]])
+            images = pixels[torch.randperm(len(pixels), generator=draw)[:count]]
             views = [network(_view(images, spatial_size, draw).to(device)) for _ in range(2)]
             optimizer.zero_grad()
             loss_function(*views).backward()

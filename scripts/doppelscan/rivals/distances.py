@@ -42,7 +42,9 @@ class _Distances:
     def _nearest(self, training: torch.Tensor, images: torch.Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Distance float64 [M, k] to the k nearest training images, rising, and their rows int64 [M, k]."""
         if len(training) < k:
-            raise InputError(f"The 'training' parameter of the rival {self.name} must hold {k} images or more. Got {len(training)}.")
+            raise InputError(
+                f"The 'training' parameter of the rival {self.name} must hold {k} images or more. Got {len(training)}."
+            )
         reference = self._reference(training)
         found = [self._nearest_block(reference, part, k) for part in images.split(BLOCK)]
         return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])

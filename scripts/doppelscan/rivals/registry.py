@@ -70,7 +70,9 @@ def rivals(names: Iterable[str] = (), files: Iterable[str] = (), device: Any = "
     made = [_named(name) for name in names] + [_of_file(value, device) for value in files]
     twice = sorted({rival.name for rival in made if sum(other.name == rival.name for other in made) > 1})
     if twice:
-        raise InputError(f"The rivals must have a name each. Got {', '.join(twice)} twice; pass --rival NAME:FILE with another NAME.")
+        raise InputError(
+            f"The rivals must have a name each. Got {', '.join(twice)} twice; pass --rival NAME:FILE with another NAME."
+        )
     return made
 
 
@@ -78,7 +80,9 @@ def _named(name: str) -> Rival:
     if name in RIVALS:
         return RIVALS[name]()
     if name in FILE_RIVALS:
-        raise InputError(f"The rival {name!r} needs its encoder: --rival {name}:FILE, a TorchScript file or a folder of a transformers model.")
+        raise InputError(
+            f"The rival {name!r} needs its encoder: --rival {name}:FILE, a TorchScript file or a folder of a transformers model."
+        )
     raise InputError(f"There is no rival {name!r}; {meant(name, RIVALS)}")
 
 

@@ -146,7 +146,9 @@ def _require_apart(sets: dict[str, PreparedImages]) -> None:
         )
 
 
-def _labelled(samples: PreparedImages, sets: dict[str, PreparedImages], labels: str | os.PathLike | None, folder: Path) -> list[SampleLabel]:
+def _labelled(
+    samples: PreparedImages, sets: dict[str, PreparedImages], labels: str | os.PathLike | None, folder: Path
+) -> list[SampleLabel]:
     """Labels of the samples, with the page on which they are set and the table."""
     training = sets["training"]
     found = label_samples(samples.squares, training.squares, training.patients, sets["holdout"].squares)

@@ -90,7 +90,7 @@ def kernel_distance(
         subset_size: images of each set in a draw.
         seed: of the draws.
     """
-    a, b = np.float64(training), np.float64(synthetic)
+    a, b = np.asarray(training, np.float64), np.asarray(synthetic, np.float64)
     if max(len(a), len(b)) <= subset_size:
         return _unbiased_discrepancy(a, b)
     draw, count = np.random.default_rng(seed), min(len(a), len(b), subset_size)

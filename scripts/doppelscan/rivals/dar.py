@@ -68,13 +68,13 @@ class FittedDarRival(DarRival):
         self, steps: int = 400, seed: int = 0, device: str | torch.device = "cpu", name: str = "Dar et al., fitted"
     ) -> None:
         super().__init__(ContrastiveEmbedder(nn.Identity(), 1, FITTED_SIZE, device), name)
-        self.steps, self.seed = steps, seed
+        self.steps, self.seed, self.device = steps, seed, device
         self._trained = LastFit()
 
     def rank(self, training: torch.Tensor, images: torch.Tensor, holdout: torch.Tensor | None = None) -> Ranking:
         """See :meth:`Rival.rank <doppelscan.rivals.ranking.Rival.rank>`; the first call with a training set trains on it."""
+        network = self._trained.of(training, lambda t: fit_contrastive(t, self.steps, self.seed, device=self.device))
         assert isinstance(self.embedder, ContrastiveEmbedder)
-        network = self._trained.of(training, lambda t: fit_contrastive(t, self.steps, self.seed, device=self.embedder.device))
         if self.embedder.network is not network:
             self.embedder.network, self._fit, self._cut = network, LastFit(), None
         return super().rank(training, images, holdout)

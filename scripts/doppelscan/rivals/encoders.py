@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -71,9 +71,7 @@ class Preparation:
 
 # As SSCD's authors resize a whole image (arXiv 2202.10261), and as CLIP and BiomedCLIP were trained.
 SSCD_PREPARATION = Preparation(288, 288)
-CLIP_PREPARATION = Preparation(
-    224, 224, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-)  # fmt: skip
+CLIP_PREPARATION = Preparation(224, 224, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
 class ContrastiveEmbedder:
@@ -238,7 +236,7 @@ class TransformersEmbedder:
 def _side(size: Any) -> int:
     """The side that a size of an image processor comes to for a square image."""
     if isinstance(size, dict):
-        return int(size.get("shortest_edge") or size.get("height") or size.get("longest_edge"))
+        return int(next(size[name] for name in ("shortest_edge", "height", "longest_edge") if size.get(name)))
     return int(size)
 
 
@@ -248,14 +246,11 @@ def _preparation_of(found: dict[str, Any]) -> Preparation:
         raise InputError(f"A preprocessor_config.json must have 'size' or 'crop_size'. Got {', '.join(found)}.")
     resize = _side(size if size is not None and found.get("do_resize", True) else crop)
     kept = _side(crop) if crop is not None and found.get("do_center_crop", False) else resize
+    kept = min(kept, resize)
     if not found.get("do_normalize", True):
-        return Preparation(resize, min(kept, resize), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    return Preparation(
-        resize, min(kept, resize), *(tuple(found.get(name, default)) for name, default in IMAGENET.items())
-    )  # fmt: skip
-
-
-IMAGENET = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
+        return Preparation(resize, kept, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    plain = Preparation(resize, kept)
+    return replace(plain, mean=tuple(found.get("image_mean", plain.mean)), std=tuple(found.get("image_std", plain.std)))
 
 
 def embedder_of(

@@ -111,7 +111,7 @@ def pixel_votes(samples: np.ndarray, training: np.ndarray, people: Sequence[str]
 def label_samples(samples: np.ndarray, training: np.ndarray, people: Sequence[str], strangers: np.ndarray) -> list[SampleLabel]:
     """Label each of ``samples``.
 
-    ``copy`` and ``novel`` where both criteria say so. A copy whose distance to its source is not below that of the source to another image of the
+    ``copy`` and ``novel`` where both criteria say so, but a sample whose mirror image is plainly a copy is ``unsure``. A copy whose distance to its source is not below that of the source to another image of the
     same person, or whose source differs between the criteria but not its patient, is ``same patient``.
 
     Args:
@@ -133,6 +133,8 @@ def label_samples(samples: np.ndarray, training: np.ndarray, people: Sequence[st
     blurred = _blurred(others, BLUR * size / 96)
     near, *usual = (_in_pixels(one, own, people) for one in (samples, others, blurred))
     votes = _votes(near, usual)
+    # In place nothing is seen of a mirrored copy: where one is plain, a person has to look.
+    mirrored = _votes(_in_pixels(samples[:, :, ::-1], own, people), usual)
     bent, *bent_usual = (
         _registered(images, own, found, words)
         for images, found, words in (
@@ -149,7 +151,7 @@ def label_samples(samples: np.ndarray, training: np.ndarray, people: Sequence[st
     for i, votes_of in enumerate(zip(votes, bent_votes, strict=True)):
         truth: Truth = "unsure"
         if set(votes_of) == {"novel"}:
-            truth = "novel"
+            truth = "unsure" if mirrored[i] == "copy" else "novel"
         elif set(votes_of) == {"copy"}:
             row, other = int(near.nearest[i, 0]), int(bent.nearest[i, 0])
             distance = float(np.sqrt(max(0.0, 1 - near.columns[i, 0])))

@@ -61,6 +61,18 @@ LINES = {
     ("publish", "mi_scorer", "--repo", "a/b", "--public=perhaps"): "'public' parameter must be true or false",
     ("quantize", "--model", "nowhere.onnx", "--output", "x"): "'model'",
     ("checksums", "--weight", "x"): "did you mean --weights?",
+    (
+        "benchmark",
+        "--training",
+        "training",
+        "--holdout",
+        "nowhere",
+        "--output",
+        "out",
+    ): "'holdout' parameter must be an existing folder",
+    ("benchmark", "--training", "training", "--output", "out"): "doppelscan benchmark needs --holdout",
+    ("benchmark", *SETS): "no option --synthetic of doppelscan benchmark",
+    ("benchmark-pack", "--output", "x", "--images", "nowhere.csv"): "'images' parameter must be an existing file or folder",
     ("label-app", "--ouput", "x"): "no option --ouput of doppelscan label-app; did you mean --output?",
 }
 HELP = {
@@ -70,6 +82,7 @@ HELP = {
     ("--help",): "COMMANDS",
     ("audit", "--help"): "--holdout=HOLDOUT",
     ("pack", "-h"): "BUNDLE",
+    ("benchmark", "--help"): "--rival=RIVAL",
     ("audit", "--training", "nowhere", "--help"): "--training=TRAINING (required)",
 }
 # Each line in the same fresh process: what is measured is the command, not nine seconds of imports for each.

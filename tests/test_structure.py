@@ -31,6 +31,7 @@ ROOMS = [
     "generate",
     "workflows",
     "study",
+    "benchmark",
     "publish",
     "cli",
 ]

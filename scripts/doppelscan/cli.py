@@ -14,7 +14,24 @@ from fire.helptext import HelpText
 from fire.parser import DefaultParseValue
 from fire.trace import FireTrace
 
-from doppelscan.arguments import AnyPath, Existing, Flag, Folder, Source, Text, Whole, checked, meant, parameters, words_of
+from doppelscan.arguments import (
+    AnyPath,
+    Axis,
+    Count,
+    Encoder,
+    Existing,
+    Flag,
+    Folder,
+    Pattern,
+    Range,
+    Source,
+    Text,
+    Whole,
+    checked,
+    meant,
+    parameters,
+    words_of,
+)
 from doppelscan.errors import InputError, user_mistake
 from doppelscan.settings import AuditSettings, audit_settings, overridable
 from doppelscan.version import __version__
@@ -38,6 +55,80 @@ class Commands:
         result = audit(**given)
         print(*result.words, sep="\n")
         sys.exit(result.exit_status)
+
+    def benchmark(
+        self,
+        *,
+        training: Source,
+        holdout: Source,
+        output: Folder,
+        samples: Source | None = None,
+        labels: Existing | None = None,
+        rival: Text | None = None,
+        images: Count = 20,
+        transforms: Text | None = None,
+        spatial_size: Count = 128,
+        patient_pattern: Pattern | None = None,
+        slice_axis: Axis = 2,
+        slice_range: Range = (0.25, 0.75),
+        slice_step: Count | None = None,
+        channel: Whole | None = None,
+        encoder: Encoder | None = None,
+        threads: Count | None = None,
+        seed: Whole = 0,
+    ) -> None:
+        """Measure on your own images how well copies are found, by the audit and by rivals: planted copies, hard negatives, a generator's samples.
+
+        Args:
+            training: real images; with samples, those that the generator was trained on.
+            holdout: real images of other patients of the same kind, at least 6.
+            output: folder for benchmark.html, benchmark.csv, benchmark.json and, with samples, labels.html.
+            samples: what a generator made of the training images.
+            labels: csv of labels that a person has set on labels.html.
+            rival: NAME or NAME:FILE, several with commas between, such as ncc,ssim,dinov2:DIR; none for none.
+            images: images of each case and side, at most.
+            transforms: of planted copies, with semicolons between; by default all.
+            spatial_size: pixels a side that every scorer sees.
+            seed: of every draw.
+        """
+        from doppelscan.benchmark import benchmark
+        from doppelscan.images import SliceChoice
+
+        slices = SliceChoice(slice_axis, *slice_range, slice_step, channel)
+        given = {"encoder": encoder, "threads": threads}
+        result = benchmark(
+            training=training, holdout=holdout, output=output, samples=samples, labels=labels, rival=rival, images=images, transforms=transforms,
+            spatial_size=spatial_size, patient_pattern=patient_pattern, slices=slices, seed=seed,
+            **{name: value for name, value in given.items() if value is not None},
+        )  # fmt: skip
+        print(*result.words, sep="\n")
+
+    def benchmark_pack(
+        self,
+        *,
+        output: Folder,
+        images: Existing,
+        samples: Existing | None = None,
+        labels: Existing | None = None,
+        weights: Existing | None = None,
+        sources: Text | None = None,
+        repo: Text = "OWNER/memorization-benchmark",
+    ) -> None:
+        """Pack real images under CC0 or CC BY 4.0, a generator's samples with their labels, and its weights as a dataset for the Hub.
+
+        Args:
+            output: new or empty folder, or an earlier pack.
+            images: csv with the columns path, source, licence and patient.
+            samples: folder of a generator's samples.
+            labels: csv of their labels, of doppelscan benchmark or its page.
+            weights: of the generator.
+            sources: that are packed, with commas between; by default all.
+            repo: OWNER/NAME on the Hub, for the addresses in croissant.json.
+        """
+        from doppelscan.benchmark import benchmark_pack
+
+        chosen = None if sources is None else [one.strip() for one in sources.split(",")]
+        print(benchmark_pack(output, images, samples, labels, [] if weights is None else [weights], chosen, repo))
 
     def sample(self, *, output: Folder, seed: Whole = 0) -> None:
         """Write the sample cohort: training, synthetic and holdout folders with planted copies, and truth.csv.

@@ -5,6 +5,7 @@ from doppelscan.calibrate.conformal import Control, q_values
 from doppelscan.calibrate.groups import p_filter, simes_p_values
 from doppelscan.calibrate.intervals import Difference, Share, clustered_share, difference, residual_risk, wilson
 from doppelscan.calibrate.power import Prevalence, clopper_pearson, memorized_share, memorized_upper_bound
+from doppelscan.calibrate.ranks import area_difference, area_under_curve
 from doppelscan.calibrate.tail import StratifiedControl, TailBound, TailControl
 from doppelscan.calibrate.trend import duplication_trend
 from doppelscan.calibrate.two_sample import TwoSampleResult, classifier_two_sample_test
@@ -19,6 +20,8 @@ __all__ = [
     "TailBound",
     "TailControl",
     "TwoSampleResult",
+    "area_difference",
+    "area_under_curve",
     "classifier_two_sample_test",
     "clopper_pearson",
     "clustered_share",

@@ -1,0 +1,325 @@
+"""Which samples of a generator are copies, by evidence that asks no score of ours: distances to training images, in pixels and after dense registration.
+
+A sample's distance to the nearest training image is held against its distances to the next *other people*. Real images of people who are in no
+training set, as they are and as blurred as samples are, say what is usual. Beyond all of them in everything votes for a copy, within the lower 95 %
+of them in everything votes for none. Two criteria vote, one by pixels in place, one after each candidate was bent on the sample without any rule of
+anatomy; where they disagree the sample is unsure, and a person decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy import ndimage
+
+from doppelscan.deepssim import registered_ssim, verdict
+from doppelscan.errors import InputError
+from doppelscan.images import ImageRecord, cut_foreground
+from doppelscan.memorization import spread_over_patients
+from doppelscan.progress import progress
+from doppelscan.report import to_csv, write_atomic
+from doppelscan.report.tables import Row
+
+__all__ = ["COPIED", "TRUTHS", "SampleLabel", "Truth", "label_samples", "pixel_votes", "read_labels", "write_labels"]
+
+Truth = Literal["copy", "same patient", "blend", "novel", "unsure"]
+Vote = Literal["copy", "novel", "unsure"]
+TRUTHS: tuple[Truth, ...] = ("copy", "same patient", "blend", "novel", "unsure")
+# Truths that show a training image.
+COPIED: tuple[Truth, ...] = ("copy", "blend")
+# Of bands, Gaussians in pixels of a sample of 96: coarser than its noise, finer than a head's outline.
+BANDS = ((1.0, 3.0), (1.5, 5.0))
+SHIFT, BLUR, USUAL = 0.03, 1.2, 0.95
+# Other people that the nearest is held against; training images that are shown; strangers that say what is usual after registration.
+NEXT, SHOWN, STRANGERS = 5, 3, 80
+# Side at which samples are compared: optical flow of larger ones takes long and tells no more.
+MOST_PIXELS = 96
+COLUMNS = (
+    "image",
+    "truth",
+    "by",
+    "in_pixels",
+    "registered",
+    "ratio",
+    "registered_ratio",
+    "ssim",
+    "paper_class",
+    "source",
+    "source_patient",
+)
+
+
+@dataclass(frozen=True)
+class SampleLabel:
+    """What a sample is, and by what evidence.
+
+    Attributes:
+        truth: of ``TRUTHS``; a blend is only ever called so by a person.
+        sources: rows of the training images that are nearest in pixels, the nearest first.
+        in_pixels: vote by distances in place.
+        registered: vote by distances after dense registration.
+        ratio: distance to the nearest over the mean distance to the next other people, in pixels; below 1, small for copies.
+        registered_ratio: likewise, after dense registration.
+        ssim: registered SSIM with the nearest (arXiv 2509.16582, section 3).
+        by: ``pixels`` or ``person``.
+    """
+
+    truth: Truth
+    sources: tuple[int, ...]
+    in_pixels: Vote
+    registered: Vote
+    ratio: float
+    registered_ratio: float
+    ssim: float
+    by: Literal["pixels", "person"] = "pixels"
+
+    @property
+    def paper_class(self) -> str:
+        """``duplicate``, ``similar`` or ``different``, by the cuts of arXiv 2509.16582."""
+        return verdict(self.ssim)
+
+
+@dataclass(frozen=True)
+class _Nearness:
+    """How near images lie to training images.
+
+    Attributes:
+        columns: float64 [M, 2 * bands], correlation with the nearest and 1 - ratio of distances, in each band: high is near.
+        nearest: int64 [M, P], training row of the nearest image of each of P people, the nearest person first.
+        ratio: float64 [M], mean over bands.
+    """
+
+    columns: np.ndarray
+    nearest: np.ndarray
+    ratio: np.ndarray
+
+
+def pixel_votes(samples: np.ndarray, training: np.ndarray, people: Sequence[str], strangers: np.ndarray) -> list[Vote]:
+    """The first criterion alone, see :func:`label_samples`."""
+    size = samples.shape[-1]
+    own, others = (_resized(one, size) for one in (training, strangers))
+    usual = [_in_pixels(one, own, people) for one in (others, _blurred(others, BLUR * size / 96))]
+    return _votes(_in_pixels(samples, own, people), usual)
+
+
+def label_samples(samples: np.ndarray, training: np.ndarray, people: Sequence[str], strangers: np.ndarray) -> list[SampleLabel]:
+    """Label each of ``samples``.
+
+    ``copy`` and ``novel`` where both criteria say so, but a sample whose mirror image is plainly a copy is ``unsure``. A copy whose distance to its source is not below that of the source to another image of the
+    same person, or whose source differs between the criteria but not its patient, is ``same patient``.
+
+    Args:
+        samples: float32 [M, S, S] in [0, 1].
+        training: float32 [N, T, T] in [0, 1], on the same frame.
+        people: patient of each training image: the next ones are of others.
+        strangers: float32 [n, T, T], of other patients.
+
+    Raises:
+        InputError: fewer than three training patients or two strangers, or scikit-image is not installed.
+    """
+    if len(set(people)) < 3 or len(strangers) < 2:
+        raise InputError(
+            f"Labels need training images of at least 3 patients and 2 images of others. Got {len(set(people))} and {len(strangers)}; name more."
+        )
+    size = min(MOST_PIXELS, samples.shape[-1])
+    samples, own, others = (_resized(one, size) for one in (samples, training, strangers))
+    others = others[spread_over_patients([str(i) for i in range(len(others))], STRANGERS, 0)]
+    blurred = _blurred(others, BLUR * size / 96)
+    near, *usual = (_in_pixels(one, own, people) for one in (samples, others, blurred))
+    votes = _votes(near, usual)
+    # In place nothing is seen of a mirrored copy: where one is plain, a person has to look.
+    mirrored = _votes(_in_pixels(samples[:, :, ::-1], own, people), usual)
+    bent, *bent_usual = (
+        _registered(images, own, found, words)
+        for images, found, words in (
+            (samples, near, "samples"),
+            (others, usual[0], "strangers"),
+            (blurred, usual[1], "blurred strangers"),
+        )
+    )
+    bent_votes = _votes(bent, bent_usual)
+    first = np.array([found[0] for found in near.nearest])
+    similar = _registered_ssim(samples, own[first])
+    apart = _own_distances(own, people)
+    labels = []
+    for i, votes_of in enumerate(zip(votes, bent_votes, strict=True)):
+        truth: Truth = "unsure"
+        if set(votes_of) == {"novel"}:
+            truth = "unsure" if mirrored[i] == "copy" else "novel"
+        elif set(votes_of) == {"copy"}:
+            row, other = int(near.nearest[i, 0]), int(bent.nearest[i, 0])
+            distance = float(np.sqrt(max(0.0, 1 - near.columns[i, 0])))
+            if people[row] == people[other]:
+                truth = "copy" if row == other and distance < apart[row] else "same patient"
+        labels.append(
+            SampleLabel(
+                truth,
+                tuple(near.nearest[i, :SHOWN].tolist()),
+                *votes_of,
+                float(near.ratio[i]),
+                float(bent.ratio[i]),
+                float(similar[i]),
+            )
+        )
+    return labels
+
+
+def _votes(near: _Nearness, usual: Sequence[_Nearness]) -> list[Vote]:
+    columns = np.concatenate([one.columns for one in usual])
+    most, common = columns.max(0), np.quantile(columns, USUAL, axis=0)
+    beyond, within = (near.columns > most).all(1), (near.columns <= common).all(1)
+    return ["copy" if far else "novel" if same else "unsure" for far, same in zip(beyond, within, strict=True)]
+
+
+def _in_pixels(images: np.ndarray, training: np.ndarray, people: Sequence[str]) -> _Nearness:
+    """By correlation over small shifts: sqrt(2 - 2 c) is the root mean square difference of two z-scored images."""
+    found = [_correlations(_band(images, *band), _band(training, *band)) for band in BANDS]
+    codes = np.unique(list(people), return_inverse=True)[1].reshape(-1)
+    rows = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
+    mean = np.mean(found, 0)
+    best = np.stack([own[mean[:, own].argmax(1)] for own in rows], 1)
+    order = np.argsort(-np.take_along_axis(mean, best, 1), 1, kind="stable")[:, : NEXT + 1]
+    nearest = np.take_along_axis(best, order, 1)
+    return _nearness([np.take_along_axis(one, nearest, 1) for one in found], nearest)
+
+
+def _registered(images: np.ndarray, training: np.ndarray, found: _Nearness, words: str) -> _Nearness:
+    """The nearest image of each of the nearest people, bent on the image by TV-L1 optical flow (Zach et al. 2007), and compared again."""
+    try:
+        from skimage.registration import optical_flow_tvl1
+    except ImportError as error:
+        raise InputError("Labels need scikit-image, which registers them; pip install 'doppelscan[benchmark]'.") from error
+    size = images.shape[-1]
+    grid = np.indices((size, size)).astype(np.float32)
+    smooth, smooth_training = (_blurred(one, size / 96) for one in (images, training))
+    values = np.zeros((len(BANDS), *found.nearest.shape))
+    for i in progress(range(len(images)), f"register {words}", "image"):
+        for k, row in enumerate(found.nearest[i]):
+            flow = optical_flow_tvl1(smooth[i], smooth_training[row], num_warp=5, num_iter=5)
+            moved = ndimage.map_coordinates(training[row], grid + flow, order=1, mode="nearest")
+            for b, band in enumerate(BANDS):
+                one, other = _band(np.stack([images[i], moved]), *band)
+                values[b, i, k] = (one * other).sum()
+    order = np.argsort(-values.mean(0), 1, kind="stable")
+    nearest = np.take_along_axis(found.nearest, order, 1)
+    return _nearness([np.take_along_axis(one, order, 1) for one in values], nearest)
+
+
+def _nearness(correlations: Sequence[np.ndarray], nearest: np.ndarray) -> _Nearness:
+    """Of correlations float64 [M, P] in each band, the nearest person first."""
+    columns, ratios = [], []
+    for one in correlations:
+        distance = np.sqrt(np.clip(1 - one, 0, None))
+        ratio = distance[:, 0] / np.maximum(distance[:, 1:].mean(1), 1e-12)
+        columns += [one[:, 0], 1 - ratio]
+        ratios.append(ratio)
+    return _Nearness(np.stack(columns, 1), nearest, np.mean(ratios, 0))
+
+
+def _own_distances(training: np.ndarray, people: Sequence[str]) -> np.ndarray:
+    """Distance of each training image to the nearest other one of the same person, infinite where there is none: float64 [N]."""
+    banded = _band(training, *BANDS[0])
+    result = np.full(len(training), np.inf)
+    for person in set(people):
+        rows = np.array([i for i, one in enumerate(people) if one == person])
+        if len(rows) > 1:
+            found = _correlations(banded[rows], banded[rows])
+            np.fill_diagonal(found, -1)
+            result[rows] = np.sqrt(np.clip(1 - found.max(1), 0, None))
+    return result
+
+
+def _registered_ssim(samples: np.ndarray, nearest: np.ndarray) -> np.ndarray:
+    pairs = [cut_foreground(torch.from_numpy(np.ascontiguousarray(one))[:, None].float(), 128) for one in (samples, nearest)]
+    first, second = ((one - one.mean((2, 3), keepdim=True)) / one.std((2, 3), keepdim=True).clamp_min(1e-6) for one in pairs)
+    return torch.cat([registered_ssim(first[i : i + 32], second[i : i + 32]) for i in range(0, len(first), 32)]).numpy()
+
+
+def _correlations(images: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Highest correlation over small shifts: float64 [M, N]."""
+    spectra, middle = np.fft.fft2(others).conj(), images.shape[-1] // 2
+    reach = max(1, round(SHIFT * images.shape[-1]))
+    near = slice(middle - reach, middle + reach + 1)
+    found = []
+    for image in images:
+        shifted = np.fft.fftshift(np.fft.ifft2(np.fft.fft2(image) * spectra).real, (1, 2))
+        found.append(shifted[:, near, near].max((1, 2)))
+    return np.stack(found)
+
+
+def _band(images: np.ndarray, low: float, high: float) -> np.ndarray:
+    """What lies between two blurs, of mean 0 and length 1: float64 [N, S, S]."""
+    size = images.shape[-1]
+    made = _blurred(images, low * size / 96).astype(np.float64) - _blurred(images, high * size / 96)
+    made -= made.mean((1, 2), keepdims=True)
+    return made / np.maximum(np.sqrt((made**2).sum((1, 2), keepdims=True)), 1e-12)
+
+
+def _blurred(images: np.ndarray, sigma: float) -> np.ndarray:
+    return ndimage.gaussian_filter(images, (0, sigma, sigma))
+
+
+def _resized(images: np.ndarray, size: int) -> np.ndarray:
+    if images.shape[-1] == size:
+        return np.asarray(images, np.float32)
+    return np.stack([np.asarray(Image.fromarray(one).resize((size, size), Image.Resampling.BICUBIC)) for one in images])
+
+
+def write_labels(
+    path: Path, labels: Sequence[SampleLabel], samples: Sequence[ImageRecord], training: Sequence[ImageRecord]
+) -> None:
+    """Write a row for each sample: ``image, truth, by``, the votes, the ratios, the SSIM and its class, the nearest training image."""
+    write_atomic(path, to_csv(COLUMNS, [_row(one, sample, training) for one, sample in zip(labels, samples, strict=True)]))
+
+
+def _row(label: SampleLabel, sample: ImageRecord, training: Sequence[ImageRecord]) -> Row:
+    source = training[label.sources[0]]
+    return {
+        "image": sample.id, "truth": label.truth, "by": label.by, "in_pixels": label.in_pixels, "registered": label.registered,
+        "ratio": label.ratio, "registered_ratio": label.registered_ratio, "ssim": label.ssim, "paper_class": label.paper_class,
+        "source": source.id, "source_patient": source.patient,
+    }  # fmt: skip
+
+
+def read_labels(path: Path, labels: Sequence[SampleLabel], samples: Sequence[ImageRecord]) -> list[SampleLabel]:
+    """``labels`` with those in their place that a person has set: the file that the label page exports, or one with columns ``image`` and ``truth``.
+
+    Args:
+        path: .csv. Images are known by their path or, where that is of another folder, by their file name; rows whose column ``by`` says ``pixels``
+            are passed over.
+        labels: by pixels.
+        samples: which ``labels`` are of.
+
+    Raises:
+        InputError: a column is missing, a truth is none, or an image is none of the samples.
+    """
+    import csv
+
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    if rows and not {"image", "truth"} <= set(rows[0]):
+        raise InputError(
+            f"The 'labels' table must have the columns image and truth. Got {', '.join(rows[0])} in {str(path)!r}; export it from labels.html."
+        )
+    by_name = {Path(one.id).name: i for i, one in enumerate(samples)} | {one.id: i for i, one in enumerate(samples)}
+    result = list(labels)
+    for row in rows:
+        if row.get("by") == "pixels":
+            continue
+        place = by_name.get(row["image"], by_name.get(Path(row["image"]).name))
+        if row["truth"] not in TRUTHS:
+            raise InputError(
+                f"The column 'truth' of the 'labels' table must be {', '.join(TRUTHS)}. Got {row['truth']!r} for {row['image']!r}."
+            )
+        if place is None:
+            raise InputError(
+                f"The 'labels' table must name images of the samples. Got {row['image']!r}, which is none; pass its own --samples."
+            )
+        result[place] = replace(result[place], truth=row["truth"], by="person")
+    return result

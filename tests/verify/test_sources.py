@@ -62,6 +62,19 @@ def test_detail_of_its_own_at_every_scale_is_not_explained_away_as_noise(trainin
     assert aligned(near, training, 3, search).explained < 0.955
 
 
+@pytest.mark.parametrize("sigma", [1.6, 2.0])
+def test_a_copy_whose_finest_detail_a_network_drew_anew_is_explained_and_what_differs_at_every_scale_is_not(training, search, sigma):
+    """As sharp as its source, with detail of its own where an autoencoder keeps none."""
+    image = training[0][3]
+    smooth = ndimage.gaussian_filter(image, sigma)
+    redrawn = np.clip(smooth + 0.9 * np.roll(image - smooth, (7, -5), (0, 1)) * (image > 0.05), 0, 1).astype(np.float32)
+    pair = aligned(redrawn, training, 3, search)
+    assert pair.explained > 0.96 and not pair.coarse and pair.fine < 0.95
+    other = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal(image.shape), 4)
+    beside = np.clip(redrawn + (image > 0.05) * 0.05 * other / other.std(), 0, 1).astype(np.float32)
+    assert aligned(beside, training, 3, search).explained < 0.955
+
+
 def test_another_patient_is_not_explained(training, search):
     shares = [aligned(training[0][i], training, 3, search).explained for i in range(24, 30)]
     assert max(shares) < 0.9

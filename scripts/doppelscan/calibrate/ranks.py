@@ -77,7 +77,8 @@ def area_difference(
     Patients of positives and of negatives are drawn apart, each with all its images; both scores are of the same draws.
 
     Args:
-        first, second: float [N].
+        first: float [N].
+        second: float [N], the other score.
         truth: bool [N], both values among them.
         patients: of each image.
         draws: of patients.

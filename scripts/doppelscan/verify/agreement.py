@@ -19,6 +19,9 @@ SHARP = 0.9
 CLEAR = 1.5
 # What is unexplained falls this much from the finest band to the third where an image was rendered or moved again; between slices of one person by 2 to 4.
 STEEP = 4.5
+# And this much to the coarsest where a generator drew its detail anew, as rich as that of the match (at least this share of its power) and as an autoencoder
+# writes it: 14 to 30 of autoencoded copies, 7 to 18 of a diffusion model's plain ones; of the slice 1.5 mm away, autoencoded too, up to 6.2.
+REDRAWN, RICH = 7.0, 0.5
 
 
 def detail_correlation(first: torch.Tensor, second: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
@@ -140,7 +143,7 @@ def explained(fixed: torch.Tensor, moving: torch.Tensor, inside: torch.Tensor, p
         own = (reach == step).to(fixed.device)
         of_image, of_match = (_noise_power(one[own], anatomy[own], int(step)) for one in (target, filtered))
         noise[own] = (of_image - of_match).clamp_min(0)
-    shares, sharp, clear = [], [], []
+    shares, sharp, clear, rich = [], [], [], []
     for low, high in BANDS:
         band = (low * size / 128, high * size / 128)
         total, left, before, after = (_band_power(one, band, anatomy) for one in (target, residual, matched, filtered))
@@ -148,13 +151,17 @@ def explained(fixed: torch.Tensor, moving: torch.Tensor, inside: torch.Tensor, p
         shares.append(1 - (left - excess).clamp_min(0) / (total - excess).clamp_min(1e-9))
         sharp.append(after >= SHARP * before)
         clear.append(total - excess >= CLEAR * excess)
+        rich.append(total >= RICH * before)
     share = torch.stack(shares, 1)
     fit = torch.stack(sharp, 1) & torch.stack(clear, 1)
     band_of = torch.where(fit.any(1), fit.int().argmax(1), len(BANDS) - 1)
     left_over = (1 - share).clamp_min(1e-3)
     rendered = clear[0] & (left_over[:, 0] >= STEEP * left_over[:, 2])
+    redrawn = clear[0] & rich[0] & (left_over[:, 0] >= REDRAWN * left_over[:, -1])
     band_of = torch.where(rendered, band_of.clamp_min(2), band_of)
-    return Explained(share.gather(1, band_of[:, None])[:, 0], band_of == len(BANDS) - 1, _share_of_fine(fixed, moved, inside))
+    coarse = (band_of == len(BANDS) - 1) & ~redrawn
+    band_of = torch.where(redrawn, len(BANDS) - 1, band_of)
+    return Explained(share.gather(1, band_of[:, None])[:, 0], coarse, _share_of_fine(fixed, moved, inside))
 
 
 def _brought_near(fixed: torch.Tensor, moving: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:

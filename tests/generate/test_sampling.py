@@ -170,6 +170,9 @@ def test_conditions_of_training_are_taken_in_turn_or_one_is_asked_for(conditiona
     assert np.abs(women([1]) - sampler([1])).max() > 1e-3  # which takes a man of 50
     (tmp_path / "wanted.csv").write_text("sex,age,note\nM,40,x\n")
     assert Sampler(generator, 4, condition=str(tmp_path / "wanted.csv")).condition_of(9) == {"age": "40", "sex": "M"}
+    (tmp_path / "other.csv").write_text("sex,Age\nM,40\n")  # not all at the mean age
+    with pytest.raises(InputError, match=r"columns age, sex. Got '.*other.csv', which has no 'age' but sex, Age"):
+        Sampler(generator, 4, condition=str(tmp_path / "other.csv"))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from doppelscan.errors import InputError
 from doppelscan.study import stages
 from doppelscan.workflows import samples
 from doppelscan.workflows.errors import told_in_one_line
+from filelock import FileLock
 from made_files import save_png
 from made_generators import AUTOENCODER, UNET
 from monai.bundle import ConfigWorkflow
@@ -94,6 +95,13 @@ def test_a_study_is_run_killed_and_gone_on_with(place, monkeypatch):
     study(place, only=["none"], condition_columns=["sex"])
     assert (audit / "report.html").is_file() and told(audit) == first
     assert {one: one.stat().st_mtime_ns for one in folder.rglob("*.pt")} == kept
+
+    # What another process is at is not touched, and said.
+    (folder / "conditions" / "none" / "audit" / "summary.json").rename(place / "kept.json")  # reading it would fail
+    with FileLock(folder / "conditions" / "none" / ".lock"):
+        study(place, only=[], condition_columns=["sex"])
+    assert "Another process is at it: none." in (folder / "case_study.html").read_text()
+    (place / "kept.json").rename(folder / "conditions" / "none" / "audit" / "summary.json")
 
     # Other sizes are refused before anything is trained.
     with pytest.raises(InputError, match="has samples 4, not 5; pass another --output_dir"):

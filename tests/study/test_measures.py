@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from doppelscan.calibrate import wilson
 from doppelscan.errors import InputError
 from doppelscan.report import SCORE_COLUMNS, to_csv
 from doppelscan.study import read_audit
-from doppelscan.study.measures import Mean
+from doppelscan.study.measures import Mean, changes
 from made_files import save_png
 
 # finding, match, part_match, second_match, unlike
@@ -68,6 +69,13 @@ def test_copies_and_memorized_images_are_counted_apart(audit):
     assert [(group["repeats"], group["leaked"]) for group in numbers.trend["groups"]] == [("1", 2), ("3", 2)]
     assert numbers.mi.value == pytest.approx(3) and numbers.mi.lower < 3 < numbers.mi.upper
     assert all(one.lower <= one.share <= one.upper for one in numbers.shares.values())
+
+
+def test_shares_of_two_training_sets_are_not_compared(audit):
+    one = read_audit(*audit, step=800)
+    assert set(changes(one, one)) == {"flagged", "copies", "memorized", "patients"}
+    larger = replace(one, memorized=wilson(4, 12), patients=wilson(2, 6))
+    assert set(changes(one, larger)) == {"flagged", "copies"}, "the same samples show half the share of twice the images"
 
 
 def test_an_audit_of_another_training_set_is_refused(audit, tmp_path):

@@ -63,7 +63,9 @@ def test_detail_of_its_own_at_every_scale_is_not_explained_away_as_noise(trainin
 
 
 @pytest.mark.parametrize("sigma", [1.6, 2.0])
-def test_a_copy_whose_finest_detail_a_network_drew_anew_is_explained_and_what_differs_at_every_scale_is_not(training, search, sigma):
+def test_a_copy_whose_finest_detail_a_network_drew_anew_is_explained_and_what_differs_at_every_scale_is_not(
+    training, search, sigma
+):
     """As sharp as its source, with detail of its own where an autoencoder keeps none."""
     image = training[0][3]
     smooth = ndimage.gaussian_filter(image, sigma)

@@ -104,7 +104,14 @@ class Sampler:
         if not path.is_file():
             raise InputError(f"The 'condition' parameter must be an existing .csv. Got {str(path)!r}, which does not exist.")
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = [{name: (row.get(name) or "").strip() for name in names} for row in csv.DictReader(file)]
+            table = csv.DictReader(file)
+            missing = [name for name in names if name not in (table.fieldnames or ())]
+            if missing:
+                raise InputError(
+                    f"The 'condition' parameter must be a .csv with the columns {', '.join(names)}. Got {str(path)!r}, which has no {missing[0]!r} but "
+                    f"{', '.join(table.fieldnames or ()) or 'nothing'}."
+                )
+            rows = [{name: (row.get(name) or "").strip() for name in names} for row in table]
         if not rows:
             raise InputError(
                 f"The 'condition' parameter must be a .csv with a row for each condition. Got {str(path)!r}, which has none."

@@ -26,6 +26,8 @@ __all__ = ["CaseStudy"]
 
 logger = logging.getLogger(__name__)
 
+BUSY = "another process is at it"
+
 
 class CaseStudy:
     """Trains generators under conditions that make them memorize, or keep them from it, audits each, and writes one page.
@@ -123,7 +125,7 @@ class CaseStudy:
                 with FileLock(place / ".lock", timeout=0):
                     study_condition(bench, condition)
             except Timeout:
-                failed[condition.name] = "another process is at it"
+                failed[condition.name] = BUSY
             except Exception as error:
                 failed[condition.name] = _reason(error)
             if condition.name in failed:
@@ -139,8 +141,12 @@ class CaseStudy:
             if reason is None and not (bench.place(condition) / "audit" / "report.html").is_file():
                 reason = "not run yet"
             if reason is None:
-                done.append(study_condition(bench, condition))
-            else:
+                try:
+                    with FileLock(bench.place(condition) / ".lock", timeout=0):
+                        done.append(study_condition(bench, condition))
+                except Timeout:
+                    reason = BUSY
+            if reason is not None:
                 left_out[condition.name] = reason
         return StudyResult(bench.sets, self.sizes, tuple(done), remedy_results(self.remedies, done), left_out)
 

@@ -152,7 +152,11 @@ def _trend(records: Sequence[ImageRecord], hits: Sequence[bool]) -> Mapping[str,
 
 
 def changes(before: SampleNumbers, after: SampleNumbers) -> dict[str, Difference]:
-    """What is less after a remedy: share -> ``after`` minus ``before``, of independent samples."""
-    return {
-        name: difference(getattr(after, name), getattr(before, name)) for name in ("flagged", "copies", "memorized", "patients")
-    }
+    """What is less after a remedy: share -> ``after`` minus ``before``, of independent samples.
+
+    Shares of training images and patients are compared of one training set only: of twice as many the same number of samples shows a smaller share.
+    """
+    names = ["flagged", "copies"]
+    if (before.memorized.total, before.patients.total) == (after.memorized.total, after.patients.total):
+        names += ["memorized", "patients"]
+    return {name: difference(getattr(after, name), getattr(before, name)) for name in names}

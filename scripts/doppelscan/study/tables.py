@@ -30,7 +30,8 @@ class RemedyResult:
         remedy: which.
         before, after: the audits that are compared.
         kept: share of the samples that is left, 1 where nothing is filtered.
-        changes: share -> difference; None where ``after`` is a part of ``before``, so that the two are not independent.
+        changes: share -> difference, see :func:`~doppelscan.study.measures.changes`; None where ``after`` is a part of ``before``, so that the two are
+            not independent.
     """
 
     remedy: Remedy
@@ -104,7 +105,7 @@ def _number_rows(study: StudyResult) -> Iterator[dict[str, object]]:
 def _remedy_rows(study: StudyResult) -> Iterator[dict[str, object]]:
     for one in study.remedies:
         for measure in CHANGED:
-            change = None if one.changes is None else one.changes[measure]
+            change = None if one.changes is None else one.changes.get(measure)
             yield {
                 "remedy": one.remedy.name,
                 "before": one.remedy.before,

@@ -132,7 +132,9 @@ class Commands:
         from doppelscan.benchmark import benchmark_pack
 
         chosen = None if sources is None else [one.strip() for one in sources.split(",")]
-        print(benchmark_pack(output, images, samples, labels, [] if weights is None else [weights], chosen, repo, training, holdout))
+        print(
+            benchmark_pack(output, images, samples, labels, [] if weights is None else [weights], chosen, repo, training, holdout)
+        )
 
     def sample(self, *, output: Folder, seed: Whole = 0) -> None:
         """Write the sample cohort: training, synthetic and holdout folders with planted copies, and truth.csv.

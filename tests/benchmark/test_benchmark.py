@@ -179,7 +179,9 @@ def test_one_bad_rival_loses_nothing_but_itself(place, monkeypatch):
     assert why["doppelscan"] == why["chance"] == "" and {one.scorer for one in result.measured} == {"doppelscan", "chance"}
     assert why["broken"] == "RuntimeError: shape mismatch in layer 3"
     assert "rival 'nan'" in why["nan"] and "Got 1 scores that are not finite" in why["nan"]
-    assert "rival 'short'" in why["short"] and "rival 'elsewhere'" in why["elsewhere"] and why["nothing"].startswith("AttributeError")
+    assert (
+        "rival 'short'" in why["short"] and "rival 'elsewhere'" in why["elsewhere"] and why["nothing"].startswith("AttributeError")
+    )
     assert json.loads((place / "out" / "benchmark.json").read_text())["failed"]["broken"] == {"planted": why["broken"]}
     assert f"broken could not be asked about planted: {why['broken']}" in result.words
 
@@ -196,8 +198,14 @@ def test_mistakes_are_told_before_anything_is_read(place):
         benchmark(training=place / "training", holdout=place / "training", output=place / "out", rival="none", spatial_size=48)
     (place / "labels.csv").write_bytes(b"image,label\n")
     for labels in ("labels.csv", "samples"):
-        with pytest.raises(InputError, match="The 'labels' (table|parameter) must"):
-            benchmark(training=place / "holdout", holdout=place / "holdout", output=place / "out", samples=place / "samples", labels=place / labels)
+        with pytest.raises(InputError, match=r"The 'labels' (table|parameter) must"):
+            benchmark(
+                training=place / "holdout",
+                holdout=place / "holdout",
+                output=place / "out",
+                samples=place / "samples",
+                labels=place / labels,
+            )
     assert not (place / "out").exists()
     assert named_rivals("none") == [] and named_rivals(None)[0].name == "NCC"
 

@@ -42,7 +42,12 @@ def test_copies_are_told_with_their_source(labels):
 
 def test_other_people_are_never_called_copies_and_half_copies_are_never_called_novel(labels):
     assert "copy" not in [one.truth for one in labels[4:12]] and [one.truth for one in labels[4:12]].count("novel") >= 5
-    assert labels[12].truth != "novel" and labels[13].truth == "unsure"
+    assert labels[12].truth != "novel"
+
+
+def test_a_mirrored_copy_is_unsure_by_its_mirror_image_alone(labels):
+    assert labels[13].in_pixels == labels[13].registered == "novel", "in place both see nobody"
+    assert labels[13].truth == "unsure"
 
 
 def test_criteria_that_disagree_are_unsure(labels):
@@ -70,6 +75,14 @@ def test_another_slice_of_a_training_patient_is_no_copy(small):
     assert [one.truth for one in found[4:]] == ["copy"] * 2, "each is itself"
     for one in found[:4]:
         assert one.truth in ("same patient", "unsure") and one.sources[0] // 2 in range(4)
+
+
+def test_an_image_as_far_from_two_of_a_patient_as_they_are_is_of_the_same_patient(small):
+    noise = 0.03 * np.random.default_rng(0).normal(size=(3, 10, 48, 48)).astype(np.float32)
+    first, second, third = (np.clip(small[:10] + scale * one, 0, 1) for scale, one in zip((1, 1, 1.5), noise, strict=True))
+    training = np.stack([first, second], 1).reshape(-1, 48, 48)
+    found = label_samples(third[:2], training, [f"p{i // 2}" for i in range(20)], small[10:22])
+    assert [(one.truth, one.sources[0] // 2) for one in found] == [("same patient", 0), ("same patient", 1)]
 
 
 def test_a_persons_labels_replace_those_by_pixels_and_nothing_else(tmp_path, labels):

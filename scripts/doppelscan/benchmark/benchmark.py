@@ -160,7 +160,9 @@ def _hand_labels(labels: str | os.PathLike | None, folder: Path, sampled: bool) 
     return set_by_hand, [f"{count} labels that a person has set were taken from {earlier}."] if count else []
 
 
-def _labelled(samples: PreparedImages, sets: dict[str, PreparedImages], table: LabelTable | None, folder: Path) -> list[SampleLabel]:
+def _labelled(
+    samples: PreparedImages, sets: dict[str, PreparedImages], table: LabelTable | None, folder: Path
+) -> list[SampleLabel]:
     """Labels of the samples, with the page on which they are set and the table."""
     training = sets["training"]
     if table is not None:

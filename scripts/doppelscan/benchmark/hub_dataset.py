@@ -171,7 +171,9 @@ def _with_roles(files: Sequence[PackedFile], origins: Mapping[str, Mapping[str, 
     for role, images in origins.items():
         for path in {*map(_file, images), *images.values()} & {_file(str(one.path)) for one in files}:
             if role_of.setdefault(path, role) != role:
-                raise InputError(f"The 'holdout' table must name other images than training. Got {path!r} in both; leave it out of one.")
+                raise InputError(
+                    f"The 'holdout' table must name other images than training. Got {path!r} in both; leave it out of one."
+                )
         if role not in role_of.values():
             raise InputError(
                 f"The {role!r} table must name images of the 'images' table, in its column path or source. Got none of the {len(files)} that are packed; "

@@ -109,10 +109,10 @@ def test_a_sample_whose_source_nobody_knows_counts_as_somebody_of_its_own(sets, 
 def test_the_next_number_of_another_visit_is_no_neighbour(small, column):
     squares, who = small[[0, 1, *range(2, 8)]], ["t0", "t0", *(f"t{i}" for i in range(2, 8))]
     holdout = made_set(small[20:32], [f"h{i:02d}" for i in range(12)], folder="holdout")
-    kinds = []
+    kinds, number = [], "slice" if column.islower() else "Slice"
     for visits in (["a", "b"], ["a", "a"]):
         training = made_set(squares, who)
-        told = [{"Slice": str(12 + i), column: visit} for i, visit in enumerate(visits)] + [{}] * 6
+        told = [{number: str(12 + i), column: visit} for i, visit in enumerate(visits)] + [{}] * 6
         training = replace(training, values=tuple(told))
         found = planted_experiment(training, holdout, count=1, transforms=["exact"])
         kinds += [one.family for one in found.queries if one.truth == "same patient"]

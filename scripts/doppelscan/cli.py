@@ -113,6 +113,8 @@ class Commands:
         weights: Existing | None = None,
         sources: Text | None = None,
         repo: Text = "OWNER/memorization-benchmark",
+        training: Existing | None = None,
+        holdout: Existing | None = None,
     ) -> None:
         """Pack real images under CC0 or CC BY 4.0, a generator's samples with their labels, and its weights as a dataset for the Hub.
 
@@ -124,11 +126,15 @@ class Commands:
             weights: of the generator.
             sources: that are packed, with commas between; by default all.
             repo: OWNER/NAME on the Hub, for the addresses in croissant.json.
+            training: csv of the images that the generator was trained on, such as a study's sets/some.csv.
+            holdout: csv of images that it has not seen.
         """
         from doppelscan.benchmark import benchmark_pack
 
         chosen = None if sources is None else [one.strip() for one in sources.split(",")]
-        print(benchmark_pack(output, images, samples, labels, [] if weights is None else [weights], chosen, repo))
+        print(
+            benchmark_pack(output, images, samples, labels, [] if weights is None else [weights], chosen, repo, training, holdout)
+        )
 
     def sample(self, *, output: Folder, seed: Whole = 0) -> None:
         """Write the sample cohort: training, synthetic and holdout folders with planted copies, and truth.csv.

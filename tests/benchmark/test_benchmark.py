@@ -56,6 +56,25 @@ class Refusing:
         raise InputError("The 'holdout' parameter must be larger. Got little.")
 
 
+class Broken:
+    """A rival with a fault of its own."""
+
+    name = "broken"
+
+    def rank(self, training, images, holdout=None):
+        raise RuntimeError("shape mismatch\n  in layer 3")
+
+
+class Ranked:
+    """A rival that gives back what it was made with."""
+
+    def __init__(self, name, make):
+        self.name, self.make = name, make
+
+    def rank(self, training, images, holdout=None):
+        return self.make(len(images), len(training))
+
+
 @pytest.fixture
 def place(tmp_path, cohort):
     """24 training images and 12 others of 96 pixels, and 8 samples: 4 copies, blurred, and 4 other people."""
@@ -113,6 +132,60 @@ def test_ours_and_rivals_are_asked_the_same_and_written_with_intervals(place, mo
     assert any("Nothing names the patient of 24 training images" in note for note in result.notes)
 
 
+def test_labels_of_an_earlier_run_are_not_written_over(place, monkeypatch):
+    monkeypatch.setattr(scorers, "audit", correlating_audit)
+    given = {name: place / name for name in ("training", "holdout", "samples")}
+    given |= {"output": place / "out", "rival": "none", "images": 2, "transforms": "exact", "spatial_size": 48}
+    (place / "out").mkdir()
+    source = place / "training" / "t05.png"
+    (place / "out" / "labels.csv").write_text(
+        f"image,truth,by,source\n{place}/samples/b1.png,copy,person,{source}\n{place}/samples/b2.png,blend,person,\nb3.png,copy,pixels,\n"
+    )
+    result = benchmark(**given)
+    with open(place / "out" / "labels.csv", newline="") as file:
+        rows = {row["image"].rpartition("/")[2]: (row["truth"], row["by"], row["source"]) for row in csv.DictReader(file)}
+    assert rows["b1.png"] == ("copy", "person", str(source)) and rows["b2.png"] == ("blend", "person", "")
+    assert rows["b3.png"][1] == "pixels" and rows["a0.png"][1] == "pixels"
+    assert any(note.startswith("2 labels that a person has set were taken from") for note in result.notes)
+    queries = result.asked[1].experiment.queries
+    assert queries[5].source == 5 and (queries[6].source, queries[6].patient) == (-1, "sample 6")
+    right = result.of("samples", "copy of the image", "samples")[0]
+    assert right.source.total == len(right.question.positive) - 1 >= 1, "of one copy nobody said of what"
+    # Of other samples, the labels are refused before anything is written over.
+    (place / "out" / "labels.csv").write_text("image,truth,by\nx.png,copy,person\n")
+    with pytest.raises(InputError, match="pass its own --samples, or another --output"):
+        benchmark(**given)
+    assert (place / "out" / "labels.csv").read_text() == "image,truth,by\nx.png,copy,person\n"
+
+
+def test_one_bad_rival_loses_nothing_but_itself(place, monkeypatch):
+    monkeypatch.setattr(scorers, "audit", correlating_audit)
+    bad = {
+        "nan": lambda m, n: Ranking(np.append(np.zeros(m - 1), np.nan), np.zeros(m, np.int64)),
+        "short": lambda m, n: Ranking(np.zeros(m - 1), np.zeros(m - 1, np.int64)),
+        "elsewhere": lambda m, n: Ranking(np.zeros(m), np.full(m, n)),
+        "nothing": lambda m, n: None,
+    }
+    result = benchmark(
+        training=place / "training",
+        holdout=place / "holdout",
+        output=place / "out",
+        rival=[Broken(), *(Ranked(*one) for one in bad.items()), Chance()],
+        images=2,
+        transforms="exact",
+        spatial_size=48,
+    )
+    why = {one.name: one.failed.get("planted", "") for one in result.scorers}
+    assert why["doppelscan"] == why["chance"] == "" and {one.scorer for one in result.measured} == {"doppelscan", "chance"}
+    assert why["broken"] == "RuntimeError: shape mismatch in layer 3"
+    assert "rival 'nan'" in why["nan"] and "Got 1 scores that are not finite" in why["nan"]
+    assert (
+        "rival 'short'" in why["short"] and "rival 'elsewhere'" in why["elsewhere"] and why["nothing"].startswith("AttributeError")
+    )
+    assert json.loads((place / "out" / "benchmark.json").read_text())["failed"]["broken"] == {"planted": why["broken"]}
+    assert f"broken could not be asked about planted: {why['broken']}" in result.words
+
+
 def test_mistakes_are_told_before_anything_is_read(place):
     sets = {name: place / name for name in ("training", "holdout")}
     with pytest.raises(InputError, match="'labels' parameter must come with --samples"):
@@ -123,6 +196,16 @@ def test_mistakes_are_told_before_anything_is_read(place):
         named_rivals("dinov2:")
     with pytest.raises(InputError, match=r"parameter must name images of other patients than training\. Got 24 patients"):
         benchmark(training=place / "training", holdout=place / "training", output=place / "out", rival="none", spatial_size=48)
+    (place / "labels.csv").write_bytes(b"image,label\n")
+    for labels in ("labels.csv", "samples"):
+        with pytest.raises(InputError, match=r"The 'labels' (table|parameter) must"):
+            benchmark(
+                training=place / "holdout",
+                holdout=place / "holdout",
+                output=place / "out",
+                samples=place / "samples",
+                labels=place / labels,
+            )
     assert not (place / "out").exists()
     assert named_rivals("none") == [] and named_rivals(None)[0].name == "NCC"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -93,6 +94,36 @@ def test_samples_that_show_somebody_count_by_whom_they_show(sets, small):
     assert [one.source for one in found.queries] == [0, 1, -1, -1]
     assert [one.patient for one in found.queries] == ["t00", "t01", "sample 2", "sample 3"]
     assert found.control.patients == sets[1].patients and found.copied.tolist() == [True, False, False, False]
+
+
+def test_a_sample_whose_source_nobody_knows_counts_as_somebody_of_its_own(sets, small):
+    samples = made_set(small[:2], ["s0", "s1"])
+    found = sample_experiment(*sets, samples, ["copy", "same patient"], [-1, -1])
+    assert [(one.truth, one.source, one.patient) for one in found.queries] == [
+        ("copy", -1, "sample 0"),
+        ("same patient", -1, "sample 1"),
+    ]
+
+
+@pytest.mark.parametrize("column", ["volume", "Session", "VISIT", "source", "plane"])
+def test_the_next_number_of_another_visit_is_no_neighbour(small, column):
+    squares, who = small[[0, 1, *range(2, 8)]], ["t0", "t0", *(f"t{i}" for i in range(2, 8))]
+    holdout = made_set(small[20:32], [f"h{i:02d}" for i in range(12)], folder="holdout")
+    kinds, number = [], "slice" if column.islower() else "Slice"
+    for visits in (["a", "b"], ["a", "a"]):
+        training = made_set(squares, who)
+        told = [{number: str(12 + i), column: visit} for i, visit in enumerate(visits)] + [{}] * 6
+        training = replace(training, values=tuple(told))
+        found = planted_experiment(training, holdout, count=1, transforms=["exact"])
+        kinds += [one.family for one in found.queries if one.truth == "same patient"]
+    assert kinds == ["another image", "neighbouring slice"]
+
+
+def test_the_same_number_is_another_image_and_no_neighbour(small):
+    holdout = made_set(small[20:32], [f"h{i:02d}" for i in range(12)], folder="holdout")
+    training = made_set(small[:8], ["t0", "t0", *(f"t{i}" for i in range(2, 8))], ["12", "12"] + [""] * 6)
+    found = planted_experiment(training, holdout, count=1, transforms=["exact"])
+    assert [one.family for one in found.queries if one.truth == "same patient"] == ["another image"]
 
 
 def test_too_few_patients_and_unknown_transforms_are_refused(sets, small):

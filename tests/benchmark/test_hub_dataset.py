@@ -54,6 +54,11 @@ def place(tmp_path, cohort):
     return tmp_path
 
 
+def rows_of(pack) -> dict[str, dict[str, str]]:
+    with open(pack / "metadata.csv", newline="") as file:
+        return {row["file_name"]: row for row in csv.DictReader(file)}
+
+
 @pytest.fixture
 def packed(place):
     return benchmark_pack(
@@ -128,6 +133,60 @@ def test_what_must_not_be_given_on_is_refused_in_one_line(place):
         benchmark_pack(place / "pack", place / "volumes.csv")
     with pytest.raises(InputError, match="'output' parameter must be a new or empty folder, or an earlier pack"):
         benchmark_pack(place / "set", table, sources=["open"])
+
+
+def test_samples_of_two_conditions_with_one_name_are_both_packed_with_their_own_labels(place, cohort):
+    save_png(place / "samples" / "few" / "s0.png", cohort[1])
+    few, many = place / "samples" / "few" / "s0.png", place / "samples" / "s0.png"
+    (place / "labels.csv").write_text(
+        f"image,truth,by,paper_class,ssim\n{few},novel,pixels,different,0.31\n{many},copy,pixels,duplicate,0.93\n"
+    )
+    table = place / "set" / "manifest.csv"
+    rows = rows_of(benchmark_pack(place / "pack", table, place / "samples", place / "labels.csv", sources=["open"]))
+    told = {name: (row["truth"], row["paper_class"], row["ssim"]) for name, row in rows.items() if row["kind"] == "generated"}
+    assert told == {
+        "images/generated-few__s0.png": ("novel", "different", "0.31"),
+        "images/generated-s0.png": ("copy", "duplicate", "0.93"),
+        "images/generated-s1.png": ("", "", ""),
+    }
+    assert (place / "pack" / "images" / "generated-few__s0.png").read_bytes() == few.read_bytes()
+    (place / "labels.csv").write_text("image,truth\ns0.png,copy\n")
+    with pytest.raises(InputError, match=r"or by a file name that it alone has\. Got 's0\.png': 1 rows and 2 samples"):
+        benchmark_pack(place / "pack", table, place / "samples", place / "labels.csv", sources=["open"])
+    with pytest.raises(InputError, match=r"'labels' parameter must be a \.csv in UTF-8"):
+        benchmark_pack(place / "pack", table, place / "samples", place / "samples", sources=["open"])
+
+
+def test_what_the_generator_has_seen_is_told_by_the_tables_of_its_sets(place):
+    """Of a study, whose tables name images made of slices; of a generator's training_images.csv, which names them as they are."""
+    folder = place / "set"
+    (place / "sets").mkdir()
+    (place / "sets" / "some.csv").write_text(f"path,patient,source\nimages/000000.png,p0,{folder / '0.png'}#slice=12\n")
+    (place / "others.csv").write_text(f"index,path,source\n0,{folder / '2.png'},named\n")
+    (place / "labels.csv").write_text(f"image,truth,by,source\ns0.png,copy,person,{place / 'sets' / 'images' / '000000.png'}\n")
+    given = (place / "pack", folder / "manifest.csv", place / "samples", place / "labels.csv")
+    chosen = {"sources": ["open", "named"], "training": place / "sets" / "some.csv"}
+    rows = rows_of(benchmark_pack(*given, **chosen, holdout=place / "others.csv"))
+    assert {name: row["role"] for name, row in rows.items()} == {
+        "images/open-0.png": "training",
+        "images/open-1.png": "unused",
+        "images/named-2.png": "holdout",
+        "images/generated-s0.png": "",
+        "images/generated-s1.png": "",
+    }
+    assert rows["images/generated-s0.png"]["nearest"] == "images/open-0.png", "over the table's source"
+    with pytest.raises(InputError, match="'holdout' table must name other images than training"):
+        benchmark_pack(*given, **chosen, holdout=place / "sets" / "some.csv")
+    (place / "others.csv").write_text("path\nelsewhere.png\n")
+    with pytest.raises(InputError, match="'holdout' table must name images of the 'images' table"):
+        benchmark_pack(*given, **chosen, holdout=place / "others.csv")
+
+
+def test_croissant_tells_both_formats_and_the_weights(packed):
+    files = {one["@id"]: one for one in json.loads((packed / "croissant.json").read_text())["distribution"]}
+    assert files["image-files"]["encodingFormat"] == ["image/png", "image/jpeg"]
+    weights = files["weights/generator.pt"]
+    assert weights["sha256"] == hashlib.sha256(b"weights").hexdigest() and weights["contentUrl"] == "weights/generator.pt"
 
 
 def test_a_pack_replaces_an_earlier_one(place, packed):

@@ -58,8 +58,12 @@ const press = key => document.dispatchEvent(new KeyboardEvent("keydown", { key, 
 press("b"); press("p");
 samples[3].querySelector('button[data-set="copy"]').click();
 samples[2].querySelector('button[data-set="unsure"]').click(); press("x");
-const pressed = samples.map(one => one.querySelector('[aria-pressed="true"]').dataset.set).join("|");
-document.body.innerHTML = '<pre id="csv"></pre><p id="pressed"></p><p id="kept"></p>';
+samples[0].querySelectorAll(".candidate")[2].click();
+samples[1].click(); press("2"); press("1");
+const chosen = samples.map(one => one.querySelectorAll('.candidate[aria-pressed="true"]').length).join("");
+const pressed = samples.map(one => one.querySelector('.answers [aria-pressed="true"]').dataset.set).join("|");
+document.body.innerHTML = '<pre id="csv"></pre><p id="pressed"></p><p id="kept"></p><p id="chosen"></p>';
+document.getElementById("chosen").textContent = chosen;
 document.getElementById("csv").textContent = csv();
 document.getElementById("pressed").textContent = pressed;
 document.getElementById("kept").textContent = localStorage.getItem(STORE);
@@ -82,23 +86,25 @@ def browsed(path, profile, script: str) -> dict[str, str]:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium; CHROMIUM=FILE names one")
-def test_what_a_person_sets_is_kept_and_exported(tmp_path, page, labels, samples):
+def test_what_a_person_sets_is_kept_and_exported(tmp_path, page, cohort, labels, samples):
+    training = made_set(cohort[:10], [f"t{i}" for i in range(10)]).records
     (tmp_path / "labels.html").write_text(page)
     told = browsed(tmp_path / "labels.html", tmp_path / "profile", PERSON)
-    rows = {row["image"]: (row["truth"], row["by"]) for row in csv.DictReader(io.StringIO(told["csv"]))}
+    rows = {row["image"]: (row["truth"], row["by"], row["source"]) for row in csv.DictReader(io.StringIO(told["csv"]))}
     names = [one.id for one in samples.records]
     assert rows == {
-        names[1]: ("blend", "person"),
-        names[3]: ("same patient", "person"),
-        names[2]: ("copy", "pixels"),
-        names[0]: ("copy", "person"),
+        names[1]: ("blend", "person", "set/3.png"),
+        names[3]: ("same patient", "person", "set/3.png"),
+        names[2]: ("copy", "pixels", "set/2.png"),
+        names[0]: ("copy", "person", ""),
     }
-    assert told["pressed"] == "blend|same patient|copy|copy"
+    assert told["pressed"] == "blend|same patient|copy|copy" and told["chosen"] == "1100"
     (tmp_path / "labels.csv").write_text(told["csv"])
-    read = read_labels(tmp_path / "labels.csv", labels, samples.records)
+    read = read_labels(tmp_path / "labels.csv", labels, samples.records, training)
+    assert [one.source for one in read] == [-1, 3, 2, 3]
     assert [one.truth for one in read] == ["copy", "blend", "copy", "same patient"]
     assert [one.by for one in read] == ["person", "person", "pixels", "person"]
     # Opened again, the browser has kept it.
     (tmp_path / "labels.html").write_text(page)
-    again = browsed(tmp_path / "labels.html", tmp_path / "profile", PERSON[PERSON.index("const pressed") :])
+    again = browsed(tmp_path / "labels.html", tmp_path / "profile", PERSON[PERSON.index("const chosen") :])
     assert again["csv"] == told["csv"] and again["kept"] == told["kept"]

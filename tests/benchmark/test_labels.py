@@ -7,7 +7,8 @@ import csv
 import numpy as np
 import pytest
 from doppelscan.benchmark import label_samples, read_labels, write_labels
-from doppelscan.benchmark.labels import SampleLabel
+from doppelscan.benchmark import labels as by_pixels
+from doppelscan.benchmark.labels import LabelTable, SampleLabel, named_samples
 from doppelscan.errors import InputError
 from doppelscan.images import ImageRecord
 from scipy import ndimage
@@ -41,7 +42,12 @@ def test_copies_are_told_with_their_source(labels):
 
 def test_other_people_are_never_called_copies_and_half_copies_are_never_called_novel(labels):
     assert "copy" not in [one.truth for one in labels[4:12]] and [one.truth for one in labels[4:12]].count("novel") >= 5
-    assert labels[12].truth != "novel" and labels[13].truth == "unsure"
+    assert labels[12].truth != "novel"
+
+
+def test_a_mirrored_copy_is_unsure_by_its_mirror_image_alone(labels):
+    assert labels[13].in_pixels == labels[13].registered == "novel", "in place both see nobody"
+    assert labels[13].truth == "unsure"
 
 
 def test_criteria_that_disagree_are_unsure(labels):
@@ -71,16 +77,81 @@ def test_another_slice_of_a_training_patient_is_no_copy(small):
         assert one.truth in ("same patient", "unsure") and one.sources[0] // 2 in range(4)
 
 
+def test_an_image_as_far_from_two_of_a_patient_as_they_are_is_of_the_same_patient(small):
+    noise = 0.03 * np.random.default_rng(0).normal(size=(3, 10, 48, 48)).astype(np.float32)
+    first, second, third = (np.clip(small[:10] + scale * one, 0, 1) for scale, one in zip((1, 1, 1.5), noise, strict=True))
+    training = np.stack([first, second], 1).reshape(-1, 48, 48)
+    found = label_samples(third[:2], training, [f"p{i // 2}" for i in range(20)], small[10:22])
+    assert [(one.truth, one.sources[0] // 2) for one in found] == [("same patient", 0), ("same patient", 1)]
+
+
 def test_a_persons_labels_replace_those_by_pixels_and_nothing_else(tmp_path, labels):
     samples, training = records(range(len(labels))), records(range(14))
     write_labels(tmp_path / "labels.csv", labels, samples, training)
     with open(tmp_path / "labels.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert rows[0]["source_patient"] == "patient of 0" and {row["by"] for row in rows} == {"pixels"}
-    assert read_labels(tmp_path / "labels.csv", labels, samples) == labels, "by pixels they are what they were"
+    assert read_labels(tmp_path / "labels.csv", labels, samples, training) == labels, "by pixels they are what they were"
     (tmp_path / "person.csv").write_text("image,truth,by\nelsewhere/12.png,blend,person\n")
-    read = read_labels(tmp_path / "person.csv", labels, samples)
+    read = read_labels(tmp_path / "person.csv", labels, samples, training)
     assert (read[12].truth, read[12].by) == ("blend", "person") and read[:12] == labels[:12]
+
+
+def test_a_persons_source_is_the_one_that_was_named_and_no_other(tmp_path, labels):
+    samples, training = records(range(len(labels))), records(range(14))
+    (tmp_path / "person.csv").write_text("image,truth,source\n1.png,copy,made/7.png\n2.png,copy,\n3.png,same patient,moved/9.png\n")
+    read = read_labels(tmp_path / "person.csv", labels, samples, training)
+    assert [one.source for one in read[:4]] == [0, 7, -1, 9] and labels[2].source == 2
+    write_labels(tmp_path / "labels.csv", read, samples, training)
+    rows = LabelTable.read(tmp_path / "labels.csv").rows
+    assert [(row["source"], row["source_patient"]) for row in rows[1:3]] == [("made/7.png", "patient of 7"), ("", "")]
+    assert read_labels(tmp_path / "labels.csv", labels, samples, training) == read, "written and read again"
+    (tmp_path / "person.csv").write_text("image,truth,source\n1.png,copy,made/70.png\n")
+    with pytest.raises(InputError, match=r"'source' of the 'labels' table must name a training image\. Got 'made/70\.png'"):
+        read_labels(tmp_path / "person.csv", labels, samples, training)
+
+
+def test_samples_of_two_folders_with_one_name_are_not_taken_for_each_other(tmp_path):
+    samples = ["few/s0.png", "few/s1.png", "many/s0.png"]
+
+    def named(*images):
+        return named_samples(LabelTable(tmp_path / "labels.csv", tuple({"image": one, "truth": "copy"} for one in images)), samples)
+
+    assert named("many/s0.png", "moved/s1.png", "x.png") == [2, 1, None]
+    assert named("many/s0.png", "moved/s0.png") == [2, 0], "one is left of that name"
+    for images in (["s0.png"], ["one/s1.png", "two/s1.png"]):
+        with pytest.raises(InputError, match="must name each sample by its path, or by a file name that it alone has"):
+            named(*images)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, r"must be a \.csv in UTF-8\. Got .*labels\.csv"),
+        (b"", "must have the columns image and truth. Got none"),
+        (b"path,truth\n0.png,copy\n", "must have the columns image and truth. Got path, truth"),
+        ("image,truth\nJos\u00e9.png,copy\n".encode("latin-1"), r"must be a \.csv in UTF-8\. Got .*labels\.csv"),
+        (b"image,truth\n0.png\n", "Got '' for '0.png'"),
+    ],
+)
+def test_a_table_that_is_none_is_refused_in_one_line(tmp_path, content, words):
+    path = tmp_path / "labels.csv"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(InputError, match=words) as told:
+        LabelTable.read(path)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("size", [16, 33])
+def test_correlations_are_the_same_in_blocks(monkeypatch, size):
+    rng = np.random.default_rng(0)
+    images, others = rng.normal(size=(3, size, size)), rng.normal(size=(7, size, size))
+    monkeypatch.setattr(by_pixels, "BLOCK", 3)
+    found = by_pixels._correlations(images, others)
+    reach = max(1, round(by_pixels.SHIFT * size))
+    shifts = [(a, b) for a in range(-reach, reach + 1) for b in range(-reach, reach + 1)]
+    expected = [[max((np.roll(other, shift, (0, 1)) * image).sum() for shift in shifts) for other in others] for image in images]
+    assert found == pytest.approx(np.array(expected), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -90,11 +161,11 @@ def test_a_persons_labels_replace_those_by_pixels_and_nothing_else(tmp_path, lab
             "image,truth\n0.png,copied\n",
             "'truth' of the 'labels' table must be copy, same patient, blend, novel, unsure. Got 'copied'",
         ),
-        ("image,truth\nx.png,copy\n", "Got 'x.png', which is none"),
+        ("image,truth\nx.png,copy\n", r"Got 'x\.png' in .*, which is none"),
         ("image,label\n0.png,copy\n", "must have the columns image and truth. Got image, label"),
     ],
 )
 def test_a_label_that_says_nothing_is_refused(tmp_path, labels, table, words):
     (tmp_path / "person.csv").write_text(table)
     with pytest.raises(InputError, match=words):
-        read_labels(tmp_path / "person.csv", labels, records(range(len(labels))))
+        read_labels(tmp_path / "person.csv", labels, records(range(len(labels))), records(range(14)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from doppelscan.benchmark.cases import Experiment, Query
@@ -84,3 +86,13 @@ def test_a_wrong_match_is_no_right_source(experiment):
     said = scorer("ours", experiment, 1, 0.5, 0)
     wrong = Scorer("ours", {"planted": Scored(said.scored["planted"].score, np.full(len(experiment.queries), 29), {}, "")}, {})
     assert measure(asked(experiment), [wrong], draws=10)[0].source.share == 0
+
+
+def test_a_copy_whose_source_nobody_knows_is_left_out_of_the_right_source_alone(experiment):
+    unknown = {0: replace(experiment.queries[0], source=-1, patient="sample 0")}
+    some = replace(experiment, queries=tuple(unknown.get(i, one) for i, one in enumerate(experiment.queries)))
+    said = scorer("ours", some, 1, 0.5, 0)
+    found = measure(asked(some), [said], draws=10)[0]
+    assert len(found.question.positive) == 20 and (found.source.count, found.source.total) == (19, 19)
+    nobody = [replace(one, source=-1, patient=f"sample {i}") if one.truth == "copy" else one for i, one in enumerate(some.queries)]
+    assert measure(asked(replace(some, queries=tuple(nobody))), [said], draws=10)[0].source is None

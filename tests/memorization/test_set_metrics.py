@@ -98,3 +98,11 @@ def test_kernel_distance_tells_another_distribution_from_the_same():
 def test_all_scores_are_there_for_a_set_of_copies():
     found = set_metrics(cloud(30), cloud(20, 1), cloud(30))
     assert len(found) == 10 and np.isfinite(list(found.values())).all() and found["AuthPct"] == 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_kernel_distance_of_one_image_is_not_a_number():
+    rng = np.random.default_rng(0)
+    many, one = rng.normal(size=(6, 4)), rng.normal(size=(1, 4))
+    for a, b in ((many, one), (one, many)):
+        assert np.isnan(kernel_distance(a, b)) and np.isnan(kernel_distance(a, b, subset_size=3))

@@ -11,7 +11,7 @@ from typing import Any
 from doppelscan.arguments import Count, Existing, Folder, Source, Whole, checked
 from doppelscan.benchmark.cases import Experiment, planted_experiment, sample_experiment
 from doppelscan.benchmark.label_page import label_page
-from doppelscan.benchmark.labels import TRUTHS, SampleLabel, label_samples, read_labels, write_labels
+from doppelscan.benchmark.labels import TRUTHS, LabelTable, SampleLabel, label_samples, read_labels, required_samples, write_labels
 from doppelscan.benchmark.measures import measure
 from doppelscan.benchmark.scorers import OURS, Asked, Scorer, audit_scores, rival_scores
 from doppelscan.benchmark.sets import PreparedImages, prepare
@@ -66,7 +66,7 @@ def benchmark(
         training: folder, .csv or .json of real images; with ``samples``, those that the generator was trained on.
         holdout: real images of other patients of the same kind, at least 6.
         output: folder of ``benchmark.html``, ``.csv`` and ``.json``, ``queries.csv``, the images, and with ``samples`` ``labels.html`` and
-            ``labels.csv``. It holds patient data.
+            ``labels.csv``. It holds patient data. Without ``labels``, what a person has set in a ``labels.csv`` that lies there is kept.
         samples: what a generator made of ``training``; None asks about what is made here alone.
         labels: .csv of labels that a person has set, see :func:`~doppelscan.benchmark.read_labels`; they go before those by pixels.
         rival: see :func:`named_rivals`, or rivals themselves.
@@ -90,6 +90,7 @@ def benchmark(
     if isinstance(transforms, str):
         transforms = [one.strip() for one in transforms.split(";") if one.strip()]
     given = named_rivals(rival)
+    table, kept = _hand_labels(labels, folder, samples is not None)
     clock = StageClock()
     with team(settings.get("threads")):
         with clock.stage("prepare"):
@@ -101,11 +102,11 @@ def benchmark(
         if samples is not None:
             with clock.stage("label"):
                 made = prepare(samples, "synthetic", spatial_size, None, slices)
-                found = _labelled(made, sets, labels, folder)
+                found = _labelled(made, sets, table, folder)
             counted = {truth: Counter(one.truth for one in found)[truth] for truth in TRUTHS}
             experiments.append(
                 sample_experiment(
-                    sets["training"], sets["holdout"], made, [one.truth for one in found], [one.sources[0] for one in found]
+                    sets["training"], sets["holdout"], made, [one.truth for one in found], [one.source for one in found]
                 )
             )
         with clock.stage("write"):
@@ -130,7 +131,7 @@ def benchmark(
         counted,
         told,
         clock.seconds,
-        tuple(_notes(sets, experiments, counted)),
+        (*kept, *_notes(sets, experiments, counted)),
         folder,
     )
     write_result(result)
@@ -146,14 +147,29 @@ def _require_apart(sets: dict[str, PreparedImages]) -> None:
         )
 
 
+def _hand_labels(labels: str | os.PathLike | None, folder: Path, sampled: bool) -> tuple[LabelTable | None, list[str]]:
+    """What a person has set, of ``labels`` or of an earlier run in the same folder, with a note of the latter: an hour's work is not written over."""
+    if labels is not None:
+        return LabelTable.read(labels).by_person, []
+    earlier = folder / "labels.csv"
+    if not sampled or not earlier.is_file():
+        return None, []
+    table = LabelTable.read(earlier)
+    set_by_hand = LabelTable(table.path, tuple(row for row in table.rows if row.get("by") == "person"))
+    count = len(set_by_hand.rows)
+    return set_by_hand, [f"{count} labels that a person has set were taken from {earlier}."] if count else []
+
+
 def _labelled(
-    samples: PreparedImages, sets: dict[str, PreparedImages], labels: str | os.PathLike | None, folder: Path
+    samples: PreparedImages, sets: dict[str, PreparedImages], table: LabelTable | None, folder: Path
 ) -> list[SampleLabel]:
     """Labels of the samples, with the page on which they are set and the table."""
     training = sets["training"]
+    if table is not None:
+        required_samples(table, samples.records)  # a mistake in it is told before minutes of registration
     found = label_samples(samples.squares, training.squares, training.patients, sets["holdout"].squares)
-    if labels is not None:
-        found = read_labels(Path(labels), found, samples.records)
+    if table is not None:
+        found = read_labels(table, found, samples.records, training.records)
     write_labels(folder / "labels.csv", found, samples.records, training.records)
     write_atomic(folder / "labels.html", label_page(found, samples, training))
     return found

@@ -20,6 +20,8 @@ RANKS, AVERAGES = (20, 40, 60), (3, 5, 10)
 NEIGHBOUR, SLICE, VISIT = "neighbouring slice", "another slice", "another image"
 # Families of cases, in the order of the table.
 FAMILIES = ("planted copies", "reconstructions", "averages", NEIGHBOUR, SLICE, VISIT, "strangers", "samples")
+# Columns of a table whose values have slices of their own: slice 12 of one visit is no neighbour of slice 13 of another.
+NUMBERED_APART = ("volume", "session", "visit", "source", "modality", "plane")
 # A split of the holdout: half of its patients stay a control, as each method needs one.
 NEGATIVE_SHARE, FEWEST = 0.5, 3
 
@@ -32,7 +34,7 @@ class Query:
         family: one of ``FAMILIES``.
         case: within the family, such as a transform.
         truth: what it is.
-        source: row of the training image that it copies, -1 where it copies none.
+        source: row of the training image that it copies, -1 where it copies none, or nobody says which.
         patient: who it shows: the training patient, or another one; what intervals count by.
         pixels: float32 [H, W] in [0, 1].
     """
@@ -76,7 +78,7 @@ def planted_experiment(
     - *reconstructions*: both through the first 20, 40 and 60 principal components of the training set (half of its images at most).
     - *averages*: of a training image and the 2, 4 and 9 nearest ones of other people; they copy nobody.
     - *neighbouring slice*, *another slice*, *another image*: of a training patient, taken out of the training set: the same patient, no copy.
-      Slices are told apart by their number in a volume, or in a column ``slice``.
+      Slices are told apart by their number in a volume, or in a column ``slice`` among rows that agree in ``NUMBERED_APART``.
     - *strangers*, as they are.
 
     Args:
@@ -114,12 +116,12 @@ def sample_experiment(
         holdout: other patients, all of them the control.
         samples: of the generator.
         truths: of each sample.
-        sources: of each, the row of the training image that it is nearest to.
+        sources: of each, the row of the training image that it shows or is nearest to; -1 where nobody says, and then it counts as somebody of its own.
     """
     queries = []
     for i, (truth, source) in enumerate(zip(truths, sources, strict=True)):
         # Samples of one source are alike; novel ones are each somebody.
-        shown = truth in COPIED or truth == "same patient"
+        shown = source >= 0 and (truth in COPIED or truth == "same patient")
         patient = training.patients[source] if shown else f"sample {i}"
         queries.append(Query("samples", "samples", truth, source if shown else -1, patient, samples.pixels(i)))
     return Experiment("samples", training, holdout, tuple(queries))
@@ -172,12 +174,18 @@ def _kind(images: PreparedImages, row: int, others: Sequence[int]) -> str:
 
 
 def _slices_apart(images: PreparedImages, row: int, other: int) -> int | None:
-    """Slices between two images of one volume, or of one patient whose table numbers them; None where nothing says so."""
+    """Slices between two images of one volume, or of one patient whose table numbers them; None where nothing says so.
+
+    Images of the same number are no neighbours, but of two series or planes: other images of the patient.
+    """
     first, second = images.records[row], images.records[other]
     if first.slice is not None and second.slice is not None:
-        return abs(first.slice - second.slice) if first.volume == second.volume else None
-    told = [images.values[i].get("slice", "") for i in (row, other)]
-    return abs(int(told[0]) - int(told[1])) if all(one.isdigit() for one in told) else None
+        return abs(first.slice - second.slice) or None if first.volume == second.volume else None
+    one, two = ({name.strip().lower(): text for name, text in images.values[i].items()} for i in (row, other))
+    if any(one.get(name, "") != two.get(name, "") for name in NUMBERED_APART):
+        return None
+    told = [values.get("slice", "").strip() for values in (one, two)]
+    return abs(int(told[0]) - int(told[1])) or None if all(number.isdecimal() for number in told) else None
 
 
 def _planted(

@@ -24,8 +24,10 @@ CONTEXT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def croissant(columns: Sequence[str], sha256: str, licence: str, attributions: Mapping[str, str], repo: str) -> dict[str, Any]:
-    """The JSON-LD of a folder with ``metadata.csv`` and ``images/``.
+def croissant(
+    columns: Sequence[str], sha256: str, licence: str, attributions: Mapping[str, str], repo: str, weights: Mapping[str, str]
+) -> dict[str, Any]:
+    """The JSON-LD of a folder with ``metadata.csv``, ``images/`` and, with weights, ``weights/``.
 
     Args:
         columns: of metadata.csv; ``file_name`` is the path of a picture.
@@ -33,6 +35,7 @@ def croissant(columns: Sequence[str], sha256: str, licence: str, attributions: M
         licence: address of the licence of the whole.
         attributions: source -> where its images come from.
         repo: OWNER/NAME of the dataset on the Hub.
+        weights: name of a file in ``weights/`` -> its sha256.
     """
     picture = {
         "@type": "cr:RecordSet", "@id": "pictures", "name": "pictures", "key": {"@id": "pictures/filename"},
@@ -65,7 +68,11 @@ def croissant(columns: Sequence[str], sha256: str, licence: str, attributions: M
         "distribution": [
             {"@type": "cr:FileObject", "@id": "metadata.csv", "name": "metadata.csv", "contentUrl": "metadata.csv", "encodingFormat": "text/csv", "sha256": sha256},
             {"@type": "cr:FileObject", "@id": "folder", "name": "folder", "contentUrl": f"{HUB}/{repo}", "encodingFormat": "git+https", "sha256": "https://github.com/mlcommons/croissant/issues/80"},
-            {"@type": "cr:FileSet", "@id": "image-files", "name": "image-files", "containedIn": {"@id": "folder"}, "encodingFormat": "image/png", "includes": "images/*"},
+            {"@type": "cr:FileSet", "@id": "image-files", "name": "image-files", "containedIn": {"@id": "folder"}, "encodingFormat": ["image/png", "image/jpeg"], "includes": "images/*"},
+            *(
+                {"@type": "cr:FileObject", "@id": f"weights/{name}", "name": name, "contentUrl": f"weights/{name}", "encodingFormat": "application/octet-stream", "sha256": digest}
+                for name, digest in weights.items()
+            ),
         ],
         "recordSet": [picture, table],
     }  # fmt: skip

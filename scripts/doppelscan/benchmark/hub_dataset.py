@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -15,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from doppelscan.benchmark.croissant import croissant
-from doppelscan.benchmark.labels import TRUTHS
+from doppelscan.benchmark.labels import TRUTHS, LabelTable, named_samples
 from doppelscan.errors import InputError
 from doppelscan.images import table_values
 from doppelscan.report import to_csv, write_atomic
 
 __all__ = ["COLUMNS", "PackedFile", "benchmark_pack", "licence_of"]
 
-COLUMNS = ("file_name", "kind", "source", "patient", "licence", "truth", "truth_by", "nearest")
+COLUMNS = ("file_name", "kind", "role", "source", "patient", "licence", "truth", "truth_by", "paper_class", "ssim", "nearest")
+ROLES = ("training", "holdout", "unused")
 FORMATS = (".png", ".jpg", ".jpeg")
 CARD, TABLE, MARK = "README.md", "metadata.csv", "croissant.json"
 URLS = {
@@ -60,6 +60,8 @@ def benchmark_pack(
     weights: Sequence[str | os.PathLike] = (),
     sources: Sequence[str] | None = None,
     repo: str = "OWNER/memorization-benchmark",
+    training: str | os.PathLike | None = None,
+    holdout: str | os.PathLike | None = None,
 ) -> Path:
     """Make a folder that the Hub takes as a dataset: pictures, ``metadata.csv``, a card, and ``croissant.json`` (Croissant 1.0).
 
@@ -72,23 +74,29 @@ def benchmark_pack(
         weights: of the generator.
         sources: of the column ``source``; None for all.
         repo: OWNER/NAME on the Hub, for the addresses in ``croissant.json``.
+        training, holdout: .csv of the images that the generator was trained on, and of others of which it saw nothing, by the column ``path``, or
+            ``source`` where these are made of ``images``, as in a study's tables. They fill the column ``role``.
 
     Returns:
         the folder.
 
     Raises:
-        InputError: a licence that is neither CC0 nor CC BY 4.0, a file that is no PNG or JPEG, or an ``output`` that holds something else.
+        InputError: a licence that is neither CC0 nor CC BY 4.0, a file that is no PNG or JPEG, or an ``output`` that holds something else; a table that cannot be
+            read, or that names none of the images; an image that is in training and in holdout.
     """
     output = Path(output).expanduser().resolve()
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / MARK).is_file())):
         raise InputError(
             f"The 'output' parameter must be a new or empty folder, or an earlier pack. Got {str(output)!r}, which holds other files."
         )
-    table = Path(images)
-    files = _real(table, sources)
+    table, names = Path(images), dict[str, Path]()
+    told = None if labels is None else LabelTable.read(labels)
+    files = _real(table, sources, names)
+    origins = {name: _origins(path, name) for name, path in (("training", training), ("holdout", holdout)) if path is not None}
+    files = _with_roles(files, origins)
     of_all = "cc-by-4.0" if any(one.row["licence"] == "cc-by-4.0" for one in files) else "cc0-1.0"
     attributions = _attributions(table, {one.row["source"] for one in files})
-    files += _generated(samples, labels, of_all, files)
+    files += _generated(samples, told, of_all, _packed_names(files, origins), names)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".pack-", dir=output.parent) as scratch:
         folder = Path(scratch) / "dataset"
@@ -98,7 +106,9 @@ def benchmark_pack(
             shutil.copyfile(provenance, folder / provenance.name)
         write_atomic(folder / TABLE, to_csv(COLUMNS, [one.row for one in files]))
         digest = hashlib.sha256((folder / TABLE).read_bytes()).hexdigest()
-        write_atomic(folder / MARK, json.dumps(croissant(COLUMNS, digest, URLS[of_all], attributions, repo), indent=1))
+        packed_weights = {Path(one).name: hashlib.sha256(Path(one).read_bytes()).hexdigest() for one in weights}
+        description = croissant(COLUMNS, digest, URLS[of_all], attributions, repo, packed_weights)
+        write_atomic(folder / MARK, json.dumps(description, indent=1))
         write_atomic(folder / CARD, _card(files, of_all, attributions, [Path(one).name for one in weights]))
         if output.exists():
             shutil.rmtree(output)
@@ -106,9 +116,8 @@ def benchmark_pack(
     return output
 
 
-def _real(table: Path, sources: Sequence[str] | None) -> list[PackedFile]:
+def _real(table: Path, sources: Sequence[str] | None, names: dict[str, Path]) -> list[PackedFile]:
     found: list[PackedFile] = []
-    names: dict[str, Path] = {}
     for path, told in table_values(table, "images").items():
         if told.get("kind") == "generated" or (sources is not None and told.get("source") not in sources):
             continue
@@ -122,7 +131,7 @@ def _real(table: Path, sources: Sequence[str] | None) -> list[PackedFile]:
         _require_picture(Path(path), name, names)
         patient = told.get("patient") or told.get("subject") or ""
         row = {"file_name": name, "kind": "real", "source": source, "patient": patient, "licence": licence}
-        found.append(PackedFile(Path(path), {**row, "truth": "", "truth_by": "", "nearest": ""}))
+        found.append(PackedFile(Path(path), {**dict.fromkeys(COLUMNS, ""), **row}))
     if not found:
         raise InputError(f"The 'images' table must name real images to pack. Got none in {str(table)!r}; see --sources.")
     return found
@@ -137,38 +146,76 @@ def _require_picture(path: Path, name: str, names: dict[str, Path]) -> None:
         raise InputError(f"The files of one source must have different names. Got {str(names[name])!r} and {str(path)!r}.")
 
 
+def _file(path: str) -> str:
+    """Of an image such as FILE#slice=12, the file."""
+    return os.path.realpath(path.partition("#")[0])
+
+
+def _origins(table: str | os.PathLike, name: str) -> dict[str, str]:
+    """Of each image of a set, by its path: the file that it was made of, or itself."""
+    found = {}
+    for path, told in table_values(table, name).items():
+        values = {column.lower(): text for column, text in told.items()}
+        source = Path(values.get("source", "").partition("#")[0]) if values.get("source") else None
+        # A column source may also name a data set.
+        made = source is not None and (source.is_absolute() or len(source.parts) > 1)
+        found[os.path.realpath(path)] = _file(str(source)) if made else _file(path)
+    return found
+
+
+def _with_roles(files: Sequence[PackedFile], origins: Mapping[str, Mapping[str, str]]) -> list[PackedFile]:
+    """Files with what the generator has seen of them; without tables nobody knows."""
+    if not origins:
+        return list(files)
+    role_of: dict[str, str] = {}
+    for role, images in origins.items():
+        for path in {*map(_file, images), *images.values()} & {_file(str(one.path)) for one in files}:
+            if role_of.setdefault(path, role) != role:
+                raise InputError(
+                    f"The 'holdout' table must name other images than training. Got {path!r} in both; leave it out of one."
+                )
+        if role not in role_of.values():
+            raise InputError(
+                f"The {role!r} table must name images of the 'images' table, in its column path or source. Got none of the {len(files)} that are packed; "
+                "see --sources."
+            )
+    return [PackedFile(one.path, {**one.row, "role": role_of.get(_file(str(one.path)), "unused")}) for one in files]
+
+
+def _packed_names(files: Sequence[PackedFile], origins: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Path of a real image, or of what a set's table says was made of it -> its name in the pack."""
+    packed = {os.path.realpath(one.path): one.row["file_name"] for one in files}
+    made = {path: packed[file] for images in origins.values() for path, file in images.items() if file in packed}
+    return made | packed
+
+
 def _generated(
-    samples: str | os.PathLike | None, labels: str | os.PathLike | None, licence: str, real: Sequence[PackedFile]
+    samples: str | os.PathLike | None, labels: LabelTable | None, licence: str, packed: Mapping[str, str], names: dict[str, Path]
 ) -> list[PackedFile]:
     """Samples are made of the real images, so they carry the strictest licence among these."""
     if samples is None:
         return []
-    told: dict[str, dict[str, str]] = {}
-    if labels is not None:
-        with open(labels, newline="", encoding="utf-8-sig") as file:
-            told = {Path(row["image"]).name: row for row in csv.DictReader(file)}
-    packed = {str(one.path.resolve()): one.row["file_name"] for one in real}
-    found = []
-    for path in sorted(one for one in Path(samples).rglob("*") if one.suffix.lower() in FORMATS):
-        label = told.get(path.name, {})
-        truth = label.get("truth", "")
-        if truth not in ("", *TRUTHS):
-            raise InputError(
-                f"The column 'truth' of the 'labels' table must be {', '.join(TRUTHS)}. Got {truth!r} for {path.name!r}."
-            )
-        row = {
-            "file_name": f"images/generated-{path.name}",
-            "kind": "generated",
-            "source": "generated",
-            "patient": "",
-            "licence": licence,
-        }
-        nearest = packed.get(str(Path(label.get("source", "")).resolve()), "")
-        found.append(PackedFile(path, {**row, "truth": truth, "truth_by": label.get("by", ""), "nearest": nearest}))
-    if not found:
+    paths = sorted(one for one in Path(samples).rglob("*") if one.suffix.lower() in FORMATS)
+    if not paths:
         raise InputError(
             f"The 'samples' parameter must be a folder of PNG or JPEG pictures. Got {str(samples)!r}, which holds none."
         )
+    told: dict[int | None, Mapping[str, str]] = {}
+    if labels is not None:
+        told = dict(zip(named_samples(labels, [str(one) for one in paths]), labels.rows, strict=True))
+    found = []
+    for i, path in enumerate(paths):
+        # Conditions start at one seed, so their samples have the same names.
+        name = f"images/generated-{'__'.join(path.relative_to(samples).parts)}"
+        _require_picture(path, name, names)
+        label = told.get(i, {})
+        source = label.get("source", "")
+        row = {
+            "file_name": name, "kind": "generated", "source": "generated", "licence": licence, "truth": label.get("truth", ""),
+            "truth_by": label.get("by", ""), "paper_class": label.get("paper_class", ""), "ssim": label.get("ssim", ""),
+            "nearest": packed.get(os.path.realpath(source), packed.get(_file(source), "")) if source else "",
+        }  # fmt: skip
+        found.append(PackedFile(path, {**dict.fromkeys(COLUMNS, ""), **row}))
     return found
 
 
@@ -213,8 +260,10 @@ def _card(files: Sequence[PackedFile], licence: str, attributions: Mapping[str, 
         f"{len(real)} real images of {len({(one['source'], one['patient']) for one in real})} people, and {len(generated)} images that a generator made, with labels: "
         "which of them are copies of a training image. For measuring whether a method finds memorized training patients.",
         "",
-        f"`{TABLE}`: `file_name`, `kind` (real or generated), `source`, `patient` (the identifier of the public data set), `licence`, and of generated images "
-        "`truth` (copy, same patient, blend, novel, unsure), `truth_by` (pixels, by distances in place and after dense registration, or person), `nearest`.",
+        f"`{TABLE}`: `file_name`, `kind` (real or generated), `role` (of real ones: {', '.join(ROLES)}, for the generator; empty where nobody says), `source`, "
+        "`patient` (the identifier of the public data set), `licence`, and of generated images `truth` (copy, same patient, blend, novel, unsure), `truth_by` "
+        "(pixels, by distances in place and after dense registration, or person), `paper_class` (different, similar, duplicate) by `ssim`, registered, with "
+        "the nearest in pixels, and `nearest`: that one, or the one that a person named.",
         f"`{MARK}` is the same in Croissant 1.0." + (f" `weights/`: {', '.join(weights)}, the generator." if weights else ""),
         "",
         "## Sources and licences",

@@ -25,7 +25,7 @@ def label_page(labels: Sequence[SampleLabel], samples: PreparedImages, training:
     """The page as HTML text: each sample beside the three training images nearest in pixels and the difference with each, unsure ones first.
 
     What a person sets is kept by the browser (localStorage), under a name that these samples alone have, and exported as CSV with the columns
-    ``image, truth, by``, which :func:`~doppelscan.benchmark.read_labels` takes.
+    ``image, truth, by, source``, which :func:`~doppelscan.benchmark.read_labels` takes; the source is the candidate that was clicked.
 
     Args:
         labels: of each sample.
@@ -45,9 +45,11 @@ def _row(label: SampleLabel, i: int, samples: PreparedImages, training: Prepared
     return {
         "image": samples.records[i].id,
         "label": label,
+        "source": training.records[label.source].id if label.source >= 0 else "",
         "sample": _picture(sample),
         "nearest": [
             {
+                "image": training.records[row].id,
                 "patient": training.records[row].patient,
                 "picture": _picture(training.squares[row]),
                 "difference": _picture(np.abs(sample - training.squares[row])),

@@ -8,7 +8,10 @@ anatomy; where they disagree the sample is unsure, and a person decides.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -26,7 +29,19 @@ from doppelscan.progress import progress
 from doppelscan.report import to_csv, write_atomic
 from doppelscan.report.tables import Row
 
-__all__ = ["COPIED", "TRUTHS", "SampleLabel", "Truth", "label_samples", "pixel_votes", "read_labels", "write_labels"]
+__all__ = [
+    "COPIED",
+    "TRUTHS",
+    "LabelTable",
+    "SampleLabel",
+    "Truth",
+    "label_samples",
+    "named_samples",
+    "pixel_votes",
+    "read_labels",
+    "required_samples",
+    "write_labels",
+]
 
 Truth = Literal["copy", "same patient", "blend", "novel", "unsure"]
 Vote = Literal["copy", "novel", "unsure"]
@@ -38,6 +53,8 @@ BANDS = ((1.0, 3.0), (1.5, 5.0))
 SHIFT, BLUR, USUAL = 0.03, 1.2, 0.95
 # Other people that the nearest is held against; training images that are shown; strangers that say what is usual after registration.
 NEXT, SHOWN, STRANGERS = 5, 3, 80
+# Training images whose spectra are held at once.
+BLOCK = 256
 # Side at which samples are compared: optical flow of larger ones takes long and tells no more.
 MOST_PIXELS = 96
 COLUMNS = (
@@ -68,6 +85,7 @@ class SampleLabel:
         registered_ratio: likewise, after dense registration.
         ssim: registered SSIM with the nearest (arXiv 2509.16582, section 3).
         by: ``pixels`` or ``person``.
+        named: row of the training image that a person says it shows; None where nobody does.
     """
 
     truth: Truth
@@ -78,6 +96,14 @@ class SampleLabel:
     registered_ratio: float
     ssim: float
     by: Literal["pixels", "person"] = "pixels"
+    named: int | None = None
+
+    @property
+    def source(self) -> int:
+        """Row of the training image that it is told to be nearest to; -1 where a person says what it is, but not of which."""
+        if self.by == "person":
+            return -1 if self.named is None else self.named
+        return self.sources[0]
 
     @property
     def paper_class(self) -> str:
@@ -243,14 +269,15 @@ def _registered_ssim(samples: np.ndarray, nearest: np.ndarray) -> np.ndarray:
 
 def _correlations(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Highest correlation over small shifts: float64 [M, N]."""
-    spectra, middle = np.fft.fft2(others).conj(), images.shape[-1] // 2
     reach = max(1, round(SHIFT * images.shape[-1]))
-    near = slice(middle - reach, middle + reach + 1)
-    found = []
-    for image in images:
-        shifted = np.fft.fftshift(np.fft.ifft2(np.fft.fft2(image) * spectra).real, (1, 2))
-        found.append(shifted[:, near, near].max((1, 2)))
-    return np.stack(found)
+    near = np.arange(-reach, reach + 1)  # shifts back lie at the end
+    asked, found = np.fft.fft2(images), np.empty((len(images), len(others)))
+    for first in range(0, len(others), BLOCK):
+        block = slice(first, first + BLOCK)
+        spectra = np.fft.fft2(others[block]).conj()
+        for i, one in enumerate(asked):
+            found[i, block] = np.fft.ifft2(one * spectra).real[:, near[:, None], near].max((1, 2))
+    return found
 
 
 def _band(images: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -274,52 +301,148 @@ def _resized(images: np.ndarray, size: int) -> np.ndarray:
 def write_labels(
     path: Path, labels: Sequence[SampleLabel], samples: Sequence[ImageRecord], training: Sequence[ImageRecord]
 ) -> None:
-    """Write a row for each sample: ``image, truth, by``, the votes, the ratios, the SSIM and its class, the nearest training image."""
+    """Write a row for each sample: ``image, truth, by``, the votes, the ratios, the SSIM and its class, and ``source``.
+
+    That is the nearest training image or, of a label by a person, the one that this person named; empty where none was.
+    """
     write_atomic(path, to_csv(COLUMNS, [_row(one, sample, training) for one, sample in zip(labels, samples, strict=True)]))
 
 
 def _row(label: SampleLabel, sample: ImageRecord, training: Sequence[ImageRecord]) -> Row:
-    source = training[label.sources[0]]
+    source = training[label.source] if label.source >= 0 else None
     return {
         "image": sample.id, "truth": label.truth, "by": label.by, "in_pixels": label.in_pixels, "registered": label.registered,
         "ratio": label.ratio, "registered_ratio": label.registered_ratio, "ssim": label.ssim, "paper_class": label.paper_class,
-        "source": source.id, "source_patient": source.patient,
+        "source": source.id if source else "", "source_patient": source.patient if source else "",
     }  # fmt: skip
 
 
-def read_labels(path: Path, labels: Sequence[SampleLabel], samples: Sequence[ImageRecord]) -> list[SampleLabel]:
+@dataclass(frozen=True)
+class LabelTable:
+    """A table of labels as it stands in its file.
+
+    Attributes:
+        path: of the file.
+        rows: column -> text, stripped; ``image`` and ``truth`` are in each.
+    """
+
+    path: Path
+    rows: tuple[Mapping[str, str], ...]
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> LabelTable:
+        """Read a .csv in UTF-8 with the columns ``image`` and ``truth``, and where there are any ``by``, ``source`` and others.
+
+        Raises:
+            InputError: it is no such file, a column is missing, or a truth is none of ``TRUTHS``.
+        """
+        try:
+            with open(path, newline="", encoding="utf-8-sig") as file:
+                reader = csv.DictReader(file, restkey="", restval="")
+                rows = tuple({name: text.strip() for name, text in row.items() if name} for row in reader)
+                columns = reader.fieldnames or []
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise InputError(
+                f"The 'labels' parameter must be a .csv in UTF-8. Got {str(path)!r}: {error}; export it from labels.html."
+            ) from error
+        if not {"image", "truth"} <= set(columns):
+            raise InputError(
+                f"The 'labels' table must have the columns image and truth. Got {', '.join(columns) or 'none'} in {str(path)!r}; export it from labels.html."
+            )
+        for row in rows:
+            if row["truth"] not in TRUTHS:
+                raise InputError(
+                    f"The column 'truth' of the 'labels' table must be {', '.join(TRUTHS)}. Got {row['truth']!r} for {row['image']!r}; correct it in "
+                    f"{str(path)!r}."
+                )
+        return cls(Path(path), rows)
+
+    @property
+    def by_person(self) -> LabelTable:
+        """Those rows that pixels have not set; a table without a column ``by`` is a person's."""
+        return LabelTable(self.path, tuple(row for row in self.rows if row.get("by") != "pixels"))
+
+
+def named_samples(table: LabelTable, samples: Sequence[str]) -> list[int | None]:
+    """Which of ``samples``, paths of images, each row of the table is of; None for none.
+
+    By the whole path or, where files were moved, by a file name that one row and one sample alone have: samples of two conditions have the same names.
+
+    Raises:
+        InputError: a row is of one of several samples.
+    """
+    named = [row["image"] for row in table.rows]
+    by_path, by_name = _places(samples)
+    found = [by_path.get(os.path.realpath(one)) for one in named]
+    taken, rows_of = set(found), Counter(Path(one).name for one, place in zip(named, found, strict=True) if place is None)
+    for row, one in enumerate(named):
+        name = Path(one).name
+        fitting = [place for place in by_name.get(name, []) if place not in taken]
+        if found[row] is None and fitting:
+            if len(fitting) > 1 or rows_of[name] > 1:
+                raise InputError(
+                    f"The 'labels' table must name each sample by its path, or by a file name that it alone has. Got {one!r}: {rows_of[name]} rows and "
+                    f"{len(fitting)} samples have that name; write the paths of the samples into {str(table.path)!r}."
+                )
+            found[row] = fitting[0]
+    return found
+
+
+def read_labels(
+    table: LabelTable | str | os.PathLike,
+    labels: Sequence[SampleLabel],
+    samples: Sequence[ImageRecord],
+    training: Sequence[ImageRecord],
+) -> list[SampleLabel]:
     """``labels`` with those in their place that a person has set: the file that the label page exports, or one with columns ``image`` and ``truth``.
 
     Args:
-        path: .csv. Images are known by their path or, where that is of another folder, by their file name; rows whose column ``by`` says ``pixels``
-            are passed over.
+        table: of a .csv, see :meth:`LabelTable.read` and :func:`named_samples`; rows whose column ``by`` says ``pixels`` are passed over, and ``source``,
+            where it is not empty, is the training image that the person has named.
         labels: by pixels.
         samples: which ``labels`` are of.
+        training: images in which their sources count.
 
     Raises:
-        InputError: a column is missing, a truth is none, or an image is none of the samples.
+        InputError: it cannot be read, or an image is none of the samples, or a source none of the training images.
     """
-    import csv
+    table = (table if isinstance(table, LabelTable) else LabelTable.read(table)).by_person
+    result, by_path, by_name = list(labels), *_places([one.id for one in training])
+    for row, place in zip(table.rows, required_samples(table, samples), strict=True):
+        named = None
+        if source := row.get("source"):
+            whole = by_path.get(os.path.realpath(source))
+            fitting = by_name.get(Path(source).name, []) if whole is None else [whole]
+            if len(fitting) != 1:
+                raise InputError(
+                    f"The column 'source' of the 'labels' table must name a training image. Got {source!r} in {str(table.path)!r}, which {len(fitting)} of "
+                    "them are; leave it empty, or write the path of the image."
+                )
+            named = fitting[0]
+        result[place] = replace(result[place], truth=row["truth"], by="person", named=named)  # type: ignore[arg-type]
+    return result
 
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    if rows and not {"image", "truth"} <= set(rows[0]):
-        raise InputError(
-            f"The 'labels' table must have the columns image and truth. Got {', '.join(rows[0])} in {str(path)!r}; export it from labels.html."
-        )
-    by_name = {Path(one.id).name: i for i, one in enumerate(samples)} | {one.id: i for i, one in enumerate(samples)}
-    result = list(labels)
-    for row in rows:
-        if row.get("by") == "pixels":
-            continue
-        place = by_name.get(row["image"], by_name.get(Path(row["image"]).name))
-        if row["truth"] not in TRUTHS:
-            raise InputError(
-                f"The column 'truth' of the 'labels' table must be {', '.join(TRUTHS)}. Got {row['truth']!r} for {row['image']!r}."
-            )
+
+def required_samples(table: LabelTable, samples: Sequence[ImageRecord]) -> list[int]:
+    """Of each row the sample that it is of, see :func:`named_samples`.
+
+    Raises:
+        InputError: a row is of none of them.
+    """
+    places = []
+    for row, place in zip(table.rows, named_samples(table, [one.id for one in samples]), strict=True):
         if place is None:
             raise InputError(
-                f"The 'labels' table must name images of the samples. Got {row['image']!r}, which is none; pass its own --samples."
+                f"The 'labels' table must name images of the samples. Got {row['image']!r} in {str(table.path)!r}, which is none; pass its own --samples, or "
+                "another --output."
             )
-        result[place] = replace(result[place], truth=row["truth"], by="person")
-    return result
+        places.append(place)
+    return places
+
+
+def _places(images: Sequence[str]) -> tuple[dict[str, int], dict[str, list[int]]]:
+    """Rows of images by whole path and by file name."""
+    by_name: dict[str, list[int]] = {}
+    for i, one in enumerate(images):
+        by_name.setdefault(Path(one).name, []).append(i)
+    return {os.path.realpath(one): i for i, one in enumerate(images)}, by_name

@@ -50,7 +50,8 @@ class Measured:
         scorer: its name.
         area: area under the ROC curve, see :func:`~doppelscan.calibrate.area_under_curve`.
         recall_at: share of the positives above all but 1 % and 5 % of the negatives; with fewer than 100 or 20 negatives, above all of them.
-        source: share of the positives whose match is the image that they copy, or one of the patient they show.
+        source: share of the positives whose match is the image that they copy, or one of the patient they show; of those of which that is known, None
+            where it is of none.
         recall, false, precision: of the scorer's own rule, None without one; precision holds at this benchmark's share of positives.
         behind: best area of the question minus this one, on the same images; None for the best.
         mark: ``first`` where every other scorer's interval of that difference lies above 0, ``level`` where a scorer is not told from the best.
@@ -60,7 +61,7 @@ class Measured:
     scorer: str
     area: Share
     recall_at: tuple[Share, ...]
-    source: Share
+    source: Share | None
     recall: Share | None
     false: Share | None
     precision: Share | None
@@ -127,14 +128,17 @@ def _measured(question: Question, name: str, scored: Scored, experiment: Experim
     for rate in RATES:
         threshold = np.quantile(scored.score[negative], 1 - rate, method="higher")
         recalls.append(clopper_pearson(scored.score[positive] > threshold, shown))
-    right = [_is_right(queries[i], int(scored.match[i]), experiment) for i in positive]
+    people = set(experiment.training.patients)
+    known = [i for i in positive if queries[i].source >= 0 or queries[i].patient in people]
+    right = [_is_right(queries[i], int(scored.match[i]), experiment) for i in known]
+    source = clopper_pearson(right, [queries[i].patient for i in known]) if known else None
     recall, false, precision = None, None, None
     if question.task in scored.called:
         called = scored.called[question.task]
         hit = np.flatnonzero(called[rows])
         recall, false = clopper_pearson(called[positive], shown), clopper_pearson(called[negative], others)
         precision = clopper_pearson(truth[hit], [who[i] for i in hit]) if len(hit) else None
-    return Measured(question, name, area, tuple(recalls), clopper_pearson(right, shown), recall, false, precision)
+    return Measured(question, name, area, tuple(recalls), source, recall, false, precision)
 
 
 def _is_right(query: Query, match: int, experiment: Experiment) -> bool:

@@ -11,9 +11,9 @@ import numpy as np
 
 from doppelscan.benchmark.cases import Experiment
 from doppelscan.benchmark.sets import PreparedImages, WrittenSet, write_set
-from doppelscan.errors import DoppelscanError
+from doppelscan.errors import DoppelscanError, InputError
 from doppelscan.report.tables import EXPOSING
-from doppelscan.rivals import Rival
+from doppelscan.rivals import Ranking, Rival
 from doppelscan.study.measures import COPIED as COPY_FINDINGS
 from doppelscan.workflows import audit
 
@@ -114,16 +114,38 @@ def _of_rows(rows: Sequence[Mapping[str, Any]], asked: Asked) -> Scored:
 
 
 def rival_scores(rival: Rival, asked: Sequence[Asked]) -> Scorer:
-    """A rival on the same pixels. Its one threshold, where it has one, is its rule for both tasks."""
+    """A rival on the same pixels. Its one threshold, where it has one, is its rule for both tasks.
+
+    What it raises, and a ranking that is none of the queries, is its reason in ``failed``, in one line.
+    """
     scored, failed = {}, {}
     for one in asked:
         try:
             found = rival.rank(one.training.images, one.queries.images, one.control.images)
-        except DoppelscanError as mistake:  # of one rival, the others are not lost with it
-            failed[one.experiment.name] = str(mistake)
+            _require_usable(rival.name, found, one)
+        except Exception as error:  # whatever one rival raises, the others and our audit are not lost with it
+            words = " ".join(str(error).split())
+            failed[one.experiment.name] = words if isinstance(error, DoppelscanError) else f"{type(error).__name__}: {words}"
             continue
         called, rule = {}, "none published"
         if found.threshold is not None:
             called, rule = dict.fromkeys(TASKS, found.score > found.threshold), f"score above {found.threshold:.4g}"
         scored[one.experiment.name] = Scored(np.asarray(found.score, np.float64), np.asarray(found.match), called, rule)
     return Scorer(rival.name, scored, failed)
+
+
+def _require_usable(name: str, ranking: Ranking, asked: Asked) -> None:
+    """Raise ``InputError`` where a ranking is none of the queries."""
+    score, match, count = np.asarray(ranking.score, np.float64), np.asarray(ranking.match), len(asked.queries.images)
+    wrong = None
+    if score.shape != (count,) or match.shape != (count,):
+        wrong = f"scores {list(score.shape)} and matches {list(match.shape)}"
+    elif not np.isfinite(score).all():
+        wrong = f"{int((~np.isfinite(score)).sum())} scores that are not finite"
+    elif match.dtype.kind not in "iu" or match.min() < 0 or match.max() >= len(asked.training.images):
+        wrong = f"matches ({match.dtype}) from {match.min()} to {match.max()}"
+    if wrong is not None:
+        raise InputError(
+            f"The ranking of the rival {name!r} must be a finite score and a row of the {len(asked.training.images)} training images for each of {count} "
+            f"queries. Got {wrong}; leave it out of --rival."
+        )

@@ -68,6 +68,8 @@ class BenchmarkResult:
                 lines.append(
                     f"{one.question.experiment}, {one.question.task}: AUC {one.area.share:.3f} ({one.area.lower:.3f} to {one.area.upper:.3f}){beside}."
                 )
+        for scorer in self.scorers:
+            lines += [f"{scorer.name} could not be asked about {name}: {reason}" for name, reason in scorer.failed.items()]
         return (*lines, *self.notes, f"Page: {self.folder / 'benchmark.html'}")
 
 
@@ -109,6 +111,7 @@ def write_result(result: BenchmarkResult) -> None:
         "experiments": {one.experiment.name: _sizes(one) for one in result.asked},
         "labels": dict(result.labels),
         "notes": list(result.notes),
+        "failed": {one.name: dict(one.failed) for one in result.scorers if one.failed},
         "seconds": dict(result.seconds),
         "rows": rows,
     }

@@ -84,13 +84,18 @@ def kernel_distance(
     draw's variance. Below 0 by chance where the sets are alike.
 
     Args:
-        training: float [N, C], N >= 2.
-        synthetic: float [M, C], M >= 2.
+        training: float [N, C].
+        synthetic: float [M, C].
         subsets: draws, where a set is larger than one.
         subset_size: images of each set in a draw.
         seed: of the draws.
+
+    Returns:
+        the distance; NaN where a set is of one image, which differs from no other.
     """
     a, b = np.asarray(training, np.float64), np.asarray(synthetic, np.float64)
+    if min(len(a), len(b)) < 2:
+        return float("nan")
     if max(len(a), len(b)) <= subset_size:
         return _unbiased_discrepancy(a, b)
     draw, count = np.random.default_rng(seed), min(len(a), len(b), subset_size)

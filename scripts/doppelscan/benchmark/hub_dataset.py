@@ -74,8 +74,9 @@ def benchmark_pack(
         weights: of the generator.
         sources: of the column ``source``; None for all.
         repo: OWNER/NAME on the Hub, for the addresses in ``croissant.json``.
-        training, holdout: .csv of the images that the generator was trained on, and of others of which it saw nothing, by the column ``path``, or
-            ``source`` where these are made of ``images``, as in a study's tables. They fill the column ``role``.
+        training: .csv of the images that the generator was trained on, by the column ``path``, or ``source`` where these are made of ``images``, as
+            in a study's tables; it fills the column ``role``.
+        holdout: likewise, of images of which it saw nothing.
 
     Returns:
         the folder.

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from doppelscan.benchmark.labels import COPIED, Truth
-from doppelscan.benchmark.sets import PreparedImages, unpadded
+from doppelscan.benchmark.sets import PreparedImages
 from doppelscan.errors import InputError
-from doppelscan.images import COPY_TRANSFORMS, PrincipalReconstruction, plant_copy
+from doppelscan.images import COPY_TRANSFORMS, PrincipalReconstruction, plant_copy, unpadded
 from doppelscan.memorization import spread_over_patients
 
 __all__ = ["FAMILIES", "Experiment", "Query", "planted_experiment", "sample_experiment"]
@@ -210,7 +210,9 @@ def _reconstructed(training: PreparedImages, strangers: PreparedImages, count: i
     for rank in ranks:
         for images, truth in ((training, "copy"), (strangers, "novel")):
             for row in spread_over_patients(images.patients, count, seed + rank):
-                pixels = unpadded(principal(images.squares[row : row + 1], min(rank, principal.components))[0], images.shapes[row])
+                pixels = unpadded(
+                    principal(images.squares[row : row + 1], min(rank, principal.components))[0], images.shapes[row]
+                ).clip(0, 1)
                 source = row if truth == "copy" else -1
                 yield Query("reconstructions", f"{rank} components", truth, source, images.patients[row], pixels)  # type: ignore[arg-type]
 

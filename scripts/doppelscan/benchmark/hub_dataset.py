@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from typing import Any
 
 from doppelscan.benchmark.croissant import croissant
 from doppelscan.benchmark.labels import TRUTHS, LabelTable, named_samples
+from doppelscan.deepssim import file_sha256
 from doppelscan.errors import InputError
 from doppelscan.images import table_values
 from doppelscan.report import to_csv, write_atomic
@@ -92,11 +92,12 @@ def benchmark_pack(
         )
     table, names = Path(images), dict[str, Path]()
     told = None if labels is None else LabelTable.read(labels)
-    files = _real(table, sources, names)
+    listed = table_values(table, "images")
+    files = _real(table, listed, sources, names)
     origins = {name: _origins(path, name) for name, path in (("training", training), ("holdout", holdout)) if path is not None}
     files = _with_roles(files, origins)
     of_all = "cc-by-4.0" if any(one.row["licence"] == "cc-by-4.0" for one in files) else "cc0-1.0"
-    attributions = _attributions(table, {one.row["source"] for one in files})
+    attributions = _attributions(listed, {one.row["source"] for one in files})
     files += _generated(samples, told, of_all, _packed_names(files, origins), names)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".pack-", dir=output.parent) as scratch:
@@ -106,9 +107,8 @@ def benchmark_pack(
         if provenance.is_file():
             shutil.copyfile(provenance, folder / provenance.name)
         write_atomic(folder / TABLE, to_csv(COLUMNS, [one.row for one in files]))
-        digest = hashlib.sha256((folder / TABLE).read_bytes()).hexdigest()
-        packed_weights = {Path(one).name: hashlib.sha256(Path(one).read_bytes()).hexdigest() for one in weights}
-        description = croissant(COLUMNS, digest, URLS[of_all], attributions, repo, packed_weights)
+        packed_weights = {Path(one).name: file_sha256(one) for one in weights}
+        description = croissant(COLUMNS, file_sha256(folder / TABLE), URLS[of_all], attributions, repo, packed_weights)
         write_atomic(folder / MARK, json.dumps(description, indent=1))
         write_atomic(folder / CARD, _card(files, of_all, attributions, [Path(one).name for one in weights]))
         if output.exists():
@@ -117,9 +117,11 @@ def benchmark_pack(
     return output
 
 
-def _real(table: Path, sources: Sequence[str] | None, names: dict[str, Path]) -> list[PackedFile]:
+def _real(
+    table: Path, listed: Mapping[str, Mapping[str, str]], sources: Sequence[str] | None, names: dict[str, Path]
+) -> list[PackedFile]:
     found: list[PackedFile] = []
-    for path, told in table_values(table, "images").items():
+    for path, told in listed.items():
         if told.get("kind") == "generated" or (sources is not None and told.get("source") not in sources):
             continue
         source, licence = told.get("source", ""), licence_of(told.get("licence", ""))
@@ -220,9 +222,9 @@ def _generated(
     return found
 
 
-def _attributions(table: Path, sources: set[str]) -> dict[str, str]:
+def _attributions(listed: Mapping[str, Mapping[str, str]], sources: set[str]) -> dict[str, str]:
     """Source -> what its column ``licence`` says, which is where the images come from."""
-    told = {one.get("source", ""): one.get("licence", "") for one in table_values(table, "images").values()}
+    told = {one.get("source", ""): one.get("licence", "") for one in listed.values()}
     return {source: told[source] for source in sorted(sources)}
 
 

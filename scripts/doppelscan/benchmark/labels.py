@@ -206,8 +206,7 @@ def _votes(near: _Nearness, usual: Sequence[_Nearness]) -> list[Vote]:
 def _in_pixels(images: np.ndarray, training: np.ndarray, people: Sequence[str]) -> _Nearness:
     """By correlation over small shifts: sqrt(2 - 2 c) is the root mean square difference of two z-scored images."""
     found = [_correlations(_band(images, *band), _band(training, *band)) for band in BANDS]
-    codes = np.unique(list(people), return_inverse=True)[1].reshape(-1)
-    rows = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
+    rows = _rows_of_people(people)
     mean = np.mean(found, 0)
     best = np.stack([own[mean[:, own].argmax(1)] for own in rows], 1)
     order = np.argsort(-np.take_along_axis(mean, best, 1), 1, kind="stable")[:, : NEXT + 1]
@@ -252,13 +251,19 @@ def _own_distances(training: np.ndarray, people: Sequence[str]) -> np.ndarray:
     """Distance of each training image to the nearest other one of the same person, infinite where there is none: float64 [N]."""
     banded = _band(training, *BANDS[0])
     result = np.full(len(training), np.inf)
-    for person in set(people):
-        rows = np.array([i for i, one in enumerate(people) if one == person])
+    for rows in _rows_of_people(people):
         if len(rows) > 1:
             found = _correlations(banded[rows], banded[rows])
             np.fill_diagonal(found, -1)
             result[rows] = np.sqrt(np.clip(1 - found.max(1), 0, None))
     return result
+
+
+def _rows_of_people(people: Sequence[str]) -> list[np.ndarray]:
+    """Rows of each person's images, int64."""
+    codes = np.unique(list(people), return_inverse=True)[1].reshape(-1)
+    order = np.argsort(codes, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(codes))[:-1])
 
 
 def _registered_ssim(samples: np.ndarray, nearest: np.ndarray) -> np.ndarray:

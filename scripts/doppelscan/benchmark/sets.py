@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from monai.transforms import Compose
 
-from doppelscan.errors import InputError, reason_of_image
+from doppelscan.errors import InputError
 from doppelscan.images import (
     ImageRecord,
     LoadSliced,
@@ -20,14 +21,16 @@ from doppelscan.images import (
     SquareThumbnaild,
     Windowd,
     find_images,
+    prepared,
     table_values,
     unit_float,
+    unpadded,
 )
 from doppelscan.images.readers import encode_png
 from doppelscan.progress import progress
 from doppelscan.report import to_csv, write_atomic
 
-__all__ = ["PreparedImages", "WrittenSet", "prepare", "unpadded", "write_set"]
+__all__ = ["PreparedImages", "WrittenSet", "prepare", "write_set"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class PreparedImages:
     values: tuple[Mapping[str, str], ...]
     skipped: tuple[SkippedImage, ...] = ()
 
-    @property
+    @cached_property
     def patients(self) -> list[str]:
         """Of each image."""
         return [one.patient for one in self.records]
@@ -66,14 +69,7 @@ class PreparedImages:
 
     def pixels(self, row: int) -> np.ndarray:
         """What of an image is no padding: float32 [H, W]."""
-        return unpadded(self.squares[row], self.shapes[row])
-
-
-def unpadded(square: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    """What of a square float [S, S] shows an image of ``shape``: [H, W], clipped to [0, 1]."""
-    height, width = np.maximum(8, np.round(len(square) * np.asarray(shape) / max(shape))).astype(int)
-    top, left = (len(square) - height) // 2, (len(square) - width) // 2
-    return np.clip(square[top : top + height, left : left + width], 0, 1).astype(np.float32)
+        return unpadded(self.squares[row], self.shapes[row]).clip(0, 1)
 
 
 def _preparation(spatial_size: int) -> Compose:
@@ -100,14 +96,9 @@ def prepare(
     preparation = _preparation(spatial_size)
     squares, shapes, records, skipped = [], [], [], list(found.skipped)
     for record in progress(found.records, f"prepare {name}", "image"):
-        item = {"image": list(record.paths), "slice": record.slice, "axis": record.axis, "channel": record.channel}
-        try:
-            made = preparation(item)
-        except Exception as error:
-            reason = reason_of_image(error)
-            if reason is None:
-                raise
-            skipped.append(SkippedImage(record.id, reason))
+        made = prepared(record, preparation)
+        if isinstance(made, SkippedImage):
+            skipped.append(made)
             continue
         squares.append(np.asarray(made["thumbnail"])[0])
         shapes.append(np.asarray(made["native_shape"]))

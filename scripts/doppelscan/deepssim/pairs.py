@@ -12,8 +12,8 @@ from torch.utils.data import Sampler
 
 from doppelscan.deepssim.augment import ViewStrength, augment, foreground_views, misalign, quarter_turn_poses
 from doppelscan.deepssim.ssim import align_to_first, pairwise_ssim
-from doppelscan.errors import InputError, reason_of_image
-from doppelscan.images import SkippedImage, SliceChoice, find_images, gaussian_blur, generate_cohort, smooth_fields, warp
+from doppelscan.errors import InputError
+from doppelscan.images import SkippedImage, SliceChoice, find_images, gaussian_blur, generate_cohort, prepared, smooth_fields, warp
 
 __all__ = ["CohortBatchSampler", "CohortDataset", "MakeViews"]
 
@@ -60,15 +60,11 @@ class CohortDataset(Dataset):
             found = find_images(source, name="dataset_dir", patient_pattern=patient_pattern, slices=SliceChoice())
             self.skipped += found.skipped
             for record in found.records:
-                item = {"image": list(record.paths), "slice": record.slice, "axis": record.axis, "channel": record.channel}
-                try:
-                    images.append(torch.as_tensor(preprocessing(item)["thumbnail"]))
-                except Exception as error:
-                    reason = reason_of_image(error)
-                    if reason is None:
-                        raise
-                    self.skipped.append(SkippedImage(record.id, reason))
+                item = prepared(record, preprocessing)
+                if isinstance(item, SkippedImage):
+                    self.skipped.append(item)
                     continue
+                images.append(torch.as_tensor(item["thumbnail"]))
                 patients.append(names.setdefault((cohort, record.patient), len(names)))
                 cohorts.append(cohort)
                 self.paths.append(record.id)

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from monai.data import Dataset
 
-from doppelscan.errors import InputError, WeightsError, reason_of_image
+from doppelscan.errors import InputError, WeightsError
 from doppelscan.generate.conditioning import Condition
 from doppelscan.generate.duplication import draw_repeats
 from doppelscan.generate.generator import Autoencoder
 from doppelscan.generate.networks import require_size
-from doppelscan.images import ImageRecord, SkippedImage, SliceChoice, find_images, table_values, unit_float
+from doppelscan.images import ImageRecord, SkippedImage, SliceChoice, find_images, prepared, table_values, unit_float
 from doppelscan.progress import progress
 
 __all__ = ["Latents", "TrainingImages"]
@@ -74,15 +74,11 @@ class TrainingImages(Dataset):
         self.records: list[ImageRecord] = []
         images: list[torch.Tensor] = []
         for record in progress(found.records, "prepare images", "image"):
-            item = {"image": list(record.paths), "slice": record.slice, "axis": record.axis, "channel": record.channel}
-            try:
-                images.append(torch.as_tensor(preprocessing(item)["thumbnail"]))
-            except Exception as error:
-                reason = reason_of_image(error)
-                if reason is None:
-                    raise
-                self.skipped.append(SkippedImage(record.id, reason))
+            made = prepared(record, preprocessing)
+            if isinstance(made, SkippedImage):
+                self.skipped.append(made)
                 continue
+            images.append(torch.as_tensor(made["thumbnail"]))
             self.records.append(record)
         if len(images) < 2:
             left_out = "".join(

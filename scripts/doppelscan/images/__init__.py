@@ -17,10 +17,11 @@ from doppelscan.images.records import (
     content_hash,
     evenly_chosen,
     find_images,
+    prepared,
     set_files,
     table_values,
 )
-from doppelscan.images.squares import cut_foreground, resample_boxes, whole_squares
+from doppelscan.images.squares import cut_foreground, resample_boxes, unpadded, whole_squares
 from doppelscan.images.transforms import (
     ForegroundSquared,
     LoadSliced,
@@ -66,6 +67,7 @@ __all__ = [
     "generate_cohort",
     "people_of",
     "plant_copy",
+    "prepared",
     "propose_patients",
     "put_slice",
     "radial_power",
@@ -76,6 +78,7 @@ __all__ = [
     "smooth_fields",
     "table_values",
     "unit_float",
+    "unpadded",
     "warp",
     "whole_squares",
     "within",

@@ -9,14 +9,14 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from doppelscan.errors import ImageError, InputError
+from doppelscan.errors import ImageError, InputError, reason_of_image
 from doppelscan.images.readers import FileHeader, image_format, read_header, stack_slices
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "content_hash",
     "evenly_chosen",
     "find_images",
+    "prepared",
     "set_files",
     "table_values",
 ]
@@ -111,6 +112,17 @@ class SkippedImage:
 
     path: str
     reason: str
+
+
+def prepared(record: ImageRecord, transform: Callable) -> Mapping[str, Any] | SkippedImage:
+    """What ``transform`` makes of the item of an image, or why it cannot; an error that says nothing of the image is raised."""
+    try:
+        return transform({"image": list(record.paths), "slice": record.slice, "axis": record.axis, "channel": record.channel})
+    except Exception as error:
+        reason = reason_of_image(error)
+        if reason is None:
+            raise
+        return SkippedImage(record.id, reason)
 
 
 @dataclass

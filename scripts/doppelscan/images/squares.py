@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from doppelscan.images.foreground import foreground_square
 
-__all__ = ["cut_foreground", "resample_boxes", "whole_squares"]
+__all__ = ["cut_foreground", "resample_boxes", "unpadded", "whole_squares"]
 
 # A box that reaches out of the image by less, in pixels, does so by rounding.
 ROUNDING = 1e-4
@@ -79,3 +80,10 @@ def cut_foreground(images: torch.Tensor, size: int) -> torch.Tensor:
         float [B, 1, size, size], on the intensity scale of ``images``.
     """
     return _resample_squares(images, foreground_square(images), size)
+
+
+def unpadded(square: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    """What of a square [S, S] shows an image of ``shape`` (height, width) that was padded to it: [H, W], at least 8 pixels a side."""
+    height, width = np.maximum(8, np.round(len(square) * np.asarray(shape) / max(shape))).astype(int)
+    top, left = (len(square) - height) // 2, (len(square) - width) // 2
+    return square[top : top + height, left : left + width]

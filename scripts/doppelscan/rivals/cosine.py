@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from doppelscan.rivals.encoders import Embedder, query_poses
-from doppelscan.rivals.ranking import LastFit, Ranking, nearest, require_squares
+from doppelscan.rivals.ranking import LastFit, Ranking, nearest_in_blocks, require_squares
 
 __all__ = ["CHEN_CUTS", "SEMDEDUP_CUTS", "EmbeddingRival", "chen_rival", "semdedup_rival"]
 
@@ -44,9 +44,7 @@ class EmbeddingRival:
     def rank(self, training: torch.Tensor, images: torch.Tensor, holdout: torch.Tensor | None = None) -> Ranking:
         """See :meth:`Rival.rank <doppelscan.rivals.ranking.Rival.rank>`."""
         require_squares(training, images, holdout)
-        parts = [nearest(self.similarity(training, part)) for part in images.split(BLOCK)]
-        score, match = (np.concatenate([getattr(p, name) for p in parts]) for name in ("score", "match"))
-        return Ranking(score, match, self.threshold)
+        return nearest_in_blocks(lambda part: self.similarity(training, part), images, BLOCK, self.threshold)
 
 
 def chen_rival(embedder: Embedder, name: str = "Chen et al.") -> EmbeddingRival:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from doppelscan.images import unit_float
 from doppelscan.rivals.fsim import FeatureSimilarity
-from doppelscan.rivals.ranking import LastFit, Ranking, nearest, require_squares
+from doppelscan.rivals.ranking import LastFit, Ranking, nearest_in_blocks, require_squares
 from doppelscan.search import NormalisedCorrelation, PerceptualHash, PlainSSIM, Similarity
 
 __all__ = ["MeanSquaredError", "PixelRival", "fsim_rival", "mse_rival", "ncc_rival", "phash_rival", "ssim_rival"]
@@ -33,9 +33,7 @@ class PixelRival:
     def rank(self, training: torch.Tensor, images: torch.Tensor, holdout: torch.Tensor | None = None) -> Ranking:
         """See :meth:`Rival.rank <doppelscan.rivals.ranking.Rival.rank>`."""
         require_squares(training, images, holdout)
-        fitted = self._fit.of(training, self.similarity.fit)
-        parts = [nearest(fitted.similarity(part)) for part in images.split(BLOCK)]
-        return Ranking(np.concatenate([p.score for p in parts]), np.concatenate([p.match for p in parts]))
+        return nearest_in_blocks(self._fit.of(training, self.similarity.fit).similarity, images, BLOCK)
 
 
 class MeanSquaredError:

@@ -11,7 +11,7 @@ import torch
 
 from doppelscan.errors import InputError
 
-__all__ = ["LastFit", "Ranking", "Rival", "nearest", "require_squares"]
+__all__ = ["LastFit", "Ranking", "Rival", "nearest", "nearest_in_blocks", "require_squares"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,14 @@ def nearest(similarity: np.ndarray, threshold: float | None = None) -> Ranking:
     """The ranking by the largest of each row of ``similarity`` float [M, N]; ties go to the first training image."""
     match = similarity.argmax(1)
     return Ranking(similarity[np.arange(len(match)), match].astype(np.float64), match.astype(np.int64), threshold)
+
+
+def nearest_in_blocks(
+    similarity: Callable[[torch.Tensor], np.ndarray], images: torch.Tensor, block: int, threshold: float | None = None
+) -> Ranking:
+    """:func:`nearest` of ``images``, ``block`` at a time, so that not all similarities are held at once."""
+    parts = [nearest(similarity(part)) for part in images.split(block)]
+    return Ranking(np.concatenate([p.score for p in parts]), np.concatenate([p.match for p in parts]), threshold)
 
 
 def require_squares(training: torch.Tensor, images: torch.Tensor, holdout: torch.Tensor | None = None) -> None:

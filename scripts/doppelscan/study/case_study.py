@@ -119,11 +119,8 @@ class CaseStudy:
         failed: dict[str, str] = {}
         chosen = [one for one in self.conditions if one.name in self.only and one.left_out is None]
         for condition in progress(chosen, "case study", "condition"):
-            place = bench.place(condition)
-            place.mkdir(parents=True, exist_ok=True)
             try:
-                with FileLock(place / ".lock", timeout=0):
-                    study_condition(bench, condition)
+                _studied(bench, condition)
             except Timeout:
                 failed[condition.name] = BUSY
             except Exception as error:
@@ -142,8 +139,7 @@ class CaseStudy:
                 reason = "not run yet"
             if reason is None:
                 try:
-                    with FileLock(bench.place(condition) / ".lock", timeout=0):
-                        done.append(study_condition(bench, condition))
+                    done.append(_studied(bench, condition))
                 except Timeout:
                     reason = BUSY
             if reason is not None:
@@ -159,6 +155,14 @@ class CaseStudy:
         ]
         lines += [f"{name}: {reason}." for name, reason in result.left_out.items()]
         return [*lines, f"Page: {self.folder / 'case_study.html'}"]
+
+
+def _studied(bench: Bench, condition: StudyCondition) -> ConditionResult:
+    """What is missing of a condition is done, by one process at a time; ``Timeout`` where another is at it."""
+    place = bench.place(condition)
+    place.mkdir(parents=True, exist_ok=True)
+    with FileLock(place / ".lock", timeout=0):
+        return study_condition(bench, condition)
 
 
 def _reason(error: Exception) -> str:

@@ -19,9 +19,18 @@ from torch.utils.data import DataLoader, default_collate
 
 from doppelscan.deepssim import ALGORITHM as DEEPSSIM
 from doppelscan.deepssim import quarter_turn_poses, rotated, view_differences
-from doppelscan.errors import InputError, reason_of_image
+from doppelscan.errors import InputError
 from doppelscan.images import ALGORITHM as IMAGES
-from doppelscan.images import ForegroundSquared, ImageRecord, ImageSet, SkippedImage, SliceChoice, content_hash, find_images
+from doppelscan.images import (
+    ForegroundSquared,
+    ImageRecord,
+    ImageSet,
+    SkippedImage,
+    SliceChoice,
+    content_hash,
+    find_images,
+    prepared,
+)
 from doppelscan.progress import progress
 from doppelscan.report import to_csv, write_atomic
 from doppelscan.search import EmbeddingStore, describe, fingerprint
@@ -104,14 +113,9 @@ class RecordDataset(Dataset):
 
     def _transform(self, index: int) -> dict[str, Any]:
         record: ImageRecord = self.data[index]
-        item = {"image": list(record.paths), "slice": record.slice, "axis": record.axis, "channel": record.channel}
-        try:
-            made = self.transform(item)
-        except Exception as error:
-            reason = reason_of_image(error)
-            if reason is None:
-                raise
-            return {"index": index, "error": reason}
+        made = prepared(record, self.transform)
+        if isinstance(made, SkippedImage):
+            return {"index": index, "error": made.reason}
         return {
             "image": torch.as_tensor(np.asarray(made["image"])),
             "thumbnail": made["thumbnail"],

@@ -13,8 +13,18 @@ import torch
 from monai.transforms import Compose
 
 from doppelscan.deepssim import CopyDetectionMetric, PairDataset, SSIMAgreement
-from doppelscan.errors import InputError, reason_of_image
-from doppelscan.images import COPY_TRANSFORMS, PlantedCopies, SliceChoice, SquareThumbnaild, Windowd, evenly_chosen, find_images
+from doppelscan.errors import InputError
+from doppelscan.images import (
+    COPY_TRANSFORMS,
+    PlantedCopies,
+    SkippedImage,
+    SliceChoice,
+    SquareThumbnaild,
+    Windowd,
+    evenly_chosen,
+    find_images,
+    prepared,
+)
 from doppelscan.progress import progress
 from doppelscan.report import agreement_figure, roc_figure, to_json, write_atomic
 from doppelscan.search import Similarity
@@ -49,14 +59,11 @@ class EvaluationImages:
             images = []
             for i in evenly_chosen(len(found.records), most):
                 record = found.records[i]
-                item = {"image": list(record.paths), "slice": record.slice, "axis": record.axis, "channel": record.channel}
-                try:
-                    images.append((record.patient, np.asarray(preprocessing(item)["image"])[0]))
-                except Exception as error:
-                    reason = reason_of_image(error)
-                    if reason is None:
-                        raise
-                    self.skipped.append((record.id, reason))
+                made = prepared(record, preprocessing)
+                if isinstance(made, SkippedImage):
+                    self.skipped.append((made.path, made.reason))
+                else:
+                    images.append((record.patient, np.asarray(made["image"])[0]))
             name = Path(str(source)).stem
             self.cohorts[name if name not in self.cohorts else f"{name} ({len(self.cohorts) + 1})"] = images
 

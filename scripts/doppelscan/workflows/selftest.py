@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from doppelscan.decide import FittedReference, Planted
 from doppelscan.errors import InputError
-from doppelscan.images import PrincipalReconstruction, SpectrumMatch, evenly_chosen, plant_copy
+from doppelscan.images import PrincipalReconstruction, SpectrumMatch, evenly_chosen, plant_copy, unpadded
 from doppelscan.memorization import spread_over_patients
 from doppelscan.search import EmbeddedSet
 
@@ -182,9 +182,7 @@ def _pixels(images: EmbeddedSet, rows: Sequence[int], square: bool = False) -> l
     size, shapes = pixels.shape[-1], images.native_shapes(rows)
     cut = []
     for one, shape in zip(pixels, shapes, strict=True):
-        height, width = np.maximum(8, np.round(size * shape / shape.max())).astype(int)
-        top, left = (size - height) // 2, (size - width) // 2
-        own = one[top : top + height, left : left + width]
+        own = unpadded(one, shape)
         cut.append(_resized(own, (max(8, int(shape[0])), max(8, int(shape[1])))) if shape.max() < size else own)
     return cut
 

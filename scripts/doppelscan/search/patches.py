@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from doppelscan.images import gaussian_blur, unit_float
-from doppelscan.memorization import NearestInBlocks, content_groups, repeated
+from doppelscan.memorization import TIE, NearestInBlocks, content_groups, falling_order, repeated
 
 __all__ = ["PatchDescriptor", "PatchMatches", "PatchSearch", "mean_agreement"]
 
@@ -33,6 +33,8 @@ RICH = 0.35
 FEWEST_CELLS = 8
 SHIFTS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))
 QUERIES, REFERENCES = 64, 512
+# Of each, on the whole and by a cell, as many are compared with all shifts.
+SCREENED = 64
 
 
 class PatchDescriptor:
@@ -169,20 +171,26 @@ class PatchSearch:
         self.descriptor = PatchDescriptor(device=device)
 
     def fit(self, thumbnails: Any, keys: Sequence | np.ndarray | None = None) -> PatchSearch:
-        """Keep the structure of the training images: 8 KB an image.
+        """Keep the cells of the training images: 8 KB an image.
 
         Args:
             thumbnails: see :meth:`PatchDescriptor.fit`.
             keys: content of each image: images of one key are one row, named by the first of them. None compares the thumbnails.
         """
         self.descriptor.fit(thumbnails)
+        self.thumbnails = thumbnails
         if keys is None:
             images = (image for part in _blocks(thumbnails) for image in part)
             keys = [hashlib.sha256(image.cpu().numpy().tobytes()).digest() for image in images]
         self.groups = content_groups((), keys)
         self.distinct = np.flatnonzero(~repeated(self.groups))
-        self.reference = torch.cat([self.descriptor.structure(part).half() for part in _blocks(thumbnails)])
+        described = (self.descriptor.describe(self.descriptor.structure(part)) for part in _blocks(thumbnails))
+        self.reference = torch.cat([cells.transpose(0, 1).half() for cells in described])  # [N, L, C]
         return self
+
+    def structure_of(self, rows: np.ndarray) -> torch.Tensor:
+        """Fine structure of training images: float32 [n, 1, 64, 64] of rows int64 [n]."""
+        return self.descriptor.structure(torch.cat([self.thumbnails[row : row + 1] for row in rows.clip(0).tolist()]))
 
     def search(self, thumbnails: torch.Tensor) -> PatchMatches:
         """Search ``thumbnails`` uint8 or float [M, 1, S, S]."""
@@ -208,43 +216,63 @@ class PatchSearch:
     @torch.no_grad()
     def _search(self, structure: torch.Tensor, asked: torch.Tensor | None, without: np.ndarray | None) -> tuple:
         views = [structure] if asked is not None else [structure, structure.flip(-1)]
-        queries = torch.stack([self.descriptor.shifted(view) for view in views])
+        queries = torch.stack([self.descriptor.shifted(view) for view in views])  # [views, shifts, L, M, C]
         counted = queries[:, 0].abs().amax(-1) > 0  # [views, L, M]
         if asked is not None:
             counted = counted & asked.to(counted.device)
-        count = len(structure)
-        whole, part = NearestInBlocks(count, min(self.candidates, len(self.reference))), NearestInBlocks(count, 1)
+        rows = self._screened(queries[:, 0], counted, without)
+        count, none = len(structure), torch.from_numpy(rows < 0).to(counted.device)[:, None]
+        # All shifts of the few that are left: [L, M, views * shifts, K], the best of the shifts.
+        reference = self._cells_of(rows.clip(0)).permute(2, 0, 3, 1)
+        cells = queries.permute(2, 3, 0, 1, 4).flatten(2, 3) @ reference
+        cells = cells.unflatten(2, queries.shape[:2]).amax(3) * counted.permute(1, 2, 0)[..., None]
+        average = mean_agreement(cells, counted.permute(1, 2, 0)[..., None].expand_as(cells)).masked_fill(none, -torch.inf)
+        highest = cells.amax(0).masked_fill(none, -torch.inf)  # [M, views, K]
+        whole, part = (one.amax(1).cpu().numpy() for one in (average, highest))
+        kept = min(self.candidates, len(self.reference))
+        order = falling_order(whole, rows)[:, :kept]
+        best = falling_order(part, rows)[:, 0]
+        image = np.arange(count)
+        row = rows[image, best]
+        of_best = highest.cpu().numpy()[image, :, best]
+        mirrored = (of_best >= of_best.max(1, keepdims=True) - TIE).argmax(1)
+        found = cells[:, image, mirrored, best].T.clone()
+        found[row < 0] = -1
+        named = np.pad(np.take_along_axis(rows, order, 1), ((0, 0), (0, kept - order.shape[1])), constant_values=-1)
+        mean = np.pad(np.take_along_axis(whole, order, 1), ((0, 0), (0, kept - order.shape[1])), constant_values=-1)
+        return (
+            named,
+            np.where(named < 0, np.float32(-1), mean),
+            found.amax(1).cpu().numpy(),
+            row,
+            found.cpu().numpy(),
+            mirrored == 1,
+            counted[mirrored, :, image].cpu().numpy(),
+        )
+
+    def _cells_of(self, rows: np.ndarray) -> torch.Tensor:
+        """Of training images of any shape of rows: float32 [..., L, C], of unit length again: a half-precision row ties with its own image."""
+        return F.normalize(self.reference[rows].float(), dim=-1)
+
+    def _screened(self, queries: torch.Tensor, counted: torch.Tensor, without: np.ndarray | None) -> np.ndarray:
+        """Rows that agree best as they lie, on the whole or in a cell: int64 [M, K], falling, -1 fills up at the end.
+
+        A shift by 1 of 64 pixels changes cells of 12 little: what agrees best shifted is among the best unshifted.
+        """
+        count, cells_of = queries.shape[2], counted.sum(1).clamp_min(FEWEST_CELLS)
+        whole, part = (NearestInBlocks(count, min(SCREENED, len(self.reference))) for _ in range(2))
         for start in range(0, len(self.distinct), REFERENCES):
             rows = self.distinct[start : start + REFERENCES]
-            reference = self.descriptor.describe(self.reference[rows].float()).transpose(1, 2)
-            average, highest = [], []
-            for view, asked_about in zip(queries, counted[..., None], strict=True):
-                cells = view[0] @ reference
-                for shifted in view[1:]:
-                    cells = torch.maximum(cells, shifted @ reference)
-                cells = cells * asked_about
-                average.append(mean_agreement(cells, asked_about))
-                highest.append(cells.amax(0))
+            reference = self._cells_of(rows).permute(1, 2, 0)
+            cells = (queries @ reference) * counted[..., None]  # [views, L, M, R]
             left_out = None
             if without is not None:
                 left_out = torch.from_numpy(self.groups[without][:, None] == self.groups[rows]).to(counted.device)
-            whole.add(torch.stack(average, 1), rows, left_out)
-            part.add(torch.stack(highest, 1), rows, left_out)
-        mean, best = whole.found(), part.found()
-        row, mirrored, image = best.rows[:, 0], best.poses[:, 0], np.arange(count)
-        counted = counted[mirrored, :, image]
-        matched = self.descriptor.describe(self.reference[row].float()).transpose(0, 1)
-        cells = (queries[mirrored, :, :, image] * matched[:, None]).sum(-1).amax(1) * counted
-        cells[row < 0] = -1
-        return (
-            mean.rows,
-            np.where(mean.rows < 0, np.float32(-1), mean.similarity),
-            cells.amax(1).cpu().numpy(),
-            row,
-            cells.cpu().numpy(),
-            mirrored == 1,
-            counted.cpu().numpy(),
-        )
+            whole.add((cells.sum(1) / cells_of[..., None]).transpose(0, 1), rows, left_out)
+            part.add(cells.amax(1).transpose(0, 1), rows, left_out)
+        rows = np.sort(np.concatenate([one.found().rows for one in (whole, part)], 1))
+        rows[:, 1:][rows[:, 1:] == rows[:, :-1]] = -1
+        return -np.sort(-rows)[:, : max(1, int((rows >= 0).sum(1).max(initial=0)))]
 
 
 def _blocks(thumbnails: Any) -> Iterator[torch.Tensor]:

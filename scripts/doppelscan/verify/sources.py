@@ -64,7 +64,7 @@ def second_sources(
     residual = queries - _local_gain(matched, queries) * matched
     mixed = search.search_structure(residual, counted, matches)
     set_in = search.search_structure(queries, counted & (cells < UNLIKE), matches)
-    others = search.reference[torch.from_numpy(mixed.rows[:, 0])].float()
+    others = search.structure_of(mixed.rows[:, 0])
     third = search.search_structure(residual - _local_gain(others, residual) * others, counted, matches)
     weights, both = _mixture(queries, matched, others)
     agree = (set_in.part_cells > 0.8) & (cells < UNLIKE) & counted

@@ -38,7 +38,8 @@ from doppelscan.calibrate import (
     q_values,
     simes_p_values,
 )
-from doppelscan.decide import Calibration, Rules, verified_score
+from doppelscan.decide import Calibration, Rules
+from doppelscan.verify import verified_score
 from scipy.stats import expon, gamma, norm
 
 RATE, SYNTHETIC = 0.05, 200

@@ -11,7 +11,7 @@ from doppelscan.decide.people import People, PersonPair, find_people, person_pai
 from doppelscan.decide.power import NegativeResult, PlantedResult, SelfTest
 from doppelscan.decide.reference import FittedReference, ScoredSet
 from doppelscan.decide.rules import Rules
-from doppelscan.decide.scoring import ScoredImage, StoredRegistration, combined_score, score_images, verified_score
+from doppelscan.decide.scoring import ScoredImage, StoredRegistration, combined_score, score_images
 from doppelscan.decide.signing import Planted, self_tested, sign
 from doppelscan.decide.summary import AuditSummary, ImageCounts, LeftOut, NearDuplicateRow, summarize
 
@@ -64,7 +64,6 @@ __all__ = [
     "sign",
     "summarize",
     "unlike_training",
-    "verified_score",
     "wider",
     "without_leaks",
 ]

@@ -12,11 +12,12 @@ from scipy.stats import binomtest
 from doppelscan.decide.conclusion import counted
 from doppelscan.decide.findings import NearDuplicate
 from doppelscan.decide.rules import Rules
-from doppelscan.decide.scoring import StoredPair, StoredRegistration, verified_score
+from doppelscan.decide.scoring import StoredPair, StoredRegistration
 from doppelscan.images import ImageRecord
 from doppelscan.images.people import PatientProposal, agrees, people_of, propose_patients
 from doppelscan.memorization import Nearest, nearest_rows
 from doppelscan.search import CandidateSearch, EmbeddedSet, PatchDescriptor
+from doppelscan.verify import verified_score
 
 __all__ = ["People", "PersonPair", "find_people", "person_pairs"]
 

@@ -12,7 +12,8 @@ import numpy as np
 from doppelscan.decide.findings import NearDuplicate
 from doppelscan.decide.reference import ScoredSet
 from doppelscan.decide.rules import Rules
-from doppelscan.decide.scoring import ScoredImage, StoredPair, verified_score
+from doppelscan.decide.scoring import ScoredImage, StoredPair
+from doppelscan.verify import verified_score
 
 __all__ = ["with_rivals"]
 

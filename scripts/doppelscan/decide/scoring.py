@@ -13,7 +13,7 @@ from scipy import ndimage
 from doppelscan.memorization import MemorizationScores, falling_order
 from doppelscan.progress import progress
 from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, PatchDescriptor, Proposals, fingerprint
-from doppelscan.verify import AlignedPair, PairAgreement, Pose, Registration
+from doppelscan.verify import AlignedPair, PairAgreement, Pose, Registration, verified_score
 
 __all__ = [
     "ScoredImage",
@@ -22,7 +22,6 @@ __all__ = [
     "combined_score",
     "ranking_score",
     "score_images",
-    "verified_score",
 ]
 
 QUERY_BLOCK = 128
@@ -84,11 +83,6 @@ class ScoredImage:
     def verified(self) -> float:
         """See :func:`verified_score`."""
         return verified_score(self.detail, self.agreement)
-
-
-def verified_score(detail: float, agreement: float) -> float:
-    """Agreement of the registered pair, about 0 to 1."""
-    return 0.35 * detail + 0.65 * agreement
 
 
 def combined_score(detail: float, agreement: float, embedding: float, similarity: float) -> float:

@@ -1,6 +1,6 @@
 """Verification: registration of candidate pairs, aligned agreement and pose."""
 
-from doppelscan.verify.agreement import explained_share, match_intensity
+from doppelscan.verify.agreement import explained_share, match_intensity, verified_score
 from doppelscan.verify.identical import IdenticalImage, IdenticalPixels
 from doppelscan.verify.pose import Pose
 from doppelscan.verify.registration import AlignedPair, PairAgreement, Registration
@@ -18,4 +18,5 @@ __all__ = [
     "interpolation_losses",
     "match_intensity",
     "second_sources",
+    "verified_score",
 ]

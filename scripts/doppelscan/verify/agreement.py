@@ -9,7 +9,15 @@ import torch.nn.functional as F
 
 from doppelscan.images import band_pass, correlation, gaussian_blur, sampling_grid
 
-__all__ = ["Explained", "detail_correlation", "explained", "explained_share", "match_intensity", "mild_bending"]
+__all__ = [
+    "Explained",
+    "detail_correlation",
+    "explained",
+    "explained_share",
+    "match_intensity",
+    "mild_bending",
+    "verified_score",
+]
 
 # Bands of detail, each between two Gaussian blurs, fine to coarse, in pixels of 128.
 BANDS = ((0.9, 1.4), (1.4, 2.2), (2.2, 3.4), (3.4, 5.2))
@@ -28,6 +36,11 @@ def detail_correlation(first: torch.Tensor, second: torch.Tensor, inside: torch.
     """Correlation [B] of the band-passed images where either holds anatomy and both are ``inside`` the field of view."""
     sigma = first.shape[-1] / 40
     return correlation(band_pass(first, sigma).flatten(1), band_pass(second, sigma).flatten(1), inside.flatten(1))
+
+
+def verified_score(detail: float, agreement: float) -> float:
+    """Agreement of the registered pair, about 0 to 1."""
+    return 0.35 * detail + 0.65 * agreement
 
 
 def match_intensity(moving: torch.Tensor, target: torch.Tensor, inside: torch.Tensor, bins: int = 32) -> torch.Tensor:

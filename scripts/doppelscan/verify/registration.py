@@ -2,7 +2,9 @@
 
 Both work on band-passed images: gamma, window and bias field change slowly over the image and are not novelty. The coarse
 search looks at 8 flip-and-turn poses x rotations x scales x all shifts at 32 pixels, where a correlation over all shifts is
-one small FFT; refinement follows the gradient at 64 and at full size.
+one small Fourier transform; refinement follows the gradient at 32, at 64 and at full size. Each step goes on with fewer candidates, and
+full size is for those alone that agree nearly as copies do: of most images of strangers the first steps tell enough. What is
+done to a pair hangs on nothing but the pair's own image and its candidates, so synthetic and control images are treated alike.
 """
 
 from __future__ import annotations
@@ -19,12 +21,16 @@ from doppelscan.deepssim import quarter_turn, ssim, zscore
 from doppelscan.images import align, band_pass, sampling_grid, unit_float, within
 from doppelscan.memorization import falling_order
 from doppelscan.search import PatchDescriptor, mean_agreement
-from doppelscan.verify.agreement import detail_correlation, explained, match_intensity
+from doppelscan.verify.agreement import detail_correlation, explained, match_intensity, verified_score
 from doppelscan.verify.pose import Pose
 
 __all__ = ["AlignedPair", "PairAgreement", "Registration"]
 
 COARSE = 32
+# Waves a side that the coarse search looks at: above it, resampling and noise speak.
+HIGHEST = 10
+# Pairs of a candidate and a pose that are compared with all views of their query at a time: what the caches hold.
+PAIRS = 16
 # The native shape of what was not padded.
 SQUARE = np.ones(2, np.int64)
 # Queries whose pairs are one tensor: what the caches of a processor hold, and what keeps a GPU busy (about 1 GB with 20 candidates).
@@ -54,6 +60,11 @@ class PairAgreement:
     overlap: float
     agreement: float = math.nan
     share: float = math.nan
+
+    @property
+    def verified(self) -> float:
+        """See :func:`~doppelscan.verify.verified_score`; without an agreement the detail alone."""
+        return self.detail if math.isnan(self.agreement) else verified_score(self.detail, self.agreement)
 
 
 @dataclass(frozen=True)
@@ -90,8 +101,11 @@ class Registration:
         rotations: degrees tried in the coarse search.
         scales: factors tried in the coarse search.
         max_shift: largest shift found, share of the image.
+        near: candidates that are refined at 32 pixels.
         screened: candidates that are refined at half size.
-        refined: candidates that are refined at full size.
+        refined: candidates that are measured; where the best of half size is not ``promising``, that one alone.
+        promising: verified agreement (see :attr:`PairAgreement.verified`) from which candidates are refined at full size: below what any
+            copy that can be told has.
         device: where to compute.
         at_once: queries whose pairs are one tensor; None takes what is fastest there. Results do not depend on it.
     """
@@ -101,14 +115,16 @@ class Registration:
         rotations: tuple[float, ...] = (-20, -15, -10, -5, 0, 5, 10, 15, 20),
         scales: tuple[float, ...] = (0.8, 0.87, 0.93, 1.0, 1.08, 1.16, 1.25),
         max_shift: float = 0.2,
-        screened: int = 8,
+        near: int = 8,
+        screened: int = 3,
         refined: int = 3,
+        promising: float = 0.6,
         device: str | torch.device = "cpu",
         at_once: int | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.at_once = at_once or (CPU_QUERIES if self.device.type == "cpu" else GPU_QUERIES)
-        self.max_shift, self.screened, self.refined = max_shift, screened, refined
+        self.max_shift, self.near, self.screened, self.refined, self.promising = max_shift, near, screened, refined, promising
         # The views are of the query, by the inverse of the pose: they are made once for all its candidates.
         self.transforms = [(r, s) for r in rotations for s in scales]
         matrices = []
@@ -120,18 +136,19 @@ class Registration:
         self.scales = torch.tensor([s for _, s in self.transforms], dtype=torch.float32, device=self.device)
         self.grids = sampling_grid(theta, COARSE)
         reach = max(1, round(max_shift * COARSE))
-        offsets = torch.arange(-reach, reach + 1, device=self.device)
-        self.offsets = offsets
-        self.window = offsets % COARSE
+        self.offsets = np.arange(-reach, reach + 1)
+        self.rows, self.columns = (one.to(self.device) for one in _back_transforms(self.offsets))
 
     def settings(self) -> dict:
         """What decides a result: part of the fingerprint of stored pairs."""
         return {
             "transforms": self.transforms,
             "max_shift": self.max_shift,
+            "near": self.near,
             "screened": self.screened,
             "refined": self.refined,
-            "version": 4,
+            "promising": self.promising,
+            "version": 5,
         }
 
     @torch.no_grad()
@@ -197,12 +214,13 @@ class Registration:
         native = candidate_shapes[which, place]
         little = _resize(moving, COARSE)
         wanted = None if poses is None else poses[which, place]
+        value, numbers, matrices = self._coarse(seen, little, native, which, wanted)
+
+        kept = _highest(value, which, len(queries), self.near)
+        which, place, native, wanted = which[kept], place[kept], native[kept], None if wanted is None else wanted[kept]
         starts = [
-            self._aligned(seen, little, native, which, *start)
-            for start in (
-                self._coarse(seen, little, native, which, wanted),
-                self._plain(seen, little, native, which, wanted),
-            )
+            self._aligned(seen, little[kept], native, which, *start)
+            for start in ((numbers[kept], matrices[kept]), self._plain(seen, little[kept], native, which, wanted))
         ]
         # The plain pose is always among the starts: what is not moved must not be lost to a view that masks what disagrees.
         better = starts[1][2] > starts[0][2] - 1e-4
@@ -210,21 +228,41 @@ class Registration:
         matrices = torch.where(better[:, None, None], starts[1][1], starts[0][1])
         agreement = torch.where(better, starts[1][2], starts[0][2])
 
-        kept = _highest(agreement, which, len(queries), self.screened)
-        posed, matrices = quarter_turns(moving[kept], numbers[kept]), matrices[kept]
-        extent = self._extents(native[kept], numbers[kept])
+        best = _highest(agreement, which, len(queries), self.screened)
+        which, place, numbers = which[best], place[best], numbers[best]
+        posed, matrices = quarter_turns(moving[kept[best]], numbers), matrices[best]
+        extent = self._extents(native[best], numbers)
         middle = _resize(posed, seen.half.shape[-1])
-        matrices, agreement = align(seen.half, middle, matrices, seen.visible_half, 5, extent, which[kept])
+        matrices, agreement = align(seen.half, middle, matrices, seen.visible_half, 5, extent, which)
 
-        best = _highest(agreement, which[kept], len(queries), self.refined)
-        posed, matrices, kept = posed[best], matrices[best], kept[best]
-        extent = self._extents(native[kept], numbers[kept])
-        matrices, _ = align(seen.whole, posed, matrices, seen.visible, 6, extent, which[kept])
-        measured = self._measure(seen, posed, matrices, extent, numbers[kept], which[kept], place[kept], descriptor)
-        detail = torch.tensor([one.detail for one in measured], dtype=torch.float64)
+        def measure(some: np.ndarray, fine: bool) -> dict[int, PairAgreement]:
+            """Of some pairs, where they are, or refined at full size."""
+            where = matrices[some]
+            if fine:
+                where, _ = align(seen.whole, posed[some], where, seen.visible, 6, extent[some], which[some])
+            told = self._measure(
+                seen, posed[some], where, extent[some], numbers[some], which[some], place[some], descriptor
+            )
+            return dict(zip(some.tolist(), told, strict=True))
+
+        first = _highest(agreement, which, len(queries), 1)
+        measured = measure(first, False)
+        promising = {which[pair] for pair, one in measured.items() if one.verified >= self.promising}
+        asked = _highest(agreement, which, len(queries), self.refined)
+        asked = asked[np.isin(which[asked], list(promising))]
+        if len(asked):
+            measured |= measure(asked, True)
+        pairs = np.array(sorted(measured))
+        order = _highest(
+            torch.tensor([measured[pair].detail for pair in pairs.tolist()], dtype=torch.float64),
+            which[pairs],
+            len(queries),
+            self.refined,
+            place[pairs],
+        )
         found: list[list[PairAgreement]] = [[] for _ in queries]
-        for pair in _highest(detail, which[kept], len(queries), self.refined, place[kept]):
-            found[which[kept[pair]]].append(measured[pair])
+        for pair in pairs[order].tolist():
+            found[which[pair]].append(measured[pair])
         return found
 
     def _aligned(
@@ -257,8 +295,8 @@ class Registration:
 
     def _coarse(
         self, seen: _Queries, little: torch.Tensor, shapes: np.ndarray, which: np.ndarray, poses: np.ndarray | None
-    ) -> tuple[np.ndarray, torch.Tensor]:
-        """Best flip-and-turn pose of each pair and the start of its refinement, by correlation of all views of the query.
+    ) -> tuple[torch.Tensor, np.ndarray, torch.Tensor]:
+        """Best flip-and-turn pose of each pair and the start of its refinement, by correlation with all views of the query.
 
         Args:
             seen: M queries.
@@ -268,27 +306,29 @@ class Registration:
             poses: int [P, n], or None for all.
 
         Returns:
-            int64 [P] pose numbers and float32 [P, 2, 3] sampling matrices from image to posed candidate.
+            float [P] correlation, int64 [P] pose numbers and float32 [P, 2, 3] sampling matrices from image to posed candidate.
         """
-        spectrum = self._spectra(seen)
-        structure = (band_pass(little, 2.5) * _areas(shapes, COARSE).to(self.device))[:, 0]
-        # Over all structure of both, not only where they overlap: what an overlap leaves out must not make it the better one.
-        target = torch.fft.rfft2(_normalised(structure)).conj()
+        views = self._spectra(seen)
+        structure = band_pass(little, 2.5) * _areas(shapes, COARSE).to(self.device)
         pair, numbers = _tried(poses, len(little))
         value, where = [], []
-        for start in range(0, len(pair), 2 * self.at_once):
-            part = slice(start, start + 2 * self.at_once)
-            product = spectrum[which[pair[part]], numbers[part]] * target[pair[part]][:, None]
-            correlation = torch.fft.irfft2(product, s=(COARSE, COARSE))
-            highest = correlation[..., self.window, :][..., self.window].flatten(1).max(1)
+        for start in range(0, len(pair), PAIRS):
+            part = slice(start, start + PAIRS)
+            # Over all structure of both, not only where they overlap: what an overlap leaves out must not make it the better one.
+            target = _unit(_spectrum(quarter_turns(structure[pair[part]], numbers[part])[:, 0]))
+            product = torch.view_as_real(views[which[pair[part]]] * target[:, None].conj())
+            # To the shifts that are looked for alone: [pairs, views, columns, rows and re or im] -> [pairs, views, shifts, shifts].
+            half = (product.flatten(-2) @ self.rows).unflatten(-1, (len(self.offsets), 2))
+            highest = (half.transpose(2, 3).flatten(-2) @ self.columns).flatten(1).max(1)
             value.append(highest.values.cpu())
             where.append(highest.indices.cpu())
-        best = np.lexsort((numbers, -torch.cat(value).numpy(), pair))
+        found = torch.cat(value)
+        best = np.lexsort((numbers, -found.numpy(), pair))
         best = best[np.unique(pair[best], return_index=True)[1]]
-        return numbers[best], self._sampling_matrices(numbers[best], torch.cat(where).numpy()[best])
+        return found[best], numbers[best], self._sampling_matrices(torch.cat(where).numpy()[best])
 
     def _spectra(self, seen: _Queries) -> torch.Tensor:
-        """Of all views of M queries, turned back into each flip-and-turn pose: complex64 [M, 8, T, 32, 17]."""
+        """Of all views of M queries: complex64 [M, T, columns, rows]."""
         count, views = len(seen.small), len(self.grids)
         small = band_pass(seen.small, 2.5)
         small = torch.cat([small * seen.visible_small, (small * seen.visible_small) ** 2], 1)
@@ -296,20 +336,14 @@ class Registration:
         made = F.grid_sample(small.repeat_interleave(views, 0), grids, align_corners=False).unflatten(0, (count, views))
         # Of the query's structure, what each view holds: a view that reaches beyond the query is smaller than it by its scale squared.
         held = made[:, :, 1].sum((2, 3)) * self.scales**2 / small[:, 1].sum((1, 2)).clamp_min(1e-8)[:, None]
-        made = _normalised(made[:, :, 0]) * held.clamp(0, 1).sqrt()[..., None, None]
-        return torch.fft.rfft2(torch.stack([_undo(made, number) for number in range(8)], 1))
+        return _unit(_spectrum(made[:, :, 0])) * held.clamp(0, 1).sqrt()[..., None, None]
 
-    def _sampling_matrices(self, numbers: np.ndarray, where: np.ndarray) -> torch.Tensor:
-        """Sampling matrices of coarse hits: the shift was found in the candidate's own frame, before flip and turn."""
-        transform, place = np.divmod(where, len(self.window) ** 2)
-        row, column = np.divmod(place, len(self.window))
+    def _sampling_matrices(self, where: np.ndarray) -> torch.Tensor:
+        """Sampling matrices of coarse hits: posed candidate(u) = view(u + shift)."""
+        transform, place = np.divmod(where, len(self.offsets) ** 2)
+        row, column = np.divmod(place, len(self.offsets))
         rotation, scale = np.array(self.transforms)[transform].T
-        # candidate(v) = view(v + d), so posed(u) = turned_query(u + P d) with P the linear part of flip-then-turn.
-        offsets = self.offsets.cpu().numpy()
-        x, y = offsets[column] * 2.0 / COARSE, offsets[row] * 2.0 / COARSE
-        x = np.where(numbers >= 4, -x, x)
-        for turn in range(3):
-            x, y = np.where(numbers % 4 > turn, (y, -x), (x, y))  # a counter-clockwise quarter turn, y pointing down
+        x, y = self.offsets[column] * 2.0 / COARSE, self.offsets[row] * 2.0 / COARSE
         cosine, sine = np.cos(np.radians(rotation)) / scale, np.sin(np.radians(rotation)) / scale
         matrices = np.stack([np.stack([cosine, -sine, -x], 1), np.stack([sine, cosine, -y], 1)], 1)
         return torch.from_numpy(matrices).float().to(self.device)
@@ -549,6 +583,32 @@ def _inverse(matrices: torch.Tensor) -> torch.Tensor:
     return torch.cat([linear, -linear @ matrices[:, :, 2:]], 2)
 
 
-def _normalised(images: torch.Tensor) -> torch.Tensor:
-    images = images - images.mean((-2, -1), keepdim=True)
-    return images / images.flatten(-2).norm(dim=-1)[..., None, None].clamp_min(1e-8)
+def _spectrum(images: torch.Tensor) -> torch.Tensor:
+    """Fourier coefficients of real ``images`` [..., 32, 32] without the mean and the highest frequencies: complex [..., columns, rows].
+
+    The columns are half of the plane: the other half is the same again.
+    """
+    whole = torch.fft.rfft2(images)[..., : HIGHEST + 1]
+    kept = torch.cat([whole[..., : HIGHEST + 1, :], whole[..., -HIGHEST:, :]], -2).transpose(-1, -2).contiguous()
+    kept[..., 0, 0] = 0
+    return kept
+
+
+def _unit(spectrum: torch.Tensor) -> torch.Tensor:
+    """Of unit length over the whole plane."""
+    power = spectrum.abs().square().sum(-1)
+    length = (2 * power.sum(-1) - power[..., 0]).sqrt()
+    return spectrum / length[..., None, None].clamp_min(1e-8)
+
+
+def _back_transforms(offsets: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Matrices that take the spectrum of a product to the shifts ``offsets`` of rows, and the result to those of columns; parts re and im lie
+    beside each other."""
+    frequencies = np.concatenate([np.arange(HIGHEST + 1), np.arange(-HIGHEST, 0)])
+    angle = 2 * np.pi / COARSE * frequencies[:, None] * offsets
+    rows = np.stack([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])  # from re or im, to re or im
+    rows = rows.transpose(2, 0, 3, 1).reshape(2 * len(frequencies), -1)
+    angle = 2 * np.pi / COARSE * np.arange(HIGHEST + 1)[:, None] * offsets
+    weight = np.where(np.arange(HIGHEST + 1) == 0, 1, 2)[:, None]
+    columns = np.stack([weight * np.cos(angle), -weight * np.sin(angle)], 1).reshape(2 * (HIGHEST + 1), -1)
+    return torch.from_numpy(rows).float(), torch.from_numpy(columns).float()

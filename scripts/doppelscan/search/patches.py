@@ -32,9 +32,9 @@ COVERED = 0.8
 RICH = 0.35
 FEWEST_CELLS = 8
 SHIFTS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))
-QUERIES, REFERENCES = 64, 512
+QUERIES, REFERENCES = 128, 512
 # Of each, on the whole and by a cell, as many are compared with all shifts.
-SCREENED = 64
+SCREENED = 16
 
 
 class PatchDescriptor:
@@ -220,7 +220,7 @@ class PatchSearch:
         counted = queries[:, 0].abs().amax(-1) > 0  # [views, L, M]
         if asked is not None:
             counted = counted & asked.to(counted.device)
-        rows = self._screened(queries[:, 0], counted, without)
+        rows = self._screened(queries[:, 0] * counted[..., None], counted, without)
         count, none = len(structure), torch.from_numpy(rows < 0).to(counted.device)[:, None]
         # All shifts of the few that are left: [L, M, views * shifts, K], the best of the shifts.
         reference = self._cells_of(rows.clip(0)).permute(2, 0, 3, 1)
@@ -258,18 +258,31 @@ class PatchSearch:
         """Rows that agree best as they lie, on the whole or in a cell: int64 [M, K], falling, -1 fills up at the end.
 
         A shift by 1 of 64 pixels changes cells of 12 little: what agrees best shifted is among the best unshifted.
+
+        Args:
+            queries: float [views, L, M, C], zero where a cell is not asked about.
+            counted: bool [views, L, M], what is asked about.
+            without: int64 [M], see :meth:`search_structure`.
         """
-        count, cells_of = queries.shape[2], counted.sum(1).clamp_min(FEWEST_CELLS)
+        views, cells, count, size = queries.shape
+        flat = queries.transpose(1, 2).reshape(views * count, cells * size)
+        by_cell = queries.transpose(0, 1).reshape(cells, views * count, size).contiguous()
+        scale = counted.sum(1).clamp_min(FEWEST_CELLS).reshape(views * count, 1).reciprocal()
+        # A cell that is not asked about agrees with nothing: 0, as cells without structure do.
+        lowest = torch.where(counted.all(1), -torch.inf, 0.0).reshape(views * count, 1)
         whole, part = (NearestInBlocks(count, min(SCREENED, len(self.reference))) for _ in range(2))
         for start in range(0, len(self.distinct), REFERENCES):
             rows = self.distinct[start : start + REFERENCES]
-            reference = self._cells_of(rows).permute(1, 2, 0)
-            cells = (queries @ reference) * counted[..., None]  # [views, L, M, R]
+            reference = self._cells_of(rows)
+            mean = (flat @ reference.flatten(1).T) * scale
+            highest, product = lowest.expand(-1, len(rows)).clone(), torch.empty_like(mean)
+            for own, other in zip(by_cell, reference.permute(1, 2, 0).contiguous(), strict=True):
+                torch.maximum(highest, torch.mm(own, other, out=product), out=highest)
             left_out = None
             if without is not None:
                 left_out = torch.from_numpy(self.groups[without][:, None] == self.groups[rows]).to(counted.device)
-            whole.add((cells.sum(1) / cells_of[..., None]).transpose(0, 1), rows, left_out)
-            part.add(cells.amax(1).transpose(0, 1), rows, left_out)
+            for collector, values in ((whole, mean), (part, highest)):
+                collector.add(values.unflatten(0, (views, count)).transpose(0, 1), rows, left_out)
         rows = np.sort(np.concatenate([one.found().rows for one in (whole, part)], 1))
         rows[:, 1:][rows[:, 1:] == rows[:, :-1]] = -1
         return -np.sort(-rows)[:, : max(1, int((rows >= 0).sum(1).max(initial=0)))]

@@ -262,7 +262,9 @@ def test_features_larger_than_memory_give_the_same_scores(tmp_path, monkeypatch)
     for name, value in training.items():
         mapped[name] = np.memmap(tmp_path / name, np.float32, "w+", shape=value.shape)
         mapped[name][:] = value
-    monkeypatch.setattr(index_module, "KEPT_VALUES", 10)
+    for name in ("KEPT_VALUES", "HALF_VALUES"):
+        monkeypatch.setattr(rows_module, name, 10)
+    monkeypatch.setattr(index_module, "HALF_VALUES", 10)
     monkeypatch.setattr(index_module, "blocks_of", lambda rows: rows_module.blocks_of(rows, 64))
     streamed = MemorizationIndex().fit(mapped)
     assert not any(isinstance(value, np.ndarray) for value in streamed.reference.values())
@@ -271,6 +273,19 @@ def test_features_larger_than_memory_give_the_same_scores(tmp_path, monkeypatch)
     assert not any(isinstance(value, np.ndarray) for value in again.reference.values())
     for index in (streamed, again):
         np.testing.assert_allclose(index.score(queries).mi, expected.score(queries).mi, atol=1e-3)
+
+
+def test_many_features_are_kept_at_half_precision_and_copies_stay_nearest(monkeypatch):
+    training, queries = features(70), features(12, seed=4)
+    queries = {name: np.concatenate([value, training[name][[5, 60]]]) for name, value in queries.items()}
+    expected = MemorizationIndex().fit(training)
+    monkeypatch.setattr(rows_module, "KEPT_VALUES", 10)
+    halved = MemorizationIndex().fit(training)
+    assert all(value.values.dtype == np.float16 for value in halved.reference.values())
+    found, wanted = halved.score(queries), expected.score(queries)
+    np.testing.assert_allclose(found.similarity, wanted.similarity, atol=5e-4)
+    assert found.match.tolist() == wanted.match.tolist() and found.match[-2:].tolist() == [5, 60]
+    np.testing.assert_allclose(found.similarity[-2:], 1, atol=2e-6)
 
 
 def test_the_layer_that_is_surest_names_the_match():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from doppelscan.calibrate import TwoSampleResult, classifier_two_sample_test
 from doppelscan.decide.findings import NearDuplicate
 from doppelscan.decide.reference import FittedReference, ScoredSet
@@ -18,6 +20,8 @@ from doppelscan.verify import IdenticalImage
 __all__ = ["ControlScorer", "ScoredControl", "same_kind", "without_leaks"]
 
 FOLDS = 5
+# Training images from which the folds share the whitening of the whole set: of so many, a fifth more or less changes little in it.
+SHARED = 4096
 SCANNER_FEATURES, SCANNER_IMAGES = "layer2", 400
 
 
@@ -138,23 +142,39 @@ class ControlScorer:
         fold_of = dict(zip(patients, patient_folds(patients, folds, self.seed), strict=True))
         results: list[ScoredImage] = []
         for number in range(folds):
-            outside = [i for i, p in enumerate(patients) if fold_of[p] != number]
             inside = [i for i, p in enumerate(posed.patients) if fold_of[p] == number]
             if not inside:
                 continue
-            others = training.subset(outside)
-            search = CandidateSearch(whole.candidates, self.seed, whole.device).fit(
-                others.single_pose(),
-                others.patients,
-                null_of=whole.index,
-                view_differences=self.reference.view_differences,
-                thumbnails=StoredThumbnails(others),
-                keys=[training.contents[i] for i in outside],
-            )
-            fold = replace(self.reference, training=others, search=search)
+            fold, rows = self._without(np.array([fold_of[p] == number for p in patients]))
             scored = fold.scored(posed.subset(inside), f"control {number + 1}/{folds}").scored
-            results += [replace(s, row=inside[s.row], match=outside[s.match], part_match=outside[s.part_match]) for s in scored]
+            results += [
+                replace(
+                    s,
+                    row=inside[s.row],
+                    match=int(rows[s.match]),
+                    part_match=int(rows[s.part_match]) if s.part_match >= 0 else -1,
+                    runner_up_match=int(rows[s.runner_up_match]) if s.runner_up_match >= 0 else -1,
+                )
+                for s in scored
+            ]
         return sorted(results, key=lambda s: s.row), folds / (folds - 1)
+
+    def _without(self, left_out: np.ndarray) -> tuple[FittedReference, np.ndarray]:
+        """The reference without the training images ``left_out`` bool [N], and the training row of each of its rows."""
+        training, whole = self.reference.training, self.reference.search
+        if len(training) >= SHARED:
+            return replace(self.reference, search=whole.without(left_out)), np.arange(len(training))
+        rows = np.flatnonzero(~left_out)
+        others = training.subset(rows.tolist())
+        search = CandidateSearch(whole.candidates, self.seed, whole.device).fit(
+            others.single_pose(),
+            others.patients,
+            null_of=whole.index,
+            view_differences=self.reference.view_differences,
+            thumbnails=StoredThumbnails(others),
+            keys=[training.contents[i] for i in rows],
+        )
+        return replace(self.reference, training=others, search=search), rows
 
 
 def without_leaks(

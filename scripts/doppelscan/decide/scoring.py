@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from scipy import ndimage
 
 from doppelscan.memorization import MemorizationScores, falling_order
 from doppelscan.progress import progress
-from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, PatchDescriptor, Proposals, fingerprint
+from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, PatchDescriptor, Proposals
 from doppelscan.verify import AlignedPair, PairAgreement, Pose, Registration, verified_score
 
 __all__ = [
@@ -164,7 +165,8 @@ class StoredRegistration:
             own = given[position]
             others = [training.keys[c] for c in candidates[position, own]]
             searched = None if poses is None else poses[position, own].tolist()
-            keys.append(fingerprint(queries.keys[row], others, searched, descriptor.fingerprint))
+            named = repr((queries.keys[row], others, searched, descriptor.fingerprint))
+            keys.append(hashlib.sha256(named.encode()).hexdigest())
         result = np.full((len(rows), self.registration.refined, len(StoredPair._fields)), -1, np.float32)
         known = [position for position, key in enumerate(keys) if key in self.verified]
         if known:

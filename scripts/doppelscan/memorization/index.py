@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import warnings
@@ -16,10 +17,12 @@ from doppelscan.memorization.folds import patient_folds
 from doppelscan.memorization.moments import FeatureMoments
 from doppelscan.memorization.nearest import TIE, Nearest, nearest_rows
 from doppelscan.memorization.rows import (
+    HALF_VALUES,
     Rows,
     TransformedRows,
     blocks_of,
     content_groups,
+    kept,
     read_safetensors,
     repeated,
     write_safetensors,
@@ -27,9 +30,8 @@ from doppelscan.memorization.rows import (
 from doppelscan.memorization.scores import EPS, MemorizationScores, geometric_mean, scores_of
 from doppelscan.memorization.whitening import LeftOut, Whitening, unit_length
 
-__all__ = ["MemorizationIndex"]
+__all__ = ["MemorizationIndex", "moments_of"]
 
-KEPT_VALUES = 2**27  # whitened values of a layer kept in memory, 512 MB; more are whitened as they are read
 SETTINGS = ("calibration", "estimator", "folds", "draws", "candidates", "seed")
 FITTED = ("null_poses", "clipped_in_null")
 QUERIES = 1024  # queries whose whitened features are held at a time
@@ -94,6 +96,7 @@ class MemorizationIndex:
         self.whiteners: dict[str, Whitening] = {}
         self.reference: dict[str, Rows] = {}
         self.groups = np.zeros(0, np.int64)
+        self.left_out: np.ndarray | None = None
         self.null = np.zeros(0)
         self.null_poses, self.clipped_in_null = 1, 0
         self._whitening()  # refuses an unknown estimator now, not after the features were made
@@ -153,9 +156,9 @@ class MemorizationIndex:
         self.whiteners, self.reference, self.clipped_in_null = {}, {}, 0
         self.groups = content_groups(layers.values(), keys)
         for name, value in layers.items():
-            self.whiteners[name] = self._whitening().fit_moments(_moments(name, value), views.get(name))
-            white[name] = _kept(TransformedRows(value, self.whiteners[name].whiten))
-            self.reference[name] = _kept(TransformedRows(white[name], unit_length))
+            self.whiteners[name] = self._whitening().fit_moments(moments_of(name, value), views.get(name))
+            white[name] = kept(TransformedRows(value, self.whiteners[name].whiten))
+            self.reference[name] = kept(TransformedRows(white[name], unit_length), unit=self.calibration == "robust")
         if null_of is not None:
             self.null, self.null_poses = null_of.null, null_of.null_poses
             return self
@@ -217,8 +220,14 @@ class MemorizationIndex:
         if not count:
             raise InputError("The 'features' of score must be of at least one image. Got none.")
         white = {name: TransformedRows(value, self._checked_transform(name)) for name, value in layers.items()}
-        found = self._compare(white, self.reference, count, max(2, self.candidates), repeated(self.groups))
+        found = self._compare(white, self.reference, count, max(2, self.candidates), repeated(self.groups, self.left_out))
         return scores_of(found, self.null_mean, self.null_std, min(self.candidates, len(self.groups)))
+
+    def without(self, rows: np.ndarray) -> MemorizationIndex:
+        """The same index in which the training images ``rows`` bool [N] are not found; whitening and null stay."""
+        made = copy.copy(self)
+        made.left_out = rows
+        return made
 
     def save(self, path: str | os.PathLike, fingerprint: str = "") -> None:
         """Write the fitted index as one safetensors file, a block at a time.
@@ -248,7 +257,7 @@ class MemorizationIndex:
             ValueError: no such file, not a reference, or one of other weights or preprocessing.
         """
         try:
-            arrays, metadata = read_safetensors(path, KEPT_VALUES)
+            arrays, metadata = read_safetensors(path, HALF_VALUES)
             settings, layers = json.loads(metadata["settings"]), json.loads(metadata["layers"])
             index = cls(**{name: settings[name] for name in SETTINGS}, device=device)
             index.null, index.groups = np.asarray(arrays["null"][:]), np.asarray(arrays["groups"][:])
@@ -380,7 +389,7 @@ def _poses(layers: Mapping[str, Rows]) -> int:
     return 1 if len(shape) == 2 else shape[1]
 
 
-def _moments(name: str, features: Rows) -> FeatureMoments:
+def moments_of(name: str, features: Rows) -> FeatureMoments:
     """In one pass over the features."""
     moments = None
     for block in blocks_of(features):
@@ -389,11 +398,6 @@ def _moments(name: str, features: Rows) -> FeatureMoments:
         moments = (FeatureMoments(part[0]) if moments is None else moments).add(part)
     assert moments is not None
     return moments
-
-
-def _kept(rows: TransformedRows) -> Rows:
-    """In memory when they are few, else transformed as they are read."""
-    return rows[:] if np.prod(rows.shape) <= KEPT_VALUES else rows
 
 
 def _finite(name: str, value) -> np.ndarray:

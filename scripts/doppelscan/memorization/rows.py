@@ -14,16 +14,21 @@ from safetensors import safe_open
 
 __all__ = [
     "BLOCK_VALUES",
+    "KEPT_VALUES",
+    "HalfRows",
     "Rows",
     "TransformedRows",
     "blocks_of",
     "content_groups",
+    "kept",
     "read_safetensors",
     "repeated",
     "write_safetensors",
 ]
 
-BLOCK_VALUES = 2**25  # float32 values held at a time, 128 MB
+BLOCK_VALUES = 2**23  # float32 values held at a time, 32 MB
+KEPT_VALUES = 2**24  # values that are kept as they are, 64 MB
+HALF_VALUES = 2**29  # values that are kept at half precision, 1 GB
 DTYPES = {"float32": "F32", "float64": "F64", "int64": "I64"}
 
 
@@ -48,6 +53,38 @@ class TransformedRows:
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         return self.transform(np.asarray(self.rows[rows]))
+
+
+class HalfRows:
+    """Rows of unit length, or zeros, kept at half precision; given as float32 of unit length again.
+
+    A cosine changes by up to 1e-4 so, but not that of a row with itself, which stays 1 to 1e-6.
+
+    Args:
+        rows: float [N, C] or [N, P, C], read once in blocks.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self.values = np.empty(tuple(rows.shape), np.float16)
+        self.shape = self.values.shape
+        for block in blocks_of(rows):
+            self.values[block] = rows[block]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        values = self.values[rows].astype(np.float32)
+        values /= np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), np.float32(1e-12))
+        return values
+
+
+def kept(rows: Rows, unit: bool = False) -> Rows:
+    """``rows`` in memory when they are few, of ``unit`` length at half precision when they are many, else read as they are asked for."""
+    size = int(np.prod(rows.shape))
+    if size <= KEPT_VALUES:
+        return np.ascontiguousarray(rows[:])
+    return HalfRows(rows) if unit and size <= HALF_VALUES else rows
 
 
 def blocks_of(rows: Rows, values: int = BLOCK_VALUES) -> Iterator[slice]:

@@ -113,8 +113,10 @@ class LeftOut:
         shift = -rows.mean(0) * len(rows) / left
         taken = np.concatenate([np.sqrt(cohort_weight / count) * rows, np.sqrt(cohort_weight * left / count) * shift[None]])
         if len(taken) > taken.shape[1]:
-            taken = np.asarray(np.linalg.qr(taken, mode="r"))
-        _, lengths, directions = np.linalg.svd(taken, full_matrices=False)
+            squares, directions = np.linalg.eigh(taken.T @ taken)
+            lengths, directions = np.sqrt(squares.clip(0)), directions.T
+        else:
+            _, lengths, directions = np.linalg.svd(taken, full_matrices=False)
         self.shift, self.directions = shift.astype(np.float32), directions.astype(np.float32)
         self.stretch = (1 / np.sqrt(np.maximum(1 - lengths**2, 1e-6)) - 1).astype(np.float32)
 

@@ -110,7 +110,7 @@ class StoredFeatures:
         return np.ascontiguousarray(values.reshape(-1, *self.shape[1:]))
 
     @classmethod
-    def of(cls, embedded: EmbeddedSet, most: int = 2**27) -> dict[str, Rows]:
+    def of(cls, embedded: EmbeddedSet, most: int = 2**25) -> dict[str, Rows]:
         """Output name -> features [n, C], or [n, P, C] in poses; in memory up to ``most`` values, else rows of the store."""
         poses = next(iter(embedded.features([0]).values())).shape[1]
         rows = {name: cls(embedded, part, poses) for name, part in embedded.outputs.items()}

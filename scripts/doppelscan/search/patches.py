@@ -8,6 +8,7 @@ over small shifts. The mean over the cells speaks of the image, the highest cell
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -187,6 +188,12 @@ class PatchSearch:
         described = (self.descriptor.describe(self.descriptor.structure(part)) for part in _blocks(thumbnails))
         self.reference = torch.cat([cells.transpose(0, 1).half() for cells in described])  # [N, L, C]
         return self
+
+    def without(self, rows: np.ndarray) -> PatchSearch:
+        """The same search in which the training images ``rows`` bool [N] are not found."""
+        made = copy.copy(self)
+        made.distinct = np.flatnonzero(~repeated(self.groups, rows))
+        return made
 
     def structure_of(self, rows: np.ndarray) -> torch.Tensor:
         """Fine structure of training images: float32 [n, 1, 64, 64] of rows int64 [n]."""

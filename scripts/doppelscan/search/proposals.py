@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,17 @@ import torch
 
 from doppelscan.errors import InputError
 from doppelscan.memorization import (
+    FeatureMoments,
     MemorizationIndex,
     MemorizationScores,
+    Rows,
+    TransformedRows,
     Whitening,
     content_groups,
     falling_order,
     interleaved,
+    kept,
+    moments_of,
     nearest_rows,
     repeated,
 )
@@ -71,7 +77,7 @@ class CandidateSearch:
 
     def fit(
         self,
-        training: Mapping[str, np.ndarray],
+        training: Mapping[str, Rows],
         patients: Sequence[str] | None = None,
         posed: Mapping[str, np.ndarray] | None = None,
         posed_rows: np.ndarray | None = None,
@@ -83,7 +89,8 @@ class CandidateSearch:
         """Fit on the training set.
 
         Args:
-            training: ``deepssim``, ``embedding`` and layer features, each float32 [N, C].
+            training: ``deepssim``, ``embedding`` and layer features, each float32 [N, C]; read in blocks, and kept at half precision where they
+                are many.
             patients: patient of each training image; None leaves the index out, which :meth:`fit_index` then adds.
             posed: layer features [n, P, C] of some training images in all poses, for the null of the index.
             posed_rows: int [n], which they are.
@@ -97,16 +104,19 @@ class CandidateSearch:
         self.groups = content_groups(training.values(), keys)
         self.repeated = repeated(self.groups)
         self.patches = None if thumbnails is None else PatchSearch(device=self.device).fit(thumbnails, self.groups)
-        self.deepssim = training["deepssim"]
-        enough = len(training["embedding"]) > 1
-        views = view_differences or {}
-        self.whitening = Whitening().fit(training["embedding"], views.get("embedding")) if enough else None
-        self.embedding = self.whitened(training["embedding"])
+        self.deepssim = kept(training["deepssim"], unit=True)
+        embedding, views = training["embedding"], view_differences or {}
+        self.whitening: Whitening | None = None
+        if len(embedding) > 1:
+            own = views.get("embedding")
+            seen = None if own is None or len(own) < 2 else FeatureMoments(np.zeros(own.shape[1])).add(own)
+            self.whitening = Whitening().fit_moments(moments_of("embedding", embedding), seen)
+        self.embedding = kept(TransformedRows(embedding, self.whitened), unit=self.whitening is not None)
         return self if patients is None else self.fit_index(training, patients, posed, posed_rows, null_of, views)
 
     def fit_index(
         self,
-        training: Mapping[str, np.ndarray],
+        training: Mapping[str, Rows],
         patients: Sequence[str],
         posed: Mapping[str, np.ndarray] | None = None,
         posed_rows: np.ndarray | None = None,
@@ -126,11 +136,23 @@ class CandidateSearch:
             self.index_reason = str(error)
         return self
 
+    def without(self, rows: np.ndarray) -> CandidateSearch:
+        """The same search in which some training images are not found; it shares everything else, also how it whitens.
+
+        Args:
+            rows: bool [N], which.
+        """
+        made = copy.copy(self)
+        made.repeated = repeated(self.groups, rows)
+        made.patches = None if self.patches is None else self.patches.without(rows)
+        made.index = None if self.index is None else self.index.without(rows)
+        return made
+
     def whitened(self, values: np.ndarray) -> np.ndarray:
         """Embeddings [..., D] as the training set's are compared: whitened, of unit length."""
         return values if self.whitening is None else self.whitening.transform(values)
 
-    def _nearest(self, queries: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    def _nearest(self, queries: np.ndarray, reference: Rows) -> np.ndarray:
         return nearest_rows(queries, reference, self.candidates, left_out=self.repeated, device=self.device).rows
 
     def propose(self, queries: Mapping[str, np.ndarray], thumbnails: torch.Tensor | None = None) -> Proposals:
@@ -162,7 +184,7 @@ class CandidateSearch:
         )
 
 
-def view_similarity(queries: np.ndarray, reference: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def view_similarity(queries: np.ndarray, reference: Rows, rows: np.ndarray) -> np.ndarray:
     """Cosine of each view of each query [M, V, D] with its rows [M, k] of the reference: float32 [M, V, k]."""
     similarity = queries @ reference[rows].swapaxes(1, 2)
     return np.where(rows[:, None] < 0, np.float32(-1), similarity)

@@ -240,9 +240,7 @@ class Registration:
             where = matrices[some]
             if fine:
                 where, _ = align(seen.whole, posed[some], where, seen.visible, 6, extent[some], which[some])
-            told = self._measure(
-                seen, posed[some], where, extent[some], numbers[some], which[some], place[some], descriptor
-            )
+            told = self._measure(seen, posed[some], where, extent[some], numbers[some], which[some], place[some], descriptor)
             return dict(zip(some.tolist(), told, strict=True))
 
         first = _highest(agreement, which, len(queries), 1)

@@ -44,7 +44,7 @@ from doppelscan.images import ImageSet, SkippedImage
 from doppelscan.memorization import spread_over_patients
 from doppelscan.progress import StageClock
 from doppelscan.report import write_report
-from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, StoredThumbnails, fingerprint
+from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, StoredFeatures, StoredThumbnails, fingerprint
 from doppelscan.settings import AuditSettings
 from doppelscan.threads import team
 from doppelscan.verify import IdenticalPixels, Registration
@@ -252,7 +252,7 @@ class Audit:
         posed = self._posed_training(training, rows)
         search = CandidateSearch(self.candidates, self.seed, self.registration.device)
         differences = self.evaluator.view_differences(posed.thumbnails(range(len(posed))), self.seed)
-        features = training.single_pose()
+        features = StoredFeatures.of(training)
         search.fit(features, view_differences=differences, thumbnails=StoredThumbnails(training), keys=training.contents)
         registration = StoredRegistration(self.registration, self._verified_store())
         pairs, nearest = person_pairs(training, holdout, search, registration, self.rules)

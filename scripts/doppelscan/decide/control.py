@@ -134,8 +134,7 @@ class ControlScorer:
 
     def _in_folds(self, posed: EmbeddedSet) -> tuple[list[ScoredImage], float]:
         """Training images against the patients of the other folds, and how much larger the training set is than their reference."""
-        training, whole = self.reference.training, self.reference.search
-        patients = training.patients
+        patients = self.reference.training.patients
         if len(set(patients)) < 2:
             return [], 1.0
         folds = self._folds

@@ -14,6 +14,7 @@ import faiss
 import numpy as np
 import torch
 
+from doppelscan.memorization.clustered import ClusteredRows
 from doppelscan.memorization.rows import Rows, blocks_of
 
 __all__ = ["TIE", "Nearest", "NearestInBlocks", "falling_order", "interleaved", "nearest_rows"]
@@ -22,6 +23,7 @@ __all__ = ["TIE", "Nearest", "NearestInBlocks", "falling_order", "interleaved", 
 TIE = 1e-5
 REFERENCE_ROWS = 8192  # compared at a time
 SIMILARITIES = 2**22  # of a block, 16 MB
+GROUP = 64  # rows of a query's own group that clusters may propose before others
 SPARE = 8  # rows kept beyond those asked for, so that a tie at the last place is decided by the row too
 
 
@@ -111,7 +113,7 @@ def nearest_rows(
 
     Args:
         queries: float [M, C] or [M, P, C]; products are taken in their dtype.
-        reference: float [N, C] or [N, Q, C], read once, in blocks.
+        reference: float [N, C] or [N, Q, C], read once, in blocks; of :class:`~doppelscan.memorization.ClusteredRows` those that they propose.
         k: how many rows to name; at most N.
         left_out: bool [N], rows that do not take part, such as :func:`~doppelscan.memorization.repeated` ones.
         groups: int [M] and int [N]; a row of the query's own group does not take part. None compares all.
@@ -121,6 +123,8 @@ def nearest_rows(
         the nearest; a pose is the query's times Q, plus the reference's.
     """
     queries = queries[:, None] if queries.ndim == 2 else queries
+    if isinstance(reference, ClusteredRows):
+        return _nearest_of_clusters(queries, reference, min(k, len(reference)), left_out, groups)
     poses, size = queries.shape[1:]
     reference_poses = 1 if len(reference.shape) == 2 else reference.shape[1]
     step = max(1, SIMILARITIES // (poses * reference_poses * min(len(reference), REFERENCE_ROWS)))
@@ -141,6 +145,34 @@ def nearest_rows(
                 own = torch.from_numpy(groups[0][number * step :][: len(part), None] == groups[1][rows]).to(device)
             collector.add(similarity.transpose(2, 3).squeeze((1, 2)), rows, own)
     return Nearest.joined([collector.found() for collector in collectors])
+
+
+def _nearest_of_clusters(
+    queries: np.ndarray,
+    reference: ClusteredRows,
+    k: int,
+    left_out: np.ndarray | None,
+    groups: tuple[np.ndarray, np.ndarray] | None,
+) -> Nearest:
+    """:func:`nearest_rows` of what clusters propose, twice as many as are asked for, in order of their exact products."""
+    parts = []
+    # Of a query's own group there may be many: they are proposed first and do not take part.
+    wanted = min(len(reference), 2 * k + SPARE + (0 if groups is None else GROUP))
+    step = max(1, SIMILARITIES // (wanted * reference.shape[1]))
+    for start in range(0, len(queries), step):
+        part = queries[start : start + step]
+        rows = reference.proposed(part, wanted, left_out)
+        found = part @ reference[rows.clip(0)].swapaxes(1, 2)
+        none = rows < 0
+        if groups is not None:
+            none |= groups[0][start : start + step, None] == groups[1][rows.clip(0)]
+        best = np.where(none, -np.inf, found.max(1))
+        order = falling_order(best, np.where(none, len(reference), rows))[:, :k]
+        similarity, named = np.take_along_axis(best, order, 1), np.take_along_axis(np.where(none, -1, rows), order, 1)
+        posed = np.take_along_axis(found, order[:, None], 2)
+        pose = (posed >= posed.max(1, keepdims=True) - TIE).argmax(1)
+        parts.append(Nearest(similarity.astype(np.float32), named, pose))
+    return Nearest.joined(parts)
 
 
 def falling_order(similarity: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:

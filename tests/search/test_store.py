@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import multiprocessing
 import os
@@ -187,20 +188,11 @@ def full_when_renaming(monkeypatch):
 
 
 def full_when_writing(monkeypatch):
-    class Half:
-        """A file that takes the first bytes only."""
-
-        def __init__(self, path, mode):
-            self.file = open(path, mode)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *exception):
-            self.file.close()
+    class Half(io.FileIO):
+        """Takes the first bytes only."""
 
         def write(self, content):
-            self.file.write(bytes(content)[:100])
+            super().write(bytes(content)[:100])
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(shards, "open", Half, raising=False)
@@ -220,7 +212,7 @@ def test_a_full_disk_loses_nothing_that_was_whole(tmp_path, monkeypatch, full):
     with monkeypatch.context() as patched:
         full(patched)
         with pytest.raises(
-            StoreError, match="cannot be written: No space left on device; free space or pass another --store"
+            StoreError, match=r"cannot be written: No space left on device; free space or pass another --store"
         ) as error:
             fill(store, 4, 4)
     assert "\n" not in str(error.value)
@@ -462,7 +454,7 @@ def test_folder_that_cannot_be_made(tmp_path):
 
 
 def test_a_url_of_no_known_storage_is_told_in_one_line():
-    with pytest.raises(InputError, match="must be a folder or a URL that fsspec knows.*Got 'nowhere://bucket/store'") as error:
+    with pytest.raises(InputError, match=r"must be a folder or a URL that fsspec knows.*Got 'nowhere://bucket/store'") as error:
         EmbeddingStore("nowhere://bucket/store", "f")
     assert "\n" not in str(error.value)
 

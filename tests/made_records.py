@@ -51,7 +51,8 @@ class MadeStore:
         return {
             "thumbnail": self.pixels[rows],
             "native_shape": np.full((len(keys), 2), 256, np.int32),
-            "embedding": np.tile(direction, (1, 2))[:, None],
+            "deepssim": direction[:, None],
+            "embedding": direction[:, None],
         }
 
 

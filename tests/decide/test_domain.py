@@ -24,7 +24,8 @@ class Features:
         self.values = values.astype(np.float32)
 
     def read(self, keys: Sequence[str], names: Sequence[str], keep: bool = False) -> dict[str, np.ndarray]:
-        return {"embedding": self.values[[int(key.rpartition("/")[2]) for key in keys], None]}
+        values = self.values[[int(key.rpartition("/")[2]) for key in keys], None]
+        return {name: values[..., PARTS[name]] for name in names}
 
 
 def drawn(name: str, count: int, seed: int, shift: float = 0.0, names: Sequence[str] = NAMES) -> EmbeddedSet:

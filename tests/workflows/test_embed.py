@@ -62,7 +62,10 @@ def test_embedding_a_set_leaves_the_inferer_as_it_was(network, folders, tmp_path
     inferer = PoseInferer(1, (0, 10))
     evaluator = EmbeddingEvaluator("cpu", network, dataset, inferer)
     _, keys = evaluator.embed(dataset, (store := EmbeddingStore(tmp_path, "f")), 8, "synthetic")
-    assert store.read(keys, ["embedding"])["embedding"].shape == (4, 16, 24)
+    found = store.read(keys, list(network.output_slices))
+    assert {name: block.shape for name, block in found.items()} == {
+        name: (4, 16, part.stop - part.start) for name, part in network.output_slices.items()
+    }
     assert evaluator.inferer is inferer and inferer.poses == 1
 
 
@@ -123,7 +126,8 @@ def test_only_what_is_missing_is_embedded_and_equal_files_once(network, folders,
     evaluator.embed(RecordDataset(folders["synthetic"], read), EmbeddingStore(tmp_path / "store", "f"), 1, "more")
     assert sum(seen) == 4
     read_back = store.read(keys[:1], ["embedding"])["embedding"]
-    assert read_back.shape == (1, 1, 24) and np.isfinite(read_back).all()
+    part = network.output_slices["embedding"]
+    assert read_back.shape == (1, 1, part.stop - part.start) and np.isfinite(read_back).all()
 
 
 def test_a_fault_of_ours_is_not_listed_as_an_unreadable_image(network, folders):

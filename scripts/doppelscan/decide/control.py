@@ -193,4 +193,6 @@ def same_kind(training: EmbeddedSet, control: EmbeddedSet) -> TwoSampleResult:
     """Training against a holdout by the encoder's early features, which see texture and contrast."""
     name = SCANNER_FEATURES if SCANNER_FEATURES in training.outputs else "embedding"
     first, second = (one.subset(evenly_chosen(len(one), SCANNER_IMAGES).tolist()) for one in (training, control))
-    return classifier_two_sample_test(first.single_pose()[name], first.patients, second.single_pose()[name], second.patients)
+    return classifier_two_sample_test(
+        first.single_pose([name])[name], first.patients, second.single_pose([name])[name], second.patients
+    )

@@ -213,7 +213,7 @@ def person_pairs(
     assert search.patches is not None
     sets = [training] if holdout is None else [training, holdout]
     records = [record for one in sets for record in one.records]
-    embedding = search.whitened(np.concatenate([one.single_pose()["embedding"] for one in sets]))
+    embedding = search.whitened(np.concatenate([one.single_pose(["embedding"])["embedding"] for one in sets]))
     codes = np.unique([record.patient for record in records], return_inverse=True)[1].reshape(-1)
     others, nearest = _neighbours(embedding, codes)
     near: dict[tuple[int, int], float] = {}

@@ -106,7 +106,9 @@ class ScoredSet:
 
     def similarities(self, rows: Sequence[int], matches: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """The deepssim cosine and the whitened similarity of some images and training images, best of the poses: float32 [n] each."""
-        own, training, search = self.images.features(rows), self.training.features(matches), self.reference.search
+        heads = ["deepssim", "embedding"]
+        own, training = self.images.features(rows, heads), self.training.features(matches, heads)
+        search = self.reference.search
         each = np.arange(len(rows))[:, None]
         whitened = search.whitened(own["embedding"]), search.whitened(training["embedding"])
         deepssim, embedding = (

@@ -1,7 +1,7 @@
 """Search: the embedding store on disk, and which training images could be the source of an image."""
 
 from doppelscan.search.describe import describe, fingerprint
-from doppelscan.search.embedded import EmbeddedSet, StoredFeatures, StoredThumbnails
+from doppelscan.search.embedded import EmbeddedSet, StoredFeatures, StoredThumbnails, content_of, output_columns
 from doppelscan.search.patches import PatchDescriptor, PatchMatches, PatchSearch, mean_agreement
 from doppelscan.search.proposals import CandidateSearch, Proposals, view_similarity
 from doppelscan.search.similarity import (
@@ -15,7 +15,7 @@ from doppelscan.search.similarity import (
 from doppelscan.search.store import EmbeddingStore, StoreError
 
 # Counts up when the same files and settings come to give other numbers: it is in the fingerprint of what is stored.
-ALGORITHM = 1
+ALGORITHM = 2
 
 __all__ = [
     "CandidateSearch",
@@ -34,8 +34,10 @@ __all__ = [
     "StoreError",
     "StoredFeatures",
     "StoredThumbnails",
+    "content_of",
     "describe",
     "fingerprint",
     "mean_agreement",
+    "output_columns",
     "view_similarity",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,9 +15,25 @@ from doppelscan.images import ImageRecord
 from doppelscan.memorization import Rows
 from doppelscan.search.store import EmbeddingStore
 
-__all__ = ["EmbeddedSet", "StoredFeatures", "StoredThumbnails"]
+__all__ = ["EmbeddedSet", "StoredFeatures", "StoredThumbnails", "content_of", "output_columns"]
 
 BLOCK = 4096
+
+
+def content_of(thumbnail: np.ndarray, native_shape: np.ndarray) -> np.ndarray:
+    """What names the pixels of an image, the same for two files that hold the same image in different bytes: sha256, uint8 [32].
+
+    Args:
+        thumbnail: uint8 [1, S, S].
+        native_shape: int32 [2].
+    """
+    return np.frombuffer(hashlib.sha256(thumbnail.tobytes() + native_shape.tobytes()).digest(), np.uint8)
+
+
+def output_columns(outputs: Mapping[str, slice]) -> dict[str, str]:
+    """Output name -> column of the store; outputs that lie on the same place share the first one's."""
+    first: dict[tuple[int, int], str] = {}
+    return {name: first.setdefault((part.start, part.stop), name) for name, part in outputs.items()}
 
 
 @dataclass(frozen=True)
@@ -27,8 +43,8 @@ class EmbeddedSet:
     Attributes:
         records: the readable images.
         keys: their keys in ``store``.
-        store: holds ``embedding`` [P, D], ``thumbnail`` [1, S, S] and ``native_shape`` [2].
-        outputs: which slice of D is which output of the network.
+        store: holds a column float [V, C] of each output, ``thumbnail`` [1, S, S], ``native_shape`` [2] and ``content`` [32].
+        outputs: which slice of the prediction is which output of the network.
     """
 
     records: list[ImageRecord]
@@ -48,23 +64,30 @@ class EmbeddedSet:
 
     @cached_property
     def contents(self) -> list[str]:
-        """Of each image a name of its pixels: the same for two files that hold the same image in different bytes."""
-        names = []
-        for start in range(0, len(self), BLOCK):
-            rows = range(start, min(start + BLOCK, len(self)))
-            for pixels, shape in zip(self.thumbnails(rows).numpy(), self.native_shapes(rows), strict=True):
-                names.append(hashlib.sha256(pixels.tobytes() + shape.tobytes()).hexdigest())
-        return names
+        """Of each image a name of its pixels, see :func:`content_of`."""
+        return [one.tobytes().hex() for one in self.store.read(self.keys, ["content"])["content"]]
 
-    def features(self, rows: Sequence[int] | None = None) -> dict[str, np.ndarray]:
-        """Output name -> float32 [n, P, C]."""
+    def features(self, rows: Sequence[int] | None = None, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Output name -> float32 [n, V, C], of some rows or of all, at once; see :class:`StoredFeatures` for rows in blocks.
+
+        Args:
+            rows: of the set.
+            names: of outputs; the others are not read.
+        """
+        columns = output_columns(self.outputs)
+        wanted = {name: columns[name] for name in (self.outputs if names is None else names)}
         keys = self.keys if rows is None else [self.keys[i] for i in rows]
-        vectors = self.store.read(keys, ["embedding"])["embedding"]
-        return {name: np.ascontiguousarray(vectors[..., part]) for name, part in self.outputs.items()}
+        found = self.store.read(keys, list(dict.fromkeys(wanted.values())))
+        return {name: found[column] for name, column in wanted.items()}
 
-    def single_pose(self) -> dict[str, np.ndarray]:
-        """Output name -> float32 [n, C], of the images as they are."""
-        return {name: value[:, 0] for name, value in self.features().items()}
+    def single_pose(self, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Output name -> float32 [n, C], of the images as they are; other views are read by the block and forgotten."""
+        blocks = [{name: value[:, 0].copy() for name, value in self.features(rows, names).items()} for rows in self.blocks()]
+        return {name: np.concatenate([block[name] for block in blocks]) for name in (blocks[0] if blocks else ())}
+
+    def blocks(self, size: int = BLOCK) -> Iterator[range]:
+        """Rows in order, ``size`` at a time."""
+        return (range(start, min(start + size, len(self))) for start in range(0, len(self), size))
 
     def thumbnails(self, rows: Sequence[int]) -> torch.Tensor:
         """uint8 [n, 1, S, S]."""
@@ -89,31 +112,37 @@ class StoredThumbnails:
 
 
 class StoredFeatures:
-    """One output of an embedded set as rows that are read from its store when they are asked for.
+    """One output of an embedded set as rows that are read from its store when they are asked for, and no other output with them.
 
     Args:
         embedded: the set.
-        part: which columns of its embeddings.
-        poses: of each image.
+        name: of the output.
+        views: of each image.
+        size: of a view.
     """
 
-    def __init__(self, embedded: EmbeddedSet, part: slice, poses: int) -> None:
-        self.embedded, self.part = embedded, part
-        size = part.stop - part.start
-        self.shape = (len(embedded), size) if poses == 1 else (len(embedded), poses, size)
+    def __init__(self, embedded: EmbeddedSet, name: str, views: int, size: int) -> None:
+        self.embedded, self.name = embedded, name
+        self.shape = (len(embedded), size) if views == 1 else (len(embedded), views, size)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        values = self.embedded.store.read(self.embedded.keys[rows], ["embedding"])["embedding"][..., self.part]
-        return np.ascontiguousarray(values.reshape(-1, *self.shape[1:]))
+        """float32 rows of a slice, of any list of rows, or of a mask."""
+        chosen = np.arange(len(self))[rows]
+        if not len(chosen):
+            return np.empty((0, *self.shape[1:]), np.float32)
+        return self.embedded.features(chosen.tolist(), [self.name])[self.name].reshape(-1, *self.shape[1:])
+
+    def blocks(self, size: int = BLOCK) -> Iterator[np.ndarray]:
+        """All rows in order, ``size`` at a time."""
+        return (self[rows.start : rows.stop] for rows in self.embedded.blocks(size))
 
     @classmethod
     def of(cls, embedded: EmbeddedSet, most: int = 2**25) -> dict[str, Rows]:
-        """Output name -> features [n, C], or [n, P, C] in poses; in memory up to ``most`` values, else rows of the store."""
-        poses = next(iter(embedded.features([0]).values())).shape[1]
-        rows = {name: cls(embedded, part, poses) for name, part in embedded.outputs.items()}
+        """Output name -> features [n, C], or [n, V, C] in views; in memory up to ``most`` values, else rows of the store."""
+        rows = {name: cls(embedded, name, *value.shape[1:]) for name, value in embedded.features([0]).items()}
         if sum(int(np.prod(value.shape)) for value in rows.values()) > most:
             return dict(rows)
         return {name: value.reshape(rows[name].shape) for name, value in embedded.features().items()}

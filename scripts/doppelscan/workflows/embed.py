@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from doppelscan.images import (
 )
 from doppelscan.progress import progress
 from doppelscan.report import to_csv, write_atomic
-from doppelscan.search import EmbeddingStore, describe, fingerprint
+from doppelscan.search import EmbeddingStore, content_of, describe, fingerprint, output_columns
 
 __all__ = ["EmbeddingEvaluator", "EmbeddingWriter", "PoseInferer", "RecordDataset", "collate_readable", "embedding_fingerprint"]
 
@@ -202,6 +202,8 @@ class EmbeddingWriter:
         keys: content key of each image of the dataset; None computes them.
         table: path of a CSV (image, patient, key) that is written at the end; None writes none.
         advance: called with the number of images of each batch.
+        outputs: which slice of the prediction is which output of the network: each is a column at half precision, which is what
+            :class:`~doppelscan.search.EmbeddedSet` reads. None keeps the prediction as it is, as the one column ``embedding``.
     """
 
     def __init__(
@@ -211,8 +213,10 @@ class EmbeddingWriter:
         keys: Sequence[str] | None = None,
         table: str | os.PathLike | None = None,
         advance: Callable[[int], Any] | None = None,
+        outputs: Mapping[str, slice] | None = None,
     ) -> None:
         self.store, self.dataset, self.keys, self.table, self.advance = store, dataset, keys, table, advance
+        self.outputs = outputs
         self.written: dict[int, str] = {}
         self._volumes: dict[tuple[str, ...], Any] = {}
 
@@ -232,16 +236,20 @@ class EmbeddingWriter:
         for row, index in enumerate(batch["index"].tolist() if "index" in batch else []):
             key = content_hash(records[index], self._volumes) if self.keys is None else self.keys[index]
             self.written[index] = key
-            self.store.add(
-                key,
-                {
-                    "embedding": predictions[row].cpu().numpy().astype(np.float32),
-                    "thumbnail": np.asarray(batch["thumbnail"][row]),
-                    "native_shape": np.asarray(batch["native_shape"][row], dtype=np.int32),
-                },
-            )
+            features = self._features(predictions[row].cpu().numpy().astype(np.float32))
+            thumbnail = np.asarray(batch["thumbnail"][row])
+            native_shape = np.asarray(batch["native_shape"][row], dtype=np.int32)
+            content = content_of(thumbnail, native_shape)
+            images = {"thumbnail": thumbnail, "native_shape": native_shape, "content": content}
+            self.store.add(key, {**features, **images}, half=() if self.outputs is None else features)
         if self.advance is not None:
             self.advance(len(batch["errors"]) + len(batch.get("index", ())))
+
+    def _features(self, prediction: np.ndarray) -> dict[str, np.ndarray]:
+        """Column -> float32 [V, C]."""
+        if self.outputs is None:
+            return {"embedding": prediction}
+        return {column: prediction[..., self.outputs[column]] for column in dict.fromkeys(output_columns(self.outputs).values())}
 
     def completed(self, engine: Engine) -> None:
         self.store.flush()
@@ -335,6 +343,7 @@ class EmbeddingEvaluator(SupervisedEvaluator):
                 image_set.skipped.append(SkippedImage(record.id, f"cannot be opened: {error.strerror}"))
                 keys.append("")
                 readable.append(False)
+        store.refresh()  # what another audit has embedded since the store was opened
         missing, seen = [], set()
         for index, key in enumerate(keys):
             if readable[index] and key not in store and key not in seen:
@@ -347,7 +356,8 @@ class EmbeddingEvaluator(SupervisedEvaluator):
             self._run(dataset, mine, keys, store, poses, label)
         if idist.get_world_size() > 1:
             image_set.skipped[before:] = _gathered(image_set.skipped[before:])
-            store.refresh()
+            unread = {s.path for s in image_set.skipped}
+            store.refresh({keys[i] for i in missing if image_set.records[i].id not in unread})
         unread = {s.path for s in image_set.skipped}
         kept = [
             (r, k) for r, k, ok in zip(image_set.records, keys, readable, strict=True) if ok and k in store and r.id not in unread
@@ -381,7 +391,7 @@ class EmbeddingEvaluator(SupervisedEvaluator):
         self.data_loader = self._loader(torch.utils.data.Subset(dataset, missing))
         self.state.epoch_length = len(self.data_loader)
         with progress(None, f"embed {label}", "image", total=len(missing)) as bar:
-            handles = EmbeddingWriter(store, dataset, keys, advance=bar.update).attach(self)
+            handles = EmbeddingWriter(store, dataset, keys, advance=bar.update, outputs=self.output_slices).attach(self)
             try:
                 self.run()
             finally:

@@ -14,7 +14,7 @@ from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import ScoredImage
 from doppelscan.images import evenly_chosen
 from doppelscan.memorization import patient_folds, spread_over_patients
-from doppelscan.search import CandidateSearch, EmbeddedSet, StoredThumbnails
+from doppelscan.search import CandidateSearch, EmbeddedSet, StoredFeatures, StoredThumbnails
 from doppelscan.verify import IdenticalImage
 
 __all__ = ["ControlScorer", "ScoredControl", "same_kind", "without_leaks"]
@@ -166,7 +166,7 @@ class ControlScorer:
         rows = np.flatnonzero(~left_out)
         others = training.subset(rows.tolist())
         search = CandidateSearch(whole.candidates, self.seed, whole.device).fit(
-            others.single_pose(),
+            StoredFeatures.of(others),
             others.patients,
             null_of=whole.index,
             view_differences=self.reference.view_differences,

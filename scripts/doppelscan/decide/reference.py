@@ -112,7 +112,7 @@ class ScoredSet:
         each = np.arange(len(rows))[:, None]
         whitened = search.whitened(own["embedding"]), search.whitened(training["embedding"])
         deepssim, embedding = (
-            view_similarity(views, others[:, 0], each).max((1, 2))
+            view_similarity(views, others, each).max((1, 2))
             for views, others in ((own["deepssim"], training["deepssim"]), whitened)
         )
         return deepssim, embedding

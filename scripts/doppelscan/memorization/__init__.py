@@ -1,11 +1,12 @@
 """Memorization Index (arXiv 2602.13066): layer features, whitening, null, MI and ONI."""
 
+from doppelscan.memorization.clustered import ClusteredRows, inverted_file
 from doppelscan.memorization.folds import patient_folds, spread_over_patients
 from doppelscan.memorization.index import MemorizationIndex, moments_of
 from doppelscan.memorization.moments import FeatureMoments
 from doppelscan.memorization.mri_core import MRICoreEncoder, load_mri_core
 from doppelscan.memorization.nearest import TIE, Nearest, NearestInBlocks, falling_order, interleaved, nearest_rows
-from doppelscan.memorization.rows import HalfRows, Rows, TransformedRows, content_groups, kept, repeated
+from doppelscan.memorization.rows import FirstPose, HalfRows, Rows, TransformedRows, content_groups, kept, repeated
 from doppelscan.memorization.scorer import MemorizationScorer
 from doppelscan.memorization.scores import MemorizationScores
 from doppelscan.memorization.set_metrics import SET_METRICS, set_metrics
@@ -17,7 +18,9 @@ ALGORITHM = 1
 __all__ = [
     "SET_METRICS",
     "TIE",
+    "ClusteredRows",
     "FeatureMoments",
+    "FirstPose",
     "HalfRows",
     "MRICoreEncoder",
     "MemorizationIndex",
@@ -31,6 +34,7 @@ __all__ = [
     "content_groups",
     "falling_order",
     "interleaved",
+    "inverted_file",
     "kept",
     "load_mri_core",
     "moments_of",

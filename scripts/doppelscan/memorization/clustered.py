@@ -86,7 +86,7 @@ class ClusteredRows:
         if left_out is not None and left_out.any():
             bits = np.packbits(~left_out, bitorder="little")
             chosen = faiss.SearchParametersIVF(sel=faiss.IDSelectorBitmap(bits), nprobe=self.index.nprobe)
-        many, poses, size = queries.shape
+        many, _, size = queries.shape
         flat = np.ascontiguousarray(queries, np.float32).reshape(-1, size)
         values, rows = self.index.search(flat, min(count, len(self)), params=chosen)
         values, rows = values.reshape(many, -1), rows.reshape(many, -1)

@@ -15,6 +15,7 @@ from safetensors import safe_open
 __all__ = [
     "BLOCK_VALUES",
     "KEPT_VALUES",
+    "FirstPose",
     "HalfRows",
     "Rows",
     "TransformedRows",
@@ -53,6 +54,20 @@ class TransformedRows:
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         return self.transform(np.asarray(self.rows[rows]))
+
+
+class FirstPose:
+    """Of rows [N, P, C] the first pose [N, C]; rows [N, C] as they are."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows, self.shape = rows, (len(rows), rows.shape[-1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        found = np.asarray(self.rows[rows])
+        return found if found.ndim == 2 else found[:, 0]
 
 
 class HalfRows:

@@ -117,12 +117,12 @@ class StoredFeatures:
     Args:
         embedded: the set.
         name: of the output.
-        views: of each image.
+        views: of each image that are given, the first ones.
         size: of a view.
     """
 
     def __init__(self, embedded: EmbeddedSet, name: str, views: int, size: int) -> None:
-        self.embedded, self.name = embedded, name
+        self.embedded, self.name, self.views = embedded, name, views
         self.shape = (len(embedded), size) if views == 1 else (len(embedded), views, size)
 
     def __len__(self) -> int:
@@ -133,7 +133,8 @@ class StoredFeatures:
         chosen = np.arange(len(self))[rows]
         if not len(chosen):
             return np.empty((0, *self.shape[1:]), np.float32)
-        return self.embedded.features(chosen.tolist(), [self.name])[self.name].reshape(-1, *self.shape[1:])
+        found = self.embedded.features(chosen.tolist(), [self.name])[self.name][:, : self.views]
+        return np.ascontiguousarray(found.reshape(-1, *self.shape[1:]))
 
     def blocks(self, size: int = BLOCK) -> Iterator[np.ndarray]:
         """All rows in order, ``size`` at a time."""
@@ -141,8 +142,12 @@ class StoredFeatures:
 
     @classmethod
     def of(cls, embedded: EmbeddedSet, most: int = 2**25) -> dict[str, Rows]:
-        """Output name -> features [n, C], or [n, V, C] in views; in memory up to ``most`` values, else rows of the store."""
-        rows = {name: cls(embedded, name, *value.shape[1:]) for name, value in embedded.features([0]).items()}
+        """Output name -> features as a search is fitted on them, in memory up to ``most`` values, else rows of the store.
+
+        The heads in all views [n, V, C], [n, C] of a single one; layers of the image as it is [n, C], as the Memorization Index compares.
+        """
+        sizes = {name: value.shape[1:] for name, value in embedded.features([0]).items()}
+        rows = {name: cls(embedded, name, 1 if name.startswith("layer") else views, size) for name, (views, size) in sizes.items()}
         if sum(int(np.prod(value.shape)) for value in rows.values()) > most:
             return dict(rows)
-        return {name: value.reshape(rows[name].shape) for name, value in embedded.features().items()}
+        return {name: np.concatenate(list(value.blocks())) for name, value in rows.items()}

@@ -13,6 +13,7 @@ import torch
 from doppelscan.errors import InputError
 from doppelscan.memorization import (
     FeatureMoments,
+    FirstPose,
     MemorizationIndex,
     MemorizationScores,
     Rows,
@@ -89,8 +90,8 @@ class CandidateSearch:
         """Fit on the training set.
 
         Args:
-            training: ``deepssim``, ``embedding`` and layer features, each float32 [N, C]; read in blocks, and kept at half precision where they
-                are many.
+            training: ``deepssim``, ``embedding`` and layer features, each float32 [N, C], heads also [N, Q, C] in views; read in blocks, and kept
+                at half precision where they are many.
             patients: patient of each training image; None leaves the index out, which :meth:`fit_index` then adds.
             posed: layer features [n, P, C] of some training images in all poses, for the null of the index.
             posed_rows: int [n], which they are.
@@ -110,7 +111,7 @@ class CandidateSearch:
         if len(embedding) > 1:
             own = views.get("embedding")
             seen = None if own is None or len(own) < 2 else FeatureMoments(np.zeros(own.shape[1])).add(own)
-            self.whitening = Whitening().fit_moments(moments_of("embedding", embedding), seen)
+            self.whitening = Whitening().fit_moments(moments_of("embedding", FirstPose(embedding)), seen)
         self.embedding = kept(TransformedRows(embedding, self.whitened), unit=self.whitening is not None)
         return self if patients is None else self.fit_index(training, patients, posed, posed_rows, null_of, views)
 
@@ -185,8 +186,11 @@ class CandidateSearch:
 
 
 def view_similarity(queries: np.ndarray, reference: Rows, rows: np.ndarray) -> np.ndarray:
-    """Cosine of each view of each query [M, V, D] with its rows [M, k] of the reference: float32 [M, V, k]."""
-    similarity = queries @ reference[rows].swapaxes(1, 2)
+    """Cosine of each view of each query [M, V, D] with its rows [M, k] of the reference [N, D], or [N, Q, D] the best of Q views: float32 [M, V, k]."""
+    found = reference[rows]
+    views = found.shape[2] if found.ndim == 4 else 1
+    similarity = queries @ found.reshape(len(rows), -1, found.shape[-1]).swapaxes(1, 2)
+    similarity = similarity.reshape(*queries.shape[:2], -1, views).max(-1)
     return np.where(rows[:, None] < 0, np.float32(-1), similarity)
 
 

@@ -141,16 +141,18 @@ def collate_readable(items: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 class PoseInferer(Inferer):
-    """Run the network on views of an image: flip and quarter-turn poses, each of some rotations.
+    """Run the network on views of an image: its flip and quarter-turn poses, or the image as it is and rotated.
+
+    Of two images one is posed and the other rotated: together they meet in poses x rotations, for the price of the sum.
 
     Args:
-        poses: 1 for the image as it is, 8 for all flips and quarter turns.
-        rotations: degrees, of each of the 8 poses; 0 first. Copies turned by more than the encoder is invariant to are found by
-            the turned view. Not used with one pose.
+        poses: 8 for all flips and quarter turns, of what is looked for; 1 for the image in its own pose, of what is searched.
+        rotations: degrees, 0 first, of an image in its own pose. Copies turned by more than the encoder is invariant to are found by
+            the turned view.
         batch_size: images the network sees at a time.
 
     Returns of a call (image [B, 1, S, S], network):
-        float32 [B, V, D]; view ``8 * r + p`` is pose p of rotation r.
+        float32 [B, V, D]; the first view is the image as it is.
     """
 
     # How many at a time, and the rotations that are not used: ``turned`` are.
@@ -164,7 +166,7 @@ class PoseInferer(Inferer):
     def _set_poses(self, poses: int) -> None:
         if poses not in (1, 8):
             raise InputError(f"The 'poses' parameter of PoseInferer must be 1 or 8. Got {poses!r} instead.")
-        self.poses, self.turned = poses, self.rotations if poses == 8 else (0.0,)
+        self.poses, self.turned = poses, self.rotations if poses == 1 else (0.0,)
 
     def with_poses(self, poses: int) -> PoseInferer:
         """The same inferer with 1 or 8 poses; this one stays as it is."""
@@ -176,7 +178,7 @@ class PoseInferer(Inferer):
         count = len(inputs)
         if count == 0:
             return torch.zeros(0, 1, 1)
-        views = inputs[None] if self.poses == 1 else torch.cat([quarter_turn_poses(rotated(inputs, r)) for r in self.turned])
+        views = quarter_turn_poses(inputs) if self.poses == 8 else torch.stack([rotated(inputs, r) for r in self.turned])
         flat = views.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         out = torch.cat([network(part).float() for part in flat.split(self.batch_size)])
         return out.view(len(views), count, -1).transpose(0, 1)

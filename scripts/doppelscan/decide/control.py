@@ -166,7 +166,7 @@ class ControlScorer:
         rows = np.flatnonzero(~left_out)
         others = training.subset(rows.tolist())
         search = CandidateSearch(whole.candidates, self.seed, whole.device).fit(
-            StoredFeatures.of(others),
+            StoredFeatures.searched(others),
             others.patients,
             null_of=whole.index,
             view_differences=self.reference.view_differences,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -141,13 +141,21 @@ class StoredFeatures:
         return (self[rows.start : rows.stop] for rows in self.embedded.blocks(size))
 
     @classmethod
-    def of(cls, embedded: EmbeddedSet, most: int = 2**25) -> dict[str, Rows]:
-        """Output name -> features as a search is fitted on them, in memory up to ``most`` values, else rows of the store.
+    def of(cls, embedded: EmbeddedSet, most: int = 2**25, as_they_are: Collection[str] = ()) -> dict[str, Rows]:
+        """Output name -> features [n, C], or [n, V, C] in views; in memory up to ``most`` values, else rows of the store.
 
-        The heads in all views [n, V, C], [n, C] of a single one; layers of the image as it is [n, C], as the Memorization Index compares.
+        Args:
+            embedded: the set.
+            most: values.
+            as_they_are: outputs of which the first view alone is given, of the images as they are.
         """
         sizes = {name: value.shape[1:] for name, value in embedded.features([0]).items()}
-        rows = {name: cls(embedded, name, 1 if name.startswith("layer") else views, size) for name, (views, size) in sizes.items()}
+        rows = {name: cls(embedded, name, 1 if name in as_they_are else views, size) for name, (views, size) in sizes.items()}
         if sum(int(np.prod(value.shape)) for value in rows.values()) > most:
             return dict(rows)
         return {name: np.concatenate(list(value.blocks())) for name, value in rows.items()}
+
+    @classmethod
+    def searched(cls, embedded: EmbeddedSet) -> dict[str, Rows]:
+        """:meth:`of` a training set that is searched: heads in all views, layers, which the Memorization Index compares, of the images as they are."""
+        return cls.of(embedded, as_they_are=[name for name in embedded.outputs if name.startswith("layer")])

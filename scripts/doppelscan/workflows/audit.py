@@ -252,7 +252,7 @@ class Audit:
         posed = self._posed_training(training, rows)
         search = CandidateSearch(self.candidates, self.seed, self.registration.device)
         differences = self.evaluator.view_differences(posed.thumbnails(range(len(posed))), self.seed)
-        features = StoredFeatures.of(training)
+        features = StoredFeatures.searched(training)
         search.fit(features, view_differences=differences, thumbnails=StoredThumbnails(training), keys=training.contents)
         registration = StoredRegistration(self.registration, self._verified_store())
         pairs, nearest = person_pairs(training, holdout, search, registration, self.rules)

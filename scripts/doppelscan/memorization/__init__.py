@@ -1,6 +1,6 @@
 """Memorization Index (arXiv 2602.13066): layer features, whitening, null, MI and ONI."""
 
-from doppelscan.memorization.clustered import ClusteredRows, inverted_file
+from doppelscan.memorization.clustered import ClusteredRows, inverted_file, searched
 from doppelscan.memorization.folds import patient_folds, spread_over_patients
 from doppelscan.memorization.index import MemorizationIndex, moments_of
 from doppelscan.memorization.moments import FeatureMoments
@@ -41,6 +41,7 @@ __all__ = [
     "nearest_rows",
     "patient_folds",
     "repeated",
+    "searched",
     "set_metrics",
     "spread_over_patients",
     "unit_length",

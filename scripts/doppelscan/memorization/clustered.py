@@ -13,9 +13,9 @@ from typing import Any
 import faiss
 import numpy as np
 
-from doppelscan.memorization.rows import Rows, blocks_of
+from doppelscan.memorization.rows import Rows, blocks_of, kept
 
-__all__ = ["ClusteredRows", "inverted_file"]
+__all__ = ["ClusteredRows", "inverted_file", "searched"]
 
 # Clusters for N rows: 4 * sqrt(N), as FAISS's guidelines say; each is trained with 40 rows.
 TRAINED_WITH, ITERATIONS = 40, 10
@@ -23,8 +23,13 @@ PROBES = 32
 BITS = {16: faiss.ScalarQuantizer.QT_fp16, 8: faiss.ScalarQuantizer.QT_8bit}
 
 
+def searched(rows: Rows, clustered: bool = False) -> Rows:
+    """``rows`` of unit length as they are searched: in memory, at half precision where they are many, or in an inverted file."""
+    return ClusteredRows(rows) if clustered else kept(rows, unit=True)
+
+
 def inverted_file(rows: Rows, bits: int = 16, probes: int = PROBES, seed: int = 0) -> faiss.IndexIVFScalarQuantizer:
-    """An inverted file of ``rows`` float [N, C] of unit length, by their inner products.
+    """An inverted file of ``rows`` float [N, C] or [N, Q, C] of unit length, by their inner products; of Q poses each is a row of its own.
 
     Args:
         rows: read in blocks, once for the clusters and once to be added.
@@ -32,29 +37,35 @@ def inverted_file(rows: Rows, bits: int = 16, probes: int = PROBES, seed: int = 
         probes: clusters that a query is compared with.
         seed: of the clusters.
     """
-    count, size = rows.shape
+    size = rows.shape[-1]
+    count = int(np.prod(rows.shape[:-1]))
     clusters = max(1, min(int(4 * math.sqrt(count)), count // TRAINED_WITH))
     index = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatIP(size), size, clusters, BITS[bits], faiss.METRIC_INNER_PRODUCT)
     index.cp.spherical, index.cp.niter, index.cp.seed = True, ITERATIONS, seed
     step = max(1, count // (TRAINED_WITH * clusters))
-    index.train(np.concatenate([np.asarray(rows[block][::step], np.float32) for block in blocks_of(rows)]))
+
+    def flat(block: slice) -> np.ndarray:
+        return np.ascontiguousarray(rows[block], np.float32).reshape(-1, size)
+
+    index.train(np.concatenate([flat(block)[::step] for block in blocks_of(rows)]))
     for block in blocks_of(rows):
-        index.add(np.ascontiguousarray(rows[block], np.float32))
+        index.add(flat(block))
     index.nprobe = min(probes, clusters)
     return index
 
 
 class ClusteredRows:
-    """Rows float32 [N, C] of unit length, kept once, at half precision, in an inverted file.
+    """Rows float32 of unit length, kept once, at half precision, in an inverted file.
 
     Args:
-        rows: read in blocks.
+        rows: [N, C] or [N, Q, C], read in blocks.
         probes: clusters that a query is compared with.
         seed: of the clusters.
     """
 
     def __init__(self, rows: Rows, probes: int = PROBES, seed: int = 0) -> None:
         self.shape = tuple(rows.shape)
+        self.poses = 1 if len(self.shape) == 2 else self.shape[1]
         self.index = inverted_file(rows, 16, probes, seed)
         self.index.make_direct_map()
 
@@ -63,39 +74,33 @@ class ClusteredRows:
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         which = np.arange(len(self))[rows]
-        values = self.index.reconstruct_batch(which.ravel().astype(np.int64)).reshape(*which.shape, -1)
+        places = (which[..., None] * self.poses + np.arange(self.poses)).reshape(-1).astype(np.int64)
+        values = self.index.reconstruct_batch(places).reshape(*which.shape, *self.shape[1:])
         values /= np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), np.float32(1e-12))
         return values
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"shape": self.shape, "index": faiss.serialize_index(self.index), "probes": self.index.nprobe}
+        return {**vars(self), "index": faiss.serialize_index(self.index), "probes": self.index.nprobe}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.shape, self.index = state["shape"], faiss.deserialize_index(np.asarray(state["index"]))
-        self.index.nprobe = state["probes"]
+        probes = state.pop("probes")
+        vars(self).update(state, index=faiss.deserialize_index(np.asarray(state["index"])))
+        self.index.nprobe = probes
 
     def proposed(self, queries: np.ndarray, count: int, left_out: np.ndarray | None = None) -> np.ndarray:
-        """Rows near to each of ``queries`` float32 [M, P, C] in any of its poses: int64 [M, count], -1 fills up.
+        """Rows near to each of ``queries`` float32 [M, P, C] in any of the poses, the nearest first: int64 [M, P * count * Q], -1 is none.
 
         Args:
             queries: of unit length.
-            count: rows to name.
+            count: rows to name for each pose; one that is near in several is named several times.
             left_out: bool [N], rows that are not to be named.
         """
         chosen = None
         if left_out is not None and left_out.any():
-            bits = np.packbits(~left_out, bitorder="little")
+            bits = np.packbits(np.repeat(~left_out, self.poses), bitorder="little")
             chosen = faiss.SearchParametersIVF(sel=faiss.IDSelectorBitmap(bits), nprobe=self.index.nprobe)
-        many, _, size = queries.shape
-        flat = np.ascontiguousarray(queries, np.float32).reshape(-1, size)
-        values, rows = self.index.search(flat, min(count, len(self)), params=chosen)
-        values, rows = values.reshape(many, -1), rows.reshape(many, -1)
-        order = np.argsort(-np.where(rows < 0, -np.inf, values), axis=1, kind="stable")
-        rows = np.take_along_axis(rows, order, 1)
-        by_row = np.argsort(rows, axis=1, kind="stable")
-        repeats = np.diff(np.take_along_axis(rows, by_row, 1), axis=1, prepend=-2) == 0
-        again = np.zeros(rows.shape, bool)
-        np.put_along_axis(again, by_row, repeats, 1)
-        rows = np.where(again, -1, rows)
-        first = np.argsort(rows < 0, axis=1, kind="stable")[:, :count]
-        return np.take_along_axis(rows, first, 1)
+        flat = np.ascontiguousarray(queries, np.float32).reshape(-1, queries.shape[-1])
+        values, rows = self.index.search(flat, min(count * self.poses, self.index.ntotal), params=chosen)
+        rows = np.where(rows < 0, -1, rows // self.poses).reshape(len(queries), -1)
+        values = np.where(rows < 0, -np.inf, values.reshape(len(queries), -1))
+        return np.take_along_axis(rows, np.argsort(-values, axis=1, kind="stable"), 1)

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from doppelscan.errors import InputError
+from doppelscan.memorization.clustered import searched
 from doppelscan.memorization.folds import patient_folds
 from doppelscan.memorization.moments import FeatureMoments
 from doppelscan.memorization.nearest import TIE, Nearest, nearest_rows
@@ -49,6 +50,7 @@ class MemorizationIndex:
         candidates: training images kept for each query.
         seed: of folds and draws.
         device: where cosines are computed.
+        clustered: compare with the training images of the nearest clusters alone, see :class:`~doppelscan.memorization.ClusteredRows`; robust only.
 
     Attributes:
         whiteners: layer -> fitted :class:`Whitening`.
@@ -81,6 +83,7 @@ class MemorizationIndex:
         candidates: int = 20,
         seed: int = 0,
         device: str | torch.device = "cpu",
+        clustered: bool = False,
     ) -> None:
         if calibration not in ("robust", "paper"):
             raise InputError(
@@ -93,6 +96,7 @@ class MemorizationIndex:
             )
         self.calibration, self.estimator = calibration, estimator
         self.folds, self.draws, self.candidates, self.seed, self.device = folds, draws, candidates, seed, device
+        self.clustered = clustered
         self.whiteners: dict[str, Whitening] = {}
         self.reference: dict[str, Rows] = {}
         self.groups = np.zeros(0, np.int64)
@@ -158,7 +162,8 @@ class MemorizationIndex:
         for name, value in layers.items():
             self.whiteners[name] = self._whitening().fit_moments(moments_of(name, value), views.get(name))
             white[name] = kept(TransformedRows(value, self.whiteners[name].whiten))
-            self.reference[name] = kept(TransformedRows(white[name], unit_length), unit=self.calibration == "robust")
+            unit = TransformedRows(white[name], unit_length)
+            self.reference[name] = searched(unit, self.clustered) if self.calibration == "robust" else kept(unit)
         if null_of is not None:
             self.null, self.null_poses = null_of.null, null_of.null_poses
             return self

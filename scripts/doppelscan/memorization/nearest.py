@@ -158,11 +158,13 @@ def _nearest_of_clusters(
     parts = []
     # Of a query's own group there may be many: they are proposed first and do not take part.
     wanted = min(len(reference), 2 * k + SPARE + (0 if groups is None else GROUP))
-    step = max(1, SIMILARITIES // (wanted * reference.shape[1]))
+    step = max(1, SIMILARITIES // (wanted * int(np.prod(reference.shape[1:]))))
     for start in range(0, len(queries), step):
         part = queries[start : start + step]
-        rows = reference.proposed(part, wanted, left_out)
-        found = part @ reference[rows.clip(0)].swapaxes(1, 2)
+        rows = interleaved([reference.proposed(part, wanted, left_out)], wanted)
+        others = reference[rows.clip(0)].reshape(len(part), -1, part.shape[-1])
+        found = (part @ others.swapaxes(1, 2)).reshape(*part.shape[:2], rows.shape[1], reference.poses)
+        found = found.swapaxes(2, 3).reshape(len(part), -1, rows.shape[1])
         none = rows < 0
         if groups is not None:
             none |= groups[0][start : start + step, None] == groups[1][rows.clip(0)]

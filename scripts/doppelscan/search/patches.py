@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from doppelscan.images import gaussian_blur, unit_float
-from doppelscan.memorization import TIE, NearestInBlocks, content_groups, falling_order, repeated
+from doppelscan.memorization import TIE, NearestInBlocks, content_groups, falling_order, interleaved, inverted_file, repeated
 
 __all__ = ["PatchDescriptor", "PatchMatches", "PatchSearch", "mean_agreement"]
 
@@ -36,6 +36,8 @@ SHIFTS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))
 QUERIES, REFERENCES = 128, 512
 # Of each, on the whole and by a cell, as many are compared with all shifts.
 SCREENED = 16
+# Of each cell, in clusters: how many are looked at, and how many cells are named.
+CELL_PROBES, NEAR_CELLS = 12, 6
 
 
 class PatchDescriptor:
@@ -165,10 +167,11 @@ class PatchSearch:
     Args:
         candidates: how many rows are kept for the mean.
         device: where to compute.
+        clustered: look for each cell among those of the nearest clusters alone: for hundreds of thousands of training images.
     """
 
-    def __init__(self, candidates: int = 3, device: str | torch.device = "cpu") -> None:
-        self.candidates = candidates
+    def __init__(self, candidates: int = 3, device: str | torch.device = "cpu", clustered: bool = False) -> None:
+        self.candidates, self.clustered = candidates, clustered
         self.descriptor = PatchDescriptor(device=device)
 
     def fit(self, thumbnails: Any, keys: Sequence | np.ndarray | None = None) -> PatchSearch:
@@ -187,7 +190,18 @@ class PatchSearch:
         self.distinct = np.flatnonzero(~repeated(self.groups))
         described = (self.descriptor.describe(self.descriptor.structure(part)) for part in _blocks(thumbnails))
         self.reference = torch.cat([cells.transpose(0, 1).half() for cells in described])  # [N, L, C]
+        self.files = self._clustered_cells() if self.clustered else []
         return self
+
+    def _clustered_cells(self) -> list[tuple[np.ndarray, Any]]:
+        """Of each cell the rows that have structure there, and an inverted file of them; 8 bits a value, as what it finds is compared again."""
+        files = []
+        for number in range(self.reference.shape[1]):
+            cells = self.reference[self.distinct, number].float()
+            rich = (cells.abs().amax(1) > 0).numpy()
+            own = cells.numpy()[rich]
+            files.append((self.distinct[rich], inverted_file(own, 8, CELL_PROBES) if len(own) else None))
+        return files
 
     def without(self, rows: np.ndarray) -> PatchSearch:
         """The same search in which the training images ``rows`` bool [N] are not found."""
@@ -271,6 +285,8 @@ class PatchSearch:
             counted: bool [views, L, M], what is asked about.
             without: int64 [M], see :meth:`search_structure`.
         """
+        if self.files:
+            return self._screened_in_clusters(queries, counted, without)
         views, cells, count, size = queries.shape
         flat = queries.transpose(1, 2).reshape(views * count, cells * size)
         by_cell = queries.transpose(0, 1).reshape(cells, views * count, size).contiguous()
@@ -293,6 +309,45 @@ class PatchSearch:
         rows = np.sort(np.concatenate([one.found().rows for one in (whole, part)], 1))
         rows[:, 1:][rows[:, 1:] == rows[:, :-1]] = -1
         return -np.sort(-rows)[:, : max(1, int((rows >= 0).sum(1).max(initial=0)))]
+
+    def _screened_in_clusters(self, queries: torch.Tensor, counted: torch.Tensor, without: np.ndarray | None) -> np.ndarray:
+        """:meth:`_screened` of the rows that some cell is near to: those of which a cell is nearest, and those with most near cells."""
+        views, cells, count, size = queries.shape
+        own = queries.permute(1, 2, 0, 3).reshape(cells, count * views, size).cpu().numpy()
+        asked = counted.permute(1, 2, 0).reshape(cells, count * views).cpu().numpy()
+        values = np.zeros((cells, count * views, NEAR_CELLS), np.float32)
+        rows = np.full(values.shape, -1)
+        for number, (row_of, file) in enumerate(self.files):
+            some = np.flatnonzero(asked[number])
+            if file is None or not len(some):
+                continue
+            value, place = file.search(np.ascontiguousarray(own[number][some]), min(NEAR_CELLS, len(row_of)))
+            rows[number, some, : place.shape[1]] = np.where(place < 0, -1, row_of[place])
+            values[number, some, : place.shape[1]] = np.where(place < 0, 0, value)
+        # An image in each view: [images, views * cells * near].
+        rows, values = (one.reshape(cells, count, -1).swapaxes(0, 1).reshape(count, -1) for one in (rows, values))
+        taking_part = np.isin(rows, self.distinct) if len(self.distinct) < len(self.reference) else rows >= 0
+        if without is not None:
+            taking_part &= self.groups[rows.clip(0)] != self.groups[without][:, None]
+        rows, values = np.where(taking_part, rows, -1), np.where(taking_part, values, 0)
+        order = np.argsort(rows, axis=1, kind="stable")
+        rows, values = np.take_along_axis(rows, order, 1), np.take_along_axis(values, order, 1)
+        # Of a row all values together, at its last place.
+        last = np.ones(rows.shape, bool)
+        last[:, :-1] = rows[:, 1:] != rows[:, :-1]
+        last &= rows >= 0
+        total = np.cumsum(values, 1)
+        before = np.maximum.accumulate(np.where(last, total, 0), 1)
+        together = np.where(last, total - np.pad(before, ((0, 0), (1, 0)))[:, :-1], -np.inf)
+        lists = [_first(rows, score, 4 * SCREENED) for score in (np.where(rows >= 0, values, -np.inf), together)]
+        found = interleaved(lists, 2 * SCREENED)
+        return found[:, : max(1, int((found >= 0).sum(1).max(initial=0)))]
+
+
+def _first(rows: np.ndarray, score: np.ndarray, kept: int) -> np.ndarray:
+    """Of int [M, n] those of the highest ``score`` [M, n], -1 where it is -inf: int [M, kept]."""
+    place = np.argsort(-score, axis=1, kind="stable")[:, :kept]
+    return np.where(np.isinf(np.take_along_axis(score, place, 1)), -1, np.take_along_axis(rows, place, 1))
 
 
 def _blocks(thumbnails: Any) -> Iterator[torch.Tensor]:

@@ -26,6 +26,7 @@ from doppelscan.memorization import (
     moments_of,
     nearest_rows,
     repeated,
+    searched,
 )
 from doppelscan.search.patches import PatchMatches, PatchSearch
 
@@ -64,14 +65,16 @@ class CandidateSearch:
         candidates: how many are kept for each image.
         seed: of the index's null.
         device: where similarities are computed.
+        clustered: compare an image with the training images of the nearest clusters alone, see :class:`~doppelscan.memorization.ClusteredRows`:
+            for hundreds of thousands of them.
 
     Attributes:
         index: the fitted :class:`~doppelscan.memorization.MemorizationIndex`, or None with :attr:`index_reason`.
         patches: the fitted :class:`PatchSearch`, or None when fitted without thumbnails.
     """
 
-    def __init__(self, candidates: int = 20, seed: int = 0, device: str | torch.device = "cpu") -> None:
-        self.candidates, self.seed, self.device = candidates, seed, device
+    def __init__(self, candidates: int = 20, seed: int = 0, device: str | torch.device = "cpu", clustered: bool = False) -> None:
+        self.candidates, self.seed, self.device, self.clustered = candidates, seed, device, clustered
         self.patches: PatchSearch | None = None
         self.index: MemorizationIndex | None = None
         self.index_reason = ""
@@ -104,15 +107,18 @@ class CandidateSearch:
         """
         self.groups = content_groups(training.values(), keys)
         self.repeated = repeated(self.groups)
-        self.patches = None if thumbnails is None else PatchSearch(device=self.device).fit(thumbnails, self.groups)
-        self.deepssim = kept(training["deepssim"], unit=True)
+        self.patches = (
+            None if thumbnails is None else PatchSearch(device=self.device, clustered=self.clustered).fit(thumbnails, self.groups)
+        )
+        self.deepssim = searched(training["deepssim"], self.clustered)
         embedding, views = training["embedding"], view_differences or {}
         self.whitening: Whitening | None = None
         if len(embedding) > 1:
             own = views.get("embedding")
             seen = None if own is None or len(own) < 2 else FeatureMoments(np.zeros(own.shape[1])).add(own)
             self.whitening = Whitening().fit_moments(moments_of("embedding", FirstPose(embedding)), seen)
-        self.embedding = kept(TransformedRows(embedding, self.whitened), unit=self.whitening is not None)
+        white = TransformedRows(embedding, self.whitened)
+        self.embedding = kept(white) if self.whitening is None else searched(white, self.clustered)
         return self if patients is None else self.fit_index(training, patients, posed, posed_rows, null_of, views)
 
     def fit_index(
@@ -131,7 +137,7 @@ class CandidateSearch:
             return self
         try:
             layers_posed = None if posed is None else {name: posed[name] for name in layers}
-            index = MemorizationIndex(candidates=self.candidates, seed=self.seed, device=self.device)
+            index = MemorizationIndex(candidates=self.candidates, seed=self.seed, device=self.device, clustered=self.clustered)
             self.index = index.fit(layers, patients, layers_posed, posed_rows, null_of, view_differences, self.groups)
         except InputError as error:
             self.index_reason = str(error)

@@ -1,0 +1,191 @@
+"""Seconds and peak memory of whole audits of growing sets, beside what the hardware allows; one line of JSON a run, one plot of all of them.
+
+``python tests/real/scaling.py make DIR --training 10000 --synthetic 10000`` writes generated patients as PNG of 128 x 128 pixels.
+``python tests/real/scaling.py run DIR --training 1000 --synthetic 1000 --holdout 300 --output RESULTS.jsonl [--source SCRIPTS] [-- --no-self-test ...]``
+audits the first images of each; ``--source`` is the folder ``scripts`` of another release.
+``python tests/real/scaling.py limit DIR --output RESULTS.jsonl`` times what no audit can do without: decoding a file, the forward pass of its views, a
+matrix product with the training set.
+``python tests/real/scaling.py plot RESULTS.jsonl FIGURE.png``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+PATIENTS, SLICES, SIZE = 100, 2, 128
+COPIED, COPIES = 0.05, ("exact", "rotation 10", "flip-x", "noise")
+SETS = ("training", "synthetic", "holdout")
+VIEWS = 8
+
+
+def make(output: Path, counts: dict[str, int]) -> None:
+    """Write the sets; one in twenty synthetic images is a copy, in order, so that every beginning of the set holds as many."""
+    from doppelscan.images import generate_cohort, plant_copy
+    from doppelscan.progress import progress
+
+    rng, seed = np.random.default_rng(0), 0
+    kept: list[np.ndarray] = []
+    for name in SETS:
+        (output / name).mkdir(parents=True, exist_ok=True)
+        number = 0
+        with progress(None, name, "image", total=counts[name]) as bar:
+            while number < counts[name]:
+                images, patients = generate_cohort(PATIENTS, SLICES, SIZE, seed)
+                for image, patient in zip(images[:, 0].numpy(), patients.tolist(), strict=True):
+                    if number == counts[name]:
+                        break
+                    if name == "training" and len(kept) < 1000:
+                        kept.append(image)  # all that are copied are among the first 1,000
+                    path = output / name / f"{number:07d}_p{seed:04d}{patient:03d}.png"
+                    if name == "synthetic" and number % round(1 / COPIED) == 0:
+                        source = kept[int(rng.integers(len(kept)))]
+                        transform = COPIES[number // round(1 / COPIED) % len(COPIES)]
+                        copy = plant_copy(source.astype(np.float32) / 255, transform, rng)
+                        image, path = np.round(copy * 255).astype(np.uint8), output / name / f"{number:07d}_copy.png"
+                    Image.fromarray(image).save(path)
+                    number += 1
+                    bar.update()
+                seed += 1
+
+
+def table(folder: Path, count: int, place: Path) -> Path:
+    """A table of the first ``count`` files of a folder."""
+    path = place / f"{folder.name}.csv"
+    files = sorted(folder.iterdir())[:count]
+    lines = [f"{file},{file.stem.split('_')[1]}{'' if '_p' in file.stem else file.stem[:7]}" for file in files]
+    path.write_text("path,patient\n" + "\n".join(lines) + "\n")
+    return path
+
+
+def run(folder: Path, counts: dict[str, int], source: Path, further: list[str]) -> dict:
+    """One audit in a process of its own."""
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        sets = {name: table(folder / name, counts[name], Path(work)) for name in SETS}
+        command = [sys.executable, "-m", "doppelscan.cli", "audit", "--output", f"{work}/report"]
+        command += [part for name, path in sets.items() for part in (f"--{name}", str(path))] + further
+        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        environment = {**os.environ, "PYTHONPATH": str(source)}
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+        seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+        if done.returncode:
+            raise SystemExit(done.stderr[-2000:])
+        summary = json.loads(Path(work, "report", "summary.json").read_text())
+        rows = Path(work, "report", "scores.csv").read_text().splitlines()
+        flag = rows[0].split(",").index("flagged")
+        flagged = [row.split(",")[0] for row in rows[1:] if row.split(",")[flag] == "true"]
+        stored = sum(path.stat().st_size for path in Path(work).rglob("*.parquet"))
+    return {
+        "kind": "audit",
+        "release": summary["versions"]["doppelscan"],
+        **counts,
+        "options": further,
+        "seconds": round(seconds, 1),
+        "cpu": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
+        "megabytes": round(after.ru_maxrss / 1024),
+        "stored": round(stored / 2**20),
+        "copies": f"{sum('_copy' in name for name in flagged)} of {-(-counts['synthetic'] // round(1 / COPIED))}",
+        "others": sum("_copy" not in name for name in flagged),
+        "stages": summary["seconds"],
+    }
+
+
+def limit(folder: Path, counts: dict[str, int]) -> dict:
+    """Milliseconds an image of what no audit can do without, in one process with the threads that it may use."""
+    import torch
+    from doppelscan.deepssim import DeepSSIMEncoder
+    from doppelscan.threads import team
+
+    files = sorted((folder / "synthetic").iterdir())[:300]
+    with team() as threads, torch.inference_mode():
+        start = time.perf_counter()
+        for file in files:
+            np.asarray(Image.open(file))
+        decode = (time.perf_counter() - start) / len(files)
+        layers = ("deepssim", "embedding", "layer1", "layer2", "layer3", "layer4")
+        network = DeepSSIMEncoder(outputs=layers).eval().to(memory_format=torch.channels_last)
+        images = torch.randn(64, 1, 128, 128).contiguous(memory_format=torch.channels_last)
+        network(images)
+        start = time.perf_counter()
+        for _ in range(5):
+            network(images)
+        forward = (time.perf_counter() - start) / 320
+        training, query = torch.randn(10_000, 256), torch.randn(128 * VIEWS, 256)
+        start = time.perf_counter()
+        for _ in range(5):
+            query @ training.T
+        product = (time.perf_counter() - start) / 5 / 128 / 10_000
+    return {
+        "kind": "limit",
+        "threads": threads,
+        "decode": round(1e3 * decode, 3),
+        "forward": round(1e3 * forward, 3),
+        "product of 1,000 training images": round(1e6 * product, 4),
+        "an image": round(1e3 * (decode + VIEWS * forward), 2),
+    }
+
+
+def plot(results: Path, figure: Path) -> None:
+    """Seconds and megabytes over the number of training images, and the limit."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    made = [json.loads(line) for line in results.read_text().splitlines()]
+    audits = [one for one in made if one["kind"] == "audit"]
+    bound = next((one for one in made if one["kind"] == "limit"), None)
+    _, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for release in sorted({one["release"] for one in audits}):
+        own = sorted((one for one in audits if one["release"] == release), key=lambda one: one["training"])
+        sizes = [one["training"] for one in own]
+        asked = [one["synthetic"] + one["holdout"] for one in own]
+        axes[0].plot(sizes, [1e3 * one["seconds"] / n for one, n in zip(own, asked, strict=True)], "o-", label=release)
+        axes[1].plot(sizes, [one["megabytes"] for one in own], "o-", label=release)
+    if bound:
+        axes[0].axhline(bound["an image"], color="gray", linestyle=":", label="decoding and one forward pass a view")
+    axes[0].set(xlabel="training images", ylabel="ms a synthetic or control image", xscale="log", ylim=(0, None))
+    axes[1].set(xlabel="training images", ylabel="peak memory, MB", xscale="log", ylim=(0, None))
+    axes[0].legend(frameon=False)
+    pyplot.savefig(figure, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=("make", "run", "limit", "plot"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("figure", type=Path, nargs="?")
+    for name, count in zip(SETS, (1000, 1000, 300), strict=True):
+        parser.add_argument(f"--{name}", type=int, default=count)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--source", type=Path, default=Path(__file__).parents[2] / "scripts")
+    options, further = parser.parse_known_args()
+    counts = {name: getattr(options, name) for name in SETS}
+    if options.what == "make":
+        make(options.folder, counts)
+    elif options.what == "plot":
+        plot(options.folder, options.figure)
+    else:
+        made = (
+            limit(options.folder, counts)
+            if options.what == "limit"
+            else run(options.folder, counts, options.source, [one for one in further if one != "--"])
+        )
+        print(json.dumps(made, indent=1))
+        if options.output:
+            with open(options.output, "a") as file:
+                file.write(json.dumps(made) + "\n")
+
+
+if __name__ == "__main__":
+    main()

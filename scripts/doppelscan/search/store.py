@@ -62,6 +62,10 @@ class EmbeddingStore:
         self._clear()
         self.refresh()
 
+    def __reduce__(self) -> tuple:
+        """A process that it is sent to opens the directory anew: what is pending stays here."""
+        return type(self), (self.directory.absolute(), self.fingerprint, self.shard_size)
+
     def _clear(self) -> None:
         """Remove what killed runs left, not what another process is writing."""
         for left in self.directory.glob("*.tmp"):

@@ -87,7 +87,20 @@ def run(arguments: list[str], place: Path) -> subprocess.CompletedProcess:
 
 
 # Options of an audit that change nothing that is stored.
-STORED_ALIKE = {"training", "synthetic", "holdout", "output", "store", "gate", "fdr", "candidates", "patient-pattern", "threads"}
+STORED_ALIKE = {
+    "training",
+    "synthetic",
+    "holdout",
+    "output",
+    "store",
+    "gate",
+    "fdr",
+    "candidates",
+    "patient-pattern",
+    "threads",
+    "workers",
+    "ray",
+}
 
 
 def share_store(words: list[str], place: Path) -> None:
@@ -107,6 +120,8 @@ def is_run(line: str) -> bool:
 @pytest.mark.parametrize(("page", "line"), [c for c in commands() if is_run(c[1])], ids=lambda v: v[:60])
 def test_documented_command_runs(place, page, line):
     words = shlex.split(line)
+    if "--ray" in words:
+        pytest.importorskip("ray")
     if words[:2] == ["doppelscan", "sample"]:
         words = [*words[:-1], "another-sample"]
     share_store(words, place)

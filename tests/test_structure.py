@@ -19,6 +19,7 @@ ROOMS = [
     "arguments",
     "settings",
     "progress",
+    "workers",
     "images",
     "deepssim",
     "memorization",

@@ -164,6 +164,12 @@ def _changes(value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def _cluster(value: str) -> str:
+    if not re.fullmatch(r"local|auto|[^\s/:]+:\d+", value):
+        raise ValueError
+    return value
+
+
 def _rising(value: tuple[float, float]) -> list[float]:
     if not value[0] < value[1]:
         raise ValueError
@@ -229,4 +235,5 @@ Degrees = Annotated[tuple[int | float, ...], MinLen(1), Must("degrees, such as 0
 Changes = Annotated[Any, Must("changes of planted copies, such as rotation,noise", _changes)]
 Correction = Annotated[Literal["bh", "by"], Must("bh or by")]
 Score = Annotated[Literal["combined", "verified", "deepssim", "mi"], Must("combined, verified, deepssim or mi")]
+Ray = Annotated[str, Must("local or the address of a Ray cluster, such as HOST:6379", _cluster)]
 Runtime = Annotated[Literal["torch", "onnx"], Must("torch or onnx")]

@@ -24,6 +24,7 @@ from doppelscan.arguments import (
     Pattern,
     Range,
     Rate,
+    Ray,
     Roles,
     Runtime,
     Score,
@@ -81,6 +82,8 @@ class AuditSettings:
         batch_size: images that are embedded at a time.
         num_workers: processes that read images; 0 reads in this one.
         threads: threads that compute; by default as many as this process may use, of a control group's quota too.
+        workers: processes that embed and score; by default as many as this process may use processors, and this process alone below 256 images.
+        ray: Ray cluster that embeds and scores instead; it has to reach the same files and the store.
         runtime: what runs the encoder.
         device: where the encoder runs; by default the GPU when there is one.
         encoder: other weights or another encoder than the one that comes with doppelscan.
@@ -117,6 +120,8 @@ class AuditSettings:
     batch_size: Count = 16
     num_workers: Whole = 0
     threads: Count | None = None
+    workers: Count | None = None
+    ray: Ray | None = None
     runtime: Runtime = "torch"
     device: Device | None = None
     encoder: Encoder | None = None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import doppelscan
@@ -15,6 +17,7 @@ import torch
 from doppelscan.deepssim import DeepSSIMEncoder, RoleEncoder, file_sha256, load_encoder, quarter_turn_poses, rotated
 from doppelscan.errors import DoppelscanError, StoreError
 from doppelscan.images import ForegroundSquared, LoadSliced, SquareThumbnaild, Windowd
+from doppelscan.locations import audit_root
 from doppelscan.search import EmbeddingStore
 from doppelscan.workflows import EmbeddingEvaluator, PoseInferer, RecordDataset, bundle_root, embedding_fingerprint
 from doppelscan.workflows.errors import user_mistake
@@ -224,3 +227,57 @@ def test_a_network_that_cannot_serve_an_audit_is_told_in_one_line(folders, tmp_p
     with pytest.raises(DoppelscanError, match=message) as told:
         doppelscan.audit(**folders, output=tmp_path / "report", device="cpu", network_def=network, **settings)
     assert "\n" not in str(told.value)
+
+
+def by_torchrun(cwd: Path, files: list[Path], *settings: str) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle", "run"]
+    words = [*command, "--config_file", str([str(file) for file in files]), "--backend", "gloo", "--device", "cpu", *settings]
+    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def stored(folder: Path) -> dict[str, np.ndarray]:
+    """Key -> embedding of every shard."""
+    tables = [pq.read_table(path) for path in folder.glob("*.parquet")]
+    return {
+        key: np.array(row) for one in tables for key, row in zip(one["key"].to_pylist(), one["embedding"].to_pylist(), strict=True)
+    }
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_fill_the_store_that_one_would(network, folders, tmp_path):
+    torch.save(network.state_dict(), tmp_path / "a.pt")
+    (folders["synthetic"] / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n damaged")
+    assert inferred(folders, tmp_path / "one", 8, tmp_path / "a.pt") == 4
+    configs = [ENCODER / "configs" / name for name in ("inference.json", "multi_gpu_inference.json")]
+    settings = (
+        "--dataset_dir",
+        "synthetic",
+        "--output_dir",
+        "two",
+        "--poses",
+        "8",
+        "--ckpt_path",
+        "a.pt",
+        "--network_def",
+        json.dumps(SMALL),
+    )
+    by_torchrun(tmp_path, configs, *settings)
+    one, two = (stored(tmp_path / name / "embeddings") for name in ("one", "two"))
+    assert one.keys() == two.keys() and len(list((tmp_path / "two" / "embeddings").glob("*.parquet"))) == 2, "each wrote its share"
+    for key, embedding in one.items():
+        np.testing.assert_allclose(two[key], embedding, atol=1e-5)
+    tables = [re.sub(r"[^\n,]*/", "", (tmp_path / name / "images.csv").read_text()) for name in ("one", "two")]
+    assert tables[0] == tables[1] and tables[0].count("\n") == 5
+
+
+@pytest.mark.slow
+def test_an_audit_embeds_nothing_that_torchrun_embedded(folders, tmp_path, monkeypatch):
+    sets = [word for name in folders for word in (f"--{name}_dir", name)]
+    root = Path(audit_root()) / "configs"
+    by_torchrun(
+        tmp_path, [root / "audit.json", root / "multi_gpu_embed.json"], *sets, "--output_dir", "report", "--rotations", "[0]"
+    )
+    monkeypatch.setattr(EmbeddingEvaluator, "embed_rows", lambda *a, **k: pytest.fail("an image was embedded again"))
+    result = doppelscan.audit(**folders, output=tmp_path / "report", rotations=(0,), device="cpu")
+    assert len(result.scores) == 4

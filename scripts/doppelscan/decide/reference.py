@@ -12,6 +12,7 @@ from doppelscan.decide.scoring import ScoredImage, StoredRegistration, score_ima
 from doppelscan.images import ImageRecord
 from doppelscan.search import CandidateSearch, EmbeddedSet, view_similarity
 from doppelscan.verify import AlignedPair
+from doppelscan.workers import THIS_PROCESS, Workers
 
 __all__ = ["FittedReference", "ScoredSet", "slice_positions"]
 
@@ -60,6 +61,7 @@ class FittedReference:
         view_differences: what the whitening was fitted with, see :meth:`~doppelscan.search.CandidateSearch.fit`.
         registration: of pairs, which are kept.
         score: what ranks, a name of :data:`~doppelscan.arguments.Score`.
+        workers: who computes.
     """
 
     training: EmbeddedSet
@@ -68,10 +70,11 @@ class FittedReference:
     view_differences: Mapping[str, np.ndarray]
     registration: StoredRegistration
     score: str = "combined"
+    workers: Workers = THIS_PROCESS
 
     def scored(self, images: EmbeddedSet, label: str) -> ScoredSet:
         """``images`` in all poses, scored; ``label`` names the set in the progress bar."""
-        found = score_images(images, self.training, self.search, self.registration, label, self.score)
+        found = score_images(images, self.training, self.search, self.registration, label, self.score, self.workers)
         return ScoredSet(images, tuple(found), self)
 
 

@@ -15,6 +15,7 @@ from doppelscan.memorization import MemorizationScores, falling_order
 from doppelscan.progress import progress
 from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, PatchDescriptor, Proposals
 from doppelscan.verify import AlignedPair, PairAgreement, Pose, Registration, verified_score
+from doppelscan.workers import THIS_PROCESS, Workers
 
 __all__ = [
     "ScoredImage",
@@ -25,7 +26,6 @@ __all__ = [
     "score_images",
 ]
 
-QUERY_BLOCK = 128
 # Share of a copied region: cells above this, joined to the one that agrees best.
 REGION = 0.8
 
@@ -221,23 +221,41 @@ def score_images(
     registration: StoredRegistration,
     label: str,
     score: str = "combined",
+    workers: Workers = THIS_PROCESS,
 ) -> list[ScoredImage]:
     """Score every image of ``queries`` against ``training``.
 
-    ``search`` must have been fitted with thumbnails; ``score`` is a name of :data:`~doppelscan.arguments.Score`.
+    ``search`` must have been fitted with thumbnails; ``score`` is a name of :data:`~doppelscan.arguments.Score`. Whatever ``workers``, the
+    scores are the same.
     """
-    assert search.patches is not None
-    descriptor = search.patches.descriptor
-    results = []
+    registration.verified.flush()  # other processes see what is on disk
+    block = BlockScorer(queries, training, search, registration, score)
     with progress(None, f"verify {label}", "image", total=len(queries)) as bar:
-        for start in range(0, len(queries), QUERY_BLOCK):
-            rows = list(range(start, min(start + QUERY_BLOCK, len(queries))))
-            proposals = chosen_by(score, search.propose(queries.features(rows), queries.thumbnails(rows)))
-            found = registration.best(queries, rows, training, proposals.rows, proposals.poses, descriptor, bar.update)
-            for position, row in enumerate(rows):
-                results.append(_best(proposals, position, row, found[position], score, training.patients))
-    registration.verified.flush()
-    return results
+        parts = workers.map(block, range(len(queries)), bar.update)
+    registration.verified.refresh()
+    return [image for part in parts for image in part]
+
+
+@dataclass(frozen=True)
+class BlockScorer:
+    """Scores blocks of ``queries`` against ``training``; what it holds is what :func:`score_images` takes."""
+
+    queries: EmbeddedSet
+    training: EmbeddedSet
+    search: CandidateSearch
+    registration: StoredRegistration
+    score: str
+
+    def __call__(self, rows: Sequence[int], advance: Callable[[int], object] = lambda count: None) -> list[ScoredImage]:
+        """One entry a row; registered pairs are on disk when it returns."""
+        assert self.search.patches is not None
+        descriptor = self.search.patches.descriptor
+        proposals = self.search.propose(self.queries.features(rows), self.queries.thumbnails(rows))
+        proposals = chosen_by(self.score, proposals)
+        found = self.registration.best(self.queries, rows, self.training, proposals.rows, proposals.poses, descriptor, advance)
+        self.registration.verified.flush()
+        patients = self.training.patients
+        return [_best(proposals, position, row, found[position], self.score, patients) for position, row in enumerate(rows)]
 
 
 def chosen_by(score: str, proposals: Proposals) -> Proposals:

@@ -94,6 +94,11 @@ class EmbeddingStore:
         """The directory, in messages."""
         return os.fspath(self.directory)
 
+    def __reduce__(self) -> tuple:
+        """A process that it is sent to opens the directory anew: what is pending stays here."""
+        place = self.directory if "://" in self.name else os.path.abspath(self.directory)
+        return type(self), (place, self.fingerprint, self.shard_size)
+
     def refresh(self, expected: Collection[str] = ()) -> None:
         """Look for shards that other processes wrote; keys that are ``expected`` are waited for while a listing may be behind.
 

@@ -49,6 +49,7 @@ from doppelscan.settings import AuditSettings
 from doppelscan.threads import team
 from doppelscan.verify import IdenticalPixels, Registration
 from doppelscan.version import __version__
+from doppelscan.workers import Workers
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
 from doppelscan.workflows.errors import on_command_line
 from doppelscan.workflows.selftest import CopyPlanter, planted_scores, size_of
@@ -113,6 +114,8 @@ class Audit:
         declared: changes that a claim of none found is to cover; None is all that are planted.
         seed: of folds and draws.
         threads: that compute; None takes as many as this process may use.
+        workers: processes that embed and score, see :meth:`~doppelscan.workers.Workers.chosen`; a GPU is asked by this one alone.
+        ray: Ray cluster that does so instead, see :class:`~doppelscan.workers.Workers`.
     """
 
     def __init__(
@@ -137,11 +140,14 @@ class Audit:
         declared: Sequence[str] | str | None = None,
         seed: int = 0,
         threads: int | None = None,
+        workers: int | None = None,
+        ray: str | None = None,
     ) -> None:
         # On MONAI's command line all of them are strings.
         own = AuditSettings(
             output=output, store=store, candidates=candidates, control_size=control_size, redact=redact, key=key, gate=gate,
             self_test=self_test, reconstruct=reconstruct, declared=declared, seed=seed, threads=threads,
+            workers=workers, ray=ray,
         )  # fmt: skip
         own.require_private()
         synthetic.require()
@@ -158,6 +164,9 @@ class Audit:
         self.self_test, self.reconstruct, self.declared = own.self_test, own.reconstruct, own.declared
         self.key = None if own.key is None else Path(own.key)
         self.store = own.store_folder
+        on_cpu = evaluator.state.device.type == "cpu"
+        scored = len(self.synthetic.image_set.records) + (0 if self.holdout is None else len(self.holdout.image_set.records))
+        self.workers = Workers.chosen(scored, own.workers or (None if on_cpu else 1), own.threads, own.ray)
         self._make_output()
 
     def _like_synthetic(self, source: str | os.PathLike, name: str) -> RecordDataset:
@@ -169,7 +178,7 @@ class Audit:
             self.output.mkdir(parents=True, exist_ok=True)
             probe = self.output / ".doppelscan-write-test"
             probe.write_bytes(b"")
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # another process of torchrun may be as far
         except OSError as error:
             raise InputError(
                 f"The 'output' parameter must be a folder that can be written. Got {str(self.output)!r}: {error.strerror}."
@@ -219,6 +228,15 @@ class Audit:
             print(*result.words, sep="\n")
         return result
 
+    def embed_sets(self) -> None:
+        """Fill the store with what :meth:`run` will look for, and do nothing else: under ``torchrun`` every process embeds its share."""
+        with team(self.threads):
+            training = self.embed(self.training, 1, "training")
+            self.embed(self.synthetic, 8, "synthetic")
+            if self.holdout is not None:
+                self.embed(self.holdout, 8, "holdout")
+            self._posed_training(training, self._control_rows(training))
+
     def scorer(self) -> Callable[[str | os.PathLike], ScoredSet]:
         """The training set embedded and fitted, as a function that scores further images against it: a source -> its images' scores.
 
@@ -248,7 +266,7 @@ class Audit:
 
     def _fit(self, training: EmbeddedSet, holdout: EmbeddedSet | None) -> tuple[FittedReference, People]:
         """The search that is fitted on the training set, and who is who in it and in the holdout."""
-        rows = spread_over_patients(training.patients, self.control_size, self.seed)
+        rows = self._control_rows(training)
         posed = self._posed_training(training, rows)
         search = CandidateSearch(self.candidates, self.seed, self.registration.device)
         differences = self.evaluator.view_differences(posed.thumbnails(range(len(posed))), self.seed)
@@ -263,7 +281,7 @@ class Audit:
                 f"The 'score' parameter cannot be mi for this training set: {search.index_reason} Pass another --score."
             )
         posed = replace(posed, records=[people.training.records[row] for row in rows])
-        reference = FittedReference(people.training, posed, search, differences, registration, self.rules.score)
+        reference = FittedReference(people.training, posed, search, differences, registration, self.rules.score, self.workers)
         return reference, people
 
     @staticmethod
@@ -298,10 +316,13 @@ class Audit:
         require_heads(outputs)
         made_by = self.evaluator.fingerprint(dataset, poses)
         store = EmbeddingStore(self.store / f"poses-{poses}", made_by)
-        records, keys = self.evaluator.embed(dataset, store, poses, label)
+        records, keys = self.evaluator.embed(dataset, store, poses, label, self.workers)
         if not records:
             raise dataset.image_set.unreadable()
         return EmbeddedSet(records, keys, store, outputs)
+
+    def _control_rows(self, training: EmbeddedSet) -> list[int]:
+        return spread_over_patients(training.patients, self.control_size, self.seed)
 
     def _posed_training(self, training: EmbeddedSet, rows: Sequence[int]) -> EmbeddedSet:
         """Some training images in all poses: the null of the index, and the control when there is no holdout."""

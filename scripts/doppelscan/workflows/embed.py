@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,7 @@ from doppelscan.images import (
 from doppelscan.progress import progress
 from doppelscan.report import to_csv, write_atomic
 from doppelscan.search import EmbeddingStore, content_of, describe, fingerprint, output_columns
+from doppelscan.workers import THIS_PROCESS, Workers
 
 __all__ = ["EmbeddingEvaluator", "EmbeddingWriter", "PoseInferer", "RecordDataset", "collate_readable", "embedding_fingerprint"]
 
@@ -255,16 +259,27 @@ class EmbeddingWriter:
 
     def completed(self, engine: Engine) -> None:
         self.store.flush()
-        if self.table is not None:
-            records = self.dataset.image_set.records
-            rows = [{"image": records[i].id, "patient": records[i].patient, "key": key} for i, key in sorted(self.written.items())]
+        if self.table is None:
+            return
+        records, written = self.dataset.image_set.records, sorted(dict(_gathered(list(self.written.items()))).items())
+        if idist.get_rank() == 0:
+            rows = [{"image": records[i].id, "patient": records[i].patient, "key": key} for i, key in written]
             write_atomic(Path(self.table), to_csv(("image", "patient", "key"), rows))
 
 
-def _gathered(skipped: list[SkippedImage]) -> list[SkippedImage]:
+def _gathered(own: list) -> list:
+    """The entries of every process, in order of the processes."""
+    if idist.get_world_size() == 1:
+        return own
     parts: list = [None] * idist.get_world_size()
-    torch.distributed.all_gather_object(parts, skipped)
+    torch.distributed.all_gather_object(parts, own)
     return [one for part in parts for one in part]
+
+
+def _share(rows: Sequence[int]) -> list[int]:
+    """What this process does of ``rows``: neighbours, so that one process reads a volume."""
+    rank, processes = idist.get_rank(), idist.get_world_size()
+    return list(rows[len(rows) * rank // processes : len(rows) * (rank + 1) // processes])
 
 
 def prepare_images(batchdata: dict, device: torch.device, non_blocking: bool = False, **kwargs: Any):
@@ -299,7 +314,7 @@ class EmbeddingEvaluator(SupervisedEvaluator):
         self.pose_inferer = inferer
         super().__init__(
             device=torch.device(device),
-            val_data_loader=self._loader(dataset),
+            val_data_loader=self._loader(self._own_share(dataset)),
             network=network,
             prepare_batch=prepare_images,
             inferer=inferer,
@@ -319,10 +334,20 @@ class EmbeddingEvaluator(SupervisedEvaluator):
         network: Any = self.network
         return network.output_slices
 
+    @staticmethod
+    def _own_share(dataset: RecordDataset) -> Any:
+        """Under ``torchrun`` a plain run is over a share of the set. Where images are fewer than processes some do the last one again: each has
+        to come to the end, where the table is gathered."""
+        if idist.get_world_size() == 1 or not len(dataset):
+            return dataset
+        return torch.utils.data.Subset(dataset, _share(range(len(dataset))) or [len(dataset) - 1])
+
     def _loader(self, dataset) -> DataLoader:
         return DataLoader(dataset, self.batch_size, num_workers=self.num_workers, collate_fn=collate_readable)
 
-    def embed(self, dataset: RecordDataset, store: EmbeddingStore, poses: int, label: str) -> tuple[list[ImageRecord], list[str]]:
+    def embed(
+        self, dataset: RecordDataset, store: EmbeddingStore, poses: int, label: str, workers: Workers = THIS_PROCESS
+    ) -> tuple[list[ImageRecord], list[str]]:
         """Embed what ``store`` does not hold yet.
 
         Args:
@@ -330,6 +355,7 @@ class EmbeddingEvaluator(SupervisedEvaluator):
             store: filled.
             poses: 1 or 8.
             label: of the progress bar.
+            workers: who embeds. A network that cannot be sent to another process, such as a session of onnxruntime, is run in this one.
 
         Returns:
             the readable records and their keys in the store; the unreadable ones are added to the set's ``skipped``.
@@ -353,11 +379,20 @@ class EmbeddingEvaluator(SupervisedEvaluator):
                 seen.add(key)
         # Every process embeds its share; what it could not read is told to the others.
         before = len(image_set.skipped)
-        mine = missing[idist.get_rank() :: idist.get_world_size()]
-        if mine:
-            self._run(dataset, mine, keys, store, poses, label)
+        mine = _share(missing)
+        if mine and (workers.alone or idist.get_world_size() > 1 or self.state.device.type != "cpu"):
+            with progress(None, f"embed {label}", "image", total=len(mine)) as bar:
+                self.embed_rows(dataset, mine, keys, store, poses, bar.update)
+        elif mine:
+            store.flush()
+            block = BlockEmbedder(self.network, dataset, self.pose_inferer, self.batch_size, keys, store, poses)
+            with progress(None, f"embed {label}", "image", total=len(mine)) as bar:
+                for skipped in workers.map(block, mine, bar.update):
+                    image_set.skipped.extend(one for one in skipped if one not in image_set.skipped[before:])
+            store.refresh()
         if idist.get_world_size() > 1:
-            image_set.skipped[before:] = _gathered(image_set.skipped[before:])
+            # What cannot be opened every process has met.
+            image_set.skipped[before:] = list(dict.fromkeys(_gathered(image_set.skipped[before:])))
             unread = {s.path for s in image_set.skipped}
             store.refresh({keys[i] for i in missing if image_set.records[i].id not in unread})
         unread = {s.path for s in image_set.skipped}
@@ -388,15 +423,60 @@ class EmbeddingEvaluator(SupervisedEvaluator):
         """Of the embeddings that :meth:`embed` makes, see :func:`embedding_fingerprint`."""
         return embedding_fingerprint(dataset.transform, self.network, self.pose_inferer.with_poses(poses))
 
-    def _run(self, dataset, missing, keys, store, poses, label) -> None:
+    def embed_rows(
+        self,
+        dataset: RecordDataset,
+        rows: Sequence[int],
+        keys: Sequence[str],
+        store: EmbeddingStore,
+        poses: int,
+        advance: Callable[[int], Any],
+    ) -> None:
+        """Embed some images of ``dataset``, whatever the store holds; parameters as of :class:`EmbeddingWriter` and :meth:`embed`."""
         self.inferer = self.pose_inferer.with_poses(poses)
-        self.data_loader = self._loader(torch.utils.data.Subset(dataset, missing))
+        self.data_loader = self._loader(torch.utils.data.Subset(dataset, rows))
         self.state.epoch_length = len(self.data_loader)
-        with progress(None, f"embed {label}", "image", total=len(missing)) as bar:
-            handles = EmbeddingWriter(store, dataset, keys, advance=bar.update, outputs=self.output_slices).attach(self)
-            try:
-                self.run()
-            finally:
-                self.inferer = self.pose_inferer
-                for handle in handles:
-                    handle.remove()
+        handles = EmbeddingWriter(store, dataset, keys, advance=advance, outputs=self.output_slices).attach(self)
+        try:
+            self.run()
+        finally:
+            self.inferer = self.pose_inferer
+            for handle in handles:
+                handle.remove()
+
+
+@dataclass(frozen=True)
+class BlockEmbedder:
+    """Embeds blocks of a set in a process of its own.
+
+    Attributes:
+        network, dataset, inferer, batch_size: of the evaluator that each process makes.
+        keys: content key of each image of the dataset.
+        store: filled.
+        poses: 1 or 8.
+    """
+
+    network: torch.nn.Module
+    dataset: RecordDataset
+    inferer: PoseInferer
+    batch_size: int
+    keys: Sequence[str]
+    store: EmbeddingStore
+    poses: int
+
+    @cached_property
+    def evaluator(self) -> EmbeddingEvaluator:
+        """Of this process."""
+        for name in ("monai.bundle.workflows", "ignite.engine.engine.EmbeddingEvaluator"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        network = self.network.to(memory_format=torch.channels_last)
+        return EmbeddingEvaluator("cpu", network, self.dataset, self.inferer, self.batch_size)
+
+    def __call__(self, rows: Sequence[int], advance: Callable[[int], Any] = lambda count: None) -> list[SkippedImage]:
+        """What could not be read of them; the embeddings are on disk when it returns."""
+        skipped = self.dataset.image_set.skipped
+        before = len(skipped)
+        missing = [row for row in rows if self.keys[row] not in self.store]
+        if missing:
+            self.evaluator.embed_rows(self.dataset, missing, self.keys, self.store, self.poses, advance)
+        return skipped[before:]

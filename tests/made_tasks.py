@@ -1,0 +1,90 @@
+"""Tasks that are given to worker processes: these import them from here."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from doppelscan.errors import InputError
+
+
+def mapped(array: np.ndarray) -> bool:
+    """``array`` lies in a file that is mapped, whatever views of it lie between."""
+    held: Any = array
+    while held is not None and not isinstance(held, mmap.mmap):
+        held = getattr(held, "base", None)
+    return held is not None
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Of rows of an array and a tensor, and where they were computed; told to ``advance`` one by one."""
+
+    array: np.ndarray
+    tensor: torch.Tensor
+    given: Any = None
+
+    def __call__(self, rows: Sequence[int], advance: Callable[[int], Any]) -> tuple[list[float], int, bool, int]:
+        for _ in rows:
+            advance(1)
+        sums = (self.array[rows].sum(1) + self.tensor.numpy()[rows].sum(1)).tolist()
+        shared = mapped(self.array) and mapped(self.tensor.numpy())
+        return sums, os.getpid(), shared, torch.get_num_threads()
+
+
+@dataclass(frozen=True)
+class Killed:
+    """Ends its process by SIGKILL at the block of ``row``: ``times`` times, counted in ``folder``; each block that is done leaves a file there."""
+
+    folder: Path
+    row: int
+    times: int
+
+    def __call__(self, rows: Sequence[int], advance: Callable[[int], Any]) -> list[int]:
+        died = len(list(self.folder.glob("died-*")))
+        if self.row in rows and died < self.times:
+            (self.folder / f"died-{died}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        with open(self.folder / f"done-{rows[0]}", "a") as file:
+            file.write("x")
+        return [row * row for row in rows]
+
+
+class Refused:
+    """A user's mistake, found in a worker."""
+
+    def __call__(self, rows: Sequence[int], advance: Callable[[int], Any]) -> None:
+        raise InputError("The 'x' parameter must be y. Got z.")
+
+
+class Broken:
+    """A fault of ours."""
+
+    def __call__(self, rows: Sequence[int], advance: Callable[[int], Any]) -> None:
+        raise KeyError("a bug")
+
+
+class Listed:
+    """Where it runs and what lies there."""
+
+    def __call__(self, rows: Sequence[int], advance: Callable[[int], Any]) -> list[str]:
+        return sorted(os.listdir("."))
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Says that it began, then waits to be killed."""
+
+    began: str
+
+    def __call__(self, rows: Sequence[int], advance: Callable[[int], Any]) -> None:
+        Path(self.began).touch()
+        time.sleep(120)

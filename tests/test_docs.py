@@ -87,7 +87,19 @@ def run(arguments: list[str], place: Path) -> subprocess.CompletedProcess:
 
 
 # Options of an audit that change nothing that is stored.
-STORED_ALIKE = {"training", "synthetic", "holdout", "output", "store", "gate", "fdr", "candidates", "patient-pattern", "threads"}
+STORED_ALIKE = {
+    "training",
+    "synthetic",
+    "holdout",
+    "output",
+    "store",
+    "gate",
+    "fdr",
+    "candidates",
+    "patient-pattern",
+    "threads",
+    "limit",
+}
 
 
 def share_store(words: list[str], place: Path) -> None:

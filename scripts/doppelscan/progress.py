@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-__all__ = ["RunProgress", "StageClock", "Work", "progress"]
+__all__ = ["OTHER", "RunProgress", "StageClock", "Work", "progress"]
 
 OTHER = "other"
 # Seconds of work from which on its measured cost counts, not the expected one.

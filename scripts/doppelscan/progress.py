@@ -181,8 +181,8 @@ class RunProgress(StageClock):
     def count(self, kind: str, units: float, seconds: float) -> None:
         """``units`` of ``kind`` were done in ``seconds``."""
         work = self.plan.get(self.current, {}).get(kind)
-        self._counted += seconds
         if work is not None:
+            self._counted += seconds
             self._done[kind] = self._done.get(kind, 0.0) + units
             self._expected[kind] = self._expected.get(kind, 0.0) + units * work.seconds
             self._spent[kind] = self._spent.get(kind, 0.0) + seconds
@@ -194,7 +194,7 @@ class RunProgress(StageClock):
 
     def _draw(self, at_once: bool = False) -> None:
         with self._drawing:
-            if not self._shown:
+            if not self._shown or not self.current:
                 return
             now = time.perf_counter()
             if self._line is None:

@@ -24,7 +24,7 @@ def found(cohort, scored: bool, count: int = 6):
     identical = [None] * (count - 1) + [SAME]
     if not scored:
         return nearest_by_encoder(synthetic, training, identical)
-    scores = tuple(made_score(row, 0.3 + 0.05 * row) for row in range(count))
+    scores = tuple(made_score(row, 0.3 + 0.05 * row, match=row % 20) for row in range(count))
     return ranked_so_far(ScoredSet(synthetic, scores, made_reference(training)), identical)
 
 

@@ -117,7 +117,7 @@ def audits(tmp_path_factory, cohort, store):
 
 
 def test_early_pages_change_no_byte_of_the_final_files(audits):
-    place, seen, _ = audits
+    place, _, _ = audits
     assert not any("nothing is concluded" in path.read_text() for path in (place / "early").iterdir() if path.is_file())
     for name in REPORT_FILES:
         plain, early = ((place / folder / name).read_text() for folder in ("plain", "early"))
@@ -127,7 +127,7 @@ def test_early_pages_change_no_byte_of_the_final_files(audits):
 
 
 def test_pages_of_a_run_grow_and_a_redacted_run_names_nobody_in_any(audits):
-    place, seen, _ = audits
+    _, seen, _ = audits
     plain, redacted = seen[: len(seen) // 2], seen[len(seen) // 2 :]
     assert len(plain) == len(redacted) >= 6
     known = [json.loads(one["summary.json"])["known"] for one in plain]

@@ -244,7 +244,7 @@ class _Part:
         self.update(0)
 
     def __iter__(self) -> Iterator[Any]:
-        for one in self.iterable or ():
+        for one in () if self.iterable is None else self.iterable:
             yield one
             self.update(1)
 

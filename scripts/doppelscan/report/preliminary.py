@@ -58,19 +58,7 @@ def render_preliminary(found: Preliminary, summary: PreliminarySummary, rows: Se
     images = found.images
     # A redacted page lists equals by their pseudonyms: their order in the set would undo them.
     order = sorted(range(len(images)), key=lambda i: (*(-float(v) for v in _ranks(images[i])), str(rows[i]["image"])))[:LISTED]
-    pictured = [] if redact else order[:PICTURED]
-    sides = (
-        (
-            found.synthetic.thumbnails([images[i].row for i in pictured]),
-            found.training.thumbnails([images[i].match for i in pictured]),
-        )
-        if pictured
-        else ((), ())
-    )
-    pictures = {
-        i: {"synthetic": inline_picture(own[0].numpy()), "match": inline_picture(other[0].numpy())}
-        for i, own, other in zip(pictured, *sides, strict=True)
-    }
+    pictures = {} if redact else _pictures(found, order[:PICTURED])
     pairs = [{**rows[i], "same": images[i].identical is not None, "pictures": pictures.get(i)} for i in order]
     return (
         page_templates()
@@ -83,6 +71,16 @@ def render_preliminary(found: Preliminary, summary: PreliminarySummary, rows: Se
             minutes={k: _minutes(v) for k, v in summary.to_come.items()},
         )
     )
+
+
+def _pictures(found: Preliminary, chosen: Sequence[int]) -> dict[int, dict[str, str]]:
+    images = [found.images[i] for i in chosen]
+    own = found.synthetic.thumbnails([one.row for one in images]).numpy()
+    others = found.training.thumbnails([one.match for one in images]).numpy()
+    return {
+        i: {"synthetic": inline_picture(image[0]), "match": inline_picture(match[0])}
+        for i, image, match in zip(chosen, own, others, strict=True)
+    }
 
 
 def _ranks(one: FirstMatch) -> tuple[bool, float]:

@@ -100,6 +100,7 @@ STORED_ALIKE = {
     "threads",
     "workers",
     "ray",
+    "limit",
 }
 
 

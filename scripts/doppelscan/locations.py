@@ -7,12 +7,23 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["REPORT_FILES", "audit_root", "bundle_id", "bundle_root", "encoder_weights"]
+__all__ = ["NOT_FINISHED", "REPORT_FILES", "audit_root", "bundle_id", "bundle_root", "encoder_weights", "is_finished"]
 
 PACKAGE = Path(__file__).resolve().parent
 ENCODER = "deepssim_encoder"
 # Of an audit, in its output folder.
 REPORT_FILES = ("scores.csv", "control.csv", "volumes.csv", "patients.csv", "exposure.csv", "summary.json", "report.html")
+# What an audit says in the place of a conclusion until it has one.
+NOT_FINISHED = "not finished"
+
+
+def is_finished(output: Path) -> bool:
+    """Whether the report in ``output`` is that of an audit that ended: its page, which is written last, is there and is no preliminary one."""
+    try:
+        with open(output / "report.html", encoding="utf-8") as page:
+            return f"<title>Doppelscan: {NOT_FINISHED}</title>" not in page.read(1000)
+    except OSError:
+        return False
 
 
 def audit_root() -> str:

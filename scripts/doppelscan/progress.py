@@ -1,19 +1,32 @@
-"""Progress bars with a rate and an end time, on a terminal and in a log alike; and how long each stage took."""
+"""Progress with a rate and an end time, on a terminal and in a log alike: a bar for each loop, or one line for a whole run of stages."""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-__all__ = ["StageClock", "progress"]
+__all__ = ["OTHER", "RunProgress", "StageClock", "Work", "progress"]
+
+OTHER = "other"
+# Seconds of work from which on its measured cost counts, not the expected one.
+MEASURED = 1.0
 
 
-def progress(iterable, label: str, unit: str, total: int | None = None, done: int = 0) -> tqdm:
-    """A tqdm bar: done/total, rate, remaining and elapsed time. ``None`` gives a bar to ``update`` by hand, from ``done`` on."""
+def progress(iterable, label: str, unit: str, total: int | None = None, done: int = 0) -> Any:
+    """A tqdm bar: done/total, rate, remaining and elapsed time. ``None`` gives a bar to ``update`` by hand, from ``done`` on.
+
+    Inside of :meth:`RunProgress.shown` it draws no bar of its own: it tells the one line what is done.
+    """
+    line = _SHOWN.get()
+    if line is not None:
+        return _Part(line, iterable, label, len(iterable) if total is None and hasattr(iterable, "__len__") else total, done)
     seldom = 0.2 if sys.stderr.isatty() else 10.0  # a log wants a line now and then, a terminal a moving bar
     return tqdm(
         iterable,
@@ -43,3 +56,214 @@ class StageClock:
         start = time.perf_counter()
         yield
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 2)
+
+
+class Work(NamedTuple):
+    """Work of one kind that a stage is expected to do.
+
+    Attributes:
+        units: how many, such as images.
+        seconds: that one takes where nothing is measured yet.
+        one_bar: a single bar counts all of it, so that its total is the number of units: what is stored already is not in it.
+    """
+
+    units: float
+    seconds: float
+    one_bar: bool = False
+
+
+class RunProgress(StageClock):
+    """The stages of a run with one line for all: stage, share done, time that passed, expected end.
+
+    What is to come is counted in units of work. Their costs begin as expected and become what was measured: of a kind of work by the bars of that
+    kind (the first word of their label), of a kind that was not met yet by how much faster or slower all others were.
+
+    Args:
+        plan: stage -> kind of work -> :class:`Work`; the kind ``other`` is what no bar counts, in seconds as they are.
+        between: called before each stage, such as to write what is known so far.
+    """
+
+    def __init__(self, plan: Mapping[str, Mapping[str, Work]], between: Callable[[], object] = lambda: None) -> None:
+        super().__init__()
+        self.plan = {stage: dict(works) for stage, works in plan.items()}
+        self.between = between
+        self.current = ""
+        self._done: dict[str, float] = {}
+        self._counted = 0.0  # seconds of this stage that bars account for
+        self._expected: dict[str, float] = {}
+        self._spent: dict[str, float] = {}
+        self._began = self._stage_began = time.perf_counter()
+        self._share = 0.0
+        self._line: tqdm | None = None
+        self._told, self._drawn = -float("inf"), -float("inf")
+        self._drawing = threading.RLock()
+        self._shown = False
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show the line while inside: one moving line on a terminal, in a log a line every 10 seconds and at each stage."""
+        self._began = time.perf_counter()
+        if sys.stderr.isatty():
+            form = "{desc}|{bar}| {percentage:3.0f} %{postfix}"
+            self._line = tqdm(total=1.0, bar_format=form, dynamic_ncols=True, mininterval=0)
+        self._shown = True
+        token, ended = _SHOWN.set(self), threading.Event()
+        # Where no bar counts, time passes all the same.
+        clock = threading.Thread(target=self._tick, args=(ended,), daemon=True)
+        clock.start()
+        try:
+            yield
+            self.current, self._share = "done", 1.0
+            self._draw(at_once=True)
+        finally:
+            ended.set()
+            clock.join()
+            _SHOWN.reset(token)
+            self._shown = False
+            if self._line is not None:
+                self._line.close()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what is done inside, and say so."""
+        self.between()
+        self.current, self._done, self._counted, self._stage_began = name, {}, 0.0, time.perf_counter()
+        self._draw(at_once=True)
+        with super().stage(name):
+            yield
+        # What was planned and not met, as of images that are stored already, is not to come any more.
+        self.plan.pop(name, None)
+        self.current = ""
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run was shown."""
+        return time.perf_counter() - self._began
+
+    def to_come(self) -> dict[str, float]:
+        """Stage -> seconds that it is expected to take yet, in their order; the current one first."""
+        return {stage: self._left(stage, works) for stage, works in list(self.plan.items())}
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the end."""
+        return sum(self.to_come().values())
+
+    def _left(self, stage: str, works: Mapping[str, Work]) -> float:
+        own = stage == self.current
+        left = 0.0
+        for kind, work in list(works.items()):
+            expected = work.seconds * self._rate(kind)
+            if kind == OTHER:
+                passed = time.perf_counter() - self._stage_began - self._counted if own else 0.0
+                left += max(0.0, work.units * expected - passed)
+            else:
+                left += max(0.0, work.units - (self._done.get(kind, 0.0) if own else 0.0)) * expected
+        return left
+
+    def _rate(self, kind: str) -> float:
+        """Measured seconds over expected ones."""
+        if self._expected.get(kind, 0.0) >= MEASURED or self._spent.get(kind, 0.0) >= MEASURED:
+            return self._spent[kind] / max(self._expected[kind], 1e-9)
+        expected = sum(self._expected.values())
+        # Work that was stored took no time and says nothing of what is not.
+        return min(10.0, max(0.1, sum(self._spent.values()) / expected)) if expected >= MEASURED else 1.0
+
+    def opened(self, kind: str, total: int | None) -> None:
+        """A bar of ``kind`` over ``total`` units begins."""
+        works = self.plan.get(self.current)
+        if works is None or kind not in works or total is None:
+            return
+        work = works[kind]
+        units = total if work.one_bar else max(work.units, self._done.get(kind, 0.0) + total)
+        works[kind] = work._replace(units=units)
+
+    def count(self, kind: str, units: float, seconds: float) -> None:
+        """``units`` of ``kind`` were done in ``seconds``."""
+        work = self.plan.get(self.current, {}).get(kind)
+        if work is not None:
+            self._counted += seconds
+            self._done[kind] = self._done.get(kind, 0.0) + units
+            self._expected[kind] = self._expected.get(kind, 0.0) + units * work.seconds
+            self._spent[kind] = self._spent.get(kind, 0.0) + seconds
+        self._draw()
+
+    def _tick(self, ended: threading.Event) -> None:
+        while not ended.wait(1.0):
+            self._draw()
+
+    def _draw(self, at_once: bool = False) -> None:
+        with self._drawing:
+            if not self._shown or not self.current:
+                return
+            now = time.perf_counter()
+            if self._line is None:
+                if at_once or now - self._told >= 10.0:
+                    self._told = now
+                    print(self.words(), file=sys.stderr, flush=True)
+            elif at_once or now - self._drawn >= 0.2:
+                self._drawn = now
+                stage, *rest = self._parts()
+                self._line.n = self._share
+                self._line.set_description_str(f"{stage:<17} ", refresh=False)
+                self._line.set_postfix_str(", ".join(rest), refresh=False)
+                self._line.refresh()
+
+    def words(self) -> str:
+        """The line: stage, share done, elapsed, remaining, end."""
+        stage, *rest = self._parts()
+        return f"{stage:<17} {100 * self._share:3.0f} %, {', '.join(rest)}"
+
+    def _parts(self) -> list[str]:
+        passed = self.elapsed
+        if self.current == "done":
+            return ["done", f"{_clock(passed)} elapsed"]
+        left = self.remaining
+        # What turns out to take longer than was thought takes nothing back.
+        self._share = min(0.99, max(self._share, passed / max(passed + left, 1e-9)))
+        return [self.current, f"{_clock(passed)} elapsed", f"about {_clock(left)} left", f"ends {end_of(left)}"]
+
+    @property
+    def ends(self) -> str:
+        """When the run is expected to end, by the clock of this machine."""
+        return end_of(self.remaining)
+
+
+class _Part:
+    """What :func:`progress` gives inside of a run: a bar that is not drawn."""
+
+    def __init__(self, run: RunProgress, iterable: Iterable | None, label: str, total: int | None, done: int) -> None:
+        self.run, self.iterable, self.kind = run, iterable, label.split()[0]
+        self.last = time.perf_counter()
+        run.opened(self.kind, None if total is None else total - done)
+
+    def __enter__(self) -> _Part:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.update(0)
+
+    def __iter__(self) -> Iterator[Any]:
+        for one in () if self.iterable is None else self.iterable:
+            yield one
+            self.update(1)
+
+    def update(self, units: float = 1) -> None:
+        """``units`` more are done."""
+        now = time.perf_counter()
+        seconds, self.last = now - self.last, now
+        self.run.count(self.kind, units, seconds)
+
+
+def end_of(seconds: float) -> str:
+    """The time of the day ``seconds`` from now, with the day of the week where that is another one."""
+    end = time.time() + seconds
+    same = time.strftime("%j", time.localtime(end)) == time.strftime("%j")
+    return time.strftime("%H:%M" if same and seconds < 86400 else "%a %d %b %H:%M", time.localtime(end))
+
+
+def _clock(seconds: float) -> str:
+    return tqdm.format_interval(seconds)
+
+
+_SHOWN: ContextVar[RunProgress | None] = ContextVar("shown", default=None)

@@ -78,6 +78,7 @@ class AuditSettings:
         self_test: plant copies in this cohort and say which of them would have been found; without it no set is called clean.
         reconstruct: TorchScript autoencoder through which copies are planted, too.
         declared: changes that a claim of none found is to cover; by default all that the self-test plants.
+        limit: audit a random sample of so many synthetic images, for a first answer on a large set; its page says what it can have missed.
         seed: of folds and draws.
         batch_size: images that are embedded at a time.
         num_workers: processes that read images; 0 reads in this one.
@@ -116,6 +117,7 @@ class AuditSettings:
     self_test: Flag = True
     reconstruct: Existing | None = None
     declared: Changes | None = None
+    limit: Count | None = None
     seed: Whole = 0
     batch_size: Count = 16
     num_workers: Whole = 0
@@ -162,7 +164,11 @@ class AuditSettings:
                     f"The '{name}' parameter must lie outside of the output folder of a redacted report, which is handed on. Got {str(path)!r}; "
                     f"pass another --{name}."
                 )
-        others = sorted(one.name for one in output.iterdir() if one.name not in REPORT_FILES) if output.is_dir() else []
+        others = (
+            sorted(one.name for one in output.iterdir() if one.name.removesuffix(".tmp") not in REPORT_FILES)
+            if output.is_dir()
+            else []
+        )
         if others:
             raise InputError(
                 f"The 'output' parameter must be a new or empty folder, or an earlier redacted report, for a redacted report. Got {str(output)!r}, which "

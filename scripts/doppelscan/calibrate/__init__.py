@@ -6,6 +6,7 @@ from doppelscan.calibrate.groups import p_filter, simes_p_values
 from doppelscan.calibrate.intervals import Difference, Share, clustered_share, difference, residual_risk, wilson
 from doppelscan.calibrate.power import Prevalence, clopper_pearson, memorized_share, memorized_upper_bound
 from doppelscan.calibrate.ranks import area_difference, area_under_curve
+from doppelscan.calibrate.sampling import chance_of_one, most_in_whole
 from doppelscan.calibrate.tail import StratifiedControl, TailBound, TailControl
 from doppelscan.calibrate.trend import duplication_trend
 from doppelscan.calibrate.two_sample import TwoSampleResult, classifier_two_sample_test
@@ -22,6 +23,7 @@ __all__ = [
     "TwoSampleResult",
     "area_difference",
     "area_under_curve",
+    "chance_of_one",
     "classifier_two_sample_test",
     "clopper_pearson",
     "clustered_share",
@@ -30,6 +32,7 @@ __all__ = [
     "duplication_trend",
     "memorized_share",
     "memorized_upper_bound",
+    "most_in_whole",
     "p_filter",
     "q_values",
     "residual_risk",

@@ -9,10 +9,19 @@ from doppelscan.decide.flags import Calibration, Flag, Reason, Rule, control_as_
 from doppelscan.decide.owed import owed_to_training
 from doppelscan.decide.people import People, PersonPair, find_people, person_pairs
 from doppelscan.decide.power import NegativeResult, PlantedResult, SelfTest
+from doppelscan.decide.preliminary import (
+    FirstMatch,
+    Preliminary,
+    PreliminarySummary,
+    nearest_by_encoder,
+    ranked_so_far,
+    summarize_preliminary,
+)
 from doppelscan.decide.reference import FittedReference, ScoredSet
 from doppelscan.decide.rules import Rules
+from doppelscan.decide.sampled import SampleClaim, sample_words
 from doppelscan.decide.scoring import ScoredImage, StoredRegistration, combined_score, score_images
-from doppelscan.decide.signing import Planted, self_tested, sign
+from doppelscan.decide.signing import Planted, of_sample, self_tested, sign
 from doppelscan.decide.summary import AuditSummary, ImageCounts, LeftOut, NearDuplicateRow, summarize
 
 __all__ = [
@@ -26,6 +35,7 @@ __all__ = [
     "Decision",
     "Evidence",
     "Finding",
+    "FirstMatch",
     "FittedReference",
     "Flag",
     "ImageCounts",
@@ -38,9 +48,12 @@ __all__ = [
     "PersonPair",
     "Planted",
     "PlantedResult",
+    "Preliminary",
+    "PreliminarySummary",
     "Reason",
     "Rule",
     "Rules",
+    "SampleClaim",
     "ScoredControl",
     "ScoredImage",
     "ScoredSet",
@@ -55,14 +68,19 @@ __all__ = [
     "explain",
     "find_people",
     "kind_of",
+    "nearest_by_encoder",
+    "of_sample",
     "other_modalities",
     "owed_to_training",
     "person_pairs",
+    "ranked_so_far",
     "same_kind",
+    "sample_words",
     "score_images",
     "self_tested",
     "sign",
     "summarize",
+    "summarize_preliminary",
     "unlike_training",
     "wider",
     "without_leaks",

@@ -16,6 +16,7 @@ from doppelscan.decide.power import SelfTest
 from doppelscan.decide.reference import ScoredSet, slice_positions
 from doppelscan.decide.rivals import with_rivals
 from doppelscan.decide.rules import Rules
+from doppelscan.decide.sampled import SampleClaim
 from doppelscan.decide.scoring import ScoredImage, ranking_score
 from doppelscan.images import ImageRecord
 from doppelscan.search import EmbeddedSet
@@ -89,6 +90,7 @@ class Decision:
         conclusion: the words.
         test: what the audit could have found, or None.
         owed: training against other patients, or None.
+        sample: what follows for the whole set, where a sample of it was audited, or None.
     """
 
     synthetic: ScoredSet
@@ -104,6 +106,7 @@ class Decision:
     conclusion: Conclusion
     test: SelfTest | None = None
     owed: Competition | None = None
+    sample: SampleClaim | None = None
 
     @property
     def null(self) -> TailControl:

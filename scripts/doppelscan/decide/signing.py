@@ -14,8 +14,10 @@ from doppelscan.decide.power import NegativeResult, PlantedResult, SelfTest
 from doppelscan.decide.reference import ScoredSet
 from doppelscan.decide.rivals import with_rivals
 from doppelscan.decide.rules import Rules
+from doppelscan.decide.sampled import SampleClaim
+from doppelscan.images import DrawnSample, ImageRecord
 
-__all__ = ["JudgedCopies", "Planted", "bounded", "self_tested", "sign"]
+__all__ = ["JudgedCopies", "Planted", "bounded", "of_sample", "self_tested", "sign"]
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,29 @@ def sign(decision: Decision, test: SelfTest | None, owed: Competition | None, ru
     if said.verdict is Verdict.NOT_FOUND:
         said = _negative(decision, test, owed, rules)
     return replace(decision, conclusion=said, test=test, owed=owed)
+
+
+def of_sample(decision: Decision, sample: DrawnSample | None, rules: Rules) -> Decision:
+    """``decision`` with what follows for the whole set in its reason; as it is where the whole set was audited.
+
+    Args:
+        decision: signed.
+        sample: how much of the synthetic set was drawn, or None.
+        rules: ``bound`` is the confidence.
+    """
+    if sample is None:
+        return decision
+    audited = {_drawn_together(one.record) for one in decision.images}
+    flagged = {_drawn_together(one.record) for one in decision.images if one.finding is not None}
+    of = "image" if all(one.record.slice is None for one in decision.images) else "volume"
+    claim = SampleClaim.of_counts(len(flagged), len(audited), max(sample.total, len(audited)), of, rules.bound)
+    said = decision.conclusion
+    return replace(decision, conclusion=Conclusion(said.verdict, f"{said.reason}. {claim.words}"), sample=claim)
+
+
+def _drawn_together(record: ImageRecord) -> str:
+    """A file, or a series, whose stacks are several volumes."""
+    return record.volume.split(",stack=")[0]
 
 
 def _negative(decision: Decision, test: SelfTest | None, owed: Competition | None, rules: Rules) -> Conclusion:

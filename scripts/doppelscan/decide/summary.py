@@ -11,6 +11,7 @@ from doppelscan.calibrate import Competition, Share, duplication_trend, residual
 from doppelscan.decide.decision import Decision
 from doppelscan.decide.power import SelfTest
 from doppelscan.decide.rules import Rules
+from doppelscan.decide.sampled import SampleClaim
 from doppelscan.deepssim import VERDICTS, verdict
 
 __all__ = ["AuditSummary", "ImageCounts", "LeftOut", "NearDuplicateRow", "summarize"]
@@ -86,10 +87,11 @@ class AuditSummary:
     weights_sha256: str
     versions: Mapping[str, str]
     seconds: Mapping[str, float]
+    sample: SampleClaim | None = None
 
     def as_dict(self) -> dict[str, object]:
-        """Plain dictionaries and lists, in the order of the file."""
-        return asdict(self)
+        """Plain dictionaries and lists, in the order of the file; ``sample`` is there where one was audited."""
+        return {name: value for name, value in asdict(self).items() if name != "sample" or value is not None}
 
 
 def summarize(
@@ -164,6 +166,7 @@ def summarize(
         weights_sha256=weights_sha256,
         versions=versions,
         seconds=seconds,
+        sample=decision.sample,
     )
 
 

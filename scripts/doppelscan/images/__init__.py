@@ -10,6 +10,7 @@ from doppelscan.images.people import PatientProposal, agrees, people_of, propose
 from doppelscan.images.planted import PlantedCopies, PlantedQueries
 from doppelscan.images.readers import read_pixels
 from doppelscan.images.records import (
+    DrawnSample,
     ImageRecord,
     ImageSet,
     SkippedImage,
@@ -19,6 +20,7 @@ from doppelscan.images.records import (
     find_images,
     prepared,
     set_files,
+    spread_order,
     table_values,
 )
 from doppelscan.images.squares import cut_foreground, resample_boxes, unpadded, whole_squares
@@ -38,6 +40,7 @@ ALGORITHM = 2
 __all__ = [
     "COPY_TRANSFORMS",
     "PAPER_TRANSFORMS",
+    "DrawnSample",
     "ForegroundSquared",
     "ImageError",
     "ImageRecord",
@@ -76,6 +79,7 @@ __all__ = [
     "sampling_grid",
     "set_files",
     "smooth_fields",
+    "spread_order",
     "table_values",
     "unit_float",
     "unpadded",

@@ -8,8 +8,8 @@ import json
 import math
 import os
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from doppelscan.errors import ImageError, InputError, reason_of_image
 from doppelscan.images.readers import FileHeader, image_format, read_header, stack_slices
 
 __all__ = [
+    "DrawnSample",
     "ImageRecord",
     "ImageSet",
     "SkippedImage",
@@ -29,10 +30,12 @@ __all__ = [
     "find_images",
     "prepared",
     "set_files",
+    "spread_order",
     "table_values",
 ]
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".nii", ".nii.gz", ".dcm", ".dicom", ".ima")
+DICOM = (".dcm", ".dicom", ".ima")
 # Names of sets of images that nobody was scanned for: their names need not tell a patient.
 GENERATED = ("synthetic", "image")
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
@@ -125,6 +128,19 @@ def prepared(record: ImageRecord, transform: Callable) -> Mapping[str, Any] | Sk
         return SkippedImage(record.id, reason)
 
 
+@dataclass(frozen=True)
+class DrawnSample:
+    """Of a set that was not read whole, how much was.
+
+    Attributes:
+        drawn: images, or volumes, that were drawn; each as likely as any other.
+        total: of how many the set has.
+    """
+
+    drawn: int
+    total: int
+
+
 @dataclass
 class ImageSet:
     """The records of one set and what was left out.
@@ -136,6 +152,7 @@ class ImageSet:
         patient_source: where the patient comes from: column, DICOM, pattern or volume.
         ignored: number of files that are no images (text, tables).
         unmatched: number of volumes or files whose name the patient pattern does not match; each is a patient of its own.
+        sample: how much was drawn of the set, or None where it is whole.
     """
 
     name: str
@@ -144,6 +161,7 @@ class ImageSet:
     patient_source: str = "volume"
     ignored: int = 0
     unmatched: int = 0
+    sample: DrawnSample | None = None
 
     @property
     def unknown_patients(self) -> int:
@@ -191,6 +209,8 @@ def find_images(
     name: str = "training",
     patient_pattern: str | None = None,
     slices: SliceChoice | None = None,
+    limit: int | None = None,
+    seed: int = 0,
 ) -> ImageSet:
     """List the images of a set.
 
@@ -203,6 +223,10 @@ def find_images(
         patient_pattern: regular expression searched in the file name; group 1 is the patient. An image whose name it does not match is a
             patient of its own.
         slices: which slices of volumes; default: the middle half of the axial axis, at most 16.
+        limit: images of a random sample in place of the whole set, see :func:`spread_order`. Volumes are drawn whole, so that the last one may
+            bring some slices more. No other file is opened; of DICOM files the headers are, which alone say what is one volume. A set of no more
+            images is taken whole.
+        seed: of that sample.
 
     Returns:
         the set. A file that cannot be read is in ``skipped`` with its reason, and the rest goes on: so does a DICOM series without a file
@@ -229,6 +253,8 @@ def find_images(
         rows = [_Row(str(source))]
     if not rows:
         raise InputError(f"The '{name}' parameter must name at least one image. Got {str(source)!r}, which holds none.")
+    if limit is not None:
+        rows, result.sample = _drawn(rows, limit, seed, slices)
     origins = set()
     for volume in _volumes(rows, result, slices):
         origins.add(_add(result, volume, pattern, slices))
@@ -273,6 +299,7 @@ class _Row:
     path: str
     patient: str | None = None
     repeats: int = 1
+    condition: str = ""
 
 
 def _repeats(value: object, name: str) -> int:
@@ -331,12 +358,13 @@ def _rows_of_csv(source: Path, name: str) -> list[_Row]:
         columns = {c.strip().lower(): c for c in reader.fieldnames or []}
         path_column = _path_column(columns, source, name)
         patient_column = next((columns[c] for c in ("patient", "subject", "patient_id", "subject_id") if c in columns), None)
-        repeats_column = columns.get("repeats")
+        repeats_column, condition_column = columns.get("repeats"), columns.get("condition")
         return [
             _Row(
                 str(_resolve(row[path_column], source)),
                 (row.get(patient_column) or "").strip() or None if patient_column else None,
                 _repeats(row.get(repeats_column), name) if repeats_column else 1,
+                (row.get(condition_column) or "").strip() if condition_column else "",
             )
             for row in reader
             if (row[path_column] or "").strip()
@@ -383,7 +411,8 @@ def _from_data_list(source: Path, name: str) -> list[_Row]:
                 )
             patient = item.get("patient", item.get("subject"))
             repeats = _repeats(item.get("repeats"), name)
-            rows.append(_Row(str(_resolve(path, source)), None if patient is None else str(patient).strip() or None, repeats))
+            who = None if patient is None else str(patient).strip() or None
+            rows.append(_Row(str(_resolve(path, source)), who, repeats, str(item.get("condition") or "").strip()))
     return rows
 
 
@@ -435,6 +464,56 @@ def set_files(source: str | os.PathLike) -> list[str]:
     tables = {".csv": _from_csv, ".json": _from_data_list}
     read = tables.get(source.suffix.lower()) if source.is_file() else None
     return [str(source), *(row.path for row in (read(source, "training") if read else []))]
+
+
+def spread_order(strata: Sequence[Hashable], seed: int) -> list[int]:
+    """A random order any beginning of which holds of every stratum its share, and everything with the same probability.
+
+    What comes at place u of a stratum, 0 to 1, is random, and so is where it starts: sorted by that, the strata interleave. Such a stratified sample
+    finds K copies at least as probably as one that is drawn from all alike, wherever the copies are.
+    """
+    rng = np.random.default_rng(seed)
+    names = {name: number for number, name in enumerate(dict.fromkeys(strata))}
+    codes = np.array([names[name] for name in strata], np.int64)
+    sizes = np.bincount(codes, minlength=len(names))
+    shuffled = rng.permutation(len(codes))
+    by_stratum = shuffled[np.argsort(codes[shuffled], kind="stable")]
+    own = codes[by_stratum]
+    within = np.arange(len(codes)) - (np.cumsum(sizes) - sizes)[own]
+    place = (within + rng.random(len(codes))) / sizes[own]
+    return by_stratum[np.argsort(place, kind="stable")].tolist()
+
+
+def _drawn(rows: list[_Row], limit: int, seed: int, slices: SliceChoice) -> tuple[list[_Row], DrawnSample | None]:
+    """The files of a sample in the order of the set, and what it is; all of them and None where the set has no more images."""
+    units: dict[tuple[str, ...], list[_Row]] = defaultdict(list)
+    for row in dict.fromkeys(rows):
+        units[_unit(row.path)].append(row)
+    members = list(units.values())
+    strata = [own[0].condition or os.path.dirname(own[0].path) for own in members]
+    taken: set[_Row] = set()
+    images = drawn = 0
+    for number in spread_order(strata, seed):
+        if images >= limit:
+            return [row for row in rows if row in taken], DrawnSample(drawn, len(members))
+        scratch = ImageSet("sample", [])
+        for volume in _volumes(members[number], scratch, slices):
+            _add(scratch, volume, None, slices)
+        images, drawn = images + len(scratch.records), drawn + bool(scratch.records)
+        taken.update(members[number])
+    return rows, None
+
+
+def _unit(path: str) -> tuple[str, ...]:
+    """What is drawn together: a file, or the files of a DICOM series in one folder."""
+    if path.lower().endswith(DICOM) or not path.lower().endswith(EXTENSIONS):
+        try:
+            header = read_header(path)
+        except ImageError:
+            return (path,)
+        if header.format == "dicom" and header.series and len(header.shape) == 2:
+            return os.path.dirname(path), header.series
+    return (path,)
 
 
 @dataclass(frozen=True)

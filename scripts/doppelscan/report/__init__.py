@@ -4,7 +4,7 @@ from doppelscan.errors import ReportError
 from doppelscan.report.figures import agreement_figure, contamination_figure, roc_figure
 from doppelscan.report.inline import CONTROL, FLAGGED, INK, inline_picture, inline_svg, page_templates
 from doppelscan.report.tables import SCORE_COLUMNS, to_csv, to_json, write_atomic
-from doppelscan.report.write import write_report
+from doppelscan.report.write import write_preliminary, write_report
 
 __all__ = [
     "CONTROL",
@@ -21,5 +21,6 @@ __all__ = [
     "to_csv",
     "to_json",
     "write_atomic",
+    "write_preliminary",
     "write_report",
 ]

@@ -8,6 +8,7 @@ import io
 import os
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,12 +58,11 @@ class Pseudonyms:
             )
             for one in summary.near_duplicates
         ]
-        # In the order of the pseudonyms: that of the names would undo them for whoever has a list of the files.
-        return replace(
-            summary,
-            skipped=sorted((self._left_out(one) for one in summary.skipped), key=lambda one: (one.set, one.path)),
-            near_duplicates=sorted(twice, key=lambda one: -one.score),
-        )
+        return replace(summary, skipped=self.left_out(summary.skipped), near_duplicates=sorted(twice, key=lambda one: -one.score))
+
+    def left_out(self, skipped: Sequence[LeftOut]) -> list[LeftOut]:
+        """What was left out, in the order of the pseudonyms: that of the names would undo them for whoever has a list of the files."""
+        return sorted((self._left_out(one) for one in skipped), key=lambda one: (one.set, one.path))
 
     def _left_out(self, one: LeftOut) -> LeftOut:
         reason = one.reason

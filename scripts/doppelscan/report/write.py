@@ -1,14 +1,17 @@
-"""Write the files of an audit, whole or redacted."""
+"""Write the files of an audit, whole or redacted, finished or not."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from doppelscan.decide import AuditSummary, Decision, ScoredImage
+from doppelscan.decide import AuditSummary, Decision, Preliminary, PreliminarySummary, ScoredImage
 from doppelscan.errors import ReportError
+from doppelscan.locations import REPORT_FILES
 from doppelscan.report.page import render_page
+from doppelscan.report.preliminary import preliminary_rows, render_preliminary
 from doppelscan.report.redaction import Pseudonyms
 from doppelscan.report.tables import (
     EXPOSING,
@@ -23,7 +26,7 @@ from doppelscan.report.tables import (
 )
 from doppelscan.verify import AlignedPair
 
-__all__ = ["write_report"]
+__all__ = ["write_preliminary", "write_report"]
 
 VOLUME_COLUMNS = ("volume", "patient", "images", "flagged_images", "match_patient", "match", "score", "p_value", "verdict")
 EXPOSURE_COLUMNS = (
@@ -76,6 +79,45 @@ def write_report(
         "summary.json": json.dumps(summary.as_dict(), indent=2, default=float),
         "report.html": render_page(decision, summary, page, exposure, redact, pair),
     }
+    _write_files(output, files)
+    return rows
+
+
+def write_preliminary(
+    output: Path, found: Preliminary, summary: PreliminarySummary, redact: bool, key: Path | None = None
+) -> list[Row]:
+    """Write report.html, summary.json and scores.csv of an audit that is not finished; what else an earlier audit left in ``output`` is removed.
+
+    All three say that nothing is concluded. The page comes first, as :func:`write_report` writes its own last: whoever finds a page that is not
+    preliminary finds a finished audit. ``redact`` and ``key`` as there.
+
+    Returns:
+        the rows of scores.csv as they were written.
+
+    Raises:
+        ReportError: a file cannot be written.
+    """
+    rows = preliminary_rows(found)
+    page = rows
+    if redact:
+        names = Pseudonyms()
+        page = [names.row(row) for row in rows]
+        rows = sorted(page, key=lambda row: str(row["image"]))
+        summary = replace(summary, skipped=names.left_out(summary.skipped))
+        if key is not None:
+            names.write_key(key)
+    files = {
+        "report.html": render_preliminary(found, summary, page, redact),
+        "summary.json": json.dumps(summary.as_dict(), indent=2, default=float),
+        "scores.csv": to_csv(SCORE_COLUMNS, rows),
+    }
+    _write_files(output, files)
+    for name in set(REPORT_FILES) - files.keys():
+        (output / name).unlink(missing_ok=True)
+    return rows
+
+
+def _write_files(output: Path, files: Mapping[str, str]) -> None:
     for name, content in files.items():
         try:
             write_atomic(output / name, content)
@@ -83,4 +125,3 @@ def write_report(
             raise ReportError(
                 f"{name} cannot be written to {str(output)!r}: {error.strerror}; free space or pass another --output."
             ) from error
-    return rows

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from doppelscan.arguments import Folder, checked, meant
 from doppelscan.errors import DoppelscanError, InputError
+from doppelscan.locations import is_finished
 from doppelscan.progress import progress
 from doppelscan.report import write_atomic
 from doppelscan.study.conditions import FILTERED, Remedy, StudyCondition, StudySizes
@@ -135,7 +136,7 @@ class CaseStudy:
         left_out: dict[str, str] = {}
         for condition in self.conditions:
             reason = condition.left_out or failed.get(condition.name)
-            if reason is None and not (bench.place(condition) / "audit" / "report.html").is_file():
+            if reason is None and not is_finished(bench.place(condition) / "audit"):
                 reason = "not run yet"
             if reason is None:
                 try:

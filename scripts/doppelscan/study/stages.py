@@ -17,7 +17,7 @@ from monai.bundle import ConfigWorkflow
 
 from doppelscan.errors import InputError
 from doppelscan.generate import MANIFEST, Sampler, SeededSamples, load_generator
-from doppelscan.locations import audit_root
+from doppelscan.locations import audit_root, is_finished
 from doppelscan.report import to_csv, write_atomic
 from doppelscan.study.conditions import StudyCondition, StudySizes
 from doppelscan.study.measures import SampleNumbers, read_audit, sample_rows
@@ -231,7 +231,7 @@ def _curve(bench: Bench, condition: StudyCondition, trained: TrainedGenerator) -
     found, missed = [], {}
     for epoch in range(sizes.audit_interval, trained.last_epoch + 1, sizes.audit_interval):
         place = folder / "audits" / f"epoch_{epoch:04d}"
-        if not (place / "report.html").is_file():
+        if not is_finished(place):
             sampler = Sampler(load_generator(_snapshot(folder, epoch), bench.device), sizes.sampling_steps)
             engine = Engine(lambda engine, batch: None)
             engine.state.epoch = epoch
@@ -242,7 +242,7 @@ def _curve(bench: Bench, condition: StudyCondition, trained: TrainedGenerator) -
                 bench.sets.holdout,
                 store=bench.store,
             )(engine)
-        if (place / "report.html").is_file():
+        if is_finished(place):
             found.append(read_audit(place, bench.training(condition), epoch * sizes.batches))
         else:
             missed[epoch] = "its samples could not be audited"
@@ -276,8 +276,7 @@ def _sampled(bench: Bench, trained: TrainedGenerator, output: Path) -> Path:
 
 
 def _audited(bench: Bench, training: Path, samples: Path, output: Path, self_test: bool) -> Path:
-    # report.html is what an audit writes last.
-    if not (output / "report.html").is_file():
+    if not is_finished(output):
         audit(
             training=training, synthetic=samples, holdout=bench.sets.holdout, output=output, store=bench.store, self_test=self_test,
             device=bench.device,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -21,19 +22,26 @@ from doppelscan.decide import (
     FittedReference,
     LeftOut,
     People,
+    Preliminary,
+    PreliminarySummary,
     Rules,
     ScoredSet,
     SelfTest,
     StoredRegistration,
+    Verdict,
     decide,
     find_people,
+    nearest_by_encoder,
+    of_sample,
     other_modalities,
     owed_to_training,
     person_pairs,
+    ranked_so_far,
     same_kind,
     self_tested,
     sign,
     summarize,
+    summarize_preliminary,
     unlike_training,
     without_leaks,
 )
@@ -42,7 +50,7 @@ from doppelscan.errors import InputError
 from doppelscan.images import ALGORITHM as IMAGES
 from doppelscan.images import ImageSet, SkippedImage
 from doppelscan.memorization import spread_over_patients
-from doppelscan.progress import StageClock
+from doppelscan.progress import RunProgress, Work
 from doppelscan.report import write_report
 from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, StoredFeatures, StoredThumbnails, fingerprint
 from doppelscan.settings import AuditSettings
@@ -50,9 +58,10 @@ from doppelscan.threads import team
 from doppelscan.verify import IdenticalPixels, Registration
 from doppelscan.version import __version__
 from doppelscan.workers import Workers
+from doppelscan.workflows.early import EarlyReport, expected_work
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
 from doppelscan.workflows.errors import on_command_line
-from doppelscan.workflows.selftest import CopyPlanter, planted_scores, size_of
+from doppelscan.workflows.selftest import CopyPlanter, planted_images, planted_scores, size_of
 
 __all__ = ["GATE_STATUS", "Audit", "AuditResult"]
 
@@ -185,13 +194,18 @@ class Audit:
             ) from error
 
     def run(self) -> AuditResult:
-        """Run every stage and write the report."""
-        with team(self.threads):
-            return self._run()
-
-    def _run(self) -> AuditResult:
-        clock = StageClock()
+        """Run every stage and write the report; of a long audit a preliminary one first."""
         self._refuse_same_set()
+        clock = RunProgress(self._expected())
+        early = EarlyReport(self.output, self.redact, self.key, clock, lambda found: self._so_far(found, clock))
+        clock.between = early.write_if_due
+        with team(self.threads), clock.shown():
+            result = self._run(clock, early)
+        if on_command_line():
+            print(*result.words, sep="\n")
+        return result
+
+    def _run(self, clock: RunProgress, early: EarlyReport) -> AuditResult:
         with clock.stage("embed training"):
             training = self.embed(self.training, 1, "training")
         with clock.stage("embed synthetic"):
@@ -201,11 +215,13 @@ class Audit:
         with clock.stage("identical pixels"):
             same = IdenticalPixels(training, self.rules.identical, self.rules.identical_small)
             identical = same.find(images)
+        early.know(lambda: nearest_by_encoder(images, training, identical))
         with clock.stage("fit"):
             reference, people = self._fit(training, holdout)
             holdout, leaks = self._without_leaks(people, same)
         with clock.stage("score synthetic"):
             synthetic = reference.scored(images, "synthetic")
+        early.know(lambda: ranked_so_far(synthetic, identical))
         with clock.stage("score control"):
             control = ControlScorer(reference, people.known, self.control_size, self.seed)(holdout)
             control = control.with_doubles_merged(reference, self.rules)
@@ -217,16 +233,18 @@ class Audit:
             test = self._self_test(decision, holdout) if self.self_test else None
         with clock.stage("competition"):
             owed = owed_to_training(images, reference, holdout, self.seed)
-        decision = sign(decision, test, owed, self.rules)
+        decision = of_sample(sign(decision, test, owed, self.rules), self.synthetic.image_set.sample, self.rules)
         notes = [*leaks, *self._index_notes(reference.search), *control.notes, *domain, *other_modalities(images, training)]
         summary = self._summary(decision, people, [*notes, *self._pattern_notes()], clock)
         with clock.stage("report"):
             written = write_report(self.output, decision, summary, self.redact, synthetic.pair, self.key)
-        status = GATE_STATUS[decision.conclusion.verdict.value] if self.gate else 0
-        result = AuditResult(decision.conclusion, summary.as_dict(), written, self.output, status)
-        if on_command_line():
-            print(*result.words, sep="\n")
-        return result
+        return AuditResult(decision.conclusion, summary.as_dict(), written, self.output, self._status(decision))
+
+    def _status(self, decision: Decision) -> int:
+        """Of a gate; a sample releases nothing, whatever it bounds."""
+        status = GATE_STATUS[decision.conclusion.verdict.value]
+        sampled = decision.sample is not None and decision.conclusion.verdict is Verdict.NOT_FOUND
+        return (GATE_STATUS["cannot conclude"] if sampled else status) if self.gate else 0
 
     def embed_sets(self) -> None:
         """Fill the store with what :meth:`run` will look for, and do nothing else: under ``torchrun`` every process embeds its share."""
@@ -301,9 +319,11 @@ class Audit:
         for i, first in enumerate(sets):
             paths = {os.path.realpath(p) for r in first.records for p in r.paths}
             for second in sets[i + 1 :]:
-                if paths == {os.path.realpath(p) for r in second.records for p in r.paths}:
+                others = {os.path.realpath(p) for r in second.records for p in r.paths}
+                if paths == others or (second.sample and others <= paths) or (first.sample and paths <= others):
                     raise InputError(
-                        f"The '{first.name}' and '{second.name}' parameters must be different sets. Got the same {len(paths)} files twice."
+                        f"The '{first.name}' and '{second.name}' parameters must be different sets. Got the same {min(len(paths), len(others))} "
+                        "files twice."
                     )
 
     def embed(self, dataset: RecordDataset, poses: int, label: str) -> EmbeddedSet:
@@ -350,17 +370,23 @@ class Audit:
         note = f"{len(leaks)} holdout images are training images or of training patients; they were left out of the control."
         return control.subset(kept), [note]
 
-    def _summary(self, decision: Decision, people: People, notes: list[str], clock: StageClock) -> AuditSummary:
-        sets = [self.training, self.synthetic] + ([self.holdout] if self.holdout else [])
+    def _summary(self, decision: Decision, people: People, notes: list[str], clock: RunProgress) -> AuditSummary:
         return summarize(
             decision,
             self.rules,
             patient_source=people.source,
             people=people.notes,
             notes=notes,
+            **self._made_with(clock),
+        )
+
+    def _made_with(self, clock: RunProgress) -> dict[str, Any]:
+        """What a summary says of the run, whether it is finished or not."""
+        sets = [self.training, self.synthetic] + ([self.holdout] if self.holdout else [])
+        return {
             # Run again, an audit meets them again.
-            skipped=list(dict.fromkeys(LeftOut(d.image_set.name, s.path, s.reason) for d in sets for s in d.image_set.skipped)),
-            settings={
+            "skipped": list(dict.fromkeys(LeftOut(d.image_set.name, s.path, s.reason) for d in sets for s in d.image_set.skipped)),
+            "settings": {
                 "candidates": self.candidates,
                 "control_size": self.control_size,
                 "seed": self.seed,
@@ -369,10 +395,25 @@ class Audit:
                 "device": str(self.evaluator.state.device),
                 "runtime": getattr(self.evaluator.network, "runtime", f"torch {torch.__version__}"),
             },
-            weights_sha256=self.weights_sha256,
-            versions=_versions(),
-            seconds=clock.seconds,
+            "weights_sha256": self.weights_sha256,
+            "versions": _versions(),
+            "seconds": clock.seconds,
+        }
+
+    def _so_far(self, found: Preliminary, clock: RunProgress) -> PreliminarySummary:
+        now, sample = time.strftime("%Y-%m-%d %H:%M"), self.synthetic.image_set.sample
+        return summarize_preliminary(
+            found, written=now, ends=clock.ends, to_come=clock.to_come(), sample=sample, **self._made_with(clock)
         )
+
+    def _expected(self) -> dict[str, dict[str, Work]]:
+        """The stages and what each is expected to take."""
+        training, synthetic, holdout = (
+            0 if one is None else len(one.image_set.records) for one in (self.training, self.synthetic, self.holdout)
+        )
+        control, views = max(holdout, min(self.control_size, training)), 8 * len(self.evaluator.pose_inferer.rotations)
+        planted = planted_images(size_of(synthetic + control)) if self.self_test else 0
+        return expected_work(training, synthetic, holdout, self.control_size, views, planted)
 
     def _pattern_notes(self) -> list[str]:
         return [

@@ -55,6 +55,8 @@ class RecordDataset(Dataset):
         slice_range: first and last share of the axis.
         slice_step: every n-th slice; None for at most 16 a volume.
         channel: which volume of 4D files.
+        limit: images of a random sample of ``source``, see :func:`~doppelscan.images.find_images`; None takes all.
+        seed: of that sample.
 
     Items hold the transform's keys and ``index``, or ``index`` and ``error``.
     """
@@ -69,13 +71,15 @@ class RecordDataset(Dataset):
         slice_range: Sequence[float] = (0.25, 0.75),
         slice_step: int | None = None,
         channel: int | None = None,
+        limit: int | None = None,
+        seed: int = 0,
     ) -> None:
         self.patient_pattern = patient_pattern
         self.slices = SliceChoice(slice_axis, float(slice_range[0]), float(slice_range[1]), slice_step, channel)
         if source is None:  # a config can be built and checked before its data is named; running it refuses
             source = ImageSet(name, [])
         elif not isinstance(source, ImageSet):
-            source = find_images(source, name=name, patient_pattern=patient_pattern, slices=self.slices)
+            source = find_images(source, name=name, patient_pattern=patient_pattern, slices=self.slices, limit=limit, seed=seed)
         self.image_set = source
         super().__init__(data=source.records, transform=transform)
 
@@ -86,7 +90,7 @@ class RecordDataset(Dataset):
             raise InputError(f"The '{name}' parameter must be a folder, .csv or .json with images. Got nothing; pass --{name} DIR.")
 
     def with_source(self, source: str | os.PathLike | ImageSet, name: str) -> RecordDataset:
-        """The same transform and choices on another set."""
+        """The same transform and choices on another set, which is taken whole."""
         choice = self.slices
         return RecordDataset(
             source,

@@ -19,7 +19,7 @@ from doppelscan.images import PrincipalReconstruction, SpectrumMatch, evenly_cho
 from doppelscan.memorization import spread_over_patients
 from doppelscan.search import EmbeddedSet
 
-__all__ = ["CopyPlanter", "change_of", "planted_scores", "size_of"]
+__all__ = ["CopyPlanter", "change_of", "planted_images", "planted_scores", "size_of"]
 
 # Of the benchmark's transforms one of each kind: an audit has seconds for them.
 BENCHMARK = {
@@ -227,6 +227,11 @@ def _autoencoder(path: str | os.PathLike, size: int) -> Callable[[np.ndarray], n
 def size_of(images: int) -> int:
     """Copies a transform for an audit of ``images`` synthetic and control images: so many that they take 30 % of its time, from 18 to 30."""
     return int(np.clip(SHARE / (1 - SHARE) * images / (len(BENCHMARK) + 6), FEWEST, MOST))
+
+
+def planted_images(size: int) -> int:
+    """About how many images a self-test of ``size`` copies a transform plants, negatives among them."""
+    return size * (len(BENCHMARK) + 6) + 7 * max(5, size // 5)
 
 
 def planted_scores(

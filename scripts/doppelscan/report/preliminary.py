@@ -1,0 +1,98 @@
+"""The page and the table of an audit that is not finished: marked as that, without p-values and without flags but those of the same pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from doppelscan.decide import FirstMatch, Preliminary, PreliminarySummary, Reason, Rule
+from doppelscan.deepssim import verdict
+from doppelscan.report.inline import inline_picture, page_templates
+from doppelscan.report.tables import NONE, Row
+
+__all__ = ["preliminary_rows", "render_preliminary"]
+
+LISTED, PICTURED = 200, 40
+UNDECIDED = "preliminary: not decided yet"
+
+
+def preliminary_rows(found: Preliminary) -> list[Row]:
+    """Rows of scores.csv so far: what is not known is empty or NaN, ``flagged`` too, which is no false."""
+    return [_row(one) for one in found.images]
+
+
+def _row(one: FirstMatch) -> Row:
+    same, scored, pose = one.identical, one.scored, one.pose
+    row: Row = {
+        "image": one.record.id,
+        "patient": one.record.patient,
+        "match": one.match_record.id,
+        "match_patient": one.match_record.patient,
+        "pose": "" if pose is None else pose.words(max(one.shape)),
+        "deepssim": one.deepssim,
+        "flagged": "" if same is None else True,
+        "finding": "" if same is None else "copy",
+        "reason": UNDECIDED if same is None else Reason(Rule.PIXELS, same.correlation, same.limit, 0.0).words,
+        "verdict": "",
+        "second_match": "",
+        "part_match": "",
+        "consensus": "",
+        "unlike": "",
+    }
+    measured = ("score", "embedding", "similarity", "mi", "oni", "ssim", "detail", "agreement", "share", "verified", "runner_up")
+    row |= {name: NONE if scored is None else float(getattr(scored, name)) for name in measured}
+    if scored is not None:
+        row |= {"verdict": verdict(scored.ssim), "consensus": scored.consensus}
+    calibrated = ("p_value", "q_value", "explained", "second_share", "part", "part_share", "part_p_value", "part_q_value")
+    return row | dict.fromkeys(calibrated, NONE)
+
+
+def render_preliminary(found: Preliminary, summary: PreliminarySummary, rows: Sequence[Row], redact: bool) -> str:
+    """The page as HTML text: the same pixels first, then the nearest; no more than 200 pairs.
+
+    Args:
+        found: what is known so far.
+        summary: what summary.json holds.
+        rows: rows of scores.csv, one an image of ``found``, already redacted where asked for.
+        redact: leave out pictures.
+    """
+    images = found.images
+    # A redacted page lists equals by their pseudonyms: their order in the set would undo them.
+    order = sorted(range(len(images)), key=lambda i: (*(-float(v) for v in _ranks(images[i])), str(rows[i]["image"])))[:LISTED]
+    pictures = {} if redact else _pictures(found, order[:PICTURED])
+    pairs = [{**rows[i], "same": images[i].identical is not None, "pictures": pictures.get(i)} for i in order]
+    return (
+        page_templates()
+        .get_template("preliminary.html")
+        .render(
+            summary=summary,
+            pairs=pairs,
+            redact=redact,
+            colour="unsure",
+            minutes={k: _minutes(v) for k, v in summary.to_come.items()},
+        )
+    )
+
+
+def _pictures(found: Preliminary, chosen: Sequence[int]) -> dict[int, dict[str, str]]:
+    images = [found.images[i] for i in chosen]
+    own = found.synthetic.thumbnails([one.row for one in images]).numpy()
+    others = found.training.thumbnails([one.match for one in images]).numpy()
+    return {
+        i: {"synthetic": inline_picture(image[0]), "match": inline_picture(match[0])}
+        for i, image, match in zip(chosen, own, others, strict=True)
+    }
+
+
+def _ranks(one: FirstMatch) -> tuple[bool, float]:
+    same, value = one.likeness
+    return same, value if value == value else -1.0
+
+
+def _minutes(seconds: float) -> str:
+    return (
+        "less than a minute"
+        if seconds < 60
+        else f"about {seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"about {seconds / 3600:.1f} h"
+    )

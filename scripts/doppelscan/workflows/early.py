@@ -1,0 +1,85 @@
+"""What an audit is expected to take, and the page and table that it writes before it has concluded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from doppelscan.decide import Preliminary, PreliminarySummary
+from doppelscan.progress import OTHER, RunProgress, Work
+from doppelscan.report import write_preliminary
+
+__all__ = ["EarlyReport", "expected_work"]
+
+# Seconds on two cores; measured costs take their place as the audit goes on.
+HASH, READ, VIEW, REGISTER = 0.0003, 0.004, 0.0015, 0.065
+COMPARE, FIT, DECIDE, REPORT = 0.0005, 0.004, 0.01, 3.0
+COMPETING = 150
+# An audit that ends so soon, or a page that would be replaced so soon, is not worth a page of its own.
+SHORT, SELDOM = 20.0, 30.0
+
+
+def expected_work(
+    training: int, synthetic: int, holdout: int, control_size: int, views: int, planted: int
+) -> dict[str, dict[str, Work]]:
+    """Stages of an audit and their work, for :class:`~doppelscan.progress.RunProgress`.
+
+    Args:
+        training, synthetic, holdout: numbers of images; no holdout is 0.
+        control_size: images that a control from the training set holds at most.
+        views: of each image but the training ones.
+        planted: images of the self-test; 0 without it.
+    """
+
+    def embedded(images: int, views: int) -> dict[str, Work]:
+        return {"hash": Work(images, HASH, True), "embed": Work(images, READ + VIEW * views, True)}
+
+    own = min(training, control_size)
+    control = max(holdout, min(control_size, holdout + training))
+    competing = {"verify": Work(min(synthetic, COMPETING), REGISTER)} if holdout else {}
+    return {
+        "embed training": embedded(training, 1),
+        "embed synthetic": embedded(synthetic, views),
+        "embed control": embedded(holdout, views),
+        "identical pixels": {OTHER: Work(training + synthetic, COMPARE)},
+        "fit": {**embedded(own, views), OTHER: Work(training, FIT)},
+        "score synthetic": {"verify": Work(synthetic, REGISTER)},
+        "score control": {"verify": Work(control, REGISTER)},
+        "decide": {OTHER: Work(synthetic + control, DECIDE)},
+        "self-test": {**embedded(planted, views), "verify": Work(planted, REGISTER), OTHER: Work(planted, DECIDE)},
+        "competition": competing,
+        "report": {OTHER: Work(1, REPORT)},
+    }
+
+
+class EarlyReport:
+    """Writes what is known between the stages of an audit, where the audit is long and the last page is not too young.
+
+    Args:
+        output: folder of the report.
+        redact, key: as of :func:`~doppelscan.report.write_report`.
+        run: the stages.
+        summary: what summary.json is to hold of it.
+    """
+
+    def __init__(
+        self, output: Path, redact: bool, key: Path | None, run: RunProgress, summary: Callable[[Preliminary], PreliminarySummary]
+    ) -> None:
+        self.output, self.redact, self.key, self.run, self.summary = output, redact, key, run, summary
+        self.known: Callable[[], Preliminary] | None = None
+        self._found: Preliminary | None = None
+        self._written = -float("inf")
+
+    def know(self, known: Callable[[], Preliminary]) -> None:
+        """From now on this is known; it is made only when it is written."""
+        self.known, self._found = known, None
+
+    def write_if_due(self) -> None:
+        """Write what is known, unless the whole audit takes less than 20 seconds, the rest of it less than 10, or the last page is younger than 30."""
+        remaining, now = self.run.remaining, time.monotonic()
+        if self.known is None or self.run.elapsed + remaining < SHORT or remaining < SHORT / 2 or now - self._written < SELDOM:
+            return
+        self._found = self._found or self.known()
+        write_preliminary(self.output, self._found, self.summary(self._found), self.redact, self.key)
+        self._written = time.monotonic()

@@ -1,0 +1,49 @@
+"""What is said of a whole set of which a sample was audited: never that it is clean without the bound."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from doppelscan.calibrate import chance_of_one, most_in_whole
+from doppelscan.decide import Conclusion, Rules, Verdict, of_sample
+from doppelscan.images import DrawnSample
+from made_records import made_decision, made_summary
+
+RULES = Rules()
+
+
+def test_a_claim_of_none_found_carries_bound_and_power_of_the_sample():
+    decision = replace(made_decision(0, 200), conclusion=Conclusion(Verdict.NOT_FOUND, "none of 200 images"))
+    said = of_sample(decision, DrawnSample(200, 10_000), RULES)
+    most = most_in_whole(0, 200, 10_000)
+    claim = said.sample
+    assert (claim.drawn, claim.total, claim.flagged, claim.most, claim.missed) == (200, 10_000, 0, most, most)
+    assert claim.power == {str(k): pytest.approx(chance_of_one(k, 200, 10_000)) for k in (1, 10, 100)}
+    assert said.conclusion.verdict is Verdict.NOT_FOUND
+    assert said.conclusion.reason == (
+        f"none of 200 images. This is a sample of 200 of 10000 synthetic images: of all 10000 at most 1.5 % ({most}) would be flagged (95 % upper "
+        f"bound), so {most} more may lie among those that were not looked at; a single copy would be in the sample with a probability of 2 %, at "
+        "least one of 10 with 18.3 % and of 100 with 86.9 %"
+    )
+
+
+def test_flagged_images_of_the_sample_are_not_among_the_missed():
+    said = of_sample(made_decision(6, 20), DrawnSample(20, 50), RULES).sample
+    assert said.flagged == 6 and said.most == most_in_whole(6, 20, 50) == said.missed + 6 and said.bound == said.most / 50
+    assert list(said.power) == ["1", "10"], "there are no 100 among 50"
+
+
+def test_slices_of_a_volume_were_drawn_together_and_count_once():
+    decision = made_decision(4, 12)
+    records = [replace(one.record, volume=f"v{i // 4},stack={i % 2}", slice=i) for i, one in enumerate(decision.images)]
+    images = tuple(replace(one, record=record) for one, record in zip(decision.images, records, strict=True))
+    said = of_sample(replace(decision, images=images), DrawnSample(3, 30), RULES).sample
+    assert (said.drawn, said.total, said.of, said.flagged) == (3, 30, "volume", 1)
+
+
+def test_a_whole_set_says_nothing_of_a_sample():
+    decision = made_decision(2)
+    assert of_sample(decision, None, RULES) is decision
+    assert "sample" not in made_summary(decision).as_dict()
+    assert made_summary(of_sample(decision, DrawnSample(7, 70), RULES)).as_dict()["sample"]["total"] == 70

@@ -1,0 +1,106 @@
+"""One line for a whole run: it knows when it ends, corrects itself, never runs backwards, and is a few lines in a log."""
+
+from __future__ import annotations
+
+import pytest
+from doppelscan import progress as module
+from doppelscan.progress import OTHER, RunProgress, Work, progress
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass only when a test says so."""
+
+    class Clock:
+        now = 1000.0
+
+        def __call__(self) -> float:
+            return self.now
+
+    made = Clock()
+    monkeypatch.setattr(module.time, "perf_counter", made)
+    return made
+
+
+def worked(bar, clock, units: int, seconds: float) -> None:
+    for _ in range(units):
+        clock.now += seconds
+        bar.update(1)
+
+
+def test_measured_costs_take_the_place_of_expected_ones(clock):
+    plan = {
+        "one": {"embed": Work(100, 0.1)},
+        "two": {"embed": Work(50, 0.1), "verify": Work(10, 1.0)},
+        "three": {OTHER: Work(1, 4)},
+    }
+    run = RunProgress(plan)
+    assert run.remaining == pytest.approx(10 + 5 + 10 + 4)
+    with run.shown():
+        with run.stage("one"), progress(None, "embed training", "image", total=100) as bar:
+            worked(bar, clock, 50, 0.2)
+            assert run.to_come() == pytest.approx({"one": 10, "two": 10 + 20, "three": 8}), "all is twice as slow as was thought"
+            worked(bar, clock, 50, 0.2)
+        with run.stage("two"):
+            with progress(None, "verify set", "image", total=10) as bar:
+                worked(bar, clock, 5, 0.5)
+            assert run.to_come()["two"] == pytest.approx(10 + 2.5), "each kind of work has a cost of its own"
+    assert run.seconds == pytest.approx({"one": 20.0, "two": 2.5})
+
+
+def test_what_is_stored_already_is_not_to_come(clock):
+    run = RunProgress({"embed": {"embed": Work(1000, 1.0, one_bar=True)}, "score": {"verify": Work(10, 1.0)}})
+    with run.shown(), run.stage("embed"), progress(None, "embed set", "image", total=4):
+        assert run.to_come()["embed"] == pytest.approx(4)
+    assert list(run.to_come()) == ["score"]
+
+
+def test_parts_of_one_kind_in_several_bars_do_not_forget_the_others(clock):
+    run = RunProgress({"score control": {"verify": Work(100, 1.0)}})
+    with run.shown(), run.stage("score control"):
+        for number in range(5):
+            with progress(None, f"verify control {number}/5", "image", total=20) as bar:
+                worked(bar, clock, 20, 1.0)
+            assert run.remaining == pytest.approx(80 - 20 * number)
+
+
+def test_time_without_a_bar_counts_down_and_ends_at_nothing(clock):
+    run = RunProgress({"fit": {OTHER: Work(1, 10)}})
+    with run.shown(), run.stage("fit"):
+        clock.now += 4
+        assert run.remaining == pytest.approx(6)
+        clock.now += 40
+        assert run.remaining == 0
+
+
+def test_the_share_never_falls_and_a_log_gets_a_line_a_stage_and_one_every_ten_seconds(clock, capsys):
+    run = RunProgress({"one": {"embed": Work(10, 1.0)}, "two": {"verify": Work(10, 1.0)}})
+    with run.shown():
+        with run.stage("one"), progress(None, "embed set", "image", total=10) as bar:
+            worked(bar, clock, 10, 3.0)
+        with run.stage("two"), progress(None, "verify set", "image", total=10) as bar:
+            worked(bar, clock, 10, 60.0)
+    lines = capsys.readouterr().err.splitlines()
+    shares = [int(line.split("%")[0].split()[-1]) for line in lines]
+    assert shares == sorted(shares) and shares[-1] == 100 and lines[-1].startswith("done")
+    assert all(" elapsed" in line for line in lines) and all("left, ends " in line for line in lines[:-1])
+    assert [sum(line.startswith(stage) for line in lines) for stage in ("one", "two", "done")] == [3, 11, 1]
+
+
+def test_a_loop_inside_of_a_run_gives_what_it_is_given_and_draws_no_bar(clock, capsys):
+    run = RunProgress({"one": {}})
+    with run.shown(), run.stage("one"):
+        assert list(progress("abc", "hash training", "image")) == ["a", "b", "c"]
+        assert list(progress(iter("abc"), "hash training", "image")) == ["a", "b", "c"]
+    assert len(capsys.readouterr().err.splitlines()) == 2
+    assert list(progress("abc", "hash training", "image")) == ["a", "b", "c"]
+    assert "hash training" in capsys.readouterr().err, "others keep their bars"
+
+
+def test_an_error_ends_the_line_and_the_next_run_has_its_own(clock, capsys):
+    run = RunProgress({"one": {}})
+    with pytest.raises(KeyError), run.shown(), run.stage("one"):
+        raise KeyError
+    assert "100 %" not in capsys.readouterr().err
+    list(progress("abc", "after", "image"))
+    assert "after" in capsys.readouterr().err

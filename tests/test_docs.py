@@ -101,6 +101,7 @@ STORED_ALIKE = {
     "workers",
     "ray",
     "limit",
+    "index",
 }
 
 

@@ -80,6 +80,7 @@ def test_a_boolean_means_what_it_says_in_every_spelling(name):
         ("seed", 1.5, "an integer >= 0. Got 1.5 instead."),
         ("candidates", 0, "an integer >= 1. Got 0 instead."),
         ("control_size", 0, "an integer >= 1"),
+        ("index", "hnsw", "auto, exact or ivf"),
         ("limit", 0, "an integer >= 1. Got 0 instead."),
         ("limit", "some", "an integer >= 1. Got 'some' instead."),
         ("limit", 2.5, "an integer >= 1. Got 2.5 instead."),

@@ -236,4 +236,5 @@ Changes = Annotated[Any, Must("changes of planted copies, such as rotation,noise
 Correction = Annotated[Literal["bh", "by"], Must("bh or by")]
 Score = Annotated[Literal["combined", "verified", "deepssim", "mi"], Must("combined, verified, deepssim or mi")]
 Ray = Annotated[str, Must("local or the address of a Ray cluster, such as HOST:6379", _cluster)]
+Index = Annotated[Literal["auto", "exact", "ivf"], Must("auto, exact or ivf")]
 Runtime = Annotated[Literal["torch", "onnx"], Must("torch or onnx")]

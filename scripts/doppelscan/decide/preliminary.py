@@ -13,7 +13,7 @@ from doppelscan.decide.scoring import ScoredImage
 from doppelscan.decide.summary import LeftOut
 from doppelscan.images import DrawnSample, ImageRecord
 from doppelscan.locations import NOT_FINISHED
-from doppelscan.memorization import nearest_rows
+from doppelscan.memorization import kept, nearest_rows
 from doppelscan.search import EmbeddedSet, StoredFeatures
 from doppelscan.verify import IdenticalImage, Pose
 
@@ -92,11 +92,11 @@ def nearest_by_encoder(synthetic: EmbeddedSet, training: EmbeddedSet, identical:
         training: in one.
         identical: the training image of the same pixels, or None, of each synthetic image.
     """
-    reference = StoredFeatures(training, training.outputs[HEAD], 1)
+    reference = kept(StoredFeatures.of(training, as_they_are=[HEAD], names=[HEAD])[HEAD], unit=True)
     similarity, rows = np.empty(len(synthetic), np.float32), np.empty(len(synthetic), np.int64)
     for start in range(0, len(synthetic), QUERIES):
         block = range(start, min(start + QUERIES, len(synthetic)))
-        found = nearest_rows(synthetic.features(block)[HEAD][:, :8], reference, 1)
+        found = nearest_rows(synthetic.features(block, [HEAD])[HEAD], reference, 1)
         similarity[block.start : block.stop], rows[block.start : block.stop] = found.similarity[:, 0], found.rows[:, 0]
     images = []
     for row, (same, shape) in enumerate(zip(identical, synthetic.native_shapes(range(len(synthetic))), strict=True)):

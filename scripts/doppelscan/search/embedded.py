@@ -141,15 +141,22 @@ class StoredFeatures:
         return (self[rows.start : rows.stop] for rows in self.embedded.blocks(size))
 
     @classmethod
-    def of(cls, embedded: EmbeddedSet, most: int = 2**25, as_they_are: Collection[str] = ()) -> dict[str, Rows]:
+    def of(
+        cls,
+        embedded: EmbeddedSet,
+        most: int = 2**25,
+        as_they_are: Collection[str] = (),
+        names: Sequence[str] | None = None,
+    ) -> dict[str, Rows]:
         """Output name -> features [n, C], or [n, V, C] in views; in memory up to ``most`` values, else rows of the store.
 
         Args:
             embedded: the set.
             most: values.
             as_they_are: outputs of which the first view alone is given, of the images as they are.
+            names: of outputs; None is all.
         """
-        sizes = {name: value.shape[1:] for name, value in embedded.features([0]).items()}
+        sizes = {name: value.shape[1:] for name, value in embedded.features([0], names).items()}
         rows = {name: cls(embedded, name, 1 if name in as_they_are else views, size) for name, (views, size) in sizes.items()}
         if sum(int(np.prod(value.shape)) for value in rows.values()) > most:
             return dict(rows)

@@ -155,6 +155,12 @@ class CandidateSearch:
         made.index = None if self.index is None else self.index.without(rows)
         return made
 
+    def recall(self, queries: np.ndarray) -> tuple[int, int]:
+        """For how many of ``queries`` float32 [M, V, D] the training image that an exact search of the embedding names first is proposed, and M."""
+        white = self.whitened(queries)
+        exact = nearest_rows(white, TransformedRows(self.embedding, np.asarray), 1, left_out=self.repeated, device=self.device).rows
+        return int((self._nearest(white, self.embedding) == exact).any(1).sum()), len(exact)
+
     def whitened(self, values: np.ndarray) -> np.ndarray:
         """Embeddings [..., D] as the training set's are compared: whitened, of unit length."""
         return values if self.whitening is None else self.whitening.transform(values)

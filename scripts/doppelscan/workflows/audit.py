@@ -22,11 +22,11 @@ from doppelscan.decide import (
     FittedReference,
     LeftOut,
     People,
+    Planted,
     Preliminary,
     PreliminarySummary,
     Rules,
     ScoredSet,
-    SelfTest,
     StoredRegistration,
     Verdict,
     decide,
@@ -65,6 +65,7 @@ from doppelscan.workflows.selftest import CopyPlanter, planted_images, planted_s
 
 __all__ = ["GATE_STATUS", "Audit", "AuditResult"]
 
+EXACT = 100_000  # training images that --index auto compares with one by one
 GATE_STATUS = {"memorization found": 3, "cannot conclude": 4, "no memorization found": 0}
 
 
@@ -113,6 +114,7 @@ class Audit:
         weights: path of the encoder's weights, whose sha256 goes into the summary.
         rules: thresholds of the decision, see :class:`~doppelscan.decide.Rules`.
         candidates: training images that are verified for each image.
+        index: ``exact``, ``ivf`` (see :class:`~doppelscan.search.CandidateSearch`), or ``auto``: exact up to 100,000 training images.
         control_size: images that a control from the training set, or a holdout with what it is topped up with, holds at most.
         redact: leave pictures, paths and patients out of everything that is written to ``output``; the store then lies elsewhere, by default
             beside it.
@@ -140,6 +142,7 @@ class Audit:
         weights: str | os.PathLike | None = None,
         rules: Rules | None = None,
         candidates: int = 20,
+        index: str = "auto",
         control_size: int = 300,
         redact: bool = False,
         key: str | os.PathLike | None = None,
@@ -154,7 +157,7 @@ class Audit:
     ) -> None:
         # On MONAI's command line all of them are strings.
         own = AuditSettings(
-            output=output, store=store, candidates=candidates, control_size=control_size, redact=redact, key=key, gate=gate,
+            output=output, store=store, candidates=candidates, index=index, control_size=control_size, redact=redact, key=key, gate=gate,
             self_test=self_test, reconstruct=reconstruct, declared=declared, seed=seed, threads=threads,
             workers=workers, ray=ray,
         )  # fmt: skip
@@ -169,6 +172,7 @@ class Audit:
         named = encoder_file(weights)
         self.weights_sha256 = "none" if named is None else file_sha256(named)
         self.rules, self.candidates, self.control_size = rules or Rules(), own.candidates, own.control_size
+        self.index = own.index
         self.redact, self.gate, self.seed, self.threads = own.redact, own.gate, own.seed, own.threads
         self.self_test, self.reconstruct, self.declared = own.self_test, own.reconstruct, own.declared
         self.key = None if own.key is None else Path(own.key)
@@ -230,11 +234,18 @@ class Audit:
             apart, domain = unlike_training(images, reference, self.rules, holdout)
             decision = decide(synthetic, control, people.doubles, identical, apart, alike, self.rules, self.seed)
         with clock.stage("self-test"):
-            test = self._self_test(decision, holdout) if self.self_test else None
+            planted = self._planted(decision, holdout) if self.self_test else []
+            test = self_tested(decision, planted, self.rules) if self.self_test else None
         with clock.stage("competition"):
             owed = owed_to_training(images, reference, holdout, self.seed)
         decision = of_sample(sign(decision, test, owed, self.rules), self.synthetic.image_set.sample, self.rules)
-        notes = [*leaks, *self._index_notes(reference.search), *control.notes, *domain, *other_modalities(images, training)]
+        notes = [
+            *leaks,
+            *self._index_notes(reference.search, planted),
+            *control.notes,
+            *domain,
+            *other_modalities(images, training),
+        ]
         summary = self._summary(decision, people, [*notes, *self._pattern_notes()], clock)
         with clock.stage("report"):
             written = write_report(self.output, decision, summary, self.redact, synthetic.pair, self.key)
@@ -269,8 +280,8 @@ class Audit:
 
         return score
 
-    def _self_test(self, decision: Decision, holdout: EmbeddedSet | None) -> SelfTest:
-        """What the audit would have found of copies that are planted in this cohort."""
+    def _planted(self, decision: Decision, holdout: EmbeddedSet | None) -> list[Planted]:
+        """Copies that are planted in this cohort, scored as synthetic images are: what would the audit have found of them?"""
         reference = decision.synthetic.reference
         size = size_of(len(decision.images) + len(decision.control))
         planter = CopyPlanter(
@@ -280,13 +291,14 @@ class Audit:
         def embed(place: str) -> EmbeddedSet:
             return self.embed(self.synthetic.with_source(place, "synthetic"), 8, "self-test")
 
-        return self_tested(decision, planted_scores(planter, reference, embed, self.store), self.rules)
+        return planted_scores(planter, reference, embed, self.store)
 
     def _fit(self, training: EmbeddedSet, holdout: EmbeddedSet | None) -> tuple[FittedReference, People]:
         """The search that is fitted on the training set, and who is who in it and in the holdout."""
         rows = self._control_rows(training)
         posed = self._posed_training(training, rows)
-        search = CandidateSearch(self.candidates, self.seed, self.registration.device)
+        clustered = self.index == "ivf" or (self.index == "auto" and len(training) > EXACT)
+        search = CandidateSearch(self.candidates, self.seed, self.registration.device, clustered)
         differences = self.evaluator.view_differences(posed.thumbnails(range(len(posed))), self.seed)
         features = StoredFeatures.searched(training)
         search.fit(features, view_differences=differences, thumbnails=StoredThumbnails(training), keys=training.contents)
@@ -303,8 +315,17 @@ class Audit:
         return reference, people
 
     @staticmethod
-    def _index_notes(search: CandidateSearch) -> list[str]:
-        return [f"No Memorization Index: {search.index_reason}"] if search.index is None else []
+    def _index_notes(search: CandidateSearch, planted: Sequence[Planted]) -> list[str]:
+        notes = [f"No Memorization Index: {search.index_reason}"] if search.index is None else []
+        if not search.clustered:
+            return notes
+        copies = [one.images.images.subset([s.row for s in one.images.scored]) for one in planted if (one.sources >= 0).all()]
+        counts = (
+            np.array([search.recall(images.features(names=["embedding"])["embedding"]) for images in copies]).reshape(-1, 2).sum(0)
+        )
+        told = f"of {counts[1]} planted copies it proposes the image that an exact search names first for {counts[0]}"
+        words = told if counts[1] else "what it misses was not measured, as there was no self-test"
+        return [*notes, f"Training images were searched in clusters (--index ivf): {words}."]
 
     def _verified_store(self) -> EmbeddingStore:
         return EmbeddingStore(
@@ -388,6 +409,7 @@ class Audit:
             "skipped": list(dict.fromkeys(LeftOut(d.image_set.name, s.path, s.reason) for d in sets for s in d.image_set.skipped)),
             "settings": {
                 "candidates": self.candidates,
+                "index": self.index,
                 "control_size": self.control_size,
                 "seed": self.seed,
                 "redact": self.redact,
@@ -411,7 +433,7 @@ class Audit:
         training, synthetic, holdout = (
             0 if one is None else len(one.image_set.records) for one in (self.training, self.synthetic, self.holdout)
         )
-        control, views = max(holdout, min(self.control_size, training)), 8 * len(self.evaluator.pose_inferer.rotations)
+        control, views = max(holdout, min(self.control_size, training)), len(self.evaluator.pose_inferer.rotations)
         planted = planted_images(size_of(synthetic + control)) if self.self_test else 0
         return expected_work(training, synthetic, holdout, self.control_size, views, planted)
 

@@ -13,22 +13,22 @@ from doppelscan.report import write_preliminary
 __all__ = ["EarlyReport", "expected_work"]
 
 # Seconds on two cores; measured costs take their place as the audit goes on.
-HASH, READ, VIEW, REGISTER = 0.0003, 0.004, 0.0015, 0.065
+HASH, READ, VIEW, REGISTER = 0.0003, 0.004, 0.0015, 0.03
 COMPARE, FIT, DECIDE, REPORT = 0.0005, 0.004, 0.01, 3.0
-COMPETING = 150
+COMPETING, POSES = 150, 8
 # An audit that ends so soon, or a page that would be replaced so soon, is not worth a page of its own.
 SHORT, SELDOM = 20.0, 30.0
 
 
 def expected_work(
-    training: int, synthetic: int, holdout: int, control_size: int, views: int, planted: int
+    training: int, synthetic: int, holdout: int, control_size: int, rotations: int, planted: int
 ) -> dict[str, dict[str, Work]]:
     """Stages of an audit and their work, for :class:`~doppelscan.progress.RunProgress`.
 
     Args:
         training, synthetic, holdout: numbers of images; no holdout is 0.
         control_size: images that a control from the training set holds at most.
-        views: of each image but the training ones.
+        rotations: views of a training image; others have one for each of the 8 poses.
         planted: images of the self-test; 0 without it.
     """
 
@@ -39,15 +39,15 @@ def expected_work(
     control = max(holdout, min(control_size, holdout + training))
     competing = {"verify": Work(min(synthetic, COMPETING), REGISTER)} if holdout else {}
     return {
-        "embed training": embedded(training, 1),
-        "embed synthetic": embedded(synthetic, views),
-        "embed control": embedded(holdout, views),
+        "embed training": embedded(training, rotations),
+        "embed synthetic": embedded(synthetic, POSES),
+        "embed control": embedded(holdout, POSES),
         "identical pixels": {OTHER: Work(training + synthetic, COMPARE)},
-        "fit": {**embedded(own, views), OTHER: Work(training, FIT)},
+        "fit": {**embedded(own, POSES), OTHER: Work(training, FIT)},
         "score synthetic": {"verify": Work(synthetic, REGISTER)},
         "score control": {"verify": Work(control, REGISTER)},
         "decide": {OTHER: Work(synthetic + control, DECIDE)},
-        "self-test": {**embedded(planted, views), "verify": Work(planted, REGISTER), OTHER: Work(planted, DECIDE)},
+        "self-test": {**embedded(planted, POSES), "verify": Work(planted, REGISTER), OTHER: Work(planted, DECIDE)},
         "competition": competing,
         "report": {OTHER: Work(1, REPORT)},
     }

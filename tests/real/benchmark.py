@@ -22,7 +22,7 @@ import numpy as np
 from doppelscan.decide import StoredRegistration, score_images
 from doppelscan.images import COPY_TRANSFORMS, ImageRecord, ImageSet, PlantedCopies, plant_copy, read_pixels
 from doppelscan.images.transforms import take_slice, window
-from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, StoredThumbnails
+from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, StoredFeatures, StoredThumbnails
 from doppelscan.verify import Pose, Registration
 from doppelscan.workflows import RecordDataset
 from doppelscan.workflows.run import audit_workflow
@@ -102,7 +102,7 @@ def evaluate(mri: Path, source: str, count: int, work: Path, seed: int, names: l
     posed = embed(write(work / "posed", training, "posed-store"), 8)
     differences = evaluator.view_differences(reference.thumbnails(range(min(300, len(reference)))))
     search = CandidateSearch().fit(
-        reference.single_pose(),
+        StoredFeatures.searched(reference),
         reference.patients,
         posed.features(),
         np.arange(len(posed)),

@@ -197,7 +197,7 @@ class PatchSearch:
         """Of each cell the rows that have structure there, and an inverted file of them; 8 bits a value, as what it finds is compared again."""
         files = []
         for number in range(self.reference.shape[1]):
-            cells = self.reference[self.distinct, number].float()
+            cells = self.reference[self.distinct, number].float().cpu()
             rich = (cells.abs().amax(1) > 0).numpy()
             own = cells.numpy()[rich]
             files.append((self.distinct[rich], inverted_file(own, 8, CELL_PROBES) if len(own) else None))

@@ -195,8 +195,11 @@ def _by_processes(workers: Workers, packed: _Packed, count: int) -> Iterator[tup
                         continue
                     yield futures[future], future.result()
                     missing.discard(futures[future])
-            except BaseException:
-                pool.shutdown(wait=False, kill_workers=True)
+            except BaseException as error:
+                for future in futures:
+                    future.cancel()
+                if not isinstance(error, Exception):  # interrupted: nobody waits for what is being computed
+                    pool.shutdown(wait=False, kill_workers=True)
                 raise
             deaths = 0 if len(missing) < before else deaths + 1
             if missing and deaths >= DEATHS:
@@ -290,7 +293,7 @@ class _RayWorker:
 
 def _by_ray(workers: Workers, packed: _Packed, count: int) -> Iterator[tuple[int, Any]]:
     """Block number and result, as blocks are finished."""
-    ray = _connected(str(workers.ray), workers.count, workers.threads)
+    ray = _connected(str(workers.ray), workers.count)
     actors = max(1, min(count, workers.count if workers.ray == "local" else int(ray.cluster_resources().get("CPU", 1))))
     held = ray.put((packed.pickled, [np.frombuffer(array, np.uint8) for array in packed.arrays]))
     todo = ray.data.from_items([{"number": number} for number in range(count)], override_num_blocks=count).map_batches(
@@ -316,9 +319,12 @@ def _by_ray(workers: Workers, packed: _Packed, count: int) -> Iterator[tuple[int
         ) from error
 
 
-def _connected(address: str, count: int, threads: int) -> Any:
+def _connected(address: str, count: int) -> Any:
     """Ray, connected once a process: it neither reports its use nor serves a dashboard, and its processes log to files."""
     quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
+    if address == "local":
+        # Ray's ports run what they are sent, from whoever reaches them: by this they are those of the loopback, as on Windows and macOS.
+        quiet["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     for name, value in quiet.items():
         os.environ.setdefault(name, value)
     try:
@@ -327,8 +333,7 @@ def _connected(address: str, count: int, threads: int) -> Any:
     except ImportError as error:
         raise MissingPackageError('--ray needs Ray: pip install "doppelscan[ray]"') from error
     if not ray.is_initialized():
-        # On this machine its address is the loopback's: Ray would ask the network for one.
-        own = {"num_cpus": count, "include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == "local" else {}
+        own = {"num_cpus": count, "include_dashboard": False} if address == "local" else {}
         try:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **own)
         except (ConnectionError, ValueError, RuntimeError) as error:

@@ -111,6 +111,21 @@ def test_the_audit_says_what_it_could_have_found(audited):
     )
 
 
+def test_two_processes_score_as_one_does(audited, tmp_path):
+    result, output, sample = audited
+    for poses in output.glob("store/poses-*"):
+        shutil.copytree(poses, tmp_path / "store" / poses.name)  # pairs are registered anew
+    sets = {name: sample / name for name in ("training", "synthetic", "holdout")}
+    again = doppelscan.audit(**sets, output=tmp_path, patient_pattern=PATTERN, workers=2)
+    for row, other in zip(result.scores, again.scores, strict=True):
+        for name, value in row.items():
+            if isinstance(value, float):
+                assert other[name] == pytest.approx(value, abs=1e-5, nan_ok=True), name
+            else:
+                assert other[name] == value, name
+    assert len(list((tmp_path / "store" / "verified").glob("*.parquet"))) > 3, "each block is on disk when it is done"
+
+
 def test_summary_says_what_was_found(audited):
     summary = json.loads((audited[1] / "summary.json").read_text())
     assert summary["conclusion"] == "memorization found" and summary["flagged"]["count"] == 16

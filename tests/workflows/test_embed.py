@@ -19,6 +19,7 @@ from doppelscan.errors import DoppelscanError, StoreError
 from doppelscan.images import ForegroundSquared, LoadSliced, SquareThumbnaild, Windowd
 from doppelscan.locations import audit_root
 from doppelscan.search import EmbeddingStore
+from doppelscan.workers import Workers
 from doppelscan.workflows import EmbeddingEvaluator, PoseInferer, RecordDataset, bundle_root, embedding_fingerprint
 from doppelscan.workflows.errors import user_mistake
 from monai.bundle import ConfigParser, ConfigWorkflow
@@ -227,6 +228,23 @@ def test_a_network_that_cannot_serve_an_audit_is_told_in_one_line(folders, tmp_p
     with pytest.raises(DoppelscanError, match=message) as told:
         doppelscan.audit(**folders, output=tmp_path / "report", device="cpu", network_def=network, **settings)
     assert "\n" not in str(told.value)
+
+
+def test_processes_fill_the_store_that_one_would_and_tell_what_they_cannot_read(network, folders, tmp_path):
+    (folders["holdout"] / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n damaged")
+    rows, skipped = {}, {}
+    for name, workers in (("one", Workers()), ("two", Workers(2))):
+        dataset = RecordDataset(folders["holdout"], steps(), "holdout")
+        store = EmbeddingStore(tmp_path / name, "f")
+        evaluator = EmbeddingEvaluator("cpu", network, dataset, PoseInferer(8, (0, 10)), batch_size=4)
+        records, keys = evaluator.embed(dataset, store, 8, name, workers)
+        rows[name] = keys, store.read(keys, ["embedding", "thumbnail", "native_shape"])
+        skipped[name] = dataset.image_set.skipped
+        assert len(records) == 20
+    assert len(list((tmp_path / "two").glob("*.parquet"))) == 2, "each block is on disk when it is done"
+    assert skipped["one"] == skipped["two"] and len(skipped["two"]) == 1 and rows["one"][0] == rows["two"][0]
+    for name, values in rows["one"][1].items():
+        np.testing.assert_allclose(rows["two"][1][name], values, atol=1e-5)
 
 
 def by_torchrun(cwd: Path, files: list[Path], *settings: str) -> None:

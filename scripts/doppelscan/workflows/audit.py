@@ -177,14 +177,25 @@ class Audit:
         self.self_test, self.reconstruct, self.declared = own.self_test, own.reconstruct, own.declared
         self.key = None if own.key is None else Path(own.key)
         self.store = own.store_folder
-        on_cpu = evaluator.state.device.type == "cpu"
-        scored = len(self.synthetic.image_set.records) + (0 if self.holdout is None else len(self.holdout.image_set.records))
-        self.workers = Workers.chosen(scored, own.workers or (None if on_cpu else 1), own.threads, own.ray)
+        self.workers = self._workers(own)
         self._make_output()
 
     def _like_synthetic(self, source: str | os.PathLike, name: str) -> RecordDataset:
         """The other sets are read with the choices of the synthetic one, so that all three are prepared alike."""
         return self.synthetic.with_source(source, name)
+
+    def _workers(self, own: AuditSettings) -> Workers:
+        device = self.evaluator.state.device
+        if device.type == "cpu":
+            sets = [self.synthetic] if self.holdout is None else [self.synthetic, self.holdout]
+            # A training image is embedded in one pose and not scored.
+            images = sum(len(one.image_set.records) for one in sets) + len(self.training.image_set.records) // 8
+            return Workers.chosen(images, own.workers, own.threads, own.ray)
+        if own.ray is not None:
+            raise InputError(
+                f"The 'ray' parameter must come with the device cpu. Got {own.ray!r} with {device}; pass --device cpu, or leave --ray out."
+            )
+        return Workers(own.workers or 1)
 
     def _make_output(self) -> None:
         try:

@@ -30,7 +30,7 @@ from doppelscan.decide import (
     summarize,
 )
 from doppelscan.images import ImageRecord
-from doppelscan.search import EmbeddedSet
+from doppelscan.search import EmbeddedSet, content_of
 from doppelscan.verify import Pose
 
 BY_RATE = Reason(Rule.RATE, 0.02, 0.05)
@@ -48,9 +48,11 @@ class MadeStore:
         rows = [int(key.rpartition("/")[2]) % len(self.pixels) for key in keys]
         angle = np.array([int(key.rpartition("/")[2]) for key in keys], np.float32) / 10
         direction = np.stack([np.cos(angle), np.sin(angle)], 1)
+        shapes = np.full((len(keys), 2), 256, np.int32)
         return {
             "thumbnail": self.pixels[rows],
-            "native_shape": np.full((len(keys), 2), 256, np.int32),
+            "native_shape": shapes,
+            "content": np.array([content_of(*image) for image in zip(self.pixels[rows], shapes, strict=True)]).reshape(-1, 32),
             "deepssim": direction[:, None],
             "embedding": direction[:, None],
         }

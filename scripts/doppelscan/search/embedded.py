@@ -65,7 +65,7 @@ class EmbeddedSet:
     @cached_property
     def contents(self) -> list[str]:
         """Of each image a name of its pixels, see :func:`content_of`."""
-        return [one.tobytes().hex() for one in self.store.read(self.keys, ["content"])["content"]]
+        return [one.tobytes().hex() for one in self.store.read(self.keys, ["content"]).get("content", ())]
 
     def features(self, rows: Sequence[int] | None = None, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Output name -> float32 [n, V, C], of some rows or of all, at once; see :class:`StoredFeatures` for rows in blocks.

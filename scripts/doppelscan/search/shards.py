@@ -26,7 +26,13 @@ RENAME_AGAIN = (0.05, 0.2, 1.0)  # seconds between tries
 
 
 class Shards(Protocol):
-    """Files that are written once, whole or not at all, and never changed: so readers and writers need no lock."""
+    """Files that are written once, whole or not at all, and never changed: so readers and writers need no lock.
+
+    Attributes:
+        remote: whether each read is a request that costs more than the bytes between two of them.
+    """
+
+    remote: bool
 
     def make(self) -> None:
         """Make the place, and clear away what killed runs left in it."""
@@ -49,6 +55,8 @@ class ShardFolder:
 
     A killed run leaves at most a temporary file; those are cleared by age, as a younger one may be being written by another process.
     """
+
+    remote = False
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
@@ -111,6 +119,8 @@ def _sync_names(folder: Path) -> None:
 
 class ObjectStorage:
     """Shards under a URL that fsspec knows, such as s3://bucket/folder: there a put is whole or not at all, so nothing is renamed."""
+
+    remote = True
 
     def __init__(self, url: str, files: Any, path: str) -> None:
         self.url, self.files, self.path = url, files, path.rstrip("/")

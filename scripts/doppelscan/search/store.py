@@ -284,17 +284,19 @@ class EmbeddingStore:
         if not groups:
             return
         try:
-            with pq.ParquetFile(self._shards.source(shard), page_checksum_verification=True) as file:
+            source, remote = self._shards.source(shard), self._shards.remote
+            # In this thread alone: Arrow's own would not keep to --threads, and cost more than they gain on columns as short as these.
+            with pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=remote) as file:
                 shapes = json.loads(file.metadata.metadata[SHAPES])
-                scaled = [name + EXPONENT for name in names if name + EXPONENT in file.schema_arrow.names]
-                table = file.read_row_groups(groups, columns=[*names, *scaled])
+                scaled = [name for name in names if shapes[name][2]]
+                exponents = [name + EXPONENT for name in scaled]
+                table = file.read_row_groups(groups, columns=[*names, *exponents], use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise UnreadableShardError(shard) from error
-        columns = {name: _values(table[name], *shapes[name]) for name in names}
+        columns = {name: _values(table[name], *shapes[name][:2]) for name in names}
         for name in scaled:
-            of = name.removesuffix(EXPONENT)
-            exponents = table[name].to_numpy()
-            columns[of] = np.ldexp(columns[of], exponents.reshape(-1, *[1] * (columns[of].ndim - 1)))
+            powers = table[name + EXPONENT].to_numpy()
+            columns[name] = np.ldexp(columns[name], powers.reshape(-1, *[1] * (columns[name].ndim - 1)))
         for place, group in enumerate(groups):  # only a last group is smaller than the others
             rows = slice(place * GROUP, (place + 1) * GROUP)
             yield group, {name: block[rows] for name, block in columns.items()}
@@ -303,16 +305,18 @@ class EmbeddingStore:
 def _shard(rows: Mapping[str, tuple[Mapping[str, np.ndarray], frozenset[str]]], fingerprint: str) -> pa.Buffer:
     """Rows as the bytes of a Parquet file."""
     columns: dict[str, pa.Array] = {KEY: pa.array(list(rows))}
-    shapes: dict[str, tuple[list[int], str]] = {}
+    shapes: dict[str, tuple[list[int], str, bool]] = {}  # of a row, as it was added, and whether it is scaled
     split = []
     arrays, half = next(iter(rows.values()))
     for name in arrays:
         block = np.ascontiguousarray(np.stack([np.asarray(row[name]) for row, _ in rows.values()]))
-        shapes[name] = (list(block.shape[1:]), str(block.dtype))
+        shape, dtype, scaled = list(block.shape[1:]), str(block.dtype), False
         if name in half:
             block, exponents = _halved(block)
-            if exponents.any():
+            scaled = bool(exponents.any())
+            if scaled:
                 columns[name + EXPONENT] = pa.array(exponents)
+        shapes[name] = (shape, dtype, scaled)
         size = int(np.prod(block.shape[1:]))
         if block.dtype == np.uint8:  # as a list each byte would be a number of 4, and slow
             columns[name] = pa.Array.from_buffers(pa.binary(size), len(block), [None, pa.py_buffer(block)])

@@ -135,8 +135,10 @@ def _trends(conditions: Sequence[ConditionResult]) -> str:
         axis.bar(range(len(groups)), [100 * share.share for share in shares], width=0.55, color=CONTROL)
         axis.set_xticks(range(len(groups)), [group["repeats"] for group in groups])
         _whiskers(axis, range(len(shares)), shares)
-        axis.set(xlabel="times shown in a pass", ylabel="% memorized", ylim=(0, None))
+        axis.set(xlabel="times shown in a pass", ylim=(0, 100))
+        axis.tick_params(axis="x", labelrotation=90 if len(conditions) > 2 else 0)
         axis.set_title(one.condition.name, fontsize=10, loc="left")
+    axes[0].set_ylabel("% memorized")
     return inline_svg(figure)
 
 

@@ -13,6 +13,7 @@ from doppelscan.images.records import evenly_chosen
 
 __all__ = ["PrincipalReconstruction", "SpectrumMatch", "radial_power"]
 
+BLOCK = 64  # images whose spectra are held at a time
 # Frequencies that no spectrum changes; how many images, and how often, noise is tried on, and how much more than is missing is added at most.
 LOWEST, TRIED, TRIALS, MOST_NOISE = 4, 32, 6, 3.0
 
@@ -31,13 +32,16 @@ def radial_power(images: np.ndarray, shapes: np.ndarray | None = None) -> np.nda
     size = images.shape[-1]
     shapes = np.ones((len(images), 2)) if shapes is None else np.asarray(shapes)
     different, which = np.unique(shapes / shapes.max(1, keepdims=True), axis=0, return_inverse=True)
-    windows = np.stack([_window(size, shape) for shape in different])[which.reshape(-1)]
-    weight = (windows**2).mean((1, 2))
-    means = (windows * images).sum((1, 2)) / windows.sum((1, 2))
-    power = np.abs(np.fft.fft2(windows * (images - means[:, None, None]))).astype(np.float64) ** 2 / weight[:, None, None]
+    kinds, power = np.stack([_window(size, shape) for shape in different]), np.zeros((size, size))
+    for start in range(0, len(images), BLOCK):
+        some, windows = images[start : start + BLOCK], kinds[which.reshape(-1)[start : start + BLOCK]]
+        weight = (windows**2).mean((1, 2))
+        means = (windows * some).sum((1, 2)) / windows.sum((1, 2))
+        spectra = np.abs(np.fft.fft2(windows * (some - means[:, None, None]))).astype(np.float64)
+        power += (spectra**2 / weight[:, None, None]).sum(0)
     rings = _rings(size)
     inside = rings <= size // 2
-    sums = np.bincount(rings[inside], power.mean(0)[inside], size // 2 + 1)
+    sums = np.bincount(rings[inside], power[inside] / len(images), size // 2 + 1)
     return sums / np.bincount(rings[inside], minlength=size // 2 + 1)
 
 

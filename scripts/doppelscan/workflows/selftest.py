@@ -152,8 +152,8 @@ class CopyPlanter:
                 pixels = [_within(one, change, self._side(name)) for one in self.strangers]
                 yield PlantedImages(name, f"strangers {words}", pixels, nobody, self.stranger_patients)
         # Of different people, or a mean would be of slices of one.
-        first = [self.whole[i] for i in spread_over_patients(self.whole_patients, len(set(self.whole_patients)), 0)]
-        means = [_mean_of_nearest(np.stack(first), i) for i in evenly_chosen(len(first), max(5, len(self.own) // 5))]
+        first = np.stack([self.whole[i] for i in spread_over_patients(self.whole_patients, len(set(self.whole_patients)), 0)])
+        means = [_mean_of_nearest(first, i) for i in evenly_chosen(len(first), max(5, len(self.own) // 5))]
         names = [f"mean {i}" for i in range(len(means))]
         yield PlantedImages(
             "means", f"means of {min(NEAREST, len(first))} training images that are alike", means, [-1] * len(means), names

@@ -91,4 +91,4 @@ class Waiting:
 
     def __call__(self, rows: Sequence[int], advance: Callable[[int], Any]) -> None:
         Path(self.began).touch()
-        time.sleep(120)
+        time.sleep(900)

@@ -102,7 +102,7 @@ def test_a_killed_run_leaves_no_file_of_patients(tmp_path):
     wait_until(lambda: not list((tmp_path / "tmp").glob("doppelscan-*")))
 
 
-def wait_until(done, seconds: float = 120) -> None:
+def wait_until(done, seconds: float = 900) -> None:
     end = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < end
@@ -132,3 +132,42 @@ def test_a_missing_ray_is_told_with_the_extra_that_installs_it(monkeypatch, sums
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingPackageError, match=r"doppelscan\[ray\]"):
         Workers(2, ray="local").map(sums, ROWS)
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """Two workers of a cluster of this machine, for all tests of this file."""
+    module = pytest.importorskip("ray", reason="Ray is not installed: pip install doppelscan[ray]")
+    yield module
+    module.shutdown()
+
+
+@pytest.mark.loopback
+def test_a_cluster_gives_what_one_process_gives_in_order_and_listens_on_the_loopback(ray, sums, capfd):
+    parts = Workers(2, ray="local").map(sums, ROWS, (told := []).append)
+    assert [value for part in parts for value in part[0]] == expected(sums) and sum(told) == 100
+    assert os.getpid() not in {part[1] for part in parts} and {part[3] for part in parts} == {1}
+    assert {node["NodeManagerAddress"] for node in ray.nodes()} == {"127.0.0.1"}
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.loopback
+def test_a_worker_of_a_cluster_that_dies_is_replaced(ray, tmp_path):
+    parts = Workers(2, ray="local").map(Killed(tmp_path, row=60, times=1), ROWS)
+    assert [value for part in parts for value in part] == [row * row for row in ROWS]
+    assert len(list(tmp_path.glob("died-*"))) == 1
+
+
+@pytest.mark.loopback
+def test_a_mistake_and_a_fault_come_back_from_a_cluster(ray):
+    with pytest.raises(InputError, match=r"^The 'x' parameter must be y\. Got z\.$"):
+        Workers(2, ray="local").map(Refused(), ROWS)
+    with pytest.raises(RuntimeError, match="a bug"):
+        Workers(2, ray="local").map(Broken(), ROWS)
+
+
+@pytest.mark.loopback
+def test_a_block_that_kills_every_worker_of_a_cluster_is_told_in_one_line(ray, tmp_path):
+    with pytest.raises(InputError, match="'ray' parameter must be a cluster") as told:
+        Workers(2, ray="local").map(Killed(tmp_path, row=99, times=100), ROWS)
+    assert "\n" not in str(told.value)

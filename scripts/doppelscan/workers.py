@@ -325,6 +325,7 @@ def _connected(address: str, count: int) -> Any:
     if address == "local":
         # Ray's ports run what they are sent, from whoever reaches them: by this they are those of the loopback, as on Windows and macOS.
         quiet["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        quiet["RAY_worker_niceness"] = "0"  # of its own accord Ray lets every other process go first
     for name, value in quiet.items():
         os.environ.setdefault(name, value)
     try:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from doppelscan.images import ImageRecord
-from doppelscan.search import EmbeddedSet, EmbeddingStore, StoredFeatures, content_of, output_columns
+from doppelscan.search import EmbeddedSet, EmbeddingStore, StoredFeatures, content_of, output_columns, rounded
 
 OUTPUTS = {"deepssim": slice(0, 4), "embedding": slice(4, 8), "layer4": slice(8, 14)}
 
@@ -25,7 +25,7 @@ def images(values, tmp_path):
         thumbnail, native_shape = np.full((1, 4, 4), i // 2, np.uint8), np.array([20, 30], np.int32)
         features = {name: value[:, part] for name, part in OUTPUTS.items()}
         pixels = {"thumbnail": thumbnail, "native_shape": native_shape, "content": content_of(thumbnail, native_shape)}
-        store.add(f"k{i}", {**features, **pixels}, half=features)
+        store.add(f"k{i}", {**features, **pixels})
     store.flush()
     records = [ImageRecord(f"{i}.png", (f"{i}.png",), f"{i}.png", f"p{i}") for i in range(10)]
     return EmbeddedSet(records, [f"k{i}" for i in range(10)], store, OUTPUTS)
@@ -93,3 +93,22 @@ def test_the_same_thumbnail_of_another_native_shape_is_another_content():
     thumbnail = np.zeros((1, 4, 4), np.uint8)
     first, second = (content_of(thumbnail, np.array(shape, np.int32)) for shape in ((20, 30), (30, 20)))
     assert first.shape == (32,) and (first != second).any()
+
+
+@pytest.mark.parametrize("scale", [1.0, -1e-9, 1e30])
+def test_rounding_keeps_seventeen_digits_of_every_value_whatever_its_scale(scale):
+    values = np.random.default_rng(0).standard_normal((50, 3, 8)).astype(np.float32) * np.float32(scale)
+    found = rounded(values[..., 2:6])
+    assert found.dtype == np.float32 and found.shape == (50, 3, 4)
+    assert (np.abs(found - values[..., 2:6]) <= 2.0**-17 * np.abs(values[..., 2:6])).all()
+    assert not (found.view(np.uint32) & 0x7F).any() and (found != values[..., 2:6]).any()
+    assert (rounded(found) == found).all()
+
+
+def test_rounding_goes_to_the_nearest_and_what_is_not_finite_stays_so():
+    one, digit = np.float32(1), np.float32(2.0**-16)
+    given = np.array([one + 0.4 * digit, one + 0.6 * digit, one + 0.5 * digit, one + 1.5 * digit, -one - 0.6 * digit], np.float32)
+    assert rounded(given).tolist() == [1, 1 + digit, 1, 1 + 2 * digit, -1 - digit]
+    odd = np.array([np.nan, np.inf, -np.inf, -0.0, np.uint32(0x7FFFFFFF).view(np.float32)], np.float32)
+    found = rounded(odd)
+    assert np.isnan(found[[0, 4]]).all() and found[1] == np.inf and found[2] == -np.inf and np.signbit(found[3])

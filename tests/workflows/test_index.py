@@ -123,9 +123,7 @@ def test_a_killed_fit_goes_on_and_gives_the_same_reference(quickly_fitted, folde
     assert not (tmp_path / "reference.safetensors").exists()
     embedded = []
     usual = EmbeddingStore.add
-    monkeypatch.setattr(
-        EmbeddingStore, "add", lambda self, key, *row, **half: embedded.append(key) or usual(self, key, *row, **half)
-    )
+    monkeypatch.setattr(EmbeddingStore, "add", lambda self, key, arrays: embedded.append(key) or usual(self, key, arrays))
     run("train", dataset_dir=folders["training"], output_dir=tmp_path, **QUICK)
     assert len(embedded) == {"null": 10, "fit": 0}[place]
     np.testing.assert_array_equal(reference(quickly_fitted).null, reference(tmp_path).null)

@@ -1,7 +1,7 @@
 """Search: the embedding store on disk, and which training images could be the source of an image."""
 
 from doppelscan.search.describe import describe, fingerprint
-from doppelscan.search.embedded import EmbeddedSet, StoredFeatures, StoredThumbnails, content_of, output_columns
+from doppelscan.search.embedded import EmbeddedSet, StoredFeatures, StoredThumbnails, content_of, output_columns, rounded
 from doppelscan.search.patches import PatchDescriptor, PatchMatches, PatchSearch, mean_agreement
 from doppelscan.search.proposals import CandidateSearch, Proposals, view_similarity
 from doppelscan.search.similarity import (
@@ -39,5 +39,6 @@ __all__ = [
     "fingerprint",
     "mean_agreement",
     "output_columns",
+    "rounded",
     "view_similarity",
 ]

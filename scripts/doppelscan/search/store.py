@@ -26,8 +26,6 @@ FORMAT_META = b"doppelscan.format"
 SHAPES = b"doppelscan.shapes"
 FORMAT = b"2"  # counts up when shards come to be laid out in another way
 GROUP = 32  # rows that are read at a time: a thumbnail alone costs 32 of them, a shard little more than without groups
-EXPONENT = ".exponent"
-IN_RANGE = (-8, 15)  # exponents of the largest value of a row that half precision holds with all the digits it has
 KEPT_BYTES = 2**28  # of columns that are read a few rows at a time
 OPENED_AT_ONCE = 8  # shards whose keys are read: waiting for a disk or a network, not computing
 READ_AGAIN = (0.1, 1.0)  # seconds before a shard that could not be read is read again
@@ -53,8 +51,8 @@ class EmbeddingStore:
     threads, processes and machines read and write one directory without a lock, and none is left behind by what is killed; of a key that
     two processes add at the same time the row of the shard that was met first is read. Shards of another fingerprint or of another format are refused.
 
-    Bytes (uint8) are stored as they are, other arrays as lists of numbers; what :meth:`read` gives has the shape and dtype of what was
-    added, but for rounding where half precision was asked for.
+    Bytes (uint8) are stored as they are, other arrays as lists of numbers; what :meth:`read` gives is what was added. Of floats each byte is
+    compressed with those of its place, so that last bits that are 0 take no room.
 
     Args:
         directory: of the shards; a folder, made when missing, or a URL that fsspec knows, such as ``s3://bucket/folder``.
@@ -74,7 +72,7 @@ class EmbeddingStore:
         self.directory, self.fingerprint, self.shard_size = directory, fingerprint, shard_size
         self.unreadable: list[str] = []
         self._shards = shards_at(directory)
-        self._pending: dict[str, tuple[Mapping[str, np.ndarray], frozenset[str]]] = {}
+        self._pending: dict[str, Mapping[str, np.ndarray]] = {}
         self._where: dict[str, tuple[str, int]] = {}
         self._indexed: set[str] = set()
         self._given_up: set[str] = set()
@@ -159,20 +157,19 @@ class EmbeddingStore:
     def __len__(self) -> int:
         return len(self._where)
 
-    def add(self, key: str, arrays: Mapping[str, np.ndarray], half: Collection[str] = ()) -> None:
+    def add(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Add a row, if its key is not there yet.
 
         Args:
             key: of its content.
             arrays: by name; those of one name must have one shape and dtype throughout the store.
-            half: which of them, all float32, are kept at half precision: 11 bits of the largest value of a row, whatever its scale.
 
         Raises:
             StoreError: the store cannot be written; what was to be written stays pending.
         """
         if key in self or key in self._pending:
             return
-        self._pending[key] = (arrays, frozenset(half))
+        self._pending[key] = arrays
         if len(self._pending) >= self.shard_size:
             self.flush()
 
@@ -288,35 +285,23 @@ class EmbeddingStore:
             # In this thread alone: Arrow's own would not keep to --threads, and cost more than they gain on columns as short as these.
             with pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=remote) as file:
                 shapes = json.loads(file.metadata.metadata[SHAPES])
-                scaled = [name for name in names if shapes[name][2]]
-                exponents = [name + EXPONENT for name in scaled]
-                table = file.read_row_groups(groups, columns=[*names, *exponents], use_threads=False)
+                table = file.read_row_groups(groups, columns=list(names), use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise UnreadableShardError(shard) from error
-        columns = {name: _values(table[name], *shapes[name][:2]) for name in names}
-        for name in scaled:
-            powers = table[name + EXPONENT].to_numpy()
-            columns[name] = np.ldexp(columns[name], powers.reshape(-1, *[1] * (columns[name].ndim - 1)))
+        columns = {name: _values(table[name], *shapes[name]) for name in names}
         for place, group in enumerate(groups):  # only a last group is smaller than the others
             rows = slice(place * GROUP, (place + 1) * GROUP)
             yield group, {name: block[rows] for name, block in columns.items()}
 
 
-def _shard(rows: Mapping[str, tuple[Mapping[str, np.ndarray], frozenset[str]]], fingerprint: str) -> pa.Buffer:
+def _shard(rows: Mapping[str, Mapping[str, np.ndarray]], fingerprint: str) -> pa.Buffer:
     """Rows as the bytes of a Parquet file."""
     columns: dict[str, pa.Array] = {KEY: pa.array(list(rows))}
-    shapes: dict[str, tuple[list[int], str, bool]] = {}  # of a row, as it was added, and whether it is scaled
+    shapes: dict[str, tuple[list[int], str]] = {}  # of a row
     split = []
-    arrays, half = next(iter(rows.values()))
-    for name in arrays:
-        block = np.ascontiguousarray(np.stack([np.asarray(row[name]) for row, _ in rows.values()]))
-        shape, dtype, scaled = list(block.shape[1:]), str(block.dtype), False
-        if name in half:
-            block, exponents = _halved(block)
-            scaled = bool(exponents.any())
-            if scaled:
-                columns[name + EXPONENT] = pa.array(exponents)
-        shapes[name] = (shape, dtype, scaled)
+    for name in next(iter(rows.values())):
+        block = np.ascontiguousarray(np.stack([np.asarray(row[name]) for row in rows.values()]))
+        shapes[name] = (list(block.shape[1:]), str(block.dtype))
         size = int(np.prod(block.shape[1:]))
         if block.dtype == np.uint8:  # as a list each byte would be a number of 4, and slow
             columns[name] = pa.Array.from_buffers(pa.binary(size), len(block), [None, pa.py_buffer(block)])
@@ -338,20 +323,6 @@ def _shard(rows: Mapping[str, tuple[Mapping[str, np.ndarray], frozenset[str]]], 
         write_page_checksum=True,
     )
     return sink.getvalue()
-
-
-def _halved(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """float32 [n, ...] as float16 and the powers of two int16 [n] that each row was divided by, 0 where its values lie in range.
-
-    By row, not by shard: what a row is rounded to must not depend on which rows it was written with.
-    """
-    largest = np.abs(block).reshape(len(block), -1).max(1, initial=0)
-    exponents = np.frexp(largest)[1]
-    least, most = IN_RANGE
-    exponents[~np.isfinite(largest) | (largest == 0) | ((exponents >= least) & (exponents <= most))] = 0
-    with np.errstate(over="ignore"):  # beside what is not finite itself
-        half = np.ldexp(block, -exponents.reshape(-1, *[1] * (block.ndim - 1))).astype(np.float16)
-    return half, exponents.astype(np.int16)
 
 
 def _values(column: pa.ChunkedArray, shape: Sequence[int], dtype: str) -> np.ndarray:

@@ -36,7 +36,7 @@ from doppelscan.images import (
 )
 from doppelscan.progress import progress
 from doppelscan.report import to_csv, write_atomic
-from doppelscan.search import EmbeddingStore, content_of, describe, fingerprint, output_columns
+from doppelscan.search import EmbeddingStore, content_of, describe, fingerprint, output_columns, rounded
 from doppelscan.workers import THIS_PROCESS, Workers
 
 __all__ = ["EmbeddingEvaluator", "EmbeddingWriter", "PoseInferer", "RecordDataset", "collate_readable", "embedding_fingerprint"]
@@ -212,7 +212,7 @@ class EmbeddingWriter:
         keys: content key of each image of the dataset; None computes them.
         table: path of a CSV (image, patient, key) that is written at the end; None writes none.
         advance: called with the number of images of each batch.
-        outputs: which slice of the prediction is which output of the network: each is a column at half precision, which is what
+        outputs: which slice of the prediction is which output of the network: each is a column, rounded, which is what
             :class:`~doppelscan.search.EmbeddedSet` reads. None keeps the prediction as it is, as the one column ``embedding``.
     """
 
@@ -251,7 +251,7 @@ class EmbeddingWriter:
             native_shape = np.asarray(batch["native_shape"][row], dtype=np.int32)
             content = content_of(thumbnail, native_shape)
             images = {"thumbnail": thumbnail, "native_shape": native_shape, "content": content}
-            self.store.add(key, {**features, **images}, half=() if self.outputs is None else features)
+            self.store.add(key, {**features, **images})
         if self.advance is not None:
             self.advance(len(batch["errors"]) + len(batch.get("index", ())))
 
@@ -259,7 +259,10 @@ class EmbeddingWriter:
         """Column -> float32 [V, C]."""
         if self.outputs is None:
             return {"embedding": prediction}
-        return {column: prediction[..., self.outputs[column]] for column in dict.fromkeys(output_columns(self.outputs).values())}
+        return {
+            column: rounded(prediction[..., self.outputs[column]])
+            for column in dict.fromkeys(output_columns(self.outputs).values())
+        }
 
     def completed(self, engine: Engine) -> None:
         self.store.flush()

@@ -111,3 +111,22 @@ def test_the_fingerprint_is_of_the_images_and_not_of_how_a_processor_rounds(coho
     assert first.fingerprint != PatchDescriptor(components=40).fit(images).fingerprint
     before = first.fingerprint
     assert first.fit(images[1:]).fingerprint != before
+
+
+def test_in_clusters_copies_and_regions_are_found_as_exactly(search, cohort):
+    clustered = PatchSearch(clustered=True).fit(thumbnails(cohort[:30]))
+    asked = thumbnails([paste(cohort[i], cohort[40 + i]) for i in range(5)] + [cohort[i][:, ::-1] for i in range(5)])
+    exact, found = search.search(asked), clustered.search(asked)
+    assert found.part_row.tolist() == exact.part_row.tolist() and found.part_mirrored.tolist() == exact.part_mirrored.tolist()
+    np.testing.assert_allclose(found.part, exact.part, atol=1e-5)
+    np.testing.assert_allclose(found.mean[:, 0], exact.mean[:, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+def test_training_images_of_another_fold_are_not_found(cohort, clustered):
+    search = PatchSearch(clustered=clustered).fit(thumbnails(cohort[:30]))
+    out = np.arange(30) < 15
+    found = search.without(out).search(thumbnails(cohort[:20]))
+    assert found.rows[:, 0].min() >= 15 and found.part_row.min() >= 15
+    assert found.rows[15:, 0].tolist() == [15, 16, 17, 18, 19]
+    assert search.search(thumbnails(cohort[:20])).rows[:, 0].tolist() == list(range(20)), "the whole search stays as it was"

@@ -71,3 +71,49 @@ def test_fewer_images_than_candidates_are_filled_up():
     found = CandidateSearch(candidates=10).fit(reference, list("abcdef") * 2).propose(queries(reference))
     assert (np.sort(found.rows, 1) == [-1, -1, -1, -1, 0, 1, 2, 3, 4, 5]).all()
     assert (found.embedding[found.rows < 0] == -1).all() and (found.deepssim[found.rows < 0] == -1).all()
+
+
+def turned_training(count=12, turns=3):
+    """Heads in several rotations, layers in one."""
+    rng = np.random.default_rng(5)
+    shape = {"deepssim": (count, turns, 8), "embedding": (count, turns, 8), "layer3": (count, 8), "layer4": (count, 8)}
+    made = {name: rng.normal(size=size).astype(np.float32) for name, size in shape.items()}
+    made["deepssim"] /= np.linalg.norm(made["deepssim"], axis=-1, keepdims=True)
+    return made
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+def test_an_image_that_is_turned_as_a_view_of_training_is_found_by_that_view(clustered):
+    reference = turned_training(200)
+    asked = queries(reference, 3)
+    for i, view in ((0, 2), (1, 1)):
+        asked["embedding"][i, 6] = reference["embedding"][17 + i, view]
+    search = CandidateSearch(candidates=5, clustered=clustered).fit(reference, list(map(str, range(200))))
+    found = search.propose(asked)
+    assert found.rows[:2, 0].tolist() == [17, 18] and (found.embedding[:2, 0] > 0.99).all()
+    assert (found.poses[:2, 0] == 6).any(1).all()  # a mirrored pose is its own inverse
+    assert search.recall(asked["embedding"]) == (3, 3)
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+def test_a_fold_of_a_large_set_shares_the_search_and_finds_none_of_its_own(clustered):
+    reference = turned_training(200)
+    search = CandidateSearch(candidates=5, clustered=clustered).fit(reference, list(map(str, range(200))))
+    asked = {name: np.repeat(value[:20, None] if value.ndim == 2 else value[:20, :1], POSES, 1) for name, value in reference.items()}
+    fold = search.without(np.arange(200) < 100)
+    found = fold.propose(asked)
+    assert found.rows[found.rows >= 0].min() >= 100 and found.index.match.min() >= 100
+    assert search.propose(asked).rows[:, 0].tolist() == list(range(20)), "the whole search stays as it was"
+
+
+def test_many_training_images_are_kept_at_half_precision(monkeypatch):
+    from doppelscan.memorization import HalfRows, rows
+
+    reference, asked = turned_training(50), queries(turned_training(2), 4)
+    whole = CandidateSearch(candidates=5).fit(reference, list(map(str, range(50))))
+    monkeypatch.setattr(rows, "KEPT_VALUES", 100)
+    halved = CandidateSearch(candidates=5).fit(reference, list(map(str, range(50))))
+    assert isinstance(halved.embedding, HalfRows) and isinstance(halved.deepssim, HalfRows)
+    found, expected = halved.propose(asked), whole.propose(asked)
+    assert (found.rows == expected.rows).mean() > 0.9
+    np.testing.assert_allclose(found.embedding[:, 0], expected.embedding[:, 0], atol=1e-3)

@@ -105,6 +105,25 @@ def test_result_does_not_depend_on_what_is_registered_at_once(candidates, cohort
                     assert getattr(left, name) == pytest.approx(getattr(right, name), abs=1e-4), name
 
 
+def test_a_stranger_is_measured_without_refinement_at_full_size_and_ranks_as_with_it(candidates, cohort):
+    whole = [Registration(promising=limit) for limit in (-1.0, 2.0)]
+    queries = torch.stack([thumbnail(image) for image in cohort[30:38]])
+    descriptor = PatchSearch().fit(candidates).descriptor
+    told = [[register(one, query, candidates, descriptor=descriptor) for query in queries] for one in whole]
+    assert all(len(found) == 3 for found in told[0]) and all(len(found) == 1 for found in told[1])
+    refined, coarse = (np.array([found[0].verified for found in one]) for one in told)
+    assert np.abs(refined - coarse).max() < 0.1 and coarse.max() < Registration().promising
+
+
+def test_a_copy_is_refined_at_full_size(registration, candidates, cohort):
+    query = thumbnail(plant_copy(cohort[5], "rotation 10", np.random.default_rng(0)))
+    descriptor = PatchSearch().fit(candidates).descriptor
+    found = register(registration, query, candidates, descriptor=descriptor)
+    rough = register(Registration(promising=2.0), query, candidates, descriptor=descriptor)
+    assert len(found) == 3 and found[0].candidate == 5 and abs(found[0].pose.rotation - 10) < 0.2
+    assert found[0].verified >= rough[0].verified - 1e-3
+
+
 def test_the_plain_image_is_among_the_starts_whatever_retrieval_found(registration, candidates):
     found = register(registration, candidates[2], candidates[2:3], poses=np.array([[[5]]]))[0]
     assert found.pose.words(96) == "identity" and found.ssim > 0.99

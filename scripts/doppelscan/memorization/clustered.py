@@ -98,7 +98,8 @@ class ClusteredRows:
         chosen = None
         if left_out is not None and left_out.any():
             bits = np.packbits(np.repeat(~left_out, self.poses), bitorder="little")
-            chosen = faiss.SearchParametersIVF(sel=faiss.IDSelectorBitmap(bits), nprobe=self.index.nprobe)
+            selected = faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg, arg-type]  # FAISS wraps it for arrays
+            chosen = faiss.SearchParametersIVF(sel=selected, nprobe=self.index.nprobe)  # type: ignore[call-arg]
         flat = np.ascontiguousarray(queries, np.float32).reshape(-1, queries.shape[-1])
         values, rows = self.index.search(flat, min(count * self.poses, self.index.ntotal), params=chosen)
         rows = np.where(rows < 0, -1, rows // self.poses).reshape(len(queries), -1)

@@ -325,7 +325,11 @@ class PatchSearch:
             rows[number, some, : place.shape[1]] = np.where(place < 0, -1, row_of[place])
             values[number, some, : place.shape[1]] = np.where(place < 0, 0, value)
         # An image in each view: [images, views * cells * near].
-        rows, values = (one.reshape(cells, count, -1).swapaxes(0, 1).reshape(count, -1) for one in (rows, values))
+        named, value_of = (one.reshape(cells, count, -1).swapaxes(0, 1).reshape(count, -1) for one in (rows, values))
+        return self._of_near_cells(named, value_of, without)
+
+    def _of_near_cells(self, rows: np.ndarray, values: np.ndarray, without: np.ndarray | None) -> np.ndarray:
+        """Of near cells int and float [M, n] the rows to compare: those of the nearest cell, and those with most."""
         taking_part = np.isin(rows, self.distinct) if len(self.distinct) < len(self.reference) else rows >= 0
         if without is not None:
             taking_part &= self.groups[rows.clip(0)] != self.groups[without][:, None]

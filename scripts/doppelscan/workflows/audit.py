@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from doppelscan.arguments import Index
 from doppelscan.decide import (
     AuditSummary,
     Conclusion,
@@ -142,7 +143,7 @@ class Audit:
         weights: str | os.PathLike | None = None,
         rules: Rules | None = None,
         candidates: int = 20,
-        index: str = "auto",
+        index: Index = "auto",
         control_size: int = 300,
         redact: bool = False,
         key: str | os.PathLike | None = None,

@@ -476,7 +476,7 @@ class BlockEmbedder:
         """Of this process."""
         for name in ("monai.bundle.workflows", "ignite.engine.engine.EmbeddingEvaluator"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        network = self.network.to(memory_format=torch.channels_last)
+        network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return EmbeddingEvaluator("cpu", network, self.dataset, self.inferer, self.batch_size)
 
     def __call__(self, rows: Sequence[int], advance: Callable[[int], Any] = lambda count: None) -> list[SkippedImage]:

@@ -6,7 +6,9 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-from doppelscan.decide import FittedReference, Rules, ScoredControl, without_leaks
+import numpy as np
+from doppelscan.decide import ControlScorer, FittedReference, Rules, ScoredControl, without_leaks
+from doppelscan.decide import control as control_module
 from doppelscan.images import ImageRecord
 from doppelscan.search import EmbeddedSet
 from doppelscan.verify import IdenticalImage, Pose
@@ -67,3 +69,32 @@ def test_a_control_that_is_full_of_near_duplicates_is_kept_so_that_the_conclusio
     full = control({0: (0.9, 0.95), 1: (0.9, 0.95), 2: (0.9, 0.95)})
     kept = full.with_doubles_merged(fitted(), Rules())
     assert kept.scored == full.scored and kept.notes == full.notes and len(kept.doubles) == 3
+
+
+class InFolds(FittedReference):
+    """Names the training images that may be found, as the match the first and as the region the last of them."""
+
+    def scored(self, images, label):
+        left: Any = self.search.allowed  # type: ignore[attr-defined]
+        scores = [made_score(i, match=left[0], part_match=left[-1], runner_up_match=left[1]) for i in range(len(images))]
+        return SimpleNamespace(scored=scores)
+
+
+def test_folds_of_a_large_set_share_its_search_and_leave_their_patients_out(monkeypatch):
+    monkeypatch.setattr(control_module, "SHARED", 40)
+    training = made_set("training", 40, patients=[f"p{i // 2}" for i in range(40)])
+    asked: list[np.ndarray] = []
+
+    def without(out: np.ndarray) -> SimpleNamespace:
+        asked.append(out)
+        return SimpleNamespace(allowed=np.flatnonzero(~out).tolist())
+
+    search: Any = SimpleNamespace(without=without)
+    base = made_reference(training)
+    reference = InFolds(training, training, search, {}, base.registration)
+    scored = ControlScorer(reference, True, 40, 0)(None).scored
+    assert [s.row for s in scored] == list(range(40)) and len(asked) == 5 and sum(out.sum() for out in asked) == 40
+    for one in scored:
+        assert training.patients[one.row] not in {
+            training.patients[row] for row in (one.match, one.part_match, one.runner_up_match)
+        }

@@ -99,7 +99,9 @@ def test_an_image_that_is_turned_as_a_view_of_training_is_found_by_that_view(clu
 def test_a_fold_of_a_large_set_shares_the_search_and_finds_none_of_its_own(clustered):
     reference = turned_training(200)
     search = CandidateSearch(candidates=5, clustered=clustered).fit(reference, list(map(str, range(200))))
-    asked = {name: np.repeat(value[:20, None] if value.ndim == 2 else value[:20, :1], POSES, 1) for name, value in reference.items()}
+    asked = {
+        name: np.repeat(value[:20, None] if value.ndim == 2 else value[:20, :1], POSES, 1) for name, value in reference.items()
+    }
     fold = search.without(np.arange(200) < 100)
     found = fold.propose(asked)
     assert found.rows[found.rows >= 0].min() >= 100 and found.index.match.min() >= 100

@@ -17,20 +17,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from doppelscan.deepssim import quarter_turn, ssim, zscore
-from doppelscan.images import align, band_pass, sampling_grid, unit_float, within
+from doppelscan.deepssim import ssim, zscore
+from doppelscan.images import align, sampling_grid, unit_float, within
 from doppelscan.memorization import falling_order
 from doppelscan.search import PatchDescriptor, mean_agreement
 from doppelscan.verify.agreement import detail_correlation, explained, match_intensity, verified_score
+from doppelscan.verify.coarse import COARSE, CoarseSearch, quarter_turns, tried_poses
 from doppelscan.verify.pose import Pose
 
 __all__ = ["AlignedPair", "PairAgreement", "Registration"]
 
-COARSE = 32
-# Waves a side that the coarse search looks at: above it, resampling and noise speak.
-HIGHEST = 10
-# Pairs of a candidate and a pose that are compared with all views of their query at a time: what the caches hold.
-PAIRS = 16
 # The native shape of what was not padded.
 SQUARE = np.ones(2, np.int64)
 # Queries whose pairs are one tensor: what the caches of a processor hold, and what keeps a GPU busy (about 1 GB with 20 candidates).
@@ -125,24 +121,12 @@ class Registration:
         self.device = torch.device(device)
         self.at_once = at_once or (CPU_QUERIES if self.device.type == "cpu" else GPU_QUERIES)
         self.max_shift, self.near, self.screened, self.refined, self.promising = max_shift, near, screened, refined, promising
-        # The views are of the query, by the inverse of the pose: they are made once for all its candidates.
-        self.transforms = [(r, s) for r in rotations for s in scales]
-        matrices = []
-        for rotation, scale in self.transforms:
-            angle = math.radians(rotation)
-            cosine, sine = math.cos(angle) * scale, math.sin(angle) * scale
-            matrices.append([[cosine, sine, 0.0], [-sine, cosine, 0.0]])
-        theta = torch.tensor(matrices, dtype=torch.float32, device=self.device)
-        self.scales = torch.tensor([s for _, s in self.transforms], dtype=torch.float32, device=self.device)
-        self.grids = sampling_grid(theta, COARSE)
-        reach = max(1, round(max_shift * COARSE))
-        self.offsets = np.arange(-reach, reach + 1)
-        self.rows, self.columns = (one.to(self.device) for one in _back_transforms(self.offsets))
+        self.coarse = CoarseSearch(rotations, scales, max_shift, self.device)
 
     def settings(self) -> dict:
         """What decides a result: part of the fingerprint of stored pairs."""
         return {
-            "transforms": self.transforms,
+            "transforms": self.coarse.transforms,
             "max_shift": self.max_shift,
             "near": self.near,
             "screened": self.screened,
@@ -214,7 +198,9 @@ class Registration:
         native = candidate_shapes[which, place]
         little = _resize(moving, COARSE)
         wanted = None if poses is None else poses[which, place]
-        value, numbers, matrices = self._coarse(seen, little, native, which, wanted)
+        value, numbers, matrices = self.coarse(
+            seen.small, seen.visible_small, little, _areas(native, COARSE).to(self.device), which, wanted
+        )
 
         kept = _highest(value, which, len(queries), self.near)
         which, place, native, wanted = which[kept], place[kept], native[kept], None if wanted is None else wanted[kept]
@@ -282,7 +268,7 @@ class Registration:
     ) -> tuple[np.ndarray, torch.Tensor]:
         """The flip-and-turn pose of each pair that agrees best as it is, not moved: pose numbers and matrices."""
         # The image as it is, too, whatever retrieval found.
-        pair, numbers = _tried(None if poses is None else np.pad(poses, ((0, 0), (1, 0))), len(little))
+        pair, numbers = tried_poses(None if poses is None else np.pad(poses, ((0, 0), (1, 0))), len(little))
         unmoved = torch.eye(2, 3, device=self.device).expand(len(pair), 2, 3)
         posed, extent = quarter_turns(little[pair], numbers), self._extents(shapes[pair], numbers)
         _, agreement = align(seen.small, posed, unmoved, seen.visible_small, 0, extent, which[pair])
@@ -290,61 +276,6 @@ class Registration:
         best = np.lexsort((numbers, -np.round(agreement.cpu().numpy(), 4), pair))
         best = best[np.unique(pair[best], return_index=True)[1]]
         return numbers[best], unmoved[: len(little)].clone()
-
-    def _coarse(
-        self, seen: _Queries, little: torch.Tensor, shapes: np.ndarray, which: np.ndarray, poses: np.ndarray | None
-    ) -> tuple[torch.Tensor, np.ndarray, torch.Tensor]:
-        """Best flip-and-turn pose of each pair and the start of its refinement, by correlation with all views of the query.
-
-        Args:
-            seen: M queries.
-            little: float [P, 1, 32, 32], candidates.
-            shapes: int [P, 2], their native shapes.
-            which: int64 [P], the query of each.
-            poses: int [P, n], or None for all.
-
-        Returns:
-            float [P] correlation, int64 [P] pose numbers and float32 [P, 2, 3] sampling matrices from image to posed candidate.
-        """
-        views = self._spectra(seen)
-        structure = band_pass(little, 2.5) * _areas(shapes, COARSE).to(self.device)
-        pair, numbers = _tried(poses, len(little))
-        value, where = [], []
-        for start in range(0, len(pair), PAIRS):
-            part = slice(start, start + PAIRS)
-            # Over all structure of both, not only where they overlap: what an overlap leaves out must not make it the better one.
-            target = _unit(_spectrum(quarter_turns(structure[pair[part]], numbers[part])[:, 0]))
-            product = torch.view_as_real(views[which[pair[part]]] * target[:, None].conj())
-            # To the shifts that are looked for alone: [pairs, views, columns, rows and re or im] -> [pairs, views, shifts, shifts].
-            half = (product.flatten(-2) @ self.rows).unflatten(-1, (len(self.offsets), 2))
-            highest = (half.transpose(2, 3).flatten(-2) @ self.columns).flatten(1).max(1)
-            value.append(highest.values.cpu())
-            where.append(highest.indices.cpu())
-        found = torch.cat(value)
-        best = np.lexsort((numbers, -found.numpy(), pair))
-        best = best[np.unique(pair[best], return_index=True)[1]]
-        return found[best], numbers[best], self._sampling_matrices(torch.cat(where).numpy()[best])
-
-    def _spectra(self, seen: _Queries) -> torch.Tensor:
-        """Of all views of M queries: complex64 [M, T, columns, rows]."""
-        count, views = len(seen.small), len(self.grids)
-        small = band_pass(seen.small, 2.5)
-        small = torch.cat([small * seen.visible_small, (small * seen.visible_small) ** 2], 1)
-        grids = self.grids.repeat(count, 1, 1, 1)
-        made = F.grid_sample(small.repeat_interleave(views, 0), grids, align_corners=False).unflatten(0, (count, views))
-        # Of the query's structure, what each view holds: a view that reaches beyond the query is smaller than it by its scale squared.
-        held = made[:, :, 1].sum((2, 3)) * self.scales**2 / small[:, 1].sum((1, 2)).clamp_min(1e-8)[:, None]
-        return _unit(_spectrum(made[:, :, 0])) * held.clamp(0, 1).sqrt()[..., None, None]
-
-    def _sampling_matrices(self, where: np.ndarray) -> torch.Tensor:
-        """Sampling matrices of coarse hits: posed candidate(u) = view(u + shift)."""
-        transform, place = np.divmod(where, len(self.offsets) ** 2)
-        row, column = np.divmod(place, len(self.offsets))
-        rotation, scale = np.array(self.transforms)[transform].T
-        x, y = self.offsets[column] * 2.0 / COARSE, self.offsets[row] * 2.0 / COARSE
-        cosine, sine = np.cos(np.radians(rotation)) / scale, np.sin(np.radians(rotation)) / scale
-        matrices = np.stack([np.stack([cosine, -sine, -x], 1), np.stack([sine, cosine, -y], 1)], 1)
-        return torch.from_numpy(matrices).float().to(self.device)
 
     def _seen(self, queries: torch.Tensor, shapes: np.ndarray) -> _Queries:
         """Queries [M, 1, S, S] at the three sizes, and where each holds image and was not filled up."""
@@ -499,29 +430,6 @@ class _Queries:
     visible_small: torch.Tensor
 
 
-def quarter_turns(images: torch.Tensor, numbers: np.ndarray, undo: bool = False) -> torch.Tensor:
-    """``images`` [B, C, S, S], each in the pose of its number, or with that pose undone; see :func:`~doppelscan.deepssim.quarter_turn`."""
-    made = torch.empty_like(images)
-    for number in np.unique(numbers):
-        rows = torch.from_numpy(np.flatnonzero(numbers == number)).to(images.device)
-        made[rows] = (_undo if undo else quarter_turn)(images[rows], int(number))
-    return made
-
-
-def _undo(images: torch.Tensor, number: int) -> torch.Tensor:
-    """The inverse of flip-then-turn: turn back, then flip."""
-    turned = torch.rot90(images, -(number % 4), (-2, -1))
-    return torch.flip(turned, (-1,)) if number >= 4 else turned
-
-
-def _tried(poses: np.ndarray | None, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Each pair with each pose that is searched, once: rows of the pairs, rising, and pose numbers."""
-    wanted = np.tile(np.arange(8), (count, 1)) if poses is None else np.sort(poses, 1)
-    first = np.ones(wanted.shape, bool)
-    first[:, 1:] = wanted[:, 1:] != wanted[:, :-1]
-    return np.nonzero(first)[0], wanted[first].astype(np.int64)
-
-
 def _highest(values: torch.Tensor, which: np.ndarray, queries: int, kept: int, order: np.ndarray | None = None) -> np.ndarray:
     """Rows of the ``kept`` highest values of each query, best first, of ties the first; ``order`` breaks them otherwise."""
     found = values.cpu().numpy()
@@ -567,46 +475,15 @@ def filled_border(images: torch.Tensor, held: torch.Tensor | None = None, level:
     return torch.maximum(grown * (share < most).float(), outside)
 
 
-def _areas(shapes: np.ndarray, size: int) -> torch.Tensor:
-    """float [B, 1, size, size], 1 where images of native ``shapes`` int [B, 2] lie that were padded to squares."""
-    reach = torch.from_numpy(size * shapes / shapes.max(1, keepdims=True).clip(1) / 2)
-    inside = (torch.arange(size) + 0.5 - size / 2).abs()
-    height, width = (inside < reach[:, side, None] for side in (0, 1))
-    return (height[:, :, None] & width[:, None, :]).float()[:, None]
-
-
 def _inverse(matrices: torch.Tensor) -> torch.Tensor:
     """Of sampling matrices [B, 2, 3]."""
     linear = torch.linalg.inv(matrices[:, :, :2])
     return torch.cat([linear, -linear @ matrices[:, :, 2:]], 2)
 
 
-def _spectrum(images: torch.Tensor) -> torch.Tensor:
-    """Fourier coefficients of real ``images`` [..., 32, 32] without the mean and the highest frequencies: complex [..., columns, rows].
-
-    The columns are half of the plane: the other half is the same again.
-    """
-    whole = torch.fft.rfft2(images)[..., : HIGHEST + 1]
-    kept = torch.cat([whole[..., : HIGHEST + 1, :], whole[..., -HIGHEST:, :]], -2).transpose(-1, -2).contiguous()
-    kept[..., 0, 0] = 0
-    return kept
-
-
-def _unit(spectrum: torch.Tensor) -> torch.Tensor:
-    """Of unit length over the whole plane."""
-    power = spectrum.abs().square().sum(-1)
-    length = (2 * power.sum(-1) - power[..., 0]).sqrt()
-    return spectrum / length[..., None, None].clamp_min(1e-8)
-
-
-def _back_transforms(offsets: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Matrices that take the spectrum of a product to the shifts ``offsets`` of rows, and the result to those of columns; parts re and im lie
-    beside each other."""
-    frequencies = np.concatenate([np.arange(HIGHEST + 1), np.arange(-HIGHEST, 0)])
-    angle = 2 * np.pi / COARSE * frequencies[:, None] * offsets
-    rows = np.stack([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])  # from re or im, to re or im
-    rows = rows.transpose(2, 0, 3, 1).reshape(2 * len(frequencies), -1)
-    angle = 2 * np.pi / COARSE * np.arange(HIGHEST + 1)[:, None] * offsets
-    weight = np.where(np.arange(HIGHEST + 1) == 0, 1, 2)[:, None]
-    columns = np.stack([weight * np.cos(angle), -weight * np.sin(angle)], 1).reshape(2 * (HIGHEST + 1), -1)
-    return torch.from_numpy(rows).float(), torch.from_numpy(columns).float()
+def _areas(shapes: np.ndarray, size: int) -> torch.Tensor:
+    """float [B, 1, size, size], 1 where images of native ``shapes`` int [B, 2] lie that were padded to squares."""
+    reach = torch.from_numpy(size * shapes / shapes.max(1, keepdims=True).clip(1) / 2)
+    inside = (torch.arange(size) + 0.5 - size / 2).abs()
+    height, width = (inside < reach[:, side, None] for side in (0, 1))
+    return (height[:, :, None] & width[:, None, :]).float()[:, None]

@@ -12,14 +12,13 @@ SAME = IdenticalImage(2, 5, True, 0.9999, 0.998)
 
 
 class TurnedStore(MadeStore):
-    """The image as it is comes in the fourth of 8 poses; the others show nothing that is known. A ninth view is none of these."""
+    """The image as it is comes in the fourth of 8 poses; the others show nothing that is known."""
 
     def read(self, keys, names, keep=False):
         found = super().read(keys, names, keep)
-        views = np.zeros((len(keys), 9, 4), np.float32)
-        views[:, 3] = found["embedding"][:, 0]
-        views[:, 8] = 9
-        return {**found, "embedding": views}
+        views = np.zeros((len(keys), 8, 2), np.float32)
+        views[:, 3] = found["deepssim"][:, 0]
+        return {**found, "deepssim": views}
 
 
 def turned(name: str, count: int):

@@ -180,7 +180,8 @@ def directed(name: str, degrees: Sequence[float], patients: Sequence[str] | None
     return replace(made_set(name, len(degrees), patients=patients), store=store, outputs={"embedding": slice(0, 2)})
 
 
-SEARCH: Any = SimpleNamespace(whitened=lambda values: values, patches=SimpleNamespace(descriptor=None))
+SEARCH: Any = SimpleNamespace(whitened=lambda values: values, patches=SimpleNamespace(descriptor=None), clustered=False)
+CLUSTERED: Any = SimpleNamespace(**{**vars(SEARCH), "clustered": True})
 
 
 def test_pairs_of_two_patients_are_looked_at_in_both_sets_and_told_apart():
@@ -198,13 +199,14 @@ def test_pairs_of_two_patients_are_looked_at_in_both_sets_and_told_apart():
     assert not {pair[::-1] for pair in agreement.asked} & set(agreement.asked), "no pair is registered twice"
 
 
-def test_the_most_similar_pairs_come_first_and_the_search_ends_when_none_agrees_any_more(monkeypatch):
+@pytest.mark.parametrize("search", [SEARCH, CLUSTERED], ids=["exact", "in clusters"])
+def test_the_most_similar_pairs_come_first_and_the_search_ends_when_none_agrees_any_more(monkeypatch, search):
     from doppelscan.decide import people
 
     monkeypatch.setattr(people, "PATIENCE", 20)
     monkeypatch.setattr(people, "BLOCK", 10)
     training = directed("training", [*np.arange(0, 90, 1.5), 100, 100.1])
     agreement: Any = Agreement({("training/60.png", "training/61.png"): (0.9, 0.95)})
-    pairs, _ = person_pairs(training, None, SEARCH, agreement, RULES)
+    pairs, _ = person_pairs(training, None, search, agreement, RULES)
     assert [(p.first, p.second, p.confirmed) for p in pairs] == [(60, 61, True)]
     assert agreement.asked[0] == ("training/60.png", "training/61.png") and 20 <= len(agreement.asked) <= 30

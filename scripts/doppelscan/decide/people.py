@@ -15,7 +15,7 @@ from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import StoredPair, StoredRegistration
 from doppelscan.images import ImageRecord
 from doppelscan.images.people import PatientProposal, agrees, people_of, propose_patients
-from doppelscan.memorization import Nearest, nearest_rows
+from doppelscan.memorization import Nearest, nearest_rows, searched
 from doppelscan.search import CandidateSearch, EmbeddedSet, PatchDescriptor
 from doppelscan.verify import verified_score
 
@@ -215,7 +215,7 @@ def person_pairs(
     records = [record for one in sets for record in one.records]
     embedding = search.whitened(np.concatenate([one.single_pose(["embedding"])["embedding"] for one in sets]))
     codes = np.unique([record.patient for record in records], return_inverse=True)[1].reshape(-1)
-    others, nearest = _neighbours(embedding, codes)
+    others, nearest = _neighbours(embedding, codes, search.clustered)
     near: dict[tuple[int, int], float] = {}
     for i, (values, found_rows) in enumerate(zip(others.similarity.tolist(), others.rows.tolist(), strict=True)):
         near |= {(min(i, j), max(i, j)): round(value, 4) for value, j in zip(values, found_rows, strict=True) if j >= 0}
@@ -238,11 +238,11 @@ def _blocks(pairs: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
         yield pairs[start : start + BLOCK]
 
 
-def _neighbours(embedding: np.ndarray, patients: np.ndarray) -> tuple[Nearest, np.ndarray]:
-    """The nearest images of other patients, and the nearest image of any patient but itself, int64 [N]."""
-    itself = np.arange(len(embedding))
-    others = nearest_rows(embedding, embedding, NEAREST, groups=(patients, patients))
-    return others, nearest_rows(embedding, embedding, 1, groups=(itself, itself)).rows[:, 0]
+def _neighbours(embedding: np.ndarray, patients: np.ndarray, clustered: bool) -> tuple[Nearest, np.ndarray]:
+    """The nearest images of other patients, and the nearest image of any patient but itself, int64 [N]; of all, or of the nearest clusters."""
+    itself, reference = np.arange(len(embedding)), searched(embedding, clustered)
+    others = nearest_rows(embedding, reference, NEAREST, groups=(patients, patients))
+    return others, nearest_rows(embedding, reference, 1, groups=(itself, itself)).rows[:, 0]
 
 
 def _registered(

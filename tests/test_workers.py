@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -135,31 +138,35 @@ def test_a_missing_ray_is_told_with_the_extra_that_installs_it(monkeypatch, sums
 
 
 @pytest.fixture(scope="module")
-def ray():
+def cluster() -> Iterator[None]:
     """Two workers of a cluster of this machine, for all tests of this file."""
-    module = pytest.importorskip("ray", reason="Ray is not installed: pip install doppelscan[ray]")
-    yield module
-    module.shutdown()
+    if importlib.util.find_spec("ray") is None:  # not imported yet: it reads its settings then
+        pytest.skip("Ray is not installed: pip install doppelscan[ray]")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))  # of made_tasks
+        yield
+        importlib.import_module("ray").shutdown()
 
 
 @pytest.mark.loopback
-def test_a_cluster_gives_what_one_process_gives_in_order_and_listens_on_the_loopback(ray, sums, capfd):
+def test_a_cluster_gives_what_one_process_gives_in_order_and_listens_on_the_loopback(cluster, sums, capfd):
     parts = Workers(2, ray="local").map(sums, ROWS, (told := []).append)
     assert [value for part in parts for value in part[0]] == expected(sums) and sum(told) == 100
     assert os.getpid() not in {part[1] for part in parts} and {part[3] for part in parts} == {1}
-    assert {node["NodeManagerAddress"] for node in ray.nodes()} == {"127.0.0.1"}
+    nodes = importlib.import_module("ray").nodes()
+    assert {node["NodeManagerAddress"] for node in nodes} == {"127.0.0.1"}
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.loopback
-def test_a_worker_of_a_cluster_that_dies_is_replaced(ray, tmp_path):
+def test_a_worker_of_a_cluster_that_dies_is_replaced(cluster, tmp_path):
     parts = Workers(2, ray="local").map(Killed(tmp_path, row=60, times=1), ROWS)
     assert [value for part in parts for value in part] == [row * row for row in ROWS]
     assert len(list(tmp_path.glob("died-*"))) == 1
 
 
 @pytest.mark.loopback
-def test_a_mistake_and_a_fault_come_back_from_a_cluster(ray):
+def test_a_mistake_and_a_fault_come_back_from_a_cluster(cluster):
     with pytest.raises(InputError, match=r"^The 'x' parameter must be y\. Got z\.$"):
         Workers(2, ray="local").map(Refused(), ROWS)
     with pytest.raises(RuntimeError, match="a bug"):
@@ -167,7 +174,7 @@ def test_a_mistake_and_a_fault_come_back_from_a_cluster(ray):
 
 
 @pytest.mark.loopback
-def test_a_block_that_kills_every_worker_of_a_cluster_is_told_in_one_line(ray, tmp_path):
+def test_a_block_that_kills_every_worker_of_a_cluster_is_told_in_one_line(cluster, tmp_path):
     with pytest.raises(InputError, match="'ray' parameter must be a cluster") as told:
         Workers(2, ray="local").map(Killed(tmp_path, row=99, times=100), ROWS)
     assert "\n" not in str(told.value)

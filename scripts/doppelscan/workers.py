@@ -323,7 +323,7 @@ def _connected(address: str, count: int) -> Any:
     """Ray, connected once a process: it neither reports its use nor serves a dashboard, and its processes log to files."""
     quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
     if address == "local":
-        # Ray's ports run what they are sent, from whoever reaches them: by this they are those of the loopback, as on Windows and macOS.
+        # Ray's ports run what they are sent, from whoever reaches them: by this and the address below they are the loopback's.
         quiet["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         quiet["RAY_worker_niceness"] = "0"  # of its own accord Ray lets every other process go first
     for name, value in quiet.items():
@@ -334,10 +334,10 @@ def _connected(address: str, count: int) -> Any:
     except ImportError as error:
         raise MissingPackageError('--ray needs Ray: pip install "doppelscan[ray]"') from error
     if not ray.is_initialized():
-        own = {"num_cpus": count, "include_dashboard": False} if address == "local" else {}
+        own = {"num_cpus": count, "include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == "local" else {}
         try:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **own)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except Exception as error:  # a bare one where its processes do not start in time
             told = " ".join(str(error).split())[:200]
             raise InputError(
                 f"The 'ray' parameter must be local or the address of a Ray cluster that runs, such as HOST:6379. Got {address!r}: {told}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import os
 import signal
@@ -18,7 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 from made_files import save_png
 
-ray = pytest.importorskip("ray", reason="Ray is not installed: pip install doppelscan[ray]")
+if importlib.util.find_spec("ray") is None:
+    pytest.skip("Ray is not installed: pip install doppelscan[ray]", allow_module_level=True)
 psutil = pytest.importorskip("psutil")
 
 AUDIT = """

@@ -321,12 +321,7 @@ def _by_ray(workers: Workers, packed: _Packed, count: int) -> Iterator[tuple[int
 
 def _connected(address: str, count: int) -> Any:
     """Ray, connected once a process: it neither reports its use nor serves a dashboard, and its processes log to files."""
-    quiet = {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_BACKEND_LOG_LEVEL": "fatal",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    }
+    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
     if address == "local":
         # Ray's ports run what they are sent, from whoever reaches them: by this and the address below they are the loopback's.
         quiet["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"

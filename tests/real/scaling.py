@@ -100,7 +100,7 @@ def run(folder: Path, counts: dict[str, int], source: Path, further: list[str]) 
     }
 
 
-def limit(folder: Path, counts: dict[str, int]) -> dict:
+def limit(folder: Path) -> dict:
     """Milliseconds an image of what no audit can do without, in one process with the threads that it may use."""
     import torch
     from doppelscan.deepssim import DeepSSIMEncoder
@@ -177,7 +177,7 @@ def main() -> None:
         plot(options.folder, options.figure)
     else:
         made = (
-            limit(options.folder, counts)
+            limit(options.folder)
             if options.what == "limit"
             else run(options.folder, counts, options.source, [one for one in further if one != "--"])
         )

@@ -245,21 +245,24 @@ def test_a_rename_that_is_refused_for_good_is_told_in_one_line(tmp_path, monkeyp
         fill(EmbeddingStore(tmp_path, "f", shard_size=4), 4)
 
 
-def test_a_shard_that_a_listing_shows_late_is_waited_for(tmp_path, monkeypatch):
+@pytest.fixture
+def late(tmp_path, monkeypatch):
+    """A store whose folder another one has filled, which the first three listings do not show; and a list that grows with each listing."""
     monkeypatch.setattr(module, "LOOK_AGAIN", 0.001)
     store = EmbeddingStore(tmp_path, "f")
     fill(EmbeddingStore(tmp_path, "f", shard_size=4), 4)
     usual, calls = shards.ShardFolder.names, []
     monkeypatch.setattr(shards.ShardFolder, "names", lambda self: calls.append(1) or (usual(self) if len(calls) > 3 else []))
+    return store, calls
+
+
+def test_a_shard_that_a_listing_shows_late_is_waited_for(late):
+    store, calls = late
     assert table_of(store, 4) == expected(4) and len(calls) == 4
 
 
-def test_keys_that_other_processes_say_they_wrote_are_waited_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "LOOK_AGAIN", 0.001)
-    store = EmbeddingStore(tmp_path, "f")
-    fill(EmbeddingStore(tmp_path, "f", shard_size=4), 4)
-    usual, calls = shards.ShardFolder.names, []
-    monkeypatch.setattr(shards.ShardFolder, "names", lambda self: calls.append(1) or (usual(self) if len(calls) > 3 else []))
+def test_keys_that_other_processes_say_they_wrote_are_waited_for(late):
+    store, _ = late
     store.refresh({"k0", "k3"})
     assert "k0" in store and "k3" in store
 

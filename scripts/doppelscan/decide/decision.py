@@ -20,7 +20,7 @@ from doppelscan.decide.sampled import SampleClaim
 from doppelscan.decide.scoring import ScoredImage, ranking_score
 from doppelscan.images import ImageRecord
 from doppelscan.search import EmbeddedSet
-from doppelscan.verify import IdenticalImage, Pose
+from doppelscan.verify import IdenticalImage
 
 __all__ = ["AuditedImage", "Decision", "decide", "findings_of"]
 
@@ -301,7 +301,7 @@ def _held(synthetic: ScoredSet, identical: Sequence[IdenticalImage | None], rule
     for i, (one, same) in enumerate(zip(synthetic.scored, identical, strict=True)):
         if same is None:
             continue
-        pose = Pose(same.pose >= 4, same.pose % 4, inverted=same.inverted)
+        pose = same.mapped
         if one.match == same.row and one.pose.number == same.pose and one.ssim >= same.correlation:
             held[i] = replace(one, pose=pose)
             continue

@@ -45,8 +45,8 @@ def unlike_training(
 
     def whitened(one: EmbeddedSet) -> np.ndarray:
         parts = []
-        for start in range(0, len(one), QUERIES):
-            features = one.features(range(start, min(start + QUERIES, len(one))), layers)
+        for rows in one.blocks(QUERIES):
+            features = one.features(rows, layers)
             white = [index.whiteners[name].whiten(features[name][:, 0]) / np.sqrt(features[name].shape[-1]) for name in layers]
             parts.append(np.concatenate(white, 1).astype(np.float32))
         return np.concatenate(parts)

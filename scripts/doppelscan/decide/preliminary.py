@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-
-import numpy as np
+from dataclasses import dataclass
 
 from doppelscan.decide.reference import ScoredSet
 from doppelscan.decide.sampled import sample_words
 from doppelscan.decide.scoring import ScoredImage
-from doppelscan.decide.summary import LeftOut
+from doppelscan.decide.summary import LeftOut, plain
 from doppelscan.images import DrawnSample, ImageRecord
 from doppelscan.locations import NOT_FINISHED
-from doppelscan.memorization import kept, nearest_rows
+from doppelscan.memorization import Nearest, kept, nearest_rows
 from doppelscan.search import EmbeddedSet, StoredFeatures
 from doppelscan.verify import IdenticalImage, Pose
 
@@ -53,7 +51,7 @@ class FirstMatch:
     def pose(self) -> Pose | None:
         """What maps the match on the image, where that is known."""
         if self.identical is not None:
-            return Pose(self.identical.pose >= 4, self.identical.pose % 4, inverted=self.identical.inverted)
+            return self.identical.mapped
         return None if self.scored is None else self.scored.pose
 
     @property
@@ -93,11 +91,10 @@ def nearest_by_encoder(synthetic: EmbeddedSet, training: EmbeddedSet, identical:
         identical: the training image of the same pixels, or None, of each synthetic image.
     """
     reference = kept(StoredFeatures.of(training, as_they_are=[HEAD], names=[HEAD])[HEAD], unit=True)
-    similarity, rows = np.empty(len(synthetic), np.float32), np.empty(len(synthetic), np.int64)
-    for start in range(0, len(synthetic), QUERIES):
-        block = range(start, min(start + QUERIES, len(synthetic)))
-        found = nearest_rows(synthetic.features(block, [HEAD])[HEAD], reference, 1)
-        similarity[block.start : block.stop], rows[block.start : block.stop] = found.similarity[:, 0], found.rows[:, 0]
+    nearest = Nearest.joined(
+        [nearest_rows(synthetic.features(block, [HEAD])[HEAD], reference, 1) for block in synthetic.blocks(QUERIES)]
+    )
+    similarity, rows = nearest.similarity[:, 0], nearest.rows[:, 0]
     images = []
     for row, (same, shape) in enumerate(zip(identical, synthetic.native_shapes(range(len(synthetic))), strict=True)):
         match = int(rows[row]) if same is None else same.row
@@ -173,7 +170,7 @@ class PreliminarySummary:
 
     def as_dict(self) -> dict[str, object]:
         """Plain dictionaries and lists, in the order of the file; ``sample`` is there where one is audited."""
-        return {name: value for name, value in asdict(self).items() if name != "sample" or value is not None}
+        return plain(self)
 
 
 def summarize_preliminary(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -91,7 +92,12 @@ class AuditSummary:
 
     def as_dict(self) -> dict[str, object]:
         """Plain dictionaries and lists, in the order of the file; ``sample`` is there where one was audited."""
-        return {name: value for name, value in asdict(self).items() if name != "sample" or value is not None}
+        return plain(self)
+
+
+def plain(summary: Any) -> dict[str, object]:
+    """A summary's record as plain dictionaries and lists, in the order of the file; ``sample`` is there where one was audited."""
+    return {name: value for name, value in asdict(summary).items() if name != "sample" or value is not None}
 
 
 def summarize(

@@ -14,6 +14,7 @@ import faiss
 import numpy as np
 
 from doppelscan.memorization.rows import Rows, blocks_of, kept
+from doppelscan.memorization.whitening import unit_length
 
 __all__ = ["ClusteredRows", "inverted_file", "searched"]
 
@@ -75,9 +76,7 @@ class ClusteredRows:
     def __getitem__(self, rows: Any) -> np.ndarray:
         which = np.arange(len(self))[rows]
         places = (which[..., None] * self.poses + np.arange(self.poses)).reshape(-1).astype(np.int64)
-        values = self.index.reconstruct_batch(places).reshape(*which.shape, *self.shape[1:])
-        values /= np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), np.float32(1e-12))
-        return values
+        return unit_length(self.index.reconstruct_batch(places).reshape(*which.shape, *self.shape[1:]))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "index": faiss.serialize_index(self.index), "probes": self.index.nprobe}

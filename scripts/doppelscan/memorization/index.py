@@ -151,11 +151,7 @@ class MemorizationIndex:
             view_differences = None
         elif null_of is None:
             fold = patient_folds(patients, min(self.folds, len(set(map(str, patients)))), self.seed)
-        views = {
-            name: FeatureMoments(np.zeros(value.shape[1])).add(value)
-            for name, value in (view_differences or {}).items()
-            if name in layers and len(value) > 1
-        }
+        views = {name: FeatureMoments.of_differences((view_differences or {}).get(name)) for name in layers}
         white: dict[str, Rows] = {}
         self.whiteners, self.reference, self.clipped_in_null = {}, {}, 0
         self.groups = content_groups(layers.values(), keys)

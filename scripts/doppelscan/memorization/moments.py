@@ -29,6 +29,13 @@ class FeatureMoments:
         # Of the squared norm q: sum of q, of q squared, and of q times the feature.
         self._norm, self._norm_squared, self._norm_times = 0.0, 0.0, np.zeros(size)
 
+    @classmethod
+    def of_differences(cls, differences: np.ndarray | None) -> FeatureMoments | None:
+        """Moments about 0 of ``differences`` float [V, C] between views of one image; None of fewer than two."""
+        if differences is None or len(differences) < 2:
+            return None
+        return cls(np.zeros(differences.shape[1])).add(differences)
+
     def add(self, features: np.ndarray) -> FeatureMoments:
         """Add ``features`` float [N, C]."""
         moved = np.asarray(features, dtype=np.float64) - self.origin

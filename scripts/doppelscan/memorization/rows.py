@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from safetensors import safe_open
 
+from doppelscan.memorization.whitening import unit_length
+
 __all__ = [
     "BLOCK_VALUES",
     "KEPT_VALUES",
@@ -89,9 +91,7 @@ class HalfRows:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        values = self.values[rows].astype(np.float32)
-        values /= np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), np.float32(1e-12))
-        return values
+        return unit_length(self.values[rows].astype(np.float32))
 
 
 def kept(rows: Rows, unit: bool = False) -> Rows:

@@ -58,9 +58,7 @@ class Whitening:
             raise InputError(
                 f"Whitening needs features of shape [N, C] with N >= 2. Got {features.shape}; give more training images."
             )
-        views = None
-        if view_differences is not None and len(view_differences) > 1:
-            views = FeatureMoments(np.zeros(features.shape[1])).add(view_differences)
+        views = FeatureMoments.of_differences(view_differences)
         return self.fit_moments(FeatureMoments(features[0]).add(features), views)
 
     def fit_moments(self, cohort: FeatureMoments, views: FeatureMoments | None = None) -> Whitening:

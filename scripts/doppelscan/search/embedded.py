@@ -114,7 +114,7 @@ class EmbeddedSet:
 
 
 class StoredThumbnails:
-    """The thumbnails of a set, uint8 [n, 1, S, S] a slice, read from its store when they are asked for."""
+    """The thumbnails of a set, uint8 [n, 1, S, S] a slice or a list of rows, read from its store when they are asked for."""
 
     def __init__(self, embedded: EmbeddedSet) -> None:
         self.embedded = embedded
@@ -122,8 +122,8 @@ class StoredThumbnails:
     def __len__(self) -> int:
         return len(self.embedded)
 
-    def __getitem__(self, rows: slice) -> torch.Tensor:
-        return self.embedded.thumbnails(range(*rows.indices(len(self))))
+    def __getitem__(self, rows: Any) -> torch.Tensor:
+        return self.embedded.thumbnails(np.arange(len(self))[rows].tolist())
 
 
 class StoredFeatures:

@@ -178,7 +178,7 @@ class PatchSearch:
         """Keep the cells of the training images: 8 KB an image.
 
         Args:
-            thumbnails: see :meth:`PatchDescriptor.fit`.
+            thumbnails: see :meth:`PatchDescriptor.fit`; also lists of their rows are asked for.
             keys: content of each image: images of one key are one row, named by the first of them. None compares the thumbnails.
         """
         self.descriptor.fit(thumbnails)
@@ -211,7 +211,7 @@ class PatchSearch:
 
     def structure_of(self, rows: np.ndarray) -> torch.Tensor:
         """Fine structure of training images: float32 [n, 1, 64, 64] of rows int64 [n]."""
-        return self.descriptor.structure(torch.cat([self.thumbnails[row : row + 1] for row in rows.clip(0).tolist()]))
+        return self.descriptor.structure(self.thumbnails[rows.clip(0).tolist()])
 
     def search(self, thumbnails: torch.Tensor) -> PatchMatches:
         """Search ``thumbnails`` uint8 or float [M, 1, S, S]."""

@@ -114,8 +114,7 @@ class CandidateSearch:
         embedding, views = training["embedding"], view_differences or {}
         self.whitening: Whitening | None = None
         if len(embedding) > 1:
-            own = views.get("embedding")
-            seen = None if own is None or len(own) < 2 else FeatureMoments(np.zeros(own.shape[1])).add(own)
+            seen = FeatureMoments.of_differences(views.get("embedding"))
             self.whitening = Whitening().fit_moments(moments_of("embedding", FirstPose(embedding)), seen)
         white = TransformedRows(embedding, self.whitened)
         self.embedding = kept(white) if self.whitening is None else searched(white, self.clustered)

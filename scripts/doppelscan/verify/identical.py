@@ -9,7 +9,7 @@ then compared pixel by pixel, of images of different sizes up to the detail that
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from scipy.spatial import cKDTree
 from doppelscan.deepssim import quarter_turn_poses
 from doppelscan.images import resample_boxes, unit_float
 from doppelscan.search import EmbeddedSet
+from doppelscan.verify.pose import Pose
 
 __all__ = ["IdenticalImage", "IdenticalPixels"]
 
@@ -53,6 +54,11 @@ class IdenticalImage:
     correlation: float
     limit: float
 
+    @property
+    def mapped(self) -> Pose:
+        """What maps the training image on the image."""
+        return Pose(self.pose >= 4, self.pose % 4, inverted=self.inverted)
+
 
 class IdenticalPixels:
     """Finds the training images whose pixels an image has.
@@ -65,15 +71,15 @@ class IdenticalPixels:
 
     def __init__(self, training: EmbeddedSet, same: float = 0.998, same_small: float = 0.9985) -> None:
         self.training, self.same, self.same_small = training, same, same_small
-        self.smallest = min(int(training.native_shapes(part).max(1).min()) for part in _blocks(len(training)))
-        self.tree = cKDTree(np.concatenate([_signatures(_squares(training, part)) for part in _blocks(len(training))]))
+        self.smallest = min(int(training.native_shapes(part).max(1).min()) for part in training.blocks(BLOCK))
+        self.tree = cKDTree(np.concatenate([_signatures(_squares(training, part)) for part in training.blocks(BLOCK)]))
 
     def find(self, images: EmbeddedSet) -> list[IdenticalImage | None]:
         """The training image of the same pixels, or None, for each of ``images``."""
         # Pixels that correlate so well differ by at most this (root mean square of z-scores), and so do the signatures.
         reach = math.sqrt(2 * (1 - math.sqrt(self.same)))
         result: list[IdenticalImage | None] = []
-        for part in _blocks(len(images)):
+        for part in images.blocks(BLOCK):
             squares, shapes = _squares(images, part), images.native_shapes(part)
             own = _signatures(squares)
             small = np.minimum(shapes.max(1), self.smallest) < DETAILED
@@ -106,11 +112,6 @@ class IdenticalPixels:
                 if value >= limit and (best is None or (-found.correlation, found.row) < (-best.correlation, best.row)):
                     best = found
         return best
-
-
-def _blocks(count: int) -> Iterator[range]:
-    for start in range(0, count, BLOCK):
-        yield range(start, min(start + BLOCK, count))
 
 
 def _squares(images: EmbeddedSet, rows: Sequence[int]) -> torch.Tensor:

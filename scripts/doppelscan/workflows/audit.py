@@ -189,7 +189,7 @@ class Audit:
         device = self.evaluator.state.device
         if device.type == "cpu":
             sets = [self.synthetic] if self.holdout is None else [self.synthetic, self.holdout]
-            # A training image is embedded in one pose and not scored.
+            # A training image is embedded in few views and not scored.
             images = sum(len(one.image_set.records) for one in sets) + len(self.training.image_set.records) // 8
             return Workers.chosen(images, own.workers, own.threads, own.ray)
         if own.ray is not None:
@@ -445,9 +445,9 @@ class Audit:
         training, synthetic, holdout = (
             0 if one is None else len(one.image_set.records) for one in (self.training, self.synthetic, self.holdout)
         )
-        control, views = max(holdout, min(self.control_size, training)), len(self.evaluator.pose_inferer.rotations)
+        control, rotations = max(holdout, min(self.control_size, training)), len(self.evaluator.pose_inferer.rotations)
         planted = planted_images(size_of(synthetic + control)) if self.self_test else 0
-        return expected_work(training, synthetic, holdout, self.control_size, views, planted)
+        return expected_work(training, synthetic, holdout, self.control_size, rotations, planted)
 
     def _pattern_notes(self) -> list[str]:
         return [

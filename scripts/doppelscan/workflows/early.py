@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from doppelscan.decide import Preliminary, PreliminarySummary
+from doppelscan.decide.owed import IMAGES
 from doppelscan.progress import OTHER, RunProgress, Work
 from doppelscan.report import write_preliminary
 
@@ -15,7 +16,7 @@ __all__ = ["EarlyReport", "expected_work"]
 # Seconds on two cores; measured costs take their place as the audit goes on.
 HASH, READ, VIEW, REGISTER = 0.0003, 0.004, 0.0015, 0.03
 COMPARE, FIT, DECIDE, REPORT = 0.0005, 0.004, 0.01, 3.0
-COMPETING, POSES = 150, 8
+POSES = 8
 # An audit that ends so soon, or a page that would be replaced so soon, is not worth a page of its own.
 SHORT, SELDOM = 20.0, 30.0
 
@@ -37,7 +38,7 @@ def expected_work(
 
     own = min(training, control_size)
     control = max(holdout, min(control_size, holdout + training))
-    competing = {"verify": Work(min(synthetic, COMPETING), REGISTER)} if holdout else {}
+    competing = {"verify": Work(min(synthetic, IMAGES), REGISTER)} if holdout else {}
     return {
         "embed training": embedded(training, rotations),
         "embed synthetic": embedded(synthetic, POSES),

@@ -61,7 +61,7 @@ from doppelscan.version import __version__
 from doppelscan.workers import Workers
 from doppelscan.workflows.early import EarlyReport, expected_work
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
-from doppelscan.workflows.errors import on_command_line
+from doppelscan.workflows.options import on_command_line
 from doppelscan.workflows.selftest import CopyPlanter, planted_images, planted_scores, size_of
 
 __all__ = ["GATE_STATUS", "Audit", "AuditResult"]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from doppelscan.errors import user_mistake
+from doppelscan.workflows.options import on_command_line, require_known_options
 
-__all__ = ["on_command_line", "one_line_errors", "told_in_one_line"]
+__all__ = ["one_line_errors", "told_in_one_line"]
 
 
 @contextmanager
@@ -27,13 +28,14 @@ def told_in_one_line() -> Iterator[None]:
         raise mistake from None
 
 
-def on_command_line() -> bool:
-    """A config is run by ``python -m monai.bundle``, whose terminal says nothing of what a run returns."""
-    return Path(sys.argv[0]).parts[-3:] == ("monai", "bundle", "__main__.py")
-
-
 def one_line_errors() -> None:
-    """Let ``python -m monai.bundle`` tell a user's mistake in one line instead of its traceback; elsewhere nothing changes."""
+    """Let ``python -m monai.bundle`` tell a user's mistake in one line instead of its traceback; elsewhere nothing changes.
+
+    The first such mistake is an option that the configs do not know.
+
+    Raises:
+        InputError: there is one.
+    """
     if not on_command_line():
         return
     usual = sys.excepthook
@@ -48,11 +50,14 @@ def one_line_errors() -> None:
     sys.excepthook = tell
     make_record = logging.getLogRecordFactory()
 
-    def without_trace(*args: Any, **kwargs: Any) -> logging.LogRecord:
-        """Engines log what they raise with its traceback: not that of a mistake."""
+    def to_the_point(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        """Engines log what they raise with its traceback: not that of a mistake. ignite calls it resuming where MONAI starts an engine."""
         record = make_record(*args, **kwargs)
         if record.exc_info and user_mistake(record.exc_info[1]) is not None:
             record.exc_info = None
+        if record.name.startswith("ignite.engine"):
+            record.msg = re.sub("^Engine run resuming from iteration 0, epoch 0 until", "Engine run starting:", str(record.msg))
         return record
 
-    logging.setLogRecordFactory(without_trace)
+    logging.setLogRecordFactory(to_the_point)
+    require_known_options()

@@ -61,7 +61,8 @@ def test_rooms_import_only_from_rooms_above(path):
 def test_one_version_everywhere():
     from doppelscan.version import __version__
 
-    assert json.loads((ROOT / "configs" / "metadata.json").read_text())["version"] == __version__
+    for folder in ("configs", "configs/generator"):
+        assert json.loads((ROOT / folder / "metadata.json").read_text())["version"] == __version__
     assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text()
 

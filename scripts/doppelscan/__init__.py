@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from doppelscan.threads import wait_passively
@@ -10,6 +11,8 @@ from doppelscan.version import __version__
 __all__ = ["__version__", "audit"]
 
 wait_passively()
+# At INFO it tells of every build of FAISS that is not there, in the words of an error.
+logging.getLogger("faiss.loader").setLevel(logging.WARNING)
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,6 @@ from filelock import FileLock, Timeout
 from doppelscan.arguments import Folder, checked, meant
 from doppelscan.errors import DoppelscanError, InputError
 from doppelscan.locations import is_finished
-from doppelscan.progress import progress
 from doppelscan.report import write_atomic
 from doppelscan.study.conditions import FILTERED, Remedy, StudyCondition, StudySizes
 from doppelscan.study.page import study_page
@@ -21,7 +20,8 @@ from doppelscan.study.sets import StudySource
 from doppelscan.study.stages import Bench, ConditionResult, require_same_condition, study_condition, train_autoencoder
 from doppelscan.study.tables import StudyResult, remedy_results, write_tables
 from doppelscan.threads import team
-from doppelscan.workflows.errors import on_command_line, told_in_one_line
+from doppelscan.workflows.errors import told_in_one_line
+from doppelscan.workflows.options import on_command_line
 
 __all__ = ["CaseStudy"]
 
@@ -119,7 +119,9 @@ class CaseStudy:
         """Train and audit the conditions of this run; those that failed, with the reason: the others are not lost with them."""
         failed: dict[str, str] = {}
         chosen = [one for one in self.conditions if one.name in self.only and one.left_out is None]
-        for condition in progress(chosen, "case study", "condition"):
+        for number, condition in enumerate(chosen, 1):
+            # No bar: it would stand round those of the training, the samples and the audit.
+            logger.info("Condition %s, %d of %d.", condition.name, number, len(chosen))
             try:
                 _studied(bench, condition)
             except Timeout:

@@ -24,6 +24,7 @@ from doppelscan.study.measures import SampleNumbers, read_audit, sample_rows
 from doppelscan.study.sets import StudySets, require_same
 from doppelscan.workflows import SampleAudit, audit
 from doppelscan.workflows.errors import told_in_one_line
+from doppelscan.workflows.run import quiet
 
 __all__ = ["Bench", "ConditionResult", "TrainedGenerator", "require_same_condition", "study_condition", "train_autoencoder"]
 
@@ -120,9 +121,10 @@ def _run_configs(names: Sequence[str], **settings: Any) -> None:
             f"A config of the study must be a name in {str(folder)!r}, or a path. Got {missing[0]!r}, which does not exist."
         )
     with told_in_one_line():
-        workflow = ConfigWorkflow(
-            files, workflow_type="train", logging_file=False, meta_file=str(folder.parent / "metadata.json"), **settings
-        )
+        with quiet():  # that the logging of the study is not changed is no news
+            workflow = ConfigWorkflow(
+                files, workflow_type="train", logging_file=False, meta_file=str(folder / "metadata.json"), **settings
+            )
         workflow.initialize()
         workflow.run()
 

@@ -77,6 +77,11 @@ def test_a_study_of_which_nothing_is_done_has_a_page(made):
     assert "0 conditions are done" in page and "No remedy is done." in page
 
 
+def test_a_study_of_which_one_condition_is_done_says_so(made):
+    page = study_page(replace(made, conditions=made.conditions[:1], remedies=()))
+    assert "1 condition is done, 1 is not" in page
+
+
 def test_a_filter_is_no_independent_comparison(made):
     once, filtered = made.remedies  # the third has no second condition yet
     assert (

@@ -44,7 +44,8 @@ def test_a_method_with_and_without_a_file_can_stand_in_one_table(file):
     ("names", "files", "message"),
     [
         (["ssmi"], [], "There is no rival 'ssmi'; did you mean ssim?"),
-        (["chen"], [], "The rival 'chen' needs its encoder: --rival chen:FILE"),
+        (["chen"], [], "pass files=['chen:FILE'], or --rival chen:FILE"),
+        (["dinov2:FILE"], [], "'names' parameter must be rivals without a file. Got 'dinov2:FILE'; pass files=['dinov2:FILE']."),
         (["ssim", "ssim"], [], "Got SSIM twice"),
         ([], ["dinov2"], "must be NAME:FILE, such as dinov2:/models/dinov2-base"),
         ([], [":x.ts"], "must be NAME:FILE"),

@@ -81,8 +81,10 @@ def _named(name: str) -> Rival:
         return RIVALS[name]()
     if name in FILE_RIVALS:
         raise InputError(
-            f"The rival {name!r} needs its encoder: --rival {name}:FILE, a TorchScript file or a folder of a transformers model."
+            f"The rival {name!r} needs its encoder, a TorchScript file or a folder of a transformers model: pass files=['{name}:FILE'], or --rival {name}:FILE."
         )
+    if ":" in name:
+        raise InputError(f"The 'names' parameter must be rivals without a file. Got {name!r}; pass files=[{name!r}].")
     raise InputError(f"There is no rival {name!r}; {meant(name, RIVALS)}")
 
 

@@ -225,10 +225,22 @@ def test_what_a_bundle_refuses_is_told_in_one_line(place, tmp_path):
     assert "Got from it: Cannot find body region with given anatomy list." in line
 
 
-def test_a_config_that_is_not_there_is_named_at_the_end(place, tmp_path):
-    """MONAI reads the configs before anything of doppelscan is imported."""
-    done = run(tmp_path / SLICES, tmp_path / "out")
-    assert done.returncode != 0 and "inference.json" in done.stderr.strip().splitlines()[-1]
+def test_a_bundle_that_is_not_there_is_told_in_one_line_with_its_download(place, tmp_path):
+    """MONAI reads the configs before anything of doppelscan is imported, unless it is told of our workflow."""
+    done = run(tmp_path / SLICES, tmp_path / "out", "--workflow_name", "doppelscan.workflows.CheckedWorkflow")
+    line = told(done)
+    assert f"python -m monai.bundle download --name {SLICES} --bundle_dir {tmp_path}" in line and "Traceback" not in done.stderr
+    without = run(tmp_path / SLICES, tmp_path / "out")
+    assert without.returncode != 0 and "inference.json" in without.stderr.strip().splitlines()[-1]
+
+
+def test_our_workflow_samples_as_monais_does_and_names_an_option_before_monai_reads_it(place, sampled, tmp_path):
+    checked = ("--workflow_name", "doppelscan.workflows.CheckedWorkflow")
+    done = run(place / GAN, tmp_path / "out", "--samples", 1, *checked)
+    assert done.returncode == 0 and "Not all config files" not in done.stdout + done.stderr, done.stderr[-2000:]
+    assert manifest(tmp_path / "out") == manifest(sampled(GAN))[:1]
+    line = told(run(place / GAN, tmp_path / "out", "--imges::latent", "normal", *checked))
+    assert "There is no option --imges::latent of" in line
 
 
 def test_numbers_and_folders_are_checked_first(place, sampled, tmp_path):

@@ -2,6 +2,7 @@
 
 from doppelscan.locations import audit_root, bundle_id, bundle_root, encoder_weights
 from doppelscan.workflows.audit import Audit, AuditResult
+from doppelscan.workflows.checked import CheckedWorkflow
 from doppelscan.workflows.embed import EmbeddingEvaluator, EmbeddingWriter, PoseInferer, RecordDataset, embedding_fingerprint
 from doppelscan.workflows.errors import one_line_errors
 from doppelscan.workflows.evaluate import CopyDetection, EvaluationImages, EvaluationReport, evaluation_pairs
@@ -37,6 +38,7 @@ __all__ = [
     "AuditOfSamples",
     "AuditResult",
     "BestWeights",
+    "CheckedWorkflow",
     "ContaminationProtocol",
     "CopyDetection",
     "EarlyStop",

@@ -38,12 +38,13 @@ def require_known_options() -> None:
     """Refuse an option of this process' command line that no config file defines or refers to; elsewhere nothing is checked.
 
     Raises:
-        InputError: the option, with the one that was meant.
+        InputError: the option, with the one that was meant; a config file that is not there.
     """
     if not on_command_line() or sys.argv[1:2] not in [[name] for name in COMMANDS]:
         return
     given = _given(sys.argv[1:])
     files = [str(file) for file in ensure_tuple(given.get("config_file", ()))]
+    _require_files(files)
     known = _Ids(ConfigParser.load_config_files(files))
     others = [*TAKEN, *_of_tracking(given.get("tracking"))]
     for option in given:
@@ -52,6 +53,16 @@ def require_known_options() -> None:
             beside = known.beside(name, others)
             what = meant(name.split("::")[-1], beside, lambda last: f"--{beside[last]}")  # noqa: B023
             raise InputError(f"There is no option --{option} of {' and '.join(files)}; {what}")
+
+
+def _require_files(files: list[str]) -> None:
+    for file in map(Path, files):
+        if not file.is_file():
+            bundle = file.absolute().parent.parent
+            absent = file.parent.name == "configs" and not bundle.exists()
+            download = f"python -m monai.bundle download --name {bundle.name} --bundle_dir {file.parent.parent.parent}"
+            todo = f"download the bundle: {download}" if absent else "pass --config_file FILE"
+            raise InputError(f"The 'config_file' parameter must be existing files. Got {str(file)!r}, which does not exist; {todo}")
 
 
 def _given(words: list[str]) -> dict[str, Any]:

@@ -163,6 +163,11 @@ def test_bad_input_is_one_line(place, autoencoder, generator):
         (stage2, ("--dataset_dir", "set.csv"), "'autoencoder' parameter must be a file"),
         (stage2, ("--dataset_dir", "set.csv", "--autoencoder", generator), "a file of another kind"),
         (stage2, ("--dataset_dir", "set.csv", "--autoencoder", autoencoder, "--duplication", "much"), "must be none, low, high or column"),
+        (stage1, ("--dataset_dir", "set.csv", "--max_epochs", 0), "'max_epochs' parameter must be an integer >= 1. Got 0"),
+        (stage2, ("--dataset_dir", "set.csv", "--batch_size", 0), "'batch_size' parameter must be an integer >= 1. Got 0"),
+        (stage2, ("--dataset_dir", "set.csv", "--conditioning", "words"), "must be none, variables or text"),
+        (stage2, ("--dataset_dir", "nowhere", "--autoencoder", "nowhere.pt"), "'dataset_dir' parameter must be an existing"),
+        ([*stage2, "early_stop.json"], ("--dataset_dir", "set.csv", "--validation_dir", "nowhere"), "'validation_dir' parameter must be an existing"),
         (["sample.json"], ("--generator", "nowhere.pt"), "which does not exist"),
     ):  # fmt: skip
         assert words in refused(place, files, *settings, "--output_dir", "refused")

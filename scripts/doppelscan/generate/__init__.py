@@ -14,6 +14,7 @@ from doppelscan.generate.losses import (
 )
 from doppelscan.generate.networks import Reconstruction, autoencoder_kl, diffusion_unet, moving_average, require_size
 from doppelscan.generate.sampling import MANIFEST, Sample, Sampler, SeededSamples
+from doppelscan.generate.settings import TrainingSettings
 from doppelscan.generate.training_set import Latents, TrainingImages
 from doppelscan.generate.zoo import (
     BrightestToOne,
@@ -57,6 +58,7 @@ __all__ = [
     "SeededSamples",
     "TextEmbedding",
     "TrainingImages",
+    "TrainingSettings",
     "Unconditional",
     "Variables",
     "ask_bundle",

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from doppelscan.arguments import Count, Flag, Must, Rate, Text, Whole, check_fields
+from doppelscan.arguments import Conditioning, Count, Duplication, Flag, Must, Rate, Text, Whole, check_fields
 from doppelscan.errors import InputError
 
 __all__ = ["FILTERED", "Remedy", "StudyCondition", "StudySizes"]
@@ -31,8 +31,6 @@ def _name(value: str) -> str:
 
 Name = Annotated[Any, Must(f"letters, digits and hyphens, and not {FILTERED}", _name)]
 Columns = Annotated[Any, Must("a column, or a list of columns", _columns)]
-Duplication = Annotated[Literal["none", "low", "high", "column"], Must("none, low, high or column")]
-Conditioning = Annotated[Literal["none", "variables", "text"], Must("none, variables or text")]
 Patients = Annotated[Literal["some", "all"], Must("some or all")]
 Stop = Annotated[Literal["none", "validation", "audit"], Must("none, validation or audit")]
 

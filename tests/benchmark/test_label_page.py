@@ -28,7 +28,7 @@ def samples(cohort):
 @pytest.fixture
 def labels() -> list[SampleLabel]:
     return [
-        SampleLabel(truth, (i, i + 1, i + 2), vote, vote, 0.5 + 0.1 * i, 0.6, 0.9)
+        SampleLabel(truth, (i, i + 1, i + 2), vote, vote, vote, 0.5 + 0.1 * i, 0.6, 0.9)
         for i, (truth, vote) in enumerate([("novel", "novel"), ("unsure", "unsure"), ("copy", "copy"), ("unsure", "copy")])
     ]
 
@@ -47,7 +47,7 @@ def test_unsure_samples_come_first_and_the_page_asks_no_other_host(page):
 
 def test_the_difference_is_that_of_the_pixels(cohort, labels, samples):
     training = made_set(np.concatenate([cohort[30:34], cohort[:6]]), [f"t{i}" for i in range(10)])
-    page = label_page([SampleLabel("copy", (0,), "copy", "copy", 0.1, 0.1, 1.0)], samples.at([0]), training)
+    page = label_page([SampleLabel("copy", (0,), "copy", "copy", "copy", 0.1, 0.1, 1.0)], samples.at([0]), training)
     pictures = re.findall(r"base64,([^\"]+)", page)
     assert len(pictures) == 3 and pictures[0] == pictures[1] and len(pictures[2]) < len(pictures[0]) / 4, "black"
 

@@ -10,7 +10,7 @@ from doppelscan.benchmark import label_samples, read_labels, write_labels
 from doppelscan.benchmark import labels as by_pixels
 from doppelscan.benchmark.labels import LabelTable, SampleLabel, named_samples
 from doppelscan.errors import InputError
-from doppelscan.images import ImageRecord
+from doppelscan.images import ImageRecord, plant_copy
 from scipy import ndimage
 
 
@@ -47,17 +47,25 @@ def test_other_people_are_never_called_copies_and_half_copies_are_never_called_n
 
 def test_a_mirrored_copy_is_unsure_by_its_mirror_image_alone(labels):
     assert labels[13].in_pixels == labels[13].registered == "novel", "in place both see nobody"
-    assert labels[13].truth == "unsure"
+    assert labels[13].truth == "unsure" and labels[13].turned == "copy" and labels[13].sources[0] == 5
+
+
+def test_a_planted_copy_is_never_called_novel_whatever_its_pose(small):
+    transforms = ("crop 15 %", "flip, rotation, noise", "quarter turn", "rotation 10", "shift 6 %")
+    made = np.stack([plant_copy(small[i], one, np.random.default_rng(i)) for i, one in enumerate(transforms)])
+    found = label_samples(made, small[:14], [f"p{i}" for i in range(14)], small[14:30])
+    assert "novel" not in [one.truth for one in found]
+    assert [one.sources[0] for one in found] == list(range(len(transforms))), "the one that a person is shown first"
 
 
 def test_criteria_that_disagree_are_unsure(labels):
     for one in labels:
-        assert one.truth != "novel" or one.in_pixels == one.registered == "novel"
+        assert one.truth != "novel" or one.in_pixels == one.registered == one.turned == "novel"
         assert one.truth != "copy" or one.in_pixels == one.registered == "copy"
 
 
 def test_the_papers_classes_are_cut_by_registered_ssim(labels):
-    assert [SampleLabel("copy", (0,), "copy", "copy", 0.1, 0.1, value).paper_class for value in (0.5, 0.7, 0.9)] == [
+    assert [SampleLabel("copy", (0,), "copy", "copy", "copy", 0.1, 0.1, value).paper_class for value in (0.5, 0.7, 0.9)] == [
         "different",
         "similar",
         "duplicate",

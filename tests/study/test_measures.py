@@ -53,7 +53,8 @@ def write_audit(folder: Path, names: list[str]) -> None:
         }
         rows.append(row)
     (folder / "scores.csv").write_text(to_csv(SCORE_COLUMNS, rows))
-    summary = {"conclusion": "memorization found", "images": {"unlike": 1}}
+    owed = {"images": 16, "won_by_training": 14, "p_value": 0.004, "owed": 0.7, "owed_lower": 0.3, "owed_upper": 0.9}
+    summary = {"conclusion": "memorization found", "images": {"unlike": 1}, "competition": owed}
     share = wilson(6, 7).__dict__
     (folder / "summary.json").write_text(json.dumps({**summary, "flagged": share, "flagged_control": wilson(0, 20).__dict__}))
 
@@ -67,6 +68,8 @@ def test_copies_and_memorized_images_are_counted_apart(audit):
     assert (numbers.patients.count, numbers.patients.total) == (2, 3)
     assert numbers.kinds["same patient?"].count == 1 and sum(one.count for one in numbers.kinds.values()) == 6
     assert [(group["repeats"], group["leaked"]) for group in numbers.trend["groups"]] == [("1", 2), ("3", 2)]
+    assert (numbers.owed.count, numbers.owed.total, numbers.owed.share, numbers.owed_p_value) == (14, 16, 0.7, 0.004)
+    assert numbers.shares["unlike"].count == 1 and numbers.shares["unlike"].total == 8
     assert numbers.mi.value == pytest.approx(3) and numbers.mi.lower < 3 < numbers.mi.upper
     assert all(one.lower <= one.share <= one.upper for one in numbers.shares.values())
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from doppelscan.calibrate import wilson
+from doppelscan.calibrate import Share, wilson
 from doppelscan.decide import KINDS
 from doppelscan.report import SCORE_COLUMNS, to_csv
 from doppelscan.study import ConditionResult, Remedy, SampleNumbers, StudyCondition, StudyResult, StudySets, StudySizes
@@ -43,7 +43,7 @@ def made(tmp_path, cohort) -> StudyResult:
         share = wilson(copies, 20)
         return SampleNumbers(
             str(tmp_path), step, "memorization found", 20, 0, share, share, share, share, kinds, wilson(0, 20), Mean.of([1, 2]),
-            Mean.of([0.4, 0.5]), {"groups": groups},
+            Mean.of([0.4, 0.5]), Share(20, 20, 0.87, 0.37, 1.0), 0.0002, {"groups": groups},
         )  # fmt: skip
 
     trained = TrainedGenerator("generator.pt", 80, 2, 1.0, "")

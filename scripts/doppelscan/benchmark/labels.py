@@ -3,7 +3,7 @@
 A sample's distance to the nearest training image is held against its distances to the next *other people*. Real images of people who are in no
 training set, as they are and as blurred as samples are, say what is usual. Beyond all of them in everything votes for a copy, within the lower 95 %
 of them in everything votes for none. Two criteria vote, one by pixels in place, one after each candidate was bent on the sample without any rule of
-anatomy; where they disagree the sample is unsure, and a person decides.
+anatomy; where they disagree the sample is unsure, and a person decides. A third, by pixels in every pose, has to agree before a sample is called novel.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
+from doppelscan.benchmark.turned import turned_correlations
 from doppelscan.deepssim import registered_ssim, verdict
 from doppelscan.errors import InputError
 from doppelscan.images import ImageRecord, cut_foreground
@@ -63,6 +64,7 @@ COLUMNS = (
     "by",
     "in_pixels",
     "registered",
+    "turned",
     "ratio",
     "registered_ratio",
     "ssim",
@@ -78,9 +80,10 @@ class SampleLabel:
 
     Attributes:
         truth: of ``TRUTHS``; a blend is only ever called so by a person.
-        sources: rows of the training images that are nearest in pixels, the nearest first.
+        sources: rows of the training images that are nearest in pixels, the nearest first; before them the nearest in any pose, where that does not vote novel.
         in_pixels: vote by distances in place.
         registered: vote by distances after dense registration.
+        turned: vote by distances in any pose.
         ratio: distance to the nearest over the mean distance to the next other people, in pixels; below 1, small for copies.
         registered_ratio: likewise, after dense registration.
         ssim: registered SSIM with the nearest (arXiv 2509.16582, section 3).
@@ -92,6 +95,7 @@ class SampleLabel:
     sources: tuple[int, ...]
     in_pixels: Vote
     registered: Vote
+    turned: Vote
     ratio: float
     registered_ratio: float
     ssim: float
@@ -137,8 +141,9 @@ def pixel_votes(samples: np.ndarray, training: np.ndarray, people: Sequence[str]
 def label_samples(samples: np.ndarray, training: np.ndarray, people: Sequence[str], strangers: np.ndarray) -> list[SampleLabel]:
     """Label each of ``samples``.
 
-    ``copy`` and ``novel`` where both criteria say so, but a sample whose mirror image is plainly a copy is ``unsure``. A copy whose distance to its source is not below that of the source to another image of the
-    same person, or whose source differs between the criteria but not its patient, is ``same patient``.
+    ``copy`` where both criteria say so, ``novel`` where both do and no training image is near in another pose either. A copy whose distance to its source
+    is not below that of the source to another image of the same person, or whose source differs between the criteria but not its patient, is
+    ``same patient``.
 
     Args:
         samples: float32 [M, S, S] in [0, 1].
@@ -159,8 +164,12 @@ def label_samples(samples: np.ndarray, training: np.ndarray, people: Sequence[st
     blurred = _blurred(others, BLUR * size / 96)
     near, *usual = (_in_pixels(one, own, people) for one in (samples, others, blurred))
     votes = _votes(near, usual)
-    # In place nothing is seen of a mirrored copy: where one is plain, a person has to look.
-    mirrored = _votes(_in_pixels(samples[:, :, ::-1], own, people), usual)
+    # In place nothing is seen of a copy that is mirrored, turned or zoomed: where one is near, a person has to look.
+    turned, *turned_usual = (
+        _turned(images, own, people, words)
+        for images, words in ((samples, "samples"), (others, "strangers"), (blurred, "blurred strangers"))
+    )
+    turned_votes = _votes(turned, turned_usual)
     bent, *bent_usual = (
         _registered(images, own, found, words)
         for images, found, words in (
@@ -176,18 +185,23 @@ def label_samples(samples: np.ndarray, training: np.ndarray, people: Sequence[st
     labels = []
     for i, votes_of in enumerate(zip(votes, bent_votes, strict=True)):
         truth: Truth = "unsure"
-        if set(votes_of) == {"novel"}:
-            truth = "unsure" if mirrored[i] == "copy" else "novel"
+        sources = near.nearest[i, :SHOWN].tolist()
+        if turned_votes[i] != "novel":
+            sources = list(dict.fromkeys([int(turned.nearest[i, 0]), *sources]))[:SHOWN]
+        if {*votes_of, turned_votes[i]} == {"novel"}:
+            truth = "novel"
         elif set(votes_of) == {"copy"}:
             row, other = int(near.nearest[i, 0]), int(bent.nearest[i, 0])
+            sources = near.nearest[i, :SHOWN].tolist()
             distance = float(np.sqrt(max(0.0, 1 - near.columns[i, 0])))
             if people[row] == people[other]:
                 truth = "copy" if row == other and distance < apart[row] else "same patient"
         labels.append(
             SampleLabel(
                 truth,
-                tuple(near.nearest[i, :SHOWN].tolist()),
+                tuple(sources),
                 *votes_of,
+                turned_votes[i],
                 float(near.ratio[i]),
                 float(bent.ratio[i]),
                 float(similar[i]),
@@ -203,9 +217,19 @@ def _votes(near: _Nearness, usual: Sequence[_Nearness]) -> list[Vote]:
     return ["copy" if far else "novel" if same else "unsure" for far, same in zip(beyond, within, strict=True)]
 
 
+def _turned(images: np.ndarray, training: np.ndarray, people: Sequence[str], words: str) -> _Nearness:
+    """As :func:`_in_pixels` in the coarser band, over poses."""
+    found = turned_correlations(_band(images, *BANDS[1]), _band(training, *BANDS[1]), words)
+    return _nearest_people([found.astype(np.float64)], people)
+
+
 def _in_pixels(images: np.ndarray, training: np.ndarray, people: Sequence[str]) -> _Nearness:
     """By correlation over small shifts: sqrt(2 - 2 c) is the root mean square difference of two z-scored images."""
-    found = [_correlations(_band(images, *band), _band(training, *band)) for band in BANDS]
+    return _nearest_people([_correlations(_band(images, *band), _band(training, *band)) for band in BANDS], people)
+
+
+def _nearest_people(found: Sequence[np.ndarray], people: Sequence[str]) -> _Nearness:
+    """Of correlations float64 [M, N] in each band."""
     rows = _rows_of_people(people)
     mean = np.mean(found, 0)
     best = np.stack([own[mean[:, own].argmax(1)] for own in rows], 1)
@@ -317,7 +341,7 @@ def _row(label: SampleLabel, sample: ImageRecord, training: Sequence[ImageRecord
     source = training[label.source] if label.source >= 0 else None
     return {
         "image": sample.id, "truth": label.truth, "by": label.by, "in_pixels": label.in_pixels, "registered": label.registered,
-        "ratio": label.ratio, "registered_ratio": label.registered_ratio, "ssim": label.ssim, "paper_class": label.paper_class,
+        "turned": label.turned, "ratio": label.ratio, "registered_ratio": label.registered_ratio, "ssim": label.ssim, "paper_class": label.paper_class,
         "source": source.id if source else "", "source_patient": source.patient if source else "",
     }  # fmt: skip
 

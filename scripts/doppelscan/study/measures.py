@@ -61,6 +61,9 @@ class SampleNumbers:
         kinds: share of the samples of each kind of finding.
         control: share of the control images that is as close as what is flagged.
         mi, deepssim: means over samples.
+        owed: share of the samples that is owed to the training set as a whole, by competition with other people, see
+            :class:`~doppelscan.calibrate.Competition`; ``count`` of ``total`` were won by training images; None without one.
+        owed_p_value: of no such competition advantage; None likewise.
         trend: ``memorized`` by how often a record was shown, see :func:`~doppelscan.calibrate.duplication_trend`; None where all were alike.
     """
 
@@ -77,14 +80,17 @@ class SampleNumbers:
     control: Share
     mi: Mean
     deepssim: Mean
+    owed: Share | None
+    owed_p_value: float | None
     trend: Mapping[str, Any] | None
 
     @property
     def shares(self) -> dict[str, Share]:
         """Every share under its name in the tables."""
         kinds = {f"finding: {kind}": share for kind, share in self.kinds.items()}
-        own = ("flagged", "copies", "memorized", "patients", "control")
-        return {**{name: getattr(self, name) for name in own}, **kinds}
+        own = {name: getattr(self, name) for name in ("flagged", "copies", "memorized", "patients", "control")}
+        owed = {} if self.owed is None else {"owed to training": self.owed}
+        return {**own, **kinds, **owed, "unlike": wilson(self.unlike, self.samples)}
 
     @property
     def means(self) -> dict[str, Mean]:
@@ -136,8 +142,17 @@ def read_audit(folder: Path, training: Path, step: int) -> SampleNumbers:
         control=Share(**summary["flagged_control"]),
         mi=Mean.of([float(row["mi"]) for row in rows]),
         deepssim=Mean.of([float(row["deepssim"]) for row in rows]),
+        owed=_owed(summary["competition"]),
+        owed_p_value=None if summary["competition"] is None else summary["competition"]["p_value"],
         trend=_trend(list(records.values()), hits),
     )
+
+
+def _owed(competition: Mapping[str, float] | None) -> Share | None:
+    if competition is None:
+        return None
+    won, images = int(competition["won_by_training"]), int(competition["images"])
+    return Share(won, images, competition["owed"], competition["owed_lower"], competition["owed_upper"])
 
 
 def _sources(row: Mapping[str, str]) -> list[str]:

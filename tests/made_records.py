@@ -79,7 +79,7 @@ def made_score(row: int = 0, score: float = 0.3, **values: Any) -> ScoredImage:
 
 def _half_explained(queries, rows, training, matches, poses, descriptor) -> list[SimpleNamespace]:
     """No pair is the same image."""
-    return [SimpleNamespace(explained=0.5) for _ in rows]
+    return [SimpleNamespace(explained=0.5, fine=0.5) for _ in rows]
 
 
 def made_reference(training: EmbeddedSet) -> FittedReference:

@@ -32,7 +32,7 @@ class Pairs:
     """Stands for the registration: how much of the fine structure each pair explains, by the pose's shift."""
 
     def aligned(self, queries, rows, training, matches, poses, descriptor) -> list[SimpleNamespace]:
-        return [SimpleNamespace(fine=pose.shift_x) for pose in poses]
+        return [SimpleNamespace(explained=1.0, fine=pose.shift_x) for pose in poses]
 
 
 def fitted() -> FittedReference:

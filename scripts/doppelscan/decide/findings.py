@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,15 +109,35 @@ def kind_of(evidence: PairEvidence, reason: Reason, rules: Rules) -> Finding:
 
 def explain(scored: Sequence[ScoredImage], images: ScoredSet, rules: Rules) -> list[PairEvidence]:
     """Measure the pair of each of ``scored``, entries of ``images`` that are flagged by their whole."""
-    training, search = images.training, images.reference.search
-    assert search.patches is not None
-    result: list[PairEvidence] = []
-    for start in range(0, len(scored), BLOCK):
-        block = list(scored[start : start + BLOCK])
+    workers = images.reference.workers
+    return [one for part in workers.map(PairExplainer(tuple(scored), images, rules), range(len(scored))) for one in part]
+
+
+@dataclass(frozen=True)
+class PairExplainer:
+    """Measures blocks of the pairs of ``scored``; what it holds is what :func:`explain` takes."""
+
+    scored: tuple[ScoredImage, ...]
+    images: ScoredSet
+    rules: Rules
+
+    def __call__(self, rows: Sequence[int], advance: Callable[[int], object] = lambda count: None) -> list[PairEvidence]:
+        """One entry a row of ``scored``."""
+        result: list[PairEvidence] = []
+        for start in range(0, len(rows), BLOCK):
+            result += self._block([self.scored[row] for row in rows[start : start + BLOCK]])
+            advance(len(rows[start : start + BLOCK]))
+        return result
+
+    def _block(self, block: Sequence[ScoredImage]) -> list[PairEvidence]:
+        images, rules, training = self.images, self.rules, self.images.training
+        patches = images.reference.search.patches
+        assert patches is not None
         pairs, rows = images.pairs(block), [s.match for s in block]
         matches = training.thumbnails(rows)
         losses = interpolation_losses(matches, training.native_shapes(rows))
-        found = second_sources(pairs, np.array(rows), matches, search.patches)
+        found = second_sources(pairs, np.array(rows), matches, patches)
+        result = []
         for k, s in enumerate(block):
             mixed, set_in = int(found.mixed_row[k]), int(found.set_in_row[k])
             patient, cells = training.patients[s.match], pairs[k].cells[pairs[k].counted]
@@ -140,7 +160,7 @@ def explain(scored: Sequence[ScoredImage], images: ScoredSet, rules: Rules) -> l
                     region_of_match=s.part_match == s.match,
                 )
             )
-    return result
+        return result
 
 
 @dataclass(frozen=True)

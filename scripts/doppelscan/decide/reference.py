@@ -122,18 +122,19 @@ class ScoredSet:
 
     def explained(self, least: float) -> np.ndarray:
         """Of each entry the share of its structure that its match explains; NaN below the verified score ``least``: float64 [M]."""
-        return self._of_close_pairs(least, lambda pair: pair.explained)
+        return self._of_close_pairs(least)[:, 0]
 
     def fine_explained(self, least: float) -> np.ndarray:
         """Likewise of the fine structure alone, of real images against real images: float64 [M]."""
-        return self._of_close_pairs(least, lambda pair: pair.fine)
+        return self._of_close_pairs(least)[:, 1]
 
-    def _of_close_pairs(self, least: float, share: Callable[[AlignedPair], float]) -> np.ndarray:
-        result = np.full(len(self.scored), np.nan)
+    def _of_close_pairs(self, least: float) -> np.ndarray:
+        """Shares of all structure and of the fine one: float64 [M, 2]."""
+        result = np.full((len(self.scored), 2), np.nan)
         close = [i for i, one in enumerate(self.scored) if one.verified >= least]
-        for start in range(0, len(close), BLOCK):
-            block = close[start : start + BLOCK]
-            result[block] = [share(pair) for pair in self.pairs([self.scored[i] for i in block])]
+        shares = self.reference.workers.map(SharesOfPairs(self, tuple(close)), range(len(close)))
+        if close:
+            result[close] = np.concatenate(shares)
         return result
 
     def pairs(self, scored: Sequence[ScoredImage]) -> list[AlignedPair]:
@@ -146,3 +147,26 @@ class ScoredSet:
     def pair(self, one: ScoredImage) -> AlignedPair:
         """The registered pair of an entry in full."""
         return self.pairs([one])[0]
+
+
+@dataclass(frozen=True)
+class SharesOfPairs:
+    """What the match of each of some entries explains of it.
+
+    Attributes:
+        images: scored.
+        entries: of them that are asked about.
+    """
+
+    images: ScoredSet
+    entries: tuple[int, ...]
+
+    def __call__(self, rows: Sequence[int], advance: Callable[[int], object] = lambda count: None) -> np.ndarray:
+        """Shares of all structure and of the fine one, of rows of ``entries``: float64 [n, 2]."""
+        found: list[tuple[float, float]] = []
+        for start in range(0, len(rows), BLOCK):
+            block = rows[start : start + BLOCK]
+            pairs = self.images.pairs([self.images.scored[self.entries[row]] for row in block])
+            found += [(pair.explained, pair.fine) for pair in pairs]
+            advance(len(block))
+        return np.array(found).reshape(-1, 2)

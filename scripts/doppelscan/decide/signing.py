@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 
 from doppelscan.calibrate import Competition, Prevalence, clopper_pearson, memorized_share, memorized_upper_bound
 from doppelscan.decide.conclusion import Conclusion, Verdict, counted
 from doppelscan.decide.decision import Decision, findings_of
+from doppelscan.decide.findings import Finding
 from doppelscan.decide.power import NegativeResult, PlantedResult, SelfTest
 from doppelscan.decide.reference import ScoredSet
 from doppelscan.decide.rivals import with_rivals
@@ -66,10 +68,7 @@ def self_tested(decision: Decision, planted: Sequence[Planted], rules: Rules) ->
     """
     training = decision.training
     copies, negatives = [], []
-    for one in planted:
-        images = with_rivals(one.images, decision.near_duplicates, rules)
-        flags = decision.flags_beside(images, rules, one.sources.tolist())
-        findings = findings_of(images, flags, rules)
+    for one, images, findings in _judged(decision, planted, rules):
         found = np.array([finding is not None and finding.of_somebody for finding in findings])
         if (one.sources < 0).all():
             counted = sum(finding is not None for finding in findings)
@@ -97,6 +96,22 @@ def self_tested(decision: Decision, planted: Sequence[Planted], rules: Rules) ->
         volumes=[one.record.volume for one in like],
         control_patients=decision.control_set.patients,
     )
+
+
+def _judged(
+    decision: Decision, planted: Sequence[Planted], rules: Rules
+) -> Iterator[tuple[Planted, ScoredSet, list[Finding | None]]]:
+    """Each of ``planted`` with its scores and what it is found to be; those that were embedded together are judged together, by all workers."""
+    for _, group in groupby(planted, key=lambda one: id(one.images.images)):
+        together = list(group)
+        scored = tuple(one for group in together for one in group.images.scored)
+        images = with_rivals(replace(together[0].images, scored=scored), decision.near_duplicates, rules)
+        flags = decision.flags_beside(images, rules, np.concatenate([one.sources for one in together]).tolist())
+        findings, start = findings_of(images, flags, rules), 0
+        for one in together:
+            own = slice(start, start + len(one.sources))
+            yield one, replace(images, scored=images.scored[own]), findings[own]
+            start = own.stop
 
 
 def bounded(

@@ -155,7 +155,9 @@ def test_a_cluster_gives_what_one_process_gives_in_order_and_listens_on_the_loop
     assert os.getpid() not in {part[1] for part in parts} and {part[3] for part in parts} == {1}
     nodes = importlib.import_module("ray").nodes()
     assert {node["NodeManagerAddress"] for node in nodes} == {"127.0.0.1"}
-    assert capfd.readouterr() == ("", "")
+    # Ray says of every actor of Ray Data that may be restarted that its arguments could be lost: they are held by this process.
+    told = [line for stream in capfd.readouterr() for line in stream.splitlines()]
+    assert [line for line in told if "issues/53727" not in line] == []
 
 
 @pytest.mark.loopback

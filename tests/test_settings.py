@@ -86,7 +86,7 @@ def test_a_boolean_means_what_it_says_in_every_spelling(name):
         ("limit", 2.5, "an integer >= 1. Got 2.5 instead."),
         ("score", "ssim", "combined, verified, deepssim or mi. Got 'ssim' instead."),
         ("correction", "holm", "bh or by. Got 'holm' instead."),
-        ("runtime", "tensorrt", "torch or onnx"),
+        ("runtime", "tensorrt", "torch, bfloat16 or onnx"),
         ("slice_range", 3, "two shares with 0 <= start < stop <= 1, such as 0.25,0.75. Got 3 instead."),
         ("slice_range", (0.75, 0.25), "0 <= start < stop <= 1"),
         ("slice_range", (0.5, 1.5), "0 <= start < stop <= 1"),

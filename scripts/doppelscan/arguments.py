@@ -239,4 +239,4 @@ Ray = Annotated[str, Must("local or the address of a Ray cluster, such as HOST:6
 Index = Annotated[Literal["auto", "exact", "ivf"], Must("auto, exact or ivf")]
 Duplication = Annotated[Literal["none", "low", "high", "column"], Must("none, low, high or column")]
 Conditioning = Annotated[Literal["none", "variables", "text"], Must("none, variables or text")]
-Runtime = Annotated[Literal["torch", "onnx"], Must("torch or onnx")]
+Runtime = Annotated[Literal["torch", "bfloat16", "onnx"], Must("torch, bfloat16 or onnx")]

@@ -34,6 +34,17 @@ def test_embeddings_of_two_runtimes_are_not_mixed(warm, tmp_path):
         doppelscan.audit(**warm, output=tmp_path / "report", runtime="onnx", device="cpu")
 
 
+def test_half_precision_finds_the_same_and_is_not_mixed_with_the_whole(folders, store, tmp_path):
+    whole = doppelscan.audit(**folders, output=tmp_path / "whole", store=store, device="cpu")
+    half = doppelscan.audit(**folders, output=tmp_path / "half", store=tmp_path / "own", runtime="bfloat16", device="cpu")
+    assert half.summary["settings"]["runtime"].endswith(" bfloat16")
+    for ours, theirs in zip(whole.scores, half.scores, strict=True):
+        assert ours["flagged"] == theirs["flagged"] and float(ours["score"]) == pytest.approx(float(theirs["score"]), abs=0.02)
+        assert float(ours["embedding"]) != float(theirs["embedding"]), "it was computed in half precision"
+    with pytest.raises(RuntimeError, match="other weights, preprocessing or runtime"):
+        doppelscan.audit(**folders, output=tmp_path / "mixed", store=store, runtime="bfloat16", device="cpu")
+
+
 def test_the_provider_is_the_one_that_the_session_started():
     network = DeepSSIMEncoder(channels=(8, 8, 8, 8), blocks=(1, 1, 1, 1))
     encoder = OnnxEncoder.of(network, device="cuda")  # there is no GPU here: the session falls back, and says so
@@ -52,7 +63,7 @@ def test_a_missing_package_is_told_with_its_extra(folders, tmp_path, monkeypatch
 
 
 def test_an_unknown_runtime_is_told(folders, tmp_path):
-    with pytest.raises(InputError, match=r"'runtime' parameter must be torch or onnx. Got 'tensorrt'"):
+    with pytest.raises(InputError, match=r"'runtime' parameter must be torch, bfloat16 or onnx. Got 'tensorrt'"):
         doppelscan.audit(**folders, output=tmp_path / "report", runtime="tensorrt")
 
 

@@ -23,7 +23,7 @@ from doppelscan.errors import InputError, WeightsError
 __all__ = ["ConvNeXtEncoder", "OnnxEncoder", "TorchScriptEncoder", "encoder_file", "export_onnx", "load_encoder"]
 
 PREFIX = "torchscript:"
-RUNTIMES = ("torch", "onnx")
+RUNTIMES = ("torch", "bfloat16", "onnx")
 
 
 def encoder_file(encoder: str | os.PathLike | None) -> str | None:
@@ -49,7 +49,8 @@ def load_encoder(
         network: takes the weights: by its method ``with_weights(path)`` if it has one, else key by key.
         encoder: PATH or hf://OWNER/NAME@VERSION loads weights into ``network``, torchscript:PATH replaces it, "none" or None takes it
             as it is.
-        runtime: "torch", or "onnx": exported in memory and run by onnxruntime.
+        runtime: "torch"; "bfloat16": the same under autocast, for a GPU or a CPU that computes in it; or "onnx": exported in memory and run by
+            onnxruntime.
         device: where onnxruntime is to run; the PyTorch network is moved by whoever asked for it.
         roles: which output plays which role, see :class:`~doppelscan.deepssim.RoleEncoder`; None as the network says.
         spatial_size: side of the images, for a network whose outputs have to be tried.
@@ -76,7 +77,38 @@ def load_encoder(
             loaded = take(weights)
         if roles is not None or hasattr(loaded, "roles") or not hasattr(loaded, "output_slices"):
             loaded = RoleEncoder(loaded, roles, spatial_size).eval()
+    if runtime == "bfloat16":
+        return MixedPrecisionEncoder(loaded).eval()
     return loaded if runtime == "torch" else OnnxEncoder.of(loaded, device, spatial_size)
+
+
+class MixedPrecisionEncoder(nn.Module):
+    """An encoder that runs under ``torch.autocast`` in bfloat16.
+
+    Args:
+        network: an :class:`~doppelscan.deepssim.Encoder`; convolutions and products are computed in bfloat16, weights stay as they are.
+
+    Attributes:
+        runtime: what really runs.
+
+    Shape:
+        image float32 [B, 1, H, W], z-scored -> float32 [B, D].
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.runtime = f"torch {torch.__version__} bfloat16"
+
+    @property
+    def output_slices(self) -> Mapping[str, slice]:
+        """Of the network."""
+        network: Any = self.network
+        return network.output_slices
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(image.device.type, torch.bfloat16):
+            return self.network(image).float()
 
 
 class TorchScriptEncoder(RoleEncoder):

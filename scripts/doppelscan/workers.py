@@ -296,15 +296,18 @@ def _by_ray(workers: Workers, packed: _Packed, count: int) -> Iterator[tuple[int
     ray = _connected(str(workers.ray), workers.count)
     actors = max(1, min(count, workers.count if workers.ray == "local" else int(ray.cluster_resources().get("CPU", 1))))
     held = ray.put((packed.pickled, [np.frombuffer(array, np.uint8) for array in packed.arrays]))
-    todo = ray.data.from_items([{"number": number} for number in range(count)], override_num_blocks=count).map_batches(
-        _RayWorker,
-        batch_size=1,
-        fn_constructor_args=(held, workers.threads),
-        compute=ray.data.ActorPoolStrategy(size=actors),
-        num_cpus=1,
-        max_restarts=DEATHS,
-        max_task_retries=DEATHS,
-    )
+    with warnings.catch_warnings():
+        # Ray 2.60 names what is to come in place of these two arguments, and does not have it yet.
+        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+        todo = ray.data.from_items([{"number": number} for number in range(count)], override_num_blocks=count).map_batches(
+            _RayWorker,
+            batch_size=1,
+            fn_constructor_args=(held, workers.threads),
+            compute=ray.data.ActorPoolStrategy(size=actors),
+            num_cpus=1,
+            max_restarts=DEATHS,
+            max_task_retries=DEATHS,
+        )
     try:
         for row in todo.iter_rows():
             result, mistake = pickle.loads(row["result"])

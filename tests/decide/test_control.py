@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from doppelscan.decide import ControlScorer, FittedReference, Rules, ScoredControl, without_leaks
-from doppelscan.decide import control as control_module
+from doppelscan.decide import reference as reference_module
 from doppelscan.images import ImageRecord
 from doppelscan.search import EmbeddedSet
 from doppelscan.verify import IdenticalImage, Pose
@@ -81,7 +81,7 @@ class InFolds(FittedReference):
 
 
 def test_folds_of_a_large_set_share_its_search_and_leave_their_patients_out(monkeypatch):
-    monkeypatch.setattr(control_module, "SHARED", 40)
+    monkeypatch.setattr(reference_module, "SHARED", 40)
     training = made_set("training", 40, patients=[f"p{i // 2}" for i in range(40)])
     asked: list[np.ndarray] = []
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from doppelscan.decide import ScoredSet, owed_to_training
-from doppelscan.decide import owed as owed_module
+from doppelscan.decide import reference as reference_module
 from doppelscan.search import EmbeddedSet
 from made_records import MadeStore, made_reference, made_score, made_set
 
@@ -27,7 +27,7 @@ class Fitted:
 
 @pytest.fixture(autouse=True)
 def no_search(monkeypatch):
-    monkeypatch.setattr(owed_module, "CandidateSearch", Fitted)
+    monkeypatch.setattr(reference_module, "CandidateSearch", Fitted)
 
 
 def people(name: str, count: int, each: int) -> EmbeddedSet:
@@ -47,7 +47,7 @@ def asked(training: EmbeddedSet, holdout: EmbeddedSet | None, wins: float, image
             return ScoredSet(some, scored, self)
 
     plain = made_reference(training)
-    search: Any = SimpleNamespace(candidates=20, device="cpu")
+    search: Any = SimpleNamespace(candidates=20, seed=0, device="cpu")
     reference = Reference(training, training, search, {}, plain.registration, "combined")
     return owed_to_training(made_set("synthetic", images), reference, holdout)
 

@@ -14,14 +14,12 @@ from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import ScoredImage
 from doppelscan.images import evenly_chosen
 from doppelscan.memorization import patient_folds, spread_over_patients
-from doppelscan.search import CandidateSearch, EmbeddedSet, StoredFeatures, StoredThumbnails
+from doppelscan.search import EmbeddedSet
 from doppelscan.verify import IdenticalImage
 
 __all__ = ["ControlScorer", "ScoredControl", "same_kind", "without_leaks"]
 
 FOLDS = 5
-# Training images from which the folds share the whitening of the whole set: of so many, a fifth more or less changes little in it.
-SHARED = 4096
 SCANNER_FEATURES, SCANNER_IMAGES = "layer2", 400
 
 
@@ -144,7 +142,7 @@ class ControlScorer:
             inside = [i for i, p in enumerate(posed.patients) if fold_of[p] == number]
             if not inside:
                 continue
-            fold, rows = self._without(np.array([fold_of[p] == number for p in patients]))
+            fold, rows = self.reference.without(np.array([fold_of[p] == number for p in patients]))
             scored = fold.scored(posed.subset(inside), f"control {number + 1}/{folds}").scored
             results += [
                 replace(
@@ -157,23 +155,6 @@ class ControlScorer:
                 for s in scored
             ]
         return sorted(results, key=lambda s: s.row), folds / (folds - 1)
-
-    def _without(self, left_out: np.ndarray) -> tuple[FittedReference, np.ndarray]:
-        """The reference without the training images ``left_out`` bool [N], and the training row of each of its rows."""
-        training, whole = self.reference.training, self.reference.search
-        if len(training) >= SHARED:
-            return replace(self.reference, search=whole.without(left_out)), np.arange(len(training))
-        rows = np.flatnonzero(~left_out)
-        others = training.subset(rows.tolist())
-        search = CandidateSearch(whole.candidates, self.seed, whole.device).fit(
-            StoredFeatures.searched(others),
-            others.patients,
-            null_of=whole.index,
-            view_differences=self.reference.view_differences,
-            thumbnails=StoredThumbnails(others),
-            keys=[training.contents[i] for i in rows],
-        )
-        return replace(self.reference, training=others, search=search), rows
 
 
 def without_leaks(

@@ -11,7 +11,7 @@ import numpy as np
 from doppelscan.calibrate import Competition, compete
 from doppelscan.decide.reference import FittedReference
 from doppelscan.images import evenly_chosen
-from doppelscan.search import CandidateSearch, EmbeddedSet, StoredThumbnails
+from doppelscan.search import EmbeddedSet
 
 __all__ = ["FEWEST", "owed_to_training"]
 
@@ -51,18 +51,8 @@ def owed_to_training(
     # Patients of the two sides are different people, whatever they are called.
     names = [f"training {p}" for p in first.patients] + [f"holdout {p}" for p in second.patients]
     both = replace(both, records=[replace(r, patient=name) for r, name in zip(both.records, names, strict=True)])
-    whole = reference.search
-    search = CandidateSearch(whole.candidates, seed, whole.device).fit(
-        both.single_pose(),
-        both.patients,
-        both.features(),
-        np.arange(len(both)),
-        view_differences=reference.view_differences,
-        thumbnails=StoredThumbnails(both),
-        keys=both.contents,
-    )
     asked = synthetic.subset(evenly_chosen(len(synthetic), IMAGES).tolist())
-    scored = replace(reference, training=both, posed=both, search=search).scored(asked, "competition").scored
+    scored = reference.of(both).scored(asked, "competition").scored
     score = np.array([one.score for one in scored])
     if np.isnan(score).any():
         return None  # Too few images for an index to give this score.

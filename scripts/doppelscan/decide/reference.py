@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from doppelscan.decide.scoring import ScoredImage, StoredRegistration, score_images
+from doppelscan.decide.scoring import ScoredImage, StoredPair, StoredRegistration, score_images
 from doppelscan.images import ImageRecord
-from doppelscan.search import CandidateSearch, EmbeddedSet, view_similarity
-from doppelscan.verify import AlignedPair
+from doppelscan.search import CandidateSearch, EmbeddedSet, StoredFeatures, StoredThumbnails, view_similarity
+from doppelscan.verify import AlignedPair, verified_score
 from doppelscan.workers import THIS_PROCESS, Workers
 
 __all__ = ["FittedReference", "ScoredSet", "slice_positions"]
 
 BLOCK = 64
+# Training images from which the folds share the whitening of the whole set: of so many, a fifth more or less changes little in it.
+SHARED = 4096
 # Parts of an axis of a volume, each with a control of its own.
 POSITIONS = 5
 
@@ -76,6 +79,69 @@ class FittedReference:
         """``images`` in all poses, scored; ``label`` names the set in the progress bar."""
         found = score_images(images, self.training, self.search, self.registration, label, self.score, self.workers)
         return ScoredSet(images, tuple(found), self)
+
+    def without(self, left_out: np.ndarray) -> tuple[FittedReference, np.ndarray]:
+        """The reference without the training images ``left_out`` bool [N], and the training row of each of its rows."""
+        if len(self.training) >= SHARED:
+            return replace(self, search=self.search.without(left_out)), np.arange(len(self.training))
+        rows = np.flatnonzero(~left_out)
+        others = self.training.subset(rows.tolist())
+        search = CandidateSearch(self.search.candidates, self.search.seed, self.search.device).fit(
+            StoredFeatures.searched(others),
+            others.patients,
+            null_of=self.search.index,
+            view_differences=self.view_differences,
+            thumbnails=StoredThumbnails(others),
+            keys=[self.training.contents[i] for i in rows],
+        )
+        return replace(self, training=others, search=search), rows
+
+    def of(self, posed: EmbeddedSet) -> FittedReference:
+        """Another one, fitted in the same way on a small set whose images are there in all poses."""
+        search = CandidateSearch(self.search.candidates, self.search.seed, self.search.device).fit(
+            posed.single_pose(),
+            posed.patients,
+            posed.features(),
+            np.arange(len(posed)),
+            view_differences=self.view_differences,
+            thumbnails=StoredThumbnails(posed),
+            keys=posed.contents,
+        )
+        return replace(self, training=posed, posed=posed, search=search)
+
+    def best_among(
+        self, images: EmbeddedSet, rows: Sequence[int], excluded: Sequence[Set[str]], most: int
+    ) -> list[tuple[float, int]]:
+        """Of each of some images the verified score and training row of its best candidate that is of none of ``excluded``; NaN and -1 without one.
+
+        Args:
+            images: embedded in all poses.
+            rows: of them that are asked about.
+            excluded: of each row the patients that are passed over.
+            most: candidates that are registered.
+        """
+        proposals = self.search.propose(images.features(rows), images.thumbnails(rows))
+        patients = self.training.patients
+        places = [
+            [k for k, row in enumerate(proposed) if row >= 0 and patients[row] not in own][:most]
+            for own, proposed in zip(excluded, proposals.rows, strict=True)
+        ]
+        result = [(math.nan, -1)] * len(rows)
+        some = [i for i, found in enumerate(places) if found]
+        if not some:
+            return result
+        # The last is repeated, so that each has as many.
+        place = np.array([(places[i] + [places[i][-1]] * most)[:most] for i in some])
+        candidates = np.take_along_axis(proposals.rows[some], place, 1)
+        poses = None if proposals.poses is None else np.take_along_axis(proposals.poses[some], place[..., None], 1)
+        assert self.search.patches is not None
+        found = self.registration.best(
+            images, [rows[i] for i in some], self.training, candidates, poses, self.search.patches.descriptor
+        )
+        for i, row, pairs in zip(some, candidates, found, strict=True):
+            kept = [StoredPair(*map(float, values)) for values in pairs if values[0] >= 0]
+            result[i] = max((verified_score(pair.detail, pair.agreement), int(row[int(pair.candidate)])) for pair in kept)
+        return result
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,9 @@ def stored_as(volume: np.ndarray, affine: np.ndarray, codes: str) -> tuple[np.nd
     return np.asarray(image.dataobj), image.affine
 
 
-def write_nifti(path: Path, volume: np.ndarray, affine: np.ndarray, qform: bool = False, unit: str = "mm", kind: type = nib.Nifti1Image) -> str:
+def write_nifti(
+    path: Path, volume: np.ndarray, affine: np.ndarray, qform: bool = False, unit: str = "mm", kind: type = nib.Nifti1Image
+) -> str:
     image = kind(volume, affine)
     image.set_sform(affine, 0 if qform else 1)
     image.set_qform(affine, 1 if qform else 0)
@@ -52,10 +54,18 @@ def write_nifti(path: Path, volume: np.ndarray, affine: np.ndarray, qform: bool 
     return str(path)
 
 
-def write_nrrd(path: Path, volume: np.ndarray, affine: np.ndarray, space: str = "left-posterior-superior", **header) -> str:
+def write_nrrd(
+    path: Path, volume: np.ndarray, affine: np.ndarray, space: str = "left-posterior-superior", compression_level: int = 9, **header
+) -> str:
     stored = LPS @ affine if space.startswith("left-posterior") else affine
-    fields = {"space": space, "space directions": stored[:3, :3].T, "space origin": stored[:3, 3], "kinds": ["domain"] * 3, **header}
-    nrrd.write(str(path), volume, fields, detached_header=str(path).endswith(".nhdr"))
+    fields = {
+        "space": space,
+        "space directions": stored[:3, :3].T,
+        "space origin": stored[:3, 3],
+        "kinds": ["domain"] * 3,
+        **header,
+    }
+    nrrd.write(str(path), volume, fields, detached_header=str(path).endswith(".nhdr"), compression_level=compression_level)
     return str(path)
 
 
@@ -85,7 +95,12 @@ def _lie(affine: np.ndarray, index: int) -> tuple[list[float], list[float], list
 
 
 def write_series(
-    folder: Path, volume: np.ndarray, affine: np.ndarray, places: Sequence[float] | None = None, shift: Sequence[float] = (0, 0, 0), **options
+    folder: Path,
+    volume: np.ndarray,
+    affine: np.ndarray,
+    places: Sequence[float] | None = None,
+    shift: Sequence[float] = (0, 0, 0),
+    **options,
 ) -> list[str]:
     """Slices along the last axis, in no order of names; ``places`` of slices in steps, ``shift`` in mm (LPS) from slice to slice."""
     folder.mkdir(exist_ok=True, parents=True)
@@ -95,7 +110,15 @@ def write_series(
         position, orientation, spacing = _lie(affine, index if places is None else places[index])
         position = (np.array(position) + np.array(shift) * index).tolist()
         named = {"series": "1.2.3", "number": index + 1, **options}
-        paths.append(dicom(folder / f"{number:03d}{named['series']}.dcm", volume[..., index].T, position=position, orientation=orientation, **named))
+        paths.append(
+            dicom(
+                folder / f"{number:03d}{named['series']}.dcm",
+                volume[..., index].T,
+                position=position,
+                orientation=orientation,
+                **named,
+            )
+        )
         data = pydicom.dcmread(paths[-1])
         data.PixelSpacing, data.SliceThickness = spacing, 99
         data.save_as(paths[-1])

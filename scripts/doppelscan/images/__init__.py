@@ -37,7 +37,7 @@ from doppelscan.images.transforms import (
 from doppelscan.images.volumes import Volume, read_volume, volume_table
 
 # Counts up when the same files and settings come to give other numbers: it is in the fingerprint of what is stored.
-ALGORITHM = 2
+ALGORITHM = 3
 
 __all__ = [
     "COPY_TRANSFORMS",

@@ -16,16 +16,17 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from doppelscan.images import ImageError, LoadSliced, SliceChoice, Windowd, find_images, read_pixels
+from doppelscan.images import ImageError, InputError, LoadSliced, SliceChoice, Windowd, find_images, read_pixels, read_volume
 from doppelscan.workflows.embed import RecordDataset
 from made_files import dicom
+from made_volumes import write_enhanced, write_itk, write_nrrd, write_series
 from monai.transforms import Compose
 from PIL import Image
 from pydicom import dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
 
-EXTENSIONS = (".png", ".jpg", ".tif", ".npy", ".nii", ".nii.gz", ".dcm", ".img", "")
+EXTENSIONS = (".png", ".jpg", ".tif", ".npy", ".nii", ".nii.gz", ".dcm", ".img", ".nrrd", ".mha", "")
 EVERY_SLICE = SliceChoice(2, 0, 1, 1)
 
 
@@ -88,6 +89,16 @@ def whole(tmp_path_factory) -> dict[str, bytes]:
     implicit.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
     implicit.save_as(folder / "implicit.dcm", implicit_vr=True)
     made["implicit.dcm"] = (folder / "implicit.dcm").read_bytes()
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    for name, write, options in (
+        ("raw.nrrd", write_nrrd, {"encoding": "raw"}),
+        ("gzip.nrrd", write_nrrd, {"encoding": "gzip"}),
+        ("bzip2.nrrd", write_nrrd, {"encoding": "bzip2"}),
+        ("raw.mha", write_itk, {}),
+        ("packed.mha", write_itk, {"compressed": True}),
+    ):
+        made[name] = Path(write(folder / name, volume, affine, **options)).read_bytes()
+    made["enhanced.dcm"] = Path(write_enhanced(folder / "e.dcm", volume.astype(np.uint16), affine)).read_bytes()
     made["frames.dcm"] = Path(dicom(folder / "frames.dcm", np.stack([deep] * 4), "1.2.100000", frames=[])).read_bytes()
     return made
 
@@ -174,6 +185,8 @@ def absurd_dimensions(data: bytearray, rng: Random) -> bytearray:
         for tag in (b"\x28\x00\x10\x00US\x02\x00", b"\x28\x00\x11\x00US\x02\x00"):
             if (at := data.find(tag)) > 0:
                 data[at + 8 : at + 10] = struct.pack("<H", side)
+    elif data.startswith(b"NRRD") or b"DimSize" in data[:600]:
+        data = bytearray(re.sub(rb"(?m)^(sizes:|DimSize =)[^\n]*", rb"\g<1> %d %d %d" % (side, side, side), bytes(data)))
     elif data[344:347] == b"n+1":
         data[40:56] = struct.pack("<8h", 3, *[int(rng.choice([32767, 20000, -5, 0]))] * 3, 1, 1, 1, 1)
     elif data[4:7] == b"n+2":
@@ -254,6 +267,62 @@ def test_500_damaged_files_are_read_or_listed_and_cost_no_good_file(tmp_path, wh
     counted = check_folder(tmp_path / "Jane_Doe", whole, 500, seed=15)
     assert counted["read"] > 100 and counted["listed"] > 200
     assert capfd.readouterr() == ("", "") and not caplog.records  # nor does a library write to the terminal
+
+
+def check_whole(folder: Path, whole: dict[str, bytes], count: int, seed: int) -> dict[str, int]:
+    """``count`` damaged volumes, each by itself, listed and read whole: all that comes of one is a volume or a reason."""
+    folder.mkdir()
+    volumes = {name: data for name, data in whole.items() if not name.endswith((".png", ".jpg")) and len(data) > 1500}
+    counted = {"read": 0, "refused": 0, "images": 0}
+    for name, data in damaged(volumes, count, np.random.default_rng(seed)):
+        (folder / name).write_bytes(data)
+        try:
+            found = find_images(folder / name, volumes="whole")
+            pixels = [read_volume(record, largest=8) for record in found.records if record.whole]
+        except (ImageError, InputError) as error:
+            reason = str(error).replace(str(folder / name), "").replace(name, "")
+            assert reason.isprintable() and folder.name not in reason and len(reason) <= 400, reason
+            counted["refused"] += 1
+        else:
+            assert all(np.isfinite(v.pixels).all() and v.pixels.std() > 0 for v in pixels)
+            assert all(r.geometry.shape and v.geometry.kind for r, v in zip(found.records, pixels, strict=False))
+            counted["read" if pixels else "images"] += 1
+        (folder / name).unlink()
+    return counted
+
+
+@pytest.mark.filterwarnings("error")
+def test_300_damaged_volumes_are_read_whole_or_refused(tmp_path, whole, capfd, caplog):
+    counted = check_whole(tmp_path / "Jane_Doe", whole, 300, seed=3)
+    assert counted["read"] > 50 and counted["refused"] > 100
+    assert capfd.readouterr() == ("", "") and not caplog.records
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("error")
+def test_6000_damaged_volumes_are_read_whole_or_refused(tmp_path, whole):
+    for seed in range(100, 120):
+        check_whole(tmp_path / f"Jane_Doe{seed}", whole, 300, seed)
+
+
+@pytest.mark.filterwarnings("error")
+def test_damaged_files_of_a_series_that_is_read_whole_are_gaps_or_a_reason(tmp_path, whole):
+    volume = np.random.default_rng(4).integers(1, 900, (12, 10, 14)).astype(np.uint16)
+    files = [Path(p).read_bytes() for p in write_series(tmp_path / "whole", volume, np.diag([1.0, 1.0, 2.0, 1.0]))]
+    read = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        for index, data in enumerate(files):
+            mutate = MUTATIONS[rng.integers(len(MUTATIONS))]
+            (folder / f"{index}.dcm").write_bytes(mutate(bytearray(data), rng) if index == seed % 14 else data)
+        try:
+            for record in find_images(folder, volumes="whole").records:
+                read += record.whole and read_volume(record).pixels.shape[:2] == (12, 10)
+        except (ImageError, InputError) as error:
+            assert str(error).replace(str(folder), "").isprintable()
+    assert read > 15
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from doppelscan.images.copies import COPY_TRANSFORMS, PAPER_TRANSFORMS, plant_co
 from doppelscan.images.degraded import PrincipalReconstruction, SpectrumMatch, radial_power
 from doppelscan.images.foreground import foreground_square, gaussian_blur
 from doppelscan.images.generated import generate_cohort, smooth_fields, warp
+from doppelscan.images.geometry import VolumeGeometry
 from doppelscan.images.people import PatientProposal, agrees, people_of, propose_patients
 from doppelscan.images.planted import PlantedCopies, PlantedQueries
 from doppelscan.images.readers import read_pixels
@@ -33,9 +34,10 @@ from doppelscan.images.transforms import (
     put_slice,
     unit_float,
 )
+from doppelscan.images.volumes import Volume, read_volume, volume_table
 
 # Counts up when the same files and settings come to give other numbers: it is in the fingerprint of what is stored.
-ALGORITHM = 2
+ALGORITHM = 3
 
 __all__ = [
     "COPY_TRANSFORMS",
@@ -55,6 +57,8 @@ __all__ = [
     "SliceChoice",
     "SpectrumMatch",
     "SquareThumbnaild",
+    "Volume",
+    "VolumeGeometry",
     "Windowd",
     "agrees",
     "align",
@@ -75,6 +79,7 @@ __all__ = [
     "put_slice",
     "radial_power",
     "read_pixels",
+    "read_volume",
     "resample_boxes",
     "sampling_grid",
     "set_files",
@@ -83,6 +88,7 @@ __all__ = [
     "table_values",
     "unit_float",
     "unpadded",
+    "volume_table",
     "warp",
     "whole_squares",
     "within",

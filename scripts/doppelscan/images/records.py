@@ -12,12 +12,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from doppelscan.errors import ImageError, InputError, reason_of_image
-from doppelscan.images.readers import FileHeader, image_format, read_header, stack_slices
+from doppelscan.images.geometry import VolumeGeometry
+from doppelscan.images.readers import FileHeader, image_format, read_header, series_plan, stack_slices
 
 __all__ = [
     "DrawnSample",
@@ -34,7 +35,9 @@ __all__ = [
     "table_values",
 ]
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".nii", ".nii.gz", ".dcm", ".dicom", ".ima")
+EXTENSIONS = (
+    ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".nii", ".nii.gz", ".dcm", ".dicom", ".ima", ".nrrd", ".nhdr", ".mha", ".mhd",
+)  # fmt: skip
 DICOM = (".dcm", ".dicom", ".ima")
 # Names of sets of images that nobody was scanned for: their names need not tell a patient.
 GENERATED = ("synthetic", "image")
@@ -80,11 +83,11 @@ class SliceChoice:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image that is scored: a 2D file or one slice of a volume.
+    """One image that is scored: a 2D file, one slice of a volume or a volume whole.
 
     Attributes:
         id: the path as given, with ``#slice=N`` for a slice of a volume; unique within its set.
-        paths: files on disk; more than one for a DICOM series.
+        paths: files on disk; more than one for a DICOM series, and for a header with its voxels beside it.
         volume: the path of the volume (the file, or the folder and series).
         patient: the patient's identifier, or the volume's when none is known.
         slice: slice number along ``axis``, or None for a 2D image.
@@ -94,6 +97,9 @@ class ImageRecord:
         modality: DICOM Modality, such as MR, CT, CR or DX; None where the file says none.
         patient_known: whether a table, DICOM or the pattern names the patient; else every volume counts as one of its own.
         slices: how many slices the volume has along ``axis``, or None for a 2D image.
+        whole: whether it is a volume that is scored whole, see :func:`doppelscan.images.read_volume`.
+        geometry: of such a volume, by its header alone; else None.
+        format: of such a volume: nifti, dicom, nrrd, metaimage, npy or tiff; else None.
     """
 
     id: str
@@ -107,6 +113,9 @@ class ImageRecord:
     modality: str | None = None
     patient_known: bool = True
     slices: int | None = None
+    whole: bool = False
+    geometry: VolumeGeometry | None = None
+    format: str | None = None
 
 
 @dataclass(frozen=True)
@@ -153,6 +162,7 @@ class ImageSet:
         ignored: number of files that are no images (text, tables).
         unmatched: number of volumes or files whose name the patient pattern does not match; each is a patient of its own.
         sample: how much was drawn of the set, or None where it is whole.
+        notes: what is to be told of volumes that are read whole, one line each that names no path.
     """
 
     name: str
@@ -162,6 +172,12 @@ class ImageSet:
     ignored: int = 0
     unmatched: int = 0
     sample: DrawnSample | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def whole_volumes(self) -> bool:
+        """Whether the records are volumes that are scored whole; else they are 2D images and slices."""
+        return any(record.whole for record in self.records)
 
     @property
     def unknown_patients(self) -> int:
@@ -211,6 +227,7 @@ def find_images(
     slices: SliceChoice | None = None,
     limit: int | None = None,
     seed: int = 0,
+    volumes: Literal["whole", "as-slices"] = "as-slices",
 ) -> ImageSet:
     """List the images of a set.
 
@@ -227,15 +244,21 @@ def find_images(
             bring some slices more. No other file is opened; of DICOM files the headers are, which alone say what is one volume. A set of no more
             images is taken whole.
         seed: of that sample.
+        volumes: ``as-slices`` cuts volumes into images; ``whole`` gives one record a volume, with its geometry and its voxels unread. Of
+            ``slices``, the channel alone then has an effect. A set of 2D images is the same in both.
 
     Returns:
         the set. A file that cannot be read is in ``skipped`` with its reason, and the rest goes on: so does a DICOM series without a file
         whose pixels are not whole, unless the slices are taken across the gap that it leaves.
 
     Raises:
-        InputError: ``source`` is missing, empty, or holds no readable image; the pattern matches no name of a set of real images.
+        InputError: ``source`` is missing, empty, or holds no readable image; the pattern matches no name of a set of real images; ``whole``
+            meets volumes and 2D images in one set.
     """
     slices = slices or SliceChoice()
+    if volumes not in ("whole", "as-slices"):
+        raise InputError(f"The 'volumes' parameter must be whole or as-slices. Got {volumes!r} instead.")
+    whole = volumes == "whole"
     pattern = _compile(patient_pattern)
     source = Path(source)
     if not source.exists():
@@ -254,10 +277,10 @@ def find_images(
     if not rows:
         raise InputError(f"The '{name}' parameter must name at least one image. Got {str(source)!r}, which holds none.")
     if limit is not None:
-        rows, result.sample = _drawn(rows, limit, seed, slices)
+        rows, result.sample = _drawn(rows, limit, seed, slices, whole)
     origins = set()
-    for volume in _volumes(rows, result, slices):
-        origins.add(_add(result, volume, pattern, slices))
+    for volume in _volumes(rows, result, slices, whole):
+        origins.add(_add(result, volume, pattern, slices, whole))
     origins.discard("")
     result.patient_source = " and ".join(sorted(origins)) or "volume"
     if result.unmatched and origins == {"volume"} and name not in GENERATED:
@@ -269,6 +292,9 @@ def find_images(
         raise InputError(
             f"The '{name}' parameter must be a folder, an image, a .csv or a .json. Got {str(source)!r}: {result.skipped[0].reason}."
         )
+    if whole:
+        _check_alike(result, source)
+        result.notes.extend(_spacing_notes(result))
     if not result.records:
         first = result.skipped[0] if result.skipped else None
         why = f"; the first, {first.path!r}: {first.reason}" if first else ""
@@ -276,6 +302,39 @@ def find_images(
             f"The '{name}' parameter must name at least one readable image. Got {str(source)!r} with {len(result.skipped)} unreadable{why}."
         )
     return result
+
+
+def _check_alike(result: ImageSet, source: Path) -> None:
+    """Raises ``InputError`` where volumes and 2D images are in one set: their scores could not be compared."""
+    volumes = sum(record.whole for record in result.records)
+    images = [record for record in result.records if not record.whole]
+    if volumes and images:
+        raise InputError(
+            f"The '{result.name}' parameter must name volumes or 2D images, not both. Got {volumes} volumes and {len(images)} 2D images in "
+            f"{str(source)!r}, the first of these {os.path.basename(images[0].paths[0])!r}: take one kind out, or pass --volumes as-slices to "
+            "score slices."
+        )
+
+
+def _spacing_notes(result: ImageSet) -> list[str]:
+    """What is to be told of how the volumes of a set differ."""
+    known = [r.geometry for r in result.records if r.geometry is not None and r.geometry.known]
+    unknown = sum(r.geometry is not None and not r.geometry.known for r in result.records)
+    notes = []
+    if known:
+        spacings = np.array([geometry.spacing for geometry in known])
+        low, high = spacings.min(0), spacings.max(0)
+        if not np.allclose(low, high, rtol=0.01):
+            words = [" x ".join(f"{v:.3g}" for v in s) for s in (low, high)]
+            notes.append(f"{len(known)} {result.name} volumes of different spacing: {words[0]} to {words[1]} mm")
+        stacks = sum(geometry.stack_axis is not None for geometry in known)
+        if stacks:
+            notes.append(f"{stacks} of {len(result.records)} {result.name} volumes are stacks of thick slices")
+    if unknown:
+        notes.append(f"{unknown} of {len(result.records)} {result.name} volumes do not say how large their voxels are")
+    mended = Counter(told for geometry in known for told in geometry.told)
+    notes.extend(f"{count} {result.name} volume{'s' * (count > 1)}: {told}" for told, count in mended.most_common(10))
+    return notes
 
 
 def _compile(pattern: str | None) -> re.Pattern | None:
@@ -484,7 +543,7 @@ def spread_order(strata: Sequence[Hashable], seed: int) -> list[int]:
     return by_stratum[np.argsort(place, kind="stable")].tolist()
 
 
-def _drawn(rows: list[_Row], limit: int, seed: int, slices: SliceChoice) -> tuple[list[_Row], DrawnSample | None]:
+def _drawn(rows: list[_Row], limit: int, seed: int, slices: SliceChoice, whole: bool) -> tuple[list[_Row], DrawnSample | None]:
     """The files of a sample in the order of the set, and what it is; all of them and None where the set has no more images."""
     units: dict[tuple[str, ...], list[_Row]] = defaultdict(list)
     for row in dict.fromkeys(rows):
@@ -497,8 +556,8 @@ def _drawn(rows: list[_Row], limit: int, seed: int, slices: SliceChoice) -> tupl
         if images >= limit:
             return [row for row in rows if row in taken], DrawnSample(drawn, len(members))
         scratch = ImageSet("sample", [])
-        for volume in _volumes(members[number], scratch, slices):
-            _add(scratch, volume, None, slices)
+        for volume in _volumes(members[number], scratch, slices, whole):
+            _add(scratch, volume, None, slices, whole)
         images, drawn = images + len(scratch.records), drawn + bool(scratch.records)
         taken.update(members[number])
     return rows, None
@@ -529,7 +588,7 @@ class _Volume:
 _Member = tuple[_Row, FileHeader]
 
 
-def _volumes(rows: list[_Row], result: ImageSet, slices: SliceChoice) -> Iterator[_Volume]:
+def _volumes(rows: list[_Row], result: ImageSet, slices: SliceChoice, whole: bool) -> Iterator[_Volume]:
     """Headers of all files; DICOM files of one series in one folder come as one volume. What cannot be read goes to ``skipped``."""
     series: dict[tuple[str, str], list[_Member]] = {}
     for row in dict.fromkeys(rows):
@@ -543,11 +602,19 @@ def _volumes(rows: list[_Row], result: ImageSet, slices: SliceChoice) -> Iterato
         elif header.damage:
             result.skipped.append(SkippedImage(row.path, header.damage))
         else:
-            yield _Volume(row.path, (row.path,), row, header)
+            yield _Volume(row.path, (row.path, header.data) if header.data else (row.path,), row, header)
+    if whole:
+        crowded = [count for count in Counter(folder for folder, _ in series).values() if count > 1]
+        if crowded:
+            result.notes.append(
+                f"{len(crowded)} folders hold files of up to {max(crowded)} DICOM series (SeriesInstanceUID), {sum(crowded)} in all; "
+                "each series is read on its own"
+            )
     for (folder, uid), members in series.items():
-        for number, stack in enumerate(_stacks(members), 1):
+        stacks = _stacks(members)
+        for number, stack in enumerate(stacks, 1):
             name = f"{folder}#series={uid}" + (f",stack={number}" if number > 1 else "")
-            volume = _stacked(name, stack, result, int(slices.axis))
+            volume = _stacked_whole(name, stack, result, len(stacks)) if whole else _stacked(name, stack, result, int(slices.axis))
             if volume is not None:
                 yield volume
 
@@ -604,15 +671,55 @@ def _stacked(name: str, members: list[_Member], result: ImageSet, axis: int) -> 
     return _Volume(name, tuple(r.path for r, _ in members), row, header)
 
 
+def _stacked_whole(name: str, members: list[_Member], result: ImageSet, stacks: int) -> _Volume | None:
+    """The volume of the files of ``members`` with its geometry; what keeps it from being one is listed, and so are files that are damaged.
+
+    Their places are gaps, which the geometry refuses or tells.
+    """
+    damaged = [(row, header) for row, header in members if header.damage]
+    result.skipped.extend(SkippedImage(row.path, f"{header.damage}; its slice is a gap") for row, header in damaged)
+    members = [member for member in members if not member[1].damage]
+    if not members:
+        return None
+    headers = [header for _, header in members]
+    row = next((r for r, _ in members if r.patient is not None), members[0][0])
+    if len(members) == 1 and stacks == 1 and not damaged:  # a radiograph
+        return _Volume(row.path, (row.path,), row, headers[0])
+    try:
+        if len(members) == 1:
+            raise ImageError("one slice only, which lies on no other of its series")
+        plan = series_plan(headers)
+    except ImageError as error:
+        result.skipped.append(SkippedImage(name, str(error)))
+        return None
+    header = replace(
+        headers[0],
+        shape=plan.geometry.shape,
+        patient=_most_common(h.patient for h in headers),
+        modality=_most_common(h.modality for h in headers),
+        geometry=plan.geometry,
+        times=len(plan.order),
+    )
+    return _Volume(name, tuple(r.path for r, _ in members), row, header)
+
+
 def _most_common(values: Iterable[str | None]) -> str | None:
     """The value that most of the files of a volume give: one file's header may be damaged."""
     counted = Counter(v for v in values if v is not None).most_common(1)
     return counted[0][0] if counted else None
 
 
-def _add(result: ImageSet, volume: _Volume, pattern: re.Pattern | None, slices: SliceChoice) -> str:
+def _add(result: ImageSet, volume: _Volume, pattern: re.Pattern | None, slices: SliceChoice, as_whole: bool) -> str:
     """Add the records of one volume to ``result``; returns where the patient came from."""
     row, header, shape = volume.row, volume.header, volume.header.shape
+    if as_whole and header.fault:
+        result.skipped.append(SkippedImage(volume.id, header.fault))
+        return ""
+    if as_whole and header.times > 1:
+        shape = (*shape[:3], header.times)
+    if len(shape) == 4 and slices.channel is not None and as_whole and not 0 <= slices.channel < shape[3]:
+        result.skipped.append(SkippedImage(volume.id, f"--channel {slices.channel} is outside 0 to {shape[3] - 1}"))
+        return ""
     if len(shape) == 4 and slices.channel is None:
         result.skipped.append(SkippedImage(volume.id, f"4D of shape {shape} without a choice: pass --channel 0 to {shape[3] - 1}"))
         return ""
@@ -633,6 +740,10 @@ def _add(result: ImageSet, volume: _Volume, pattern: re.Pattern | None, slices: 
     )
     if len(shape) == 2:
         result.records.append(whole)
+        return origin
+    if as_whole:
+        channel = slices.channel if len(shape) == 4 else None
+        result.records.append(replace(whole, channel=channel, whole=True, geometry=header.geometry, format=header.format))
         return origin
     axis = int(slices.axis)
     result.records.extend(

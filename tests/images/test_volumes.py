@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import tracemalloc
 import warnings
@@ -192,7 +193,7 @@ def test_reduced_voxels_are_the_means_of_what_they_cover_and_lie_where_that_lies
     expected = large.reshape(12, 2, 20, 36)[:, :, :].mean(1).reshape(12, 20, 12, 3).mean(3)
     # 20 -> 12: every output voxel covers 5/3 of the others.
     edges = np.linspace(0, 20, 13)
-    shares = np.array([[max(min(b, i + 1) - max(a, i), 0) for i in range(20)] for a, b in zip(edges[:-1], edges[1:], strict=True)])
+    shares = np.array([[max(min(b, i + 1) - max(a, i), 0) for i in range(20)] for a, b in itertools.pairwise(edges)])
     expected = np.einsum("ay,xyz->xaz", shares * 12 / 20, expected)
     np.testing.assert_allclose(read.pixels, expected, atol=1e-5)
     # The box of the volume stays where it is: both corners, in mm.

@@ -17,14 +17,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
-
-from doppelscan.images.cubes import AXIS_POSES, CubeFrame, axis_pose, cut_cube
+from doppelscan.images.cubes import CubeFrame, cut_cube
 from doppelscan.images.planted_volumes import VOLUME_TRANSFORMS, plant_volume
 from doppelscan.images.transforms import window
-from doppelscan.verify.volume_alignment import band_pass_volumes, cube_grid, sample_volumes, shrink_volumes
-from doppelscan.verify.volume_coarse import COARSE, spread_rotations
+from doppelscan.verify.volume_alignment import shrink_volumes, tissue_masks
+from doppelscan.verify.volume_coarse import COARSE, VolumeCoarseSearch, spread_rotations
 from doppelscan.verify.volumes import VolumeRegistration
+from sklearn.metrics import roc_auc_score
 
 
 def read(path: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
@@ -33,31 +32,24 @@ def read(path: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
     return window(image.get_fdata(dtype=np.float32)), (x, y, z)
 
 
+def _tissue(cubes: torch.Tensor) -> torch.Tensor:
+    middle = shrink_volumes(cubes, 2 * COARSE)
+    return shrink_volumes(tissue_masks(middle, torch.ones_like(middle)), COARSE)
+
+
 class Proposals:
-    """Candidates by correlation of band-passed cubes of 16 voxels: all axis poses of training, all rotations and small shifts of the query."""
+    """Candidates by the coarse search with few rotations: all axis poses and shifts of all training volumes."""
 
-    def __init__(self, cubes: torch.Tensor, rotations: list[tuple[float, float, float]]) -> None:
-        from scipy.spatial.transform import Rotation
-
-        small = band_pass_volumes(shrink_volumes(cubes, COARSE), COARSE / 8)
-        posed = torch.stack([axis_pose(small, number) for number in range(len(AXIS_POSES))], 1).flatten(2)
-        self.posed = posed / posed.norm(dim=-1, keepdim=True)
-        turned = Rotation.from_rotvec(np.array(rotations), degrees=True).as_matrix()
-        matrices = [np.concatenate([one, np.zeros((3, 1))], 1) for one in turned]
-        for axis in range(3):
-            for sign in (-1, 1):
-                moved = np.eye(3, 4)
-                moved[axis, 3] = sign * 2.0 * 2 / COARSE
-                matrices.append(moved)
-        self.grids = cube_grid(torch.from_numpy(np.stack(matrices)).float(), COARSE)
+    def __init__(self, cubes: torch.Tensor) -> None:
+        self.small, self.tissue = shrink_volumes(cubes, COARSE), _tissue(cubes)
+        self.search = VolumeCoarseSearch(spread_rotations(reach=16.0), (1.0,), 0.2, torch.device("cpu"))
 
     def __call__(self, cube: torch.Tensor, count: int, poses: int) -> tuple[np.ndarray, np.ndarray]:
-        small = band_pass_volumes(shrink_volumes(cube[None], COARSE), COARSE / 8)
-        views = sample_volumes(small.expand(len(self.grids), -1, -1, -1, -1), self.grids).flatten(1)
-        views = views / views.norm(dim=1, keepdim=True).clamp_min(1e-6)
-        best = (self.posed.flatten(0, 1) @ views.T).amax(1).view(len(self.posed), -1)
-        rows = best.amax(1).argsort(descending=True)[:count]
-        return rows.numpy(), best[rows].argsort(1, descending=True)[:, :poses].numpy()
+        which = np.zeros(len(self.small), np.int64)
+        query = shrink_volumes(cube[None], COARSE)
+        _, numbers, _, value = self.search(query, _tissue(cube[None]), self.small, self.tissue, which, None, poses)
+        best = value.view(-1, poses)[:, 0].argsort(descending=True)[:count].numpy()
+        return best, numbers.reshape(-1, poses)[best]
 
 
 def main() -> None:
@@ -82,7 +74,7 @@ def main() -> None:
     made = [cut_cube(*volumes[row], asked.size) for row in inside]
     cubes = torch.from_numpy(np.stack([cube for cube, _ in made]))[:, None]
     frames = [frame for _, frame in made]
-    propose = Proposals(cubes, spread_rotations())
+    propose = Proposals(cubes)
     register = VolumeRegistration(device=asked.device)
 
     def query(planted) -> tuple[torch.Tensor, CubeFrame, dict[str, float]]:

@@ -10,19 +10,78 @@ from functools import lru_cache
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 
-from doppelscan.images import correlation
 from doppelscan.images.cubes import blur_volumes
+from doppelscan.images.foreground import otsu_threshold
 
-__all__ = ["align_volumes", "band_pass_volumes", "cube_grid", "sample_volumes", "shrink_volumes", "within_boxes"]
+__all__ = [
+    "align_volumes",
+    "band_pass_volumes",
+    "better_half",
+    "cell_agreement",
+    "cube_grid",
+    "sample_volumes",
+    "shrink_volumes",
+    "tissue_masks",
+    "within_boxes",
+]
 
 
-def band_pass_volumes(volumes: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Fine structure of ``volumes`` [B, 1, S, S, S]: what differs from its surroundings of ``sigma`` voxels, in local units."""
-    lifted = volumes.clamp_min(0) ** 0.7
-    fine = blur_volumes(lifted, 0.6) - blur_volumes(lifted, sigma)
-    local = blur_volumes(fine * fine, 2 * sigma).clamp_min(0).sqrt()
+def band_pass_volumes(volumes: torch.Tensor, sigma: float, tissue: torch.Tensor) -> torch.Tensor:
+    """Fine structure of the anatomy: what differs from the tissue within ``sigma`` voxels, in local units, 0 outside of it.
+
+    Means are taken over the tissue alone (normalized convolution, Knutsson and Westin 1993): the outline of a head is what strangers share, and
+    that of a half head is nobody's.
+
+    Args:
+        volumes: float [B, 1, S, S, S] in [0, 1].
+        sigma: in voxels.
+        tissue: float [B, 1, S, S, S] in [0, 1], see :func:`tissue_masks`.
+    """
+    lifted = volumes.clamp_min(0) ** 0.7 * tissue
+
+    def mean(values: torch.Tensor, width: float) -> torch.Tensor:
+        return blur_volumes(values, width) / blur_volumes(tissue, width).clamp_min(1e-3)
+
+    fine = (mean(lifted, 0.6) - mean(lifted, sigma)) * tissue
+    local = mean(fine * fine, 2 * sigma).clamp_min(0).sqrt()
     return fine / (local + 0.03)
+
+
+def tissue_masks(volumes: torch.Tensor, held: torch.Tensor, level: float = 0.02, most: float = 0.35) -> torch.Tensor:
+    """1 where a volume holds anatomy: not outside of its field of view, nor in the dark that reaches in from there; else 0.
+
+    Dark is what lies below a share of Otsu's threshold, and the passages into it are three voxels wide, so that it does not enter the sulci. Where
+    that is less than ``most`` of the field of view there is no background: dark tissue belongs to the comparison, and only what is black
+    (below ``level``, filled up by a shift or a rotation) does not.
+
+    Args:
+        volumes: float [B, 1, S, S, S] in [0, 1].
+        held: float [B, 1, S, S, S], 1 inside of the field of view.
+
+    Returns:
+        float [B, 1, S, S, S], 1 or 0.
+    """
+    smooth = blur_volumes(volumes, 0.7)
+    threshold = 0.7 * otsu_threshold(smooth)
+    masks = []
+    arrays = (one[:, 0].cpu().numpy() for one in (smooth, held))
+    for image, field, limit in zip(*arrays, threshold.cpu().tolist(), strict=True):
+        outside = _reached(image < limit, field < 0.5)
+        if (outside & (field >= 0.5)).sum() < most * (field >= 0.5).sum():
+            outside = _reached(image < level, field < 0.5)
+        masks.append(~outside)
+    return torch.from_numpy(np.stack(masks)).float().to(volumes.device)[:, None]
+
+
+def _reached(dark: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """Of ``dark`` bool [S, S, S], what is connected to ``outside`` or to the border by passages three voxels wide, and ``outside``."""
+    # One voxel of dark around it, so that the border is a way in.
+    wide = np.pad(dark | outside, 1, constant_values=True)
+    labels, _ = ndimage.label(ndimage.binary_erosion(wide, iterations=1, border_value=1))
+    reached = ndimage.binary_dilation(labels == labels[0, 0, 0], iterations=1) & wide
+    return reached[1:-1, 1:-1, 1:-1] | outside
 
 
 def shrink_volumes(volumes: torch.Tensor, size: int) -> torch.Tensor:
@@ -73,47 +132,51 @@ def align_volumes(
     moving: torch.Tensor,
     matrices: torch.Tensor,
     seen: torch.Tensor,
-    boxes: torch.Tensor,
+    held: torch.Tensor,
     which: np.ndarray,
     iterations: int,
     step: int = 1,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Refine the sampling matrices that bring ``moving`` on ``fixed``: an affine map and a free gain.
+    """Refine the sampling matrices that bring ``moving`` on ``fixed``: an affine map and a free gain, by least squares that are weighted anew at
+    each step by the agreement of cells, so that a half or a part of a copy is brought on its place whatever lies beside it.
 
     Args:
         fixed: float [M, 1, S, S, S], band-passed.
         moving: float [B, 1, S, S, S], band-passed.
         matrices: float [B, 3, 4], where to start.
-        seen: float [M, 1, S, S, S], 1 where ``fixed`` holds image.
-        boxes: float [B, 2, 3], where ``moving`` holds image.
+        seen: float [M, 1, S, S, S], 1 where ``fixed`` holds anatomy.
+        held: float [B, 1, S, S, S], 1 where ``moving`` holds anatomy.
         which: int64 [B], the row of ``fixed`` that each is brought on.
         iterations: Gauss-Newton steps, damped.
         step: every so many voxels a side are compared.
 
     Returns:
-        the best matrices [B, 3, 4] that were met and their correlation [B], -1 to 1.
+        the best matrices [B, 3, 4] that were met and the agreement [B] of the better half of their cells, -1 to 1.
     """
     count, size = len(moving), fixed.shape[-1]
     start = slice(step // 2, None, step)
     target = fixed[:, 0, start, start, start].flatten(1)[which]
     seen = seen[:, 0, start, start, start].flatten(1)[which]
-    slopes = torch.cat([moving, *_gradients(moving)], 1) if iterations else moving
+    slopes = torch.cat([held, moving, *_gradients(moving)], 1) if iterations else torch.cat([held, moving], 1)
     points = _points(size, step, fixed.device).T
     best, current = matrices.clone(), matrices.clone()
     best_score = torch.full((count,), -2.0, device=fixed.device)
     for turn in range(iterations + 1):
         grid = cube_grid(current, size, step)
         warped = sample_volumes(slopes, grid).flatten(2)
-        inside = within_boxes(grid, boxes).flatten(1) * seen
-        image = warped[:, 0]
+        inside = warped[:, 0] * seen
+        image = warped[:, 1]
+        cells, structure = cell_agreement(image, target, inside)
         # What an overlap leaves out must not make it the better one.
-        score = correlation(image, target, inside) * _covered(target, seen, inside)
+        score = better_half(cells, structure) * _covered(target, seen, inside)
         better = score > best_score
         best = torch.where(better[:, None, None], current, best)
         best_score = torch.where(better, score, best_score)
         if turn == iterations:
             break
-        weighted = warped[:, 1:] * inside[:, None]
+        # Where it disagrees, as in another person's half, it has no say.
+        inside = inside * _spread((0.1 + cells.clamp_min(0)).square(), round(inside.shape[1] ** (1 / 3)))
+        weighted = warped[:, 2:] * inside[:, None]
         columns = (weighted[:, :, None] * points).flatten(1, 2)
         columns = torch.cat([columns, (image * inside)[:, None], inside[:, None]], 1)
         normal = columns @ columns.transpose(1, 2)
@@ -130,3 +193,26 @@ def _covered(target: torch.Tensor, seen: torch.Tensor, inside: torch.Tensor) -> 
     """Root of the share [B] of the structure of ``target`` that lies ``inside``, of what is ``seen``."""
     energy = target * target
     return ((energy * inside).sum(1) / (energy * seen).sum(1).clamp_min(1e-8)).sqrt()
+
+
+def cell_agreement(first: torch.Tensor, second: torch.Tensor, inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Correlation of two band-passed cubes, float [B, n^3], within cells of 4 voxels a side, and the structure of ``second`` there: [B, (n / 4)^3]."""
+    side = round(first.shape[1] ** (1 / 3))
+    sums = torch.stack([first * second, first * first, second * second], 1) * inside[:, None]
+    product, one, other = F.avg_pool3d(sums.view(len(first), 3, side, side, side), 4).flatten(2).unbind(1)
+    return product / ((one * other).sqrt() + 1e-3), other
+
+
+def better_half(cells: torch.Tensor, weights: torch.Tensor, share: float = 0.5) -> torch.Tensor:
+    """Mean agreement [B] of the best cells that hold ``share`` of the structure: ``cells`` and their structure ``weights`` float [B, L]."""
+    order = cells.argsort(dim=1, descending=True, stable=True)
+    value, weight = cells.gather(1, order), weights.gather(1, order)
+    before = weight.cumsum(1) - weight
+    weight = torch.minimum(weight, (weight.sum(1, keepdim=True) * share - before).clamp_min(0))
+    return (value * weight).sum(1) / weight.sum(1).clamp_min(1e-8)
+
+
+def _spread(cells: torch.Tensor, side: int) -> torch.Tensor:
+    """Values of cells [B, L] over the voxels of a cube of ``side``, smoothly: [B, side^3]."""
+    across = round(cells.shape[1] ** (1 / 3))
+    return F.interpolate(cells.view(-1, 1, across, across, across), size=(side,) * 3, mode="trilinear").flatten(1)

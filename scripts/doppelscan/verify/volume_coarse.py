@@ -23,6 +23,8 @@ COARSE = 16
 HIGHEST = 5
 # Rows of candidates and poses that are compared with all views of their query at a time: what the caches hold.
 ROWS = 16
+# Share of the candidate's structure that counts at least.
+LEAST = 0.2
 
 
 def spread_rotations(reach: float = 28.0, step: float = 16.0) -> list[tuple[float, float, float]]:
@@ -69,7 +71,7 @@ class VolumeCoarseSearch:
         matrices = torch.from_numpy(np.concatenate([self.linear, np.zeros((len(scale), 3, 1))], 2)).float()
         self.grids = cube_grid(matrices.to(device), COARSE)
         self.scales = torch.from_numpy(scale).float().to(device)
-        reach = max(1, round(max_shift * COARSE))
+        reach = max(1, int(np.ceil(max_shift * COARSE)))
         self.offsets = np.arange(-reach, reach + 1)
         self.across, self.along = (one.to(device) for one in _back_transforms(self.offsets))
 
@@ -87,9 +89,9 @@ class VolumeCoarseSearch:
 
         Args:
             queries: float [M, 1, 16, 16, 16] in [0, 1].
-            visible: float [M, 1, 16, 16, 16], 1 where they hold image.
+            visible: float [M, 1, 16, 16, 16], 1 where they hold anatomy.
             candidates: float [P, 1, 16, 16, 16] in [0, 1].
-            held: float [P, 1, 16, 16, 16], 1 where they hold image.
+            held: float [P, 1, 16, 16, 16], 1 where they hold anatomy.
             which: int64 [P], the query of each candidate.
             poses: int [P, n], the axis poses that are tried, or None for all 48.
             starts: axis poses of each pair that are kept.
@@ -98,15 +100,20 @@ class VolumeCoarseSearch:
             int64 [Q] the pair of each start, int64 [Q] its axis pose, float32 [Q, 3, 4] its sampling matrix from image to posed candidate, and
             float [Q] its correlation; of each pair the best first.
         """
-        views = self._spectra(queries, visible)
-        structure = band_pass_volumes(candidates, COARSE / 8) * held
+        views, power, masks = self._spectra(queries, visible)
+        structure = band_pass_volumes(candidates, COARSE / 8, held)
         pair, numbers = _tried(poses, len(candidates))
         value, where = [], []
         for start in range(0, len(pair), ROWS):
             part = slice(start, start + ROWS)
-            target = _unit(_spectrum(axis_posed(structure[pair[part]], numbers[part])[:, 0]))
-            product = views[which[pair[part]]] * target[:, None].conj()
-            highest = self._shifted(product).flatten(1).max(1)
+            posed = axis_posed(structure[pair[part]], numbers[part])[:, 0]
+            here = which[pair[part]]
+            product = self._shifted(views[here] * _spectrum(posed)[:, None].conj())
+            # Of the candidate's structure, what lies under the query's anatomy: a half is compared with a half (Padfield 2012).
+            energy = _spectrum(posed * posed, mean=True)
+            covered = self._shifted(masks[here] * energy[:, None].conj())
+            least = LEAST * COARSE**3 * energy[:, 0, 0, 0].real.view(-1, 1, 1, 1, 1)
+            highest = (product / (power[here] * torch.maximum(covered, least)).clamp_min(1e-12).sqrt()).flatten(1).max(1)
             value.append(highest.values.cpu())
             where.append(highest.indices.cpu())
         found = torch.cat(value)
@@ -115,15 +122,18 @@ class VolumeCoarseSearch:
         kept = order[rank < starts]
         return pair[kept], numbers[kept], self._sampling_matrices(torch.cat(where).numpy()[kept]), found[kept].to(self.device)
 
-    def _spectra(self, queries: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-        """Of all views of M queries: complex64 [M, T, kz, ky, kx]."""
+    def _spectra(self, queries: torch.Tensor, visible: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of all views of M queries: spectra complex64 [M, T, kz, ky, kx], what to divide their squares by, and spectra of their masks."""
         count, views = len(queries), len(self.grids)
-        small = band_pass_volumes(queries, COARSE / 8) * visible
-        small = torch.cat([small, small**2], 1)
+        small = band_pass_volumes(queries, COARSE / 8, visible)
+        small = torch.cat([small, small**2, visible], 1)
         made = sample_volumes(small.repeat_interleave(views, 0), self.grids.repeat(count, 1, 1, 1, 1)).unflatten(0, (count, views))
         # Of the query's structure, what each view holds: a view that reaches beyond the query is smaller than it by its scale cubed.
         held = made[:, :, 1].sum((2, 3, 4)) * self.scales**3 / small[:, 1].sum((1, 2, 3)).clamp_min(1e-8)[:, None]
-        return _unit(_spectrum(made[:, :, 0])) * held.clamp(0, 1).sqrt()[..., None, None, None]
+        spectra = _spectrum(made[:, :, 0])
+        squares = spectra.abs().square().sum((-1, -2))
+        power = (2 * squares.sum(-1) - squares[..., 0]) / held.clamp(1e-3, 1)
+        return spectra, power[..., None, None, None], _spectrum(made[:, :, 2], mean=True)
 
     def _shifted(self, product: torch.Tensor) -> torch.Tensor:
         """Correlation at the shifts alone: complex [R, T, kz, ky, kx] -> float [R, T, x, y, z]."""
@@ -149,8 +159,8 @@ def _tried(poses: np.ndarray | None, count: int) -> tuple[np.ndarray, np.ndarray
     return np.nonzero(first)[0], wanted[first].astype(np.int64)
 
 
-def _spectrum(volumes: torch.Tensor) -> torch.Tensor:
-    """Fourier coefficients of real ``volumes`` [..., x, y, z] without the mean and the highest frequencies: complex [..., kz, ky, kx].
+def _spectrum(volumes: torch.Tensor, mean: bool = False) -> torch.Tensor:
+    """Fourier coefficients of real ``volumes`` [..., x, y, z] without the highest frequencies, and the ``mean`` where asked: complex [..., kz, ky, kx].
 
     Half of kz: the other half is the same again.
     """
@@ -158,15 +168,9 @@ def _spectrum(volumes: torch.Tensor) -> torch.Tensor:
     for axis in (-3, -2):
         kept = torch.cat([kept.narrow(axis, 0, HIGHEST + 1), kept.narrow(axis, COARSE - HIGHEST, HIGHEST)], axis)
     kept = kept.transpose(-3, -1).contiguous()
-    kept[..., 0, 0, 0] = 0
+    if not mean:
+        kept[..., 0, 0, 0] = 0
     return kept
-
-
-def _unit(spectrum: torch.Tensor) -> torch.Tensor:
-    """Of unit length over the whole space of frequencies."""
-    power = spectrum.abs().square().sum((-1, -2))
-    length = (2 * power.sum(-1) - power[..., 0]).sqrt()
-    return spectrum / length[..., None, None, None].clamp_min(1e-8)
 
 
 def _back_transforms(offsets: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:

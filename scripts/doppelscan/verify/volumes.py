@@ -18,20 +18,22 @@ import torch.nn.functional as F
 from doppelscan.deepssim import ssim
 from doppelscan.errors import InputError
 from doppelscan.images import correlation, unit_float
-from doppelscan.images.cubes import AXIS_POSES, CubeFrame, blur_volumes
+from doppelscan.images.cubes import CubeFrame, blur_volumes
 from doppelscan.verify.agreement import match_intensity
 from doppelscan.verify.volume_alignment import (
     align_volumes,
     band_pass_volumes,
+    better_half,
     cube_grid,
     sample_volumes,
     shrink_volumes,
+    tissue_masks,
     within_boxes,
 )
 from doppelscan.verify.volume_coarse import COARSE, VolumeCoarseSearch, axis_posed, spread_rotations
 from doppelscan.verify.volume_pose import VolumePose
 
-__all__ = ["AlignedVolume", "VolumeAgreement", "VolumeRegistration", "fold_agreement"]
+__all__ = ["AlignedVolume", "VolumeAgreement", "VolumeRegistration"]
 
 MIDDLE = 32
 # Queries whose pairs are one tensor: what the caches of a processor hold, and what keeps a GPU busy.
@@ -81,16 +83,36 @@ class AlignedVolume:
 
 
 @dataclass(frozen=True)
-class _Queries:
-    """M queries, float [M, 1, s, s, s], at full size, and band-passed at each, and where each holds image, 1 or 0."""
+class _Levels:
+    """Volumes and where they hold anatomy, float [B, 1, S, S, S], at all sizes."""
 
     whole: torch.Tensor
-    visible: torch.Tensor
-    structure: torch.Tensor
-    middle: torch.Tensor
-    visible_middle: torch.Tensor
-    small: torch.Tensor
-    visible_small: torch.Tensor
+    tissue: torch.Tensor
+
+    @property
+    def size(self) -> int:
+        return self.whole.shape[-1]
+
+    def at(self, size: int, rows: np.ndarray | slice = slice(None)) -> tuple[torch.Tensor, torch.Tensor]:
+        """Volumes and masks of ``rows`` at ``size`` voxels a side."""
+        return shrink_volumes(self.whole[rows], size), shrink_volumes(self.tissue[rows], size)
+
+    def structure(self, size: int, rows: np.ndarray | slice = slice(None)) -> torch.Tensor:
+        """Band-passed, of ``rows``."""
+        volumes, tissue = self.at(size, rows)
+        return band_pass_volumes(volumes, max(size, 32) / 24, tissue)
+
+    def moved(self, rows: np.ndarray, numbers: np.ndarray, matrices: torch.Tensor) -> torch.Tensor:
+        """Volumes, their structure and their masks of ``rows``, through axis poses and sampling matrices: float [B, 3, S, S, S]."""
+        channels = torch.cat([self.whole[rows], self.structure(self.size, rows), self.tissue[rows]], 1)
+        return sample_volumes(axis_posed(channels, numbers), cube_grid(matrices, self.size))
+
+
+def _levels(volumes: torch.Tensor, frames: Sequence[CubeFrame]) -> _Levels:
+    boxes = field_boxes(frames).to(volumes.device)
+    tissue = tissue_masks(shrink_volumes(volumes, MIDDLE), _box_masks(boxes, MIDDLE))
+    tissue = F.interpolate(tissue, size=volumes.shape[-3:], mode="trilinear")
+    return _Levels(volumes, tissue * _box_masks(boxes, volumes.shape[-1]))
 
 
 class VolumeRegistration:
@@ -202,23 +224,22 @@ class VolumeRegistration:
         if not len(which):
             return [[] for _ in queries]
         count = len(queries)
-        seen = self._seen(unit_float(queries).to(self.device), frames)
-        moving = unit_float(candidates[which, place]).to(self.device)
-        boxes = field_boxes([candidate_frames[i][j] for i, j in zip(which, place, strict=True)]).to(self.device)
-        little = shrink_volumes(moving, COARSE)
-        held = _box_masks(boxes, COARSE)
+        seen = _levels(unit_float(queries).to(self.device), frames)
+        its_frames = [candidate_frames[i][j] for i, j in zip(which, place, strict=True)]
+        moving = _levels(unit_float(candidates[which, place]).to(self.device), its_frames)
         wanted = None if poses is None else poses[which, place]
         pair, numbers, matrices, _ = self.coarse(
-            shrink_volumes(seen.whole, COARSE), seen.visible_small, little, held, which, wanted, self.starts
+            seen.at(COARSE)[0], seen.at(COARSE)[1], *moving.at(COARSE), which, wanted, self.starts
         )
 
-        def refine(
-            level: torch.Tensor, visible: torch.Tensor, source: torch.Tensor, iterations: int, step: int = 1
-        ) -> torch.Tensor:
-            nonlocal matrices
-            posed = axis_posed(source, numbers)
-            matrices, value = align_volumes(
-                level, posed, matrices, visible, _posed_boxes(boxes[pair], numbers), which[pair], iterations, step
+        def refine(size: int, iterations: int, step: int = 1, some: np.ndarray | slice = slice(None)) -> torch.Tensor:
+            """Agreement of all starts, or ``some``, refined at ``size`` voxels."""
+            rows, place_of = np.unique(pair[some], return_inverse=True)
+            structure = moving.structure(size, rows)[place_of]
+            posed = axis_posed(torch.cat([structure, moving.at(size, rows)[1][place_of]], 1), numbers[some])
+            fixed = seen.structure(size)
+            matrices[some], value = align_volumes(
+                fixed, posed[:, :1], matrices[some], seen.at(size)[1], posed[:, 1:], which[pair[some]], iterations, step
             )
             return value
 
@@ -228,35 +249,24 @@ class VolumeRegistration:
             pair, numbers, matrices = pair[rows], numbers[rows], matrices[rows]
             return value[rows]
 
-        keep(refine(seen.small, seen.visible_small, band_pass_volumes(little, COARSE / 12)[pair], 5), self.near)
-        middle = band_pass_volumes(shrink_volumes(moving[np.unique(pair)], MIDDLE), MIDDLE / 24)
-        keep(refine(seen.middle, seen.visible_middle, middle[np.searchsorted(np.unique(pair), pair)], 3), self.screened)
-        value = refine(
-            seen.middle,
-            seen.visible_middle,
-            band_pass_volumes(shrink_volumes(moving[pair], MIDDLE), MIDDLE / 24),
-            4,
-        )
+        keep(refine(COARSE, 5), self.near)
+        keep(refine(MIDDLE, 3), self.screened)
+        value = refine(MIDDLE, 4)
         # Of each candidate the best start, and where none is promising, that one of the query alone.
-        order = _first_of_each(value, pair)
-        pair, numbers, matrices, value = pair[order], numbers[order], matrices[order], value[order]
+        rows = _first_of_each(value, pair)
+        pair, numbers, matrices, value = pair[rows], numbers[rows], matrices[rows], value[rows]
         best = np.full(count, -np.inf)
         np.maximum.at(best, which[pair], value.cpu().numpy())
-        told = best[which[pair]] >= self.promising
         leading = np.zeros(len(pair), bool)
         leading[_highest(value, which[pair], pair, count, 1)] = True
-        rows = np.flatnonzero(leading | told)
+        rows = np.flatnonzero(leading | (best[which[pair]] >= self.promising))
         pair, numbers, matrices, value = pair[rows], numbers[rows], matrices[rows], value[rows]
         keep(value, self.refined)
         fine = np.flatnonzero(best[which[pair]] >= self.promising)
-        posed = axis_posed(moving[pair], numbers)
-        posed_boxes = _posed_boxes(boxes[pair], numbers)
-        structure = band_pass_volumes(posed, posed.shape[-1] / 24)
+        size = queries.shape[-1]
         if len(fine):
-            matrices[fine], _ = align_volumes(
-                seen.structure, structure[fine], matrices[fine], seen.visible, posed_boxes[fine], which[pair[fine]], 3, 2
-            )
-        measured = self._measure(seen, posed, structure, matrices, posed_boxes, which[pair])
+            refine(size, 3, 2, fine)
+        measured = self._measure(seen, moving, pair, numbers, matrices, which)
         found: list[list[VolumeAgreement]] = [[] for _ in queries]
         told_matrices = matrices.cpu().double().numpy()
         for row in np.lexsort((place[pair], -np.round(measured[:, -1], 6))):
@@ -268,47 +278,22 @@ class VolumeRegistration:
             found[query].append(VolumeAgreement(candidate, pose, *(float(number) for number in measured[row])))
         return found
 
-    def _seen(self, queries: torch.Tensor, frames: Sequence[CubeFrame]) -> _Queries:
-        """Queries [M, 1, S, S, S] and where each holds image and was not filled up."""
-        size = queries.shape[-1]
-        boxes = field_boxes(frames).to(self.device)
-        middle = shrink_volumes(queries, MIDDLE)
-        visible_middle = 1 - filled_borders(middle, _box_masks(boxes, MIDDLE))
-        visible = F.interpolate(visible_middle, size=(size,) * 3) * _box_masks(boxes, size)
-        small = shrink_volumes(queries, COARSE)
-        return _Queries(
-            queries,
-            visible,
-            band_pass_volumes(queries, size / 24),
-            band_pass_volumes(middle, MIDDLE / 24),
-            visible_middle,
-            band_pass_volumes(small, COARSE / 12),
-            shrink_volumes(visible_middle, COARSE),
-        )
-
     def _measure(
-        self,
-        seen: _Queries,
-        posed: torch.Tensor,
-        structure: torch.Tensor,
-        matrices: torch.Tensor,
-        boxes: torch.Tensor,
-        which: np.ndarray,
+        self, seen: _Levels, moving: _Levels, pair: np.ndarray, numbers: np.ndarray, matrices: torch.Tensor, which: np.ndarray
     ) -> np.ndarray:
         """float64 [B, 6]: SSIM, detail, overlap, agreement, share and score."""
-        queries = seen.whole[which]
-        grid = cube_grid(matrices, queries.shape[-1])
-        moved, fine = sample_volumes(torch.cat([posed, structure], 1), grid).split(1, 1)
-        inside = within_boxes(grid, boxes)[:, None] * seen.visible[which]
-        similarity = _shared_ssim(queries, moved, inside)
-        detail = correlation(fine.flatten(1), seen.structure[which].flatten(1), inside.flatten(1))
-        overlap = inside.mean((1, 2, 3, 4)) / seen.visible[which].mean((1, 2, 3, 4)).clamp_min(1e-6)
-        cells, weight = local_agreement(seen.structure[which], fine, inside)
+        whole, tissue, structure = seen.whole[which[pair]], seen.tissue[which[pair]], seen.structure(seen.size)[which[pair]]
+        moved, fine, inside = moving.moved(pair, numbers, matrices).split(1, 1)
+        inside = inside * tissue
+        similarity = _shared_ssim(whole, moved, inside)
+        detail = correlation(fine.flatten(1), structure.flatten(1), inside.flatten(1))
+        overlap = inside.mean((1, 2, 3, 4)) / tissue.mean((1, 2, 3, 4)).clamp_min(1e-6)
+        cells, weight = local_agreement(structure, fine, inside)
         flat, weights = cells.flatten(1), weight.flatten(1)
         total = weights.sum(1).clamp_min(1e-8)
         agreement = (flat * weights).sum(1) / total
         share = ((flat > MATCHING) * weights).sum(1) / total
-        score = fold_agreement(flat, weights)
+        score = better_half(flat, weights)
         columns = (similarity, detail, overlap, agreement, share, score)
         return torch.stack([one.double().cpu().clamp(-1, 1) for one in columns], 1).numpy()
 
@@ -330,16 +315,14 @@ class VolumeRegistration:
             candidate_frames: of the candidates' cubes.
             poses: B, what maps each candidate on its query.
         """
-        seen = self._seen(unit_float(queries).to(self.device), frames)
+        seen = _levels(unit_float(queries).to(self.device), frames)
+        moving = _levels(unit_float(candidates).to(self.device), candidate_frames)
         numbers = np.array([pose.number for pose in poses])
-        posed = axis_posed(unit_float(candidates).to(self.device), numbers)
         matrices = np.stack([p.sampling_matrix(a, b) for p, a, b in zip(poses, frames, candidate_frames, strict=True)])
-        size = posed.shape[-1]
-        grid = cube_grid(torch.from_numpy(matrices).float().to(self.device), size)
-        moved, fine = sample_volumes(torch.cat([posed, band_pass_volumes(posed, size / 24)], 1), grid).split(1, 1)
-        boxes = _posed_boxes(field_boxes(candidate_frames).to(self.device), numbers)
-        inside = within_boxes(grid, boxes)[:, None] * seen.visible
-        cells, weight = local_agreement(seen.structure, fine, inside)
+        placed = torch.from_numpy(matrices).float().to(self.device)
+        moved, fine, inside = moving.moved(np.arange(len(numbers)), numbers, placed).split(1, 1)
+        inside, size = inside * seen.tissue, seen.size
+        cells, weight = local_agreement(seen.structure(size), fine, inside)
         cells = torch.where(weight > 0.05 * weight.flatten(1).amax(1).view(-1, 1, 1, 1), cells, torch.nan)
         picture = F.interpolate(cells[:, None], (size,) * 3, mode="nearest")
         arrays = [one[:, 0].cpu().numpy() for one in (moved, inside, picture)]
@@ -364,16 +347,6 @@ def local_agreement(first: torch.Tensor, second: torch.Tensor, inside: torch.Ten
     return product / (one * other).clamp_min(1e-12).sqrt().clamp_min(1e-3), one
 
 
-def fold_agreement(cells: torch.Tensor, weights: torch.Tensor, share: float = 0.5) -> torch.Tensor:
-    """Mean agreement [B] of the best cells that hold ``share`` of the structure: ``cells`` and ``weights`` float [B, L]."""
-    order = cells.argsort(1, descending=True)
-    value, weight = cells.gather(1, order), weights.gather(1, order)
-    total = weight.sum(1, keepdim=True).clamp_min(1e-8) * share
-    taken = (total - (weight.cumsum(1) - weight)).clamp_min(0)
-    weight = torch.minimum(weight, taken)
-    return (value * weight).sum(1) / weight.sum(1).clamp_min(1e-8)
-
-
 def _shared_ssim(queries: torch.Tensor, moved: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
     """SSIM [B] of volumes, z-scored; outside of the shared field of view the moved one takes the place of both."""
     mapped = match_intensity(moved, queries, inside).view_as(moved)
@@ -395,37 +368,10 @@ def field_boxes(frames: Sequence[CubeFrame]) -> torch.Tensor:
     return torch.from_numpy(np.stack(corners)).float()
 
 
-def _posed_boxes(boxes: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
-    """``boxes`` float [B, 2, 3] in the axis pose of each."""
-    axes = torch.tensor([AXIS_POSES[number][0] for number in numbers], device=boxes.device)
-    flips = torch.tensor([AXIS_POSES[number][1] for number in numbers], device=boxes.device)
-    turned = boxes.gather(2, axes[:, None].expand(-1, 2, -1))
-    return torch.where(flips[:, None], -turned.flip(1), turned)
-
-
 def _box_masks(boxes: torch.Tensor, size: int) -> torch.Tensor:
     """float [B, 1, size, size, size], 1 where a voxel's centre lies in ``boxes``."""
     grid = cube_grid(torch.eye(3, 4, device=boxes.device)[None], size)
     return within_boxes(grid.expand(len(boxes), -1, -1, -1, -1), boxes)[:, None]
-
-
-def filled_borders(volumes: torch.Tensor, held: torch.Tensor, level: float = 0.01, most: float = 0.35) -> torch.Tensor:
-    """1 where a volume [B, 1, S, S, S] holds nothing: outside of ``held``, or filled up at its border by a shift or a rotation; else 0.
-
-    Filled is what is dark and connected to the border. When that is more than ``most`` of the volume, it is the background of the anatomy, which
-    does belong to the comparison, and only what lies outside of ``held`` is left out.
-    """
-    outside = 1 - held
-    dark = torch.maximum((volumes < level).float(), outside)
-    reached = torch.maximum(outside, 1 - F.pad(torch.ones_like(held)[..., 1:-1, 1:-1, 1:-1], (1,) * 6)) * dark
-    for _ in range(volumes.shape[-1] // 2):
-        grown = F.max_pool3d(reached, 3, stride=1, padding=1) * dark
-        if torch.equal(grown, reached):
-            break
-        reached = grown
-    share = (reached * held).mean((1, 2, 3, 4), keepdim=True) / held.mean((1, 2, 3, 4), keepdim=True).clamp_min(1e-6)
-    grown = F.max_pool3d(reached, 3, stride=1, padding=1)
-    return torch.maximum(grown * (share < most).float(), outside)
 
 
 def _highest(values: torch.Tensor, which: np.ndarray, order: np.ndarray, queries: int, kept: int) -> np.ndarray:

@@ -24,7 +24,6 @@ __all__ = [
     "sample_volumes",
     "shrink_volumes",
     "tissue_masks",
-    "within_boxes",
 ]
 
 
@@ -108,12 +107,6 @@ def sample_volumes(volumes: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
     """``volumes`` [B, C, S, S, S] at the places of ``grid`` [B, n, n, n, 3], linear, 0 outside: [B, C, n, n, n]."""
     # torch counts the places along the last axis first.
     return F.grid_sample(volumes, grid.flip(-1), align_corners=False)
-
-
-def within_boxes(grid: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-    """1 where ``grid`` [B, n, n, n, 3] points inside of ``boxes`` float [B, 2, 3] (lower and upper corner), else 0: float [B, n, n, n]."""
-    low, high = boxes[:, 0, None, None, None], boxes[:, 1, None, None, None]
-    return ((grid >= low) & (grid <= high)).all(-1).float()
 
 
 def _gradients(volumes: torch.Tensor) -> list[torch.Tensor]:

@@ -145,8 +145,8 @@ class VolumeCoarseSearch:
     def _sampling_matrices(self, where: np.ndarray) -> torch.Tensor:
         """Of coarse hits: posed candidate(u) = view(u + shift)."""
         transform, place = np.divmod(where, len(self.offsets) ** 3)
-        shift = np.stack(np.unravel_index(place, (len(self.offsets),) * 3), 1)
-        shift = self.offsets[shift] * 2.0 / COARSE
+        steps = np.stack(np.unravel_index(place, (len(self.offsets),) * 3), 1)
+        shift = self.offsets[steps] * 2.0 / COARSE
         inverse = np.linalg.inv(self.linear[transform])
         return torch.from_numpy(np.concatenate([inverse, -shift[..., None]], 2)).float().to(self.device)
 

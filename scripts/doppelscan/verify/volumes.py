@@ -28,7 +28,6 @@ from doppelscan.verify.volume_alignment import (
     sample_volumes,
     shrink_volumes,
     tissue_masks,
-    within_boxes,
 )
 from doppelscan.verify.volume_coarse import COARSE, VolumeCoarseSearch, axis_posed, spread_rotations
 from doppelscan.verify.volume_pose import VolumePose
@@ -84,10 +83,11 @@ class AlignedVolume:
 
 @dataclass(frozen=True)
 class _Levels:
-    """Volumes and where they hold anatomy, float [B, 1, S, S, S], at all sizes."""
+    """Volumes, float [B, 1, S, S, S], where they hold anatomy, float [B, 1, 32, 32, 32], and where their field of view lies, float [B, 2, 3]."""
 
     whole: torch.Tensor
     tissue: torch.Tensor
+    boxes: torch.Tensor
 
     @property
     def size(self) -> int:
@@ -95,7 +95,12 @@ class _Levels:
 
     def at(self, size: int, rows: np.ndarray | slice = slice(None)) -> tuple[torch.Tensor, torch.Tensor]:
         """Volumes and masks of ``rows`` at ``size`` voxels a side."""
-        return shrink_volumes(self.whole[rows], size), shrink_volumes(self.tissue[rows], size)
+        tissue = self.tissue[rows]
+        if size > MIDDLE:
+            tissue = F.interpolate(tissue, size=(size,) * 3, mode="trilinear") * _box_masks(self.boxes[rows], size)
+        elif size < MIDDLE:
+            tissue = shrink_volumes(tissue, size)
+        return shrink_volumes(self.whole[rows], size), tissue
 
     def structure(self, size: int, rows: np.ndarray | slice = slice(None)) -> torch.Tensor:
         """Band-passed, of ``rows``."""
@@ -104,15 +109,15 @@ class _Levels:
 
     def moved(self, rows: np.ndarray, numbers: np.ndarray, matrices: torch.Tensor) -> torch.Tensor:
         """Volumes, their structure and their masks of ``rows``, through axis poses and sampling matrices: float [B, 3, S, S, S]."""
-        channels = torch.cat([self.whole[rows], self.structure(self.size, rows), self.tissue[rows]], 1)
+        volumes, tissue = self.at(self.size, rows)
+        channels = torch.cat([volumes, band_pass_volumes(volumes, self.size / 24, tissue), tissue], 1)
         return sample_volumes(axis_posed(channels, numbers), cube_grid(matrices, self.size))
 
 
 def _levels(volumes: torch.Tensor, frames: Sequence[CubeFrame]) -> _Levels:
     boxes = field_boxes(frames).to(volumes.device)
     tissue = tissue_masks(shrink_volumes(volumes, MIDDLE), _box_masks(boxes, MIDDLE))
-    tissue = F.interpolate(tissue, size=volumes.shape[-3:], mode="trilinear")
-    return _Levels(volumes, tissue * _box_masks(boxes, volumes.shape[-1]))
+    return _Levels(volumes, tissue, boxes)
 
 
 class VolumeRegistration:
@@ -225,21 +230,23 @@ class VolumeRegistration:
             return [[] for _ in queries]
         count = len(queries)
         seen = _levels(unit_float(queries).to(self.device), frames)
-        its_frames = [candidate_frames[i][j] for i, j in zip(which, place, strict=True)]
+        its_frames = [candidate_frames[i][j] for i, j in zip(which.tolist(), place.tolist(), strict=True)]
         moving = _levels(unit_float(candidates[which, place]).to(self.device), its_frames)
         wanted = None if poses is None else poses[which, place]
         pair, numbers, matrices, _ = self.coarse(
             seen.at(COARSE)[0], seen.at(COARSE)[1], *moving.at(COARSE), which, wanted, self.starts
         )
 
+        fixed = {size: (seen.structure(size), seen.at(size)[1]) for size in (COARSE, MIDDLE)}
+
         def refine(size: int, iterations: int, step: int = 1, some: np.ndarray | slice = slice(None)) -> torch.Tensor:
             """Agreement of all starts, or ``some``, refined at ``size`` voxels."""
             rows, place_of = np.unique(pair[some], return_inverse=True)
             structure = moving.structure(size, rows)[place_of]
             posed = axis_posed(torch.cat([structure, moving.at(size, rows)[1][place_of]], 1), numbers[some])
-            fixed = seen.structure(size)
+            target, visible = fixed[size] if size in fixed else (seen.structure(size), seen.at(size)[1])
             matrices[some], value = align_volumes(
-                fixed, posed[:, :1], matrices[some], seen.at(size)[1], posed[:, 1:], which[pair[some]], iterations, step
+                target, posed[:, :1], matrices[some], visible, posed[:, 1:], which[pair[some]], iterations, step
             )
             return value
 
@@ -282,7 +289,8 @@ class VolumeRegistration:
         self, seen: _Levels, moving: _Levels, pair: np.ndarray, numbers: np.ndarray, matrices: torch.Tensor, which: np.ndarray
     ) -> np.ndarray:
         """float64 [B, 6]: SSIM, detail, overlap, agreement, share and score."""
-        whole, tissue, structure = seen.whole[which[pair]], seen.tissue[which[pair]], seen.structure(seen.size)[which[pair]]
+        size, here = seen.size, which[pair]
+        whole, tissue, structure = seen.whole[here], seen.at(size)[1][here], seen.structure(size)[here]
         moved, fine, inside = moving.moved(pair, numbers, matrices).split(1, 1)
         inside = inside * tissue
         similarity = _shared_ssim(whole, moved, inside)
@@ -321,7 +329,8 @@ class VolumeRegistration:
         matrices = np.stack([p.sampling_matrix(a, b) for p, a, b in zip(poses, frames, candidate_frames, strict=True)])
         placed = torch.from_numpy(matrices).float().to(self.device)
         moved, fine, inside = moving.moved(np.arange(len(numbers)), numbers, placed).split(1, 1)
-        inside, size = inside * seen.tissue, seen.size
+        size = seen.size
+        inside = inside * seen.at(size)[1]
         cells, weight = local_agreement(seen.structure(size), fine, inside)
         cells = torch.where(weight > 0.05 * weight.flatten(1).amax(1).view(-1, 1, 1, 1), cells, torch.nan)
         picture = F.interpolate(cells[:, None], (size,) * 3, mode="nearest")
@@ -356,7 +365,7 @@ def _shared_ssim(queries: torch.Tensor, moved: torch.Tensor, inside: torch.Tenso
         for one in (shared, mapped)
     )
     # Of equal volumes it is 1 up to a rounding.
-    return ssim(first, second).clamp_max(1)
+    return ssim(first, second, stride=2).clamp_max(1)
 
 
 def field_boxes(frames: Sequence[CubeFrame]) -> torch.Tensor:
@@ -370,8 +379,9 @@ def field_boxes(frames: Sequence[CubeFrame]) -> torch.Tensor:
 
 def _box_masks(boxes: torch.Tensor, size: int) -> torch.Tensor:
     """float [B, 1, size, size, size], 1 where a voxel's centre lies in ``boxes``."""
-    grid = cube_grid(torch.eye(3, 4, device=boxes.device)[None], size)
-    return within_boxes(grid.expand(len(boxes), -1, -1, -1, -1), boxes)[:, None]
+    axis = (torch.arange(size, device=boxes.device) + 0.5) / size * 2 - 1
+    x, y, z = ((axis >= reach[:, 0]) & (axis <= reach[:, 1]) for reach in boxes[..., None].unbind(2))
+    return (x[:, :, None, None] & y[:, None, :, None] & z[:, None, None]).float()[:, None]
 
 
 def _highest(values: torch.Tensor, which: np.ndarray, order: np.ndarray, queries: int, kept: int) -> np.ndarray:

@@ -39,7 +39,9 @@ FILLED = (0.45, 0.6)
 
 # Number -> (axes, flips): axis i of the posed volume is axis ``axes[i]`` of the volume, reversed where ``flips[i]``; 0 is the volume as it is.
 AXIS_POSES: tuple[tuple[tuple[int, int, int], tuple[bool, bool, bool]], ...] = tuple(
-    (axes, (bool(bits & 1), bool(bits & 2), bool(bits & 4))) for axes in itertools.permutations(range(3)) for bits in range(8)
+    ((x, y, z), (bool(bits & 1), bool(bits & 2), bool(bits & 4)))
+    for x, y, z in itertools.permutations(range(3), 3)
+    for bits in range(8)
 )
 
 

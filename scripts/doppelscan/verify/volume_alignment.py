@@ -26,6 +26,9 @@ __all__ = [
     "tissue_masks",
 ]
 
+# Masks end softly, so that their product leaves out up to a tenth of the structure where they fit: no reason to enlarge what covers it.
+COVERED = 0.85
+
 
 def band_pass_volumes(volumes: torch.Tensor, sigma: float, tissue: torch.Tensor) -> torch.Tensor:
     """Fine structure of the anatomy: what differs from the tissue within ``sigma`` voxels, in local units, 0 outside of it.
@@ -183,9 +186,10 @@ def align_volumes(
 
 
 def _covered(target: torch.Tensor, seen: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
-    """Root of the share [B] of the structure of ``target`` that lies ``inside``, of what is ``seen``."""
+    """Root of the share [B] of the structure of ``target`` that lies ``inside``, of what is ``seen``; 1 from :data:`COVERED` on."""
     energy = target * target
-    return ((energy * inside).sum(1) / (energy * seen).sum(1).clamp_min(1e-8)).sqrt()
+    share = (energy * inside).sum(1) / (energy * seen).sum(1).clamp_min(1e-8)
+    return (share / COVERED).clamp_max(1).sqrt()
 
 
 def cell_agreement(first: torch.Tensor, second: torch.Tensor, inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -131,7 +131,8 @@ class VolumeRegistration:
         near: starts of each query that are refined at 32 voxels.
         screened: starts of each query that are refined there to the end.
         refined: candidates that are measured; where the best at 32 voxels is not ``promising``, that one alone.
-        promising: correlation at 32 voxels from which candidates are refined at full size.
+        promising: agreement of the better half at 32 voxels from which candidates are refined at full size; of T1 brains, strangers reach 0.91 there and
+            copies begin at 0.93, so that by default only what is hopeless is left out.
         device: where to compute.
         at_once: queries whose pairs are one tensor; None takes what is fastest there. Results do not depend on it.
     """

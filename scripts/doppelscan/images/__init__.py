@@ -3,12 +3,15 @@
 from doppelscan.errors import ImageError, InputError
 from doppelscan.images.alignment import align, band_pass, correlation, sampling_grid, within
 from doppelscan.images.copies import COPY_TRANSFORMS, PAPER_TRANSFORMS, plant_copy
+from doppelscan.images.cubes import AXIS_POSES, CubeFrame, axis_pose, cut_cube, cut_cubes, foreground_cube
 from doppelscan.images.degraded import PrincipalReconstruction, SpectrumMatch, radial_power
 from doppelscan.images.foreground import foreground_square, gaussian_blur
 from doppelscan.images.generated import generate_cohort, smooth_fields, warp
+from doppelscan.images.generated_volumes import generate_head, generate_volumes
 from doppelscan.images.geometry import VolumeGeometry
 from doppelscan.images.people import PatientProposal, agrees, people_of, propose_patients
 from doppelscan.images.planted import PlantedCopies, PlantedQueries
+from doppelscan.images.planted_volumes import VOLUME_TRANSFORMS, PlantedVolume, plant_volume
 from doppelscan.images.readers import read_pixels
 from doppelscan.images.records import (
     DrawnSample,
@@ -40,8 +43,11 @@ from doppelscan.images.volumes import Volume, read_volume, volume_table
 ALGORITHM = 3
 
 __all__ = [
+    "AXIS_POSES",
     "COPY_TRANSFORMS",
     "PAPER_TRANSFORMS",
+    "VOLUME_TRANSFORMS",
+    "CubeFrame",
     "DrawnSample",
     "ForegroundSquared",
     "ImageError",
@@ -52,6 +58,7 @@ __all__ = [
     "PatientProposal",
     "PlantedCopies",
     "PlantedQueries",
+    "PlantedVolume",
     "PrincipalReconstruction",
     "SkippedImage",
     "SliceChoice",
@@ -62,18 +69,25 @@ __all__ = [
     "Windowd",
     "agrees",
     "align",
+    "axis_pose",
     "band_pass",
     "content_hash",
     "correlation",
+    "cut_cube",
+    "cut_cubes",
     "cut_foreground",
     "evenly_chosen",
     "find_images",
+    "foreground_cube",
     "foreground_square",
     "from_thumbnail",
     "gaussian_blur",
     "generate_cohort",
+    "generate_head",
+    "generate_volumes",
     "people_of",
     "plant_copy",
+    "plant_volume",
     "prepared",
     "propose_patients",
     "put_slice",

@@ -12,7 +12,7 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 
-__all__ = ["foreground_square", "gaussian_blur", "otsu_threshold"]
+__all__ = ["blur_weights", "foreground_square", "gaussian_blur", "otsu_threshold"]
 
 # A uniform disc of radius R has a moment radius of R / sqrt(2); 3.3 moment radii hold a brain's long axis with a margin.
 SIDE_PER_MOMENT_RADIUS = 3.3
@@ -23,12 +23,12 @@ def gaussian_blur(images: torch.Tensor, sigma: float) -> torch.Tensor:
     """Blur ``images`` [B, C, H, W] by a Gaussian of ``sigma`` pixels; edges are replicated."""
     height, width = images.shape[-2:]
     # Each axis is a product with a matrix: for images of up to a few hundred pixels several times faster than a convolution.
-    rows, columns = (_blur_weights(side, sigma, images.dtype, images.device) for side in (height, width))
+    rows, columns = (blur_weights(side, sigma, images.dtype, images.device) for side in (height, width))
     return rows @ (images @ columns.T)
 
 
 @lru_cache(maxsize=64)
-def _blur_weights(side: int, sigma: float, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+def blur_weights(side: int, sigma: float, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Weights [side, side] of the pixels of one axis for each blurred pixel."""
     radius = max(1, int(3 * sigma + 0.5))
     offsets = torch.arange(-radius, radius + 1)

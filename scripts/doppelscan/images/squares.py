@@ -13,13 +13,13 @@ import torch
 
 from doppelscan.images.foreground import foreground_square
 
-__all__ = ["cut_foreground", "resample_boxes", "unpadded", "whole_squares"]
+__all__ = ["axis_weights", "cut_foreground", "resample_boxes", "unpadded", "whole_squares"]
 
 # A box that reaches out of the image by less, in pixels, does so by rounding.
 ROUNDING = 1e-4
 
 
-def _axis_weights(start: torch.Tensor, stop: torch.Tensor, length: int, size: int) -> torch.Tensor:
+def axis_weights(start: torch.Tensor, stop: torch.Tensor, length: int, size: int) -> torch.Tensor:
     """Weights [B, size, length] of the pixels of one axis for ``size`` samples between ``start`` and ``stop`` [B], in pixels."""
     step = ((stop - start) / size).view(-1, 1, 1)
     width = step.clamp_min(1.0)
@@ -49,8 +49,8 @@ def resample_boxes(images: torch.Tensor, boxes: torch.Tensor, size: Sequence[int
         float [B, C, height, width].
     """
     x0, y0, x1, y1 = boxes.to(images.device, torch.float64).unbind(1)
-    rows = _axis_weights(y0, y1, images.shape[-2], size[0]).to(images.dtype)
-    columns = _axis_weights(x0, x1, images.shape[-1], size[1]).to(images.dtype)
+    rows = axis_weights(y0, y1, images.shape[-2], size[0]).to(images.dtype)
+    columns = axis_weights(x0, x1, images.shape[-1], size[1]).to(images.dtype)
     return rows[:, None] @ images @ columns[:, None].transpose(-1, -2)
 
 

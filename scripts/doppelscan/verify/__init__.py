@@ -5,15 +5,21 @@ from doppelscan.verify.identical import IdenticalImage, IdenticalPixels
 from doppelscan.verify.pose import Pose
 from doppelscan.verify.registration import AlignedPair, PairAgreement, Registration
 from doppelscan.verify.sources import SecondSources, interpolation_losses, second_sources
+from doppelscan.verify.volume_pose import VolumePose
+from doppelscan.verify.volumes import AlignedVolume, VolumeAgreement, VolumeRegistration
 
 __all__ = [
     "AlignedPair",
+    "AlignedVolume",
     "IdenticalImage",
     "IdenticalPixels",
     "PairAgreement",
     "Pose",
     "Registration",
     "SecondSources",
+    "VolumeAgreement",
+    "VolumePose",
+    "VolumeRegistration",
     "explained_share",
     "interpolation_losses",
     "match_intensity",

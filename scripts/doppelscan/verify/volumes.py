@@ -1,0 +1,398 @@
+"""Register candidate training volumes on a synthetic one and measure how well they agree; :mod:`registration` in 3D.
+
+Volumes are cubes around their anatomy (:func:`~doppelscan.images.cubes.cut_cube`). Coarse at 16 voxels by FFT over axis poses, rotations, scales and
+all shifts; then Gauss-Newton over affine maps at 16 and 32 voxels, with fewer and fewer candidates; what agrees nearly as copies do is refined and all
+that is left is measured at full size. All of it on band-passed volumes: gamma, window and bias field change slowly and are not novelty. What is done to a
+pair hangs on nothing but the pair's own volume and its candidates, so synthetic and control volumes are treated alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from doppelscan.deepssim import ssim
+from doppelscan.errors import InputError
+from doppelscan.images import correlation, unit_float
+from doppelscan.images.cubes import CubeFrame, blur_volumes
+from doppelscan.verify.agreement import match_intensity
+from doppelscan.verify.volume_alignment import (
+    align_volumes,
+    band_pass_volumes,
+    better_half,
+    cube_grid,
+    sample_volumes,
+    shrink_volumes,
+    tissue_masks,
+)
+from doppelscan.verify.volume_coarse import COARSE, VolumeCoarseSearch, axis_posed, spread_rotations
+from doppelscan.verify.volume_pose import VolumePose
+
+__all__ = ["AlignedVolume", "VolumeAgreement", "VolumeRegistration"]
+
+MIDDLE = 32
+# Queries whose pairs are one tensor: what the caches of a processor hold, and what keeps a GPU busy.
+CPU_QUERIES, GPU_QUERIES = 1, 16
+# A cell of this agreement matches.
+MATCHING = 0.7
+
+
+@dataclass(frozen=True)
+class VolumeAgreement:
+    """A candidate after registration.
+
+    Attributes:
+        candidate: its position among the candidates given.
+        pose: what maps the candidate on the volume, in mm.
+        ssim: SSIM in 3D of the aligned pair over the shared field of view, intensities matched, -1 to 1.
+        detail: correlation of fine structure (band-passed) in the shared field of view, -1 to 1.
+        overlap: share of the volume that the moved candidate covers, 0 to 1.
+        agreement: mean of the correlation of fine structure within cells, weighted by their structure, -1 to 1.
+        share: share of the structure that lies in cells whose agreement is above 0.7, 0 to 1.
+        score: what ranks, -1 to 1: mean agreement of the better half of the structure, so that a half or a part of a copy counts as one.
+    """
+
+    candidate: int
+    pose: VolumePose
+    ssim: float
+    detail: float
+    overlap: float
+    agreement: float
+    share: float
+    score: float
+
+
+@dataclass(frozen=True)
+class AlignedVolume:
+    """One pair in full, for the report; all in the frame of the volume's cube.
+
+    Attributes:
+        moved: float32 [S, S, S] in [0, 1], the candidate in the pose of the volume.
+        inside: float32 [S, S, S], 1 where both hold image.
+        agreement_map: float32 [S, S, S], local agreement, smooth; NaN where there is no structure.
+    """
+
+    moved: np.ndarray
+    inside: np.ndarray
+    agreement_map: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """Volumes, float [B, 1, S, S, S], where they hold anatomy, float [B, 1, 32, 32, 32], and where their field of view lies, float [B, 2, 3]."""
+
+    whole: torch.Tensor
+    tissue: torch.Tensor
+    boxes: torch.Tensor
+
+    @property
+    def size(self) -> int:
+        return self.whole.shape[-1]
+
+    def at(self, size: int, rows: np.ndarray | slice = slice(None)) -> tuple[torch.Tensor, torch.Tensor]:
+        """Volumes and masks of ``rows`` at ``size`` voxels a side."""
+        tissue = self.tissue[rows]
+        if size > MIDDLE:
+            tissue = F.interpolate(tissue, size=(size,) * 3, mode="trilinear") * _box_masks(self.boxes[rows], size)
+        elif size < MIDDLE:
+            tissue = shrink_volumes(tissue, size)
+        return shrink_volumes(self.whole[rows], size), tissue
+
+    def structure(self, size: int, rows: np.ndarray | slice = slice(None)) -> torch.Tensor:
+        """Band-passed, of ``rows``."""
+        volumes, tissue = self.at(size, rows)
+        return band_pass_volumes(volumes, max(size, 32) / 24, tissue)
+
+    def moved(self, rows: np.ndarray, numbers: np.ndarray, matrices: torch.Tensor) -> torch.Tensor:
+        """Volumes, their structure and their masks of ``rows``, through axis poses and sampling matrices: float [B, 3, S, S, S]."""
+        volumes, tissue = self.at(self.size, rows)
+        channels = torch.cat([volumes, band_pass_volumes(volumes, self.size / 24, tissue), tissue], 1)
+        return sample_volumes(axis_posed(channels, numbers), cube_grid(matrices, self.size))
+
+
+def _levels(volumes: torch.Tensor, frames: Sequence[CubeFrame]) -> _Levels:
+    boxes = field_boxes(frames).to(volumes.device)
+    tissue = tissue_masks(shrink_volumes(volumes, MIDDLE), _box_masks(boxes, MIDDLE))
+    return _Levels(volumes, tissue, boxes)
+
+
+class VolumeRegistration:
+    """Finds the best pose of each candidate and measures how well the aligned pair agrees.
+
+    Args:
+        rotations: rotation vectors in degrees tried in the coarse search; the refinement reaches about 10 degrees further.
+        scales: factors tried in the coarse search.
+        max_shift: largest shift found, share of the cube.
+        starts: axis poses of each candidate that are refined at 16 voxels.
+        near: starts of each query that are refined at 32 voxels.
+        screened: starts of each query that are refined there to the end.
+        refined: candidates that are measured; where the best at 32 voxels is not ``promising``, that one alone.
+        promising: agreement of the better half at 32 voxels from which candidates are refined at full size; of T1 brains, strangers reach 0.91 there and
+            copies begin at 0.93, so that by default only what is hopeless is left out.
+        device: where to compute.
+        at_once: queries whose pairs are one tensor; None takes what is fastest there. Results do not depend on it.
+    """
+
+    def __init__(
+        self,
+        rotations: Sequence[tuple[float, float, float]] | None = None,
+        scales: Sequence[float] = (0.85, 1.0, 1.18),
+        max_shift: float = 0.2,
+        starts: int = 2,
+        near: int = 6,
+        screened: int = 3,
+        refined: int = 2,
+        promising: float = 0.5,
+        device: str | torch.device = "cpu",
+        at_once: int | None = None,
+    ) -> None:
+        self.device = torch.device(device)
+        self.at_once = at_once or (CPU_QUERIES if self.device.type == "cpu" else GPU_QUERIES)
+        self.starts, self.near, self.screened, self.refined, self.promising = starts, near, screened, refined, promising
+        self.max_shift = max_shift
+        self.coarse = VolumeCoarseSearch(rotations or spread_rotations(), scales, max_shift, self.device)
+
+    def settings(self) -> dict:
+        """What decides a result: part of the fingerprint of stored pairs."""
+        return {
+            "transforms": self.coarse.transforms,
+            "max_shift": self.max_shift,
+            "starts": self.starts,
+            "near": self.near,
+            "screened": self.screened,
+            "refined": self.refined,
+            "promising": self.promising,
+            "version": 1,
+        }
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        queries: torch.Tensor,
+        candidates: torch.Tensor,
+        frames: Sequence[CubeFrame],
+        candidate_frames: Sequence[Sequence[CubeFrame]],
+        *,
+        given: np.ndarray | None = None,
+        poses: np.ndarray | None = None,
+    ) -> list[list[VolumeAgreement]]:
+        """Register the ``candidates`` of each of M ``queries`` on it.
+
+        Args:
+            queries: uint8 or float [M, 1, S, S, S], S a multiple of 32.
+            candidates: uint8 or float [M, K, 1, S, S, S].
+            frames: of the queries' cubes, M.
+            candidate_frames: of the candidates' cubes, M lists of K.
+            given: bool [M, K], which of them are candidates; None says all.
+            poses: int [M, K, n], the axis poses that are searched for each candidate, as retrieval found them; None searches all 48.
+
+        Returns:
+            of each query the refined ones only, best first; of equals the first candidate.
+
+        Raises:
+            InputError: cubes of another shape.
+        """
+        size = queries.shape[-1]
+        if queries.shape[1:] != (1, size, size, size) or size % MIDDLE or candidates.shape[2:] != queries.shape[1:]:
+            raise InputError(
+                f"The 'queries' and 'candidates' parameters must be cubes [M, 1, S, S, S] and [M, K, 1, S, S, S], S a multiple of {MIDDLE}. "
+                f"Got {tuple(queries.shape)} and {tuple(candidates.shape)} instead; cut them by cut_cube."
+            )
+        given = np.ones(tuple(candidates.shape[:2]), bool) if given is None else given
+        found: list[list[VolumeAgreement]] = []
+        for start in range(0, len(queries), self.at_once):
+            block = slice(start, start + self.at_once)
+            found += self._block(
+                queries[block],
+                candidates[block],
+                frames[block],
+                candidate_frames[block],
+                given[block],
+                None if poses is None else poses[block],
+            )
+        return found
+
+    def _block(
+        self,
+        queries: torch.Tensor,
+        candidates: torch.Tensor,
+        frames: Sequence[CubeFrame],
+        candidate_frames: Sequence[Sequence[CubeFrame]],
+        given: np.ndarray,
+        poses: np.ndarray | None,
+    ) -> list[list[VolumeAgreement]]:
+        """All pairs of a few queries as one tensor: ``which`` is the query of each pair, ``place`` its candidate."""
+        which, place = np.nonzero(given)
+        if not len(which):
+            return [[] for _ in queries]
+        count = len(queries)
+        seen = _levels(unit_float(queries).to(self.device), frames)
+        its_frames = [candidate_frames[i][j] for i, j in zip(which.tolist(), place.tolist(), strict=True)]
+        moving = _levels(unit_float(candidates[which, place]).to(self.device), its_frames)
+        wanted = None if poses is None else poses[which, place]
+        pair, numbers, matrices, _ = self.coarse(
+            seen.at(COARSE)[0], seen.at(COARSE)[1], *moving.at(COARSE), which, wanted, self.starts
+        )
+
+        fixed = {size: (seen.structure(size), seen.at(size)[1]) for size in (COARSE, MIDDLE)}
+
+        def refine(size: int, iterations: int, step: int = 1, some: np.ndarray | slice = slice(None)) -> torch.Tensor:
+            """Agreement of all starts, or ``some``, refined at ``size`` voxels."""
+            rows, place_of = np.unique(pair[some], return_inverse=True)
+            structure = moving.structure(size, rows)[place_of]
+            posed = axis_posed(torch.cat([structure, moving.at(size, rows)[1][place_of]], 1), numbers[some])
+            target, visible = fixed[size] if size in fixed else (seen.structure(size), seen.at(size)[1])
+            matrices[some], value = align_volumes(
+                target, posed[:, :1], matrices[some], visible, posed[:, 1:], which[pair[some]], iterations, step
+            )
+            return value
+
+        def keep(value: torch.Tensor, most: int) -> torch.Tensor:
+            nonlocal pair, numbers, matrices
+            rows = _highest(value, which[pair], pair, count, most)
+            pair, numbers, matrices = pair[rows], numbers[rows], matrices[rows]
+            return value[rows]
+
+        keep(refine(COARSE, 5), self.near)
+        keep(refine(MIDDLE, 3), self.screened)
+        value = refine(MIDDLE, 4)
+        # Of each candidate the best start, and where none is promising, that one of the query alone.
+        rows = _first_of_each(value, pair)
+        pair, numbers, matrices, value = pair[rows], numbers[rows], matrices[rows], value[rows]
+        best = np.full(count, -np.inf)
+        np.maximum.at(best, which[pair], value.cpu().numpy())
+        leading = np.zeros(len(pair), bool)
+        leading[_highest(value, which[pair], pair, count, 1)] = True
+        rows = np.flatnonzero(leading | (best[which[pair]] >= self.promising))
+        pair, numbers, matrices, value = pair[rows], numbers[rows], matrices[rows], value[rows]
+        keep(value, self.refined)
+        fine = np.flatnonzero(best[which[pair]] >= self.promising)
+        size = queries.shape[-1]
+        if len(fine):
+            refine(size, 3, 2, fine)
+        measured = self._measure(seen, moving, pair, numbers, matrices, which)
+        found: list[list[VolumeAgreement]] = [[] for _ in queries]
+        told_matrices = matrices.cpu().double().numpy()
+        for row in np.lexsort((place[pair], -np.round(measured[:, -1], 6))):
+            one = int(pair[row])
+            query, candidate = int(which[one]), int(place[one])
+            pose = VolumePose.from_sampling_matrix(
+                int(numbers[row]), told_matrices[row], frames[query], candidate_frames[query][candidate]
+            )
+            found[query].append(VolumeAgreement(candidate, pose, *(float(number) for number in measured[row])))
+        return found
+
+    def _measure(
+        self, seen: _Levels, moving: _Levels, pair: np.ndarray, numbers: np.ndarray, matrices: torch.Tensor, which: np.ndarray
+    ) -> np.ndarray:
+        """float64 [B, 6]: SSIM, detail, overlap, agreement, share and score."""
+        size, here = seen.size, which[pair]
+        whole, tissue, structure = seen.whole[here], seen.at(size)[1][here], seen.structure(size)[here]
+        moved, fine, inside = moving.moved(pair, numbers, matrices).split(1, 1)
+        inside = inside * tissue
+        similarity = _shared_ssim(whole, moved, inside)
+        detail = correlation(fine.flatten(1), structure.flatten(1), inside.flatten(1))
+        overlap = inside.mean((1, 2, 3, 4)) / tissue.mean((1, 2, 3, 4)).clamp_min(1e-6)
+        cells, weight = local_agreement(structure, fine, inside)
+        flat, weights = cells.flatten(1), weight.flatten(1)
+        total = weights.sum(1).clamp_min(1e-8)
+        agreement = (flat * weights).sum(1) / total
+        share = ((flat > MATCHING) * weights).sum(1) / total
+        score = better_half(flat, weights)
+        columns = (similarity, detail, overlap, agreement, share, score)
+        return torch.stack([one.double().cpu().clamp(-1, 1) for one in columns], 1).numpy()
+
+    @torch.no_grad()
+    def pairs(
+        self,
+        queries: torch.Tensor,
+        candidates: torch.Tensor,
+        frames: Sequence[CubeFrame],
+        candidate_frames: Sequence[CubeFrame],
+        poses: Sequence[VolumePose],
+    ) -> list[AlignedVolume]:
+        """All of B pairs whose poses are known.
+
+        Args:
+            queries: uint8 or float [B, 1, S, S, S].
+            candidates: uint8 or float [B, 1, S, S, S], one of each query.
+            frames: of the queries' cubes.
+            candidate_frames: of the candidates' cubes.
+            poses: B, what maps each candidate on its query.
+        """
+        seen = _levels(unit_float(queries).to(self.device), frames)
+        moving = _levels(unit_float(candidates).to(self.device), candidate_frames)
+        numbers = np.array([pose.number for pose in poses])
+        matrices = np.stack([p.sampling_matrix(a, b) for p, a, b in zip(poses, frames, candidate_frames, strict=True)])
+        placed = torch.from_numpy(matrices).float().to(self.device)
+        moved, fine, inside = moving.moved(np.arange(len(numbers)), numbers, placed).split(1, 1)
+        size = seen.size
+        inside = inside * seen.at(size)[1]
+        cells, weight = local_agreement(seen.structure(size), fine, inside)
+        cells = torch.where(weight > 0.05 * weight.flatten(1).amax(1).view(-1, 1, 1, 1), cells, torch.nan)
+        picture = F.interpolate(cells[:, None], (size,) * 3, mode="nearest")
+        arrays = [one[:, 0].cpu().numpy() for one in (moved, inside, picture)]
+        return [AlignedVolume(*one) for one in zip(*arrays, strict=True)]
+
+
+def local_agreement(first: torch.Tensor, second: torch.Tensor, inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Correlation of two band-passed volumes within cells, each a Gaussian window of a sixteenth of the side.
+
+    Args:
+        first: float [B, 1, S, S, S].
+        second: float [B, 1, S, S, S], aligned on it.
+        inside: float [B, 1, S, S, S], 1 where both hold image.
+
+    Returns:
+        the correlation of each cell, -1 to 1, and its structure, which weighs it: both float [B, 16, 16, 16].
+    """
+    cells = 16
+    sums = torch.cat([first * second, first * first, second * second], 1) * inside
+    sums = blur_volumes(shrink_volumes(sums, cells), 1.0)
+    product, one, other = sums.unbind(1)
+    return product / (one * other).clamp_min(1e-12).sqrt().clamp_min(1e-3), one
+
+
+def _shared_ssim(queries: torch.Tensor, moved: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+    """SSIM [B] of volumes, z-scored; outside of the shared field of view the moved one takes the place of both."""
+    mapped = match_intensity(moved, queries, inside).view_as(moved)
+    shared = queries * inside + mapped * (1 - inside)
+    first, second = (
+        (one - one.mean((1, 2, 3, 4), keepdim=True)) / one.std((1, 2, 3, 4), keepdim=True).clamp_min(1e-6)
+        for one in (shared, mapped)
+    )
+    # Of equal volumes it is 1 up to a rounding.
+    return ssim(first, second, stride=2).clamp_max(1)
+
+
+def field_boxes(frames: Sequence[CubeFrame]) -> torch.Tensor:
+    """Where in their cubes volumes lie: float32 [B, 2, 3], lower and upper corner, x, y, z in [-1, 1] and beyond."""
+    corners = []
+    for frame in frames:
+        half = np.array(frame.shape) * frame.spacing / 2
+        corners.append(frame.from_mm(np.stack([-half, half])))
+    return torch.from_numpy(np.stack(corners)).float()
+
+
+def _box_masks(boxes: torch.Tensor, size: int) -> torch.Tensor:
+    """float [B, 1, size, size, size], 1 where a voxel's centre lies in ``boxes``."""
+    axis = (torch.arange(size, device=boxes.device) + 0.5) / size * 2 - 1
+    x, y, z = ((axis >= reach[:, 0]) & (axis <= reach[:, 1]) for reach in boxes[..., None].unbind(2))
+    return (x[:, :, None, None] & y[:, None, :, None] & z[:, None, None]).float()[:, None]
+
+
+def _highest(values: torch.Tensor, which: np.ndarray, order: np.ndarray, queries: int, kept: int) -> np.ndarray:
+    """Rows of the ``kept`` highest values of each query, best first, of ties the first in ``order``."""
+    rows = np.lexsort((order, -np.round(values.cpu().double().numpy(), 6), which))
+    rank = np.arange(len(rows)) - np.searchsorted(which[rows], which[rows])
+    return rows[rank < kept]
+
+
+def _first_of_each(values: torch.Tensor, pair: np.ndarray) -> np.ndarray:
+    """Row of the highest value of each pair."""
+    rows = np.lexsort((np.arange(len(pair)), -values.cpu().numpy(), pair))
+    return rows[np.unique(pair[rows], return_index=True)[1]]

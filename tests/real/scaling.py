@@ -153,10 +153,14 @@ def plot(results: Path, figure: Path) -> None:
         axes[0].plot(sizes, [1e3 * one["seconds"] / n for one, n in zip(own, asked, strict=True)], "o-", label=release)
         axes[1].plot(sizes, [one["megabytes"] for one in own], "o-", label=release)
     if bound:
-        axes[0].axhline(bound["an image"], color="gray", linestyle=":", label="decoding and one forward pass a view")
+        axes[0].axhline(bound["an image"], color="gray", linestyle=":", label="decode and encode alone")
     axes[0].set(xlabel="training images", ylabel="ms a synthetic or control image", xscale="log", ylim=(0, None))
     axes[1].set(xlabel="training images", ylabel="peak memory, MB", xscale="log", ylim=(0, None))
-    axes[0].legend(frameon=False)
+    sizes = sorted({one["training"] for one in audits})
+    for axis in axes:
+        axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axis.minorticks_off()
+    axes[0].legend(frameon=False, loc="upper left")
     pyplot.savefig(figure, dpi=150)
 
 

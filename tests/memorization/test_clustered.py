@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -61,6 +63,19 @@ def test_another_process_finds_the_same(cohort, clustered):
     again = pickle.loads(pickle.dumps(clustered))
     queries = copies(cohort)
     assert (nearest_rows(queries, again, 5).rows == nearest_rows(queries, clustered, 5).rows).all()
+
+
+def test_another_process_finds_the_same_where_simpleitk_was_imported_first():
+    """Both are wrapped by SWIG, and the wrapper of std::vector that comes first is everybody's."""
+    told = """
+import SimpleITK, pickle, numpy as np
+from doppelscan.memorization.clustered import ClusteredRows
+rows = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
+rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+again = pickle.loads(pickle.dumps(ClusteredRows(rows)))
+assert again.proposed(rows[:3, None], 1)[:, 0].tolist() == [0, 1, 2]
+"""
+    subprocess.run([sys.executable, "-c", told], check=True)
 
 
 def test_fewer_rows_than_are_asked_for_are_filled_up():

@@ -7,6 +7,7 @@ in the same cluster or the next.
 
 from __future__ import annotations
 
+import io
 import math
 from typing import Any
 
@@ -79,11 +80,15 @@ class ClusteredRows:
         return unit_length(self.index.reconstruct_batch(places).reshape(*which.shape, *self.shape[1:]))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "index": faiss.serialize_index(self.index), "probes": self.index.nprobe}
+        written: list[bytes] = []
+        # Not faiss.serialize_index: it fails where SimpleITK was imported first, whose wrapper of std::vector takes the place of FAISS's.
+        faiss.write_index(self.index, faiss.PyCallbackIOWriter(lambda part: written.append(bytes(part))))  # type: ignore[attr-defined]
+        return {**vars(self), "index": np.frombuffer(b"".join(written), np.uint8), "probes": self.index.nprobe}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         probes = state.pop("probes")
-        vars(self).update(state, index=faiss.deserialize_index(np.asarray(state["index"])))
+        stored = io.BytesIO(state["index"])
+        vars(self).update(state, index=faiss.read_index(faiss.PyCallbackIOReader(stored.read)))  # type: ignore[attr-defined]
         self.index.nprobe = probes
 
     def proposed(self, queries: np.ndarray, count: int, left_out: np.ndarray | None = None) -> np.ndarray:

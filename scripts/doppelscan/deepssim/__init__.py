@@ -25,6 +25,7 @@ from doppelscan.deepssim.roles import Encoder, RoleEncoder, require_heads
 from doppelscan.deepssim.ssim import align_to_first, pairwise_ssim, registered_ssim, ssim
 from doppelscan.deepssim.volume_embedding import VolumePoseInferer, turned_volumes, volume_features, volume_view_differences
 from doppelscan.deepssim.volume_pairs import CubeThumbnaild, MakeVolumeViews, VolumeCohortDataset
+from doppelscan.deepssim.volume_slices import VolumeSliceInferer, cube_slices, turned_cubes
 from doppelscan.deepssim.volume_views import VolumeStrength, augment_volumes, axis_views, cube_views
 from doppelscan.deepssim.weights import WeightsError, file_sha256, load_weights, read_checkpoint, start_from, unwrapped
 
@@ -59,12 +60,14 @@ __all__ = [
     "VolumeCohortDataset",
     "VolumeEncoder",
     "VolumePoseInferer",
+    "VolumeSliceInferer",
     "VolumeStrength",
     "WeightsError",
     "align_to_first",
     "augment",
     "augment_volumes",
     "axis_views",
+    "cube_slices",
     "cube_views",
     "encoder_file",
     "export_onnx",
@@ -88,6 +91,7 @@ __all__ = [
     "rotated",
     "ssim",
     "start_from",
+    "turned_cubes",
     "turned_volumes",
     "unwrapped",
     "verdict",

@@ -10,6 +10,7 @@ from doppelscan.memorization.rows import FirstPose, HalfRows, Rows, TransformedR
 from doppelscan.memorization.scorer import MemorizationScorer
 from doppelscan.memorization.scores import MemorizationScores
 from doppelscan.memorization.set_metrics import SET_METRICS, set_metrics
+from doppelscan.memorization.slots import SlotWhitening
 from doppelscan.memorization.whitening import Whitening, unit_length
 
 # Counts up when the same files and settings come to give other numbers: it is in the fingerprint of what is stored.
@@ -29,6 +30,7 @@ __all__ = [
     "Nearest",
     "NearestInBlocks",
     "Rows",
+    "SlotWhitening",
     "TransformedRows",
     "Whitening",
     "content_groups",

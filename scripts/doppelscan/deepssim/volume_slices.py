@@ -1,0 +1,187 @@
+"""Embeddings of volumes by the encoder of slices: slices of three planes, side by side in one row; 48 axis poses for the price of 8.
+
+An axis pose of a cube permutes its planes, reverses the order of their slices and turns each slice by quarters or mirrors it. So the slices of
+a volume are embedded in their 8 quarter-turn poses once, and the row of each axis pose is put together from these. Rows of two volumes
+are compared slice by slice: see :class:`~doppelscan.memorization.SlotWhitening`.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from monai.inferers import Inferer
+
+from doppelscan.deepssim.augment import quarter_turn_poses, zscore
+from doppelscan.errors import InputError
+from doppelscan.images import AXIS_POSES, axis_pose
+
+__all__ = ["VolumeSliceInferer", "cube_slices", "turned_cubes"]
+
+# The middle and an eighth of the cube's side to either side of it: with these 9 slices the source is first as often as with 15 (docs of the bundle).
+PLACES = (-0.25, 0.0, 0.25)
+TURNS = 8
+
+
+def cube_slices(cubes: torch.Tensor, places: Sequence[float] = PLACES, size: int = 128) -> torch.Tensor:
+    """Slices across x, then across y, then across z, as the encoder of slices takes them.
+
+    Args:
+        cubes: uint8 or float [B, 1, S, S, S], see :func:`~doppelscan.images.cut_cubes`.
+        places: of the slices along each axis, in [-1, 1] from one face of the cube to the other; interpolated between voxels.
+        size: side of a slice.
+
+    Returns:
+        float32 [B, 3 * len(places), size, size], each z-scored; a slice without contrast is 0.
+    """
+    count, side = len(cubes), cubes.shape[-1]
+    index = ((torch.tensor(places, dtype=torch.float64, device=cubes.device) + 1) * side / 2 - 0.5).clamp(0, side - 1)
+    below = index.floor().long().clamp_max(side - 2)
+    share = (index - below).float().view(-1, 1, 1)
+    planes = []
+    for axis in range(3):
+        stack = torch.movedim(cubes[:, 0], 1 + axis, 1)
+        planes.append((1 - share) * stack[:, below] + share * stack[:, below + 1])
+    flat = torch.cat(planes, 1).flatten(0, 1)[:, None]
+    return zscore(F.interpolate(flat, (size, size), mode="bilinear")).view(count, -1, size, size)
+
+
+@lru_cache(maxsize=4)
+def pose_table(count: int) -> torch.Tensor:
+    """Which slice, in which quarter-turn pose, comes to each place of a row: int64 [48, 3 * count, 2], for ``count`` slices across each axis.
+
+    Found by trying: the slices of a cube of numbers in each axis pose, among its own slices in each of their 8 poses.
+    """
+    side = count + 2  # so that one slice too has something to be turned
+    numbers = torch.arange(side**3, dtype=torch.float32).view(side, side, side)
+
+    def across(cube: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.movedim(cube, axis, 0)[1:-1] for axis in range(3)])
+
+    own = quarter_turn_poses(across(numbers)[:, None])[:, :, 0]
+    table = torch.zeros(len(AXIS_POSES), 3 * count, 2, dtype=torch.long)
+    for pose in range(len(AXIS_POSES)):
+        wanted = across(axis_pose(numbers, pose))
+        for place, turn, number in itertools.product(range(3 * count), range(TURNS), range(3 * count)):
+            if torch.equal(own[turn, number], wanted[place]):
+                table[pose, place] = torch.tensor([number, turn])
+    return table
+
+
+def turned_cubes(cubes: torch.Tensor, degrees: float) -> torch.Tensor:
+    """``cubes`` as they are, then turned by +-``degrees`` about x, y and z: uint8 or float [B, 1, S, S, S] -> float32 [7, B, 1, S, S, S].
+
+    With 0 degrees the cubes alone, [1, B, 1, S, S, S]. What comes from outside is each cube's minimum.
+    """
+    cubes = cubes.float()
+    if degrees == 0:
+        return cubes[None]
+    lowest = cubes.amin((1, 2, 3, 4), keepdim=True)
+    angle = torch.deg2rad(torch.tensor(float(degrees)))
+    views = [cubes]
+    for axis, sign in itertools.product(range(3), (1, -1)):
+        one, other = (place for place in range(3) if place != axis)
+        # Sampling counts axes from the last one, z, y, x.
+        theta = torch.eye(3, 4)
+        theta[2 - one, 2 - one] = theta[2 - other, 2 - other] = torch.cos(angle)
+        theta[2 - one, 2 - other], theta[2 - other, 2 - one] = sign * torch.sin(angle), -sign * torch.sin(angle)
+        grid = F.affine_grid(theta.to(cubes).expand(len(cubes), 3, 4), list(cubes.shape), align_corners=False)
+        views.append(F.grid_sample(cubes - lowest, grid, align_corners=False) + lowest)
+    return torch.stack(views)
+
+
+class VolumeSliceInferer(Inferer):
+    """Run an encoder of slices on cubes: in all 48 axis poses, or as they are and turned; :class:`PoseInferer` for volumes.
+
+    Of two volumes one is posed and the other turned: together they meet in poses x rotations, for the price of the sum.
+
+    Heads of K slices lie side by side, each of length 1 / sqrt(K), so that a row is of unit length and the product of two rows is the mean of
+    their slices' cosines. Layers are averaged over the slices.
+
+    Args:
+        outputs: where each output lies in what the network gives; names that begin with ``layer`` are layers, the others heads.
+        poses: 48, of what is looked for; 1 for a volume in its own pose, of what is searched.
+        degrees: a volume in its own pose is also seen turned by so much to either side about x, y and z; 0 leaves it at one view.
+        places: of the slices along each axis, see :func:`cube_slices`; as many on one side of the middle as on the other.
+        spatial_size: side of the network's input.
+        batch_size: slices the network sees at a time.
+
+    Attributes:
+        output_slices: where each output lies in D.
+        slots: K, slices side by side in a head.
+
+    Returns of a call (cubes uint8 or float [B, 1, S, S, S], network of float32 [n, 1, size, size] -> [n, C]):
+        float32 [B, V, D], V 48, 7 or 1; the first view is the volume as it is.
+
+    Raises:
+        InputError: ``poses`` is neither, or ``places`` are not symmetric.
+    """
+
+    # How many at a time, and the rotation that is not used: ``turned`` is.
+    without_effect = ("batch_size", "degrees")
+
+    def __init__(
+        self,
+        outputs: Mapping[str, slice],
+        poses: int = 1,
+        degrees: float = 15.0,
+        places: Sequence[float] = PLACES,
+        spatial_size: int = 128,
+        batch_size: int = 72,
+    ) -> None:
+        super().__init__()
+        if not places or any(abs(one + other) > 1e-6 for one, other in zip(places, reversed(places), strict=True)):
+            raise InputError(
+                f"The 'places' parameter must be symmetric about 0, or a flipped volume has other slices. Got {list(places)} instead."
+            )
+        self.outputs, self.places, self.degrees = dict(outputs), tuple(places), float(degrees)
+        self.spatial_size, self.batch_size, self.slots = spatial_size, batch_size, 3 * len(places)
+        self.output_slices, start = {}, 0
+        for name, part in self.outputs.items():
+            size = (part.stop - part.start) * (1 if name.startswith("layer") else self.slots)
+            self.output_slices[name] = slice(start, start + size)
+            start += size
+        self._set_poses(poses)
+
+    def _set_poses(self, poses: int) -> None:
+        if poses not in (1, len(AXIS_POSES)):
+            raise InputError(f"The 'poses' parameter of VolumeSliceInferer must be 1 or {len(AXIS_POSES)}. Got {poses!r} instead.")
+        self.poses, self.turned = poses, self.degrees if poses == 1 else 0.0
+
+    def with_poses(self, poses: int) -> VolumeSliceInferer:
+        """The same inferer with 1 or 48 poses; this one stays as it is."""
+        made = copy.copy(self)
+        made._set_poses(poses)
+        return made
+
+    def __call__(self, inputs: torch.Tensor, network: Callable, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if len(inputs) == 0:
+            return torch.zeros(0, 1, 1)
+        return torch.stack([self._views(cube[None], network) for cube in inputs])
+
+    def _views(self, cube: torch.Tensor, network: Callable) -> torch.Tensor:
+        """float32 [V, D] of one cube [1, 1, S, S, S]."""
+        if self.poses == 1:
+            slices = cube_slices(turned_cubes(cube, self.turned).flatten(0, 1), self.places, self.spatial_size)
+            found = self._embedded(slices.flatten(0, 1), network).view(len(slices), self.slots, -1)
+        else:
+            slices = cube_slices(cube, self.places, self.spatial_size)[0]
+            turns = quarter_turn_poses(slices[:, None])  # [8, K, 1, size, size]
+            each = self._embedded(turns[:, :, 0].flatten(0, 1), network).view(TURNS, self.slots, -1)
+            table = pose_table(len(self.places)).to(each.device)
+            found = each[table[..., 1], table[..., 0]]
+        parts = []
+        for name, part in self.outputs.items():
+            values = found[..., part]
+            is_layer = name.startswith("layer")
+            parts.append(values.mean(1) if is_layer else (F.normalize(values, dim=-1) / self.slots**0.5).flatten(1))
+        return torch.cat(parts, 1)
+
+    def _embedded(self, slices: torch.Tensor, network: Callable) -> torch.Tensor:
+        batches = slices[:, None].contiguous(memory_format=torch.channels_last).split(self.batch_size)
+        return torch.cat([network(batch).float() for batch in batches])

@@ -186,16 +186,15 @@ def label_samples(samples: np.ndarray, training: np.ndarray, people: Sequence[st
     for i, votes_of in enumerate(zip(votes, bent_votes, strict=True)):
         truth: Truth = "unsure"
         sources = near.nearest[i, :SHOWN].tolist()
-        if turned_votes[i] != "novel":
-            sources = list(dict.fromkeys([int(turned.nearest[i, 0]), *sources]))[:SHOWN]
         if {*votes_of, turned_votes[i]} == {"novel"}:
             truth = "novel"
         elif set(votes_of) == {"copy"}:
             row, other = int(near.nearest[i, 0]), int(bent.nearest[i, 0])
-            sources = near.nearest[i, :SHOWN].tolist()
             distance = float(np.sqrt(max(0.0, 1 - near.columns[i, 0])))
             if people[row] == people[other]:
                 truth = "copy" if row == other and distance < apart[row] else "same patient"
+        if turned_votes[i] != "novel" and set(votes_of) != {"copy"}:
+            sources = list(dict.fromkeys([int(turned.nearest[i, 0]), *sources]))[:SHOWN]
         labels.append(
             SampleLabel(
                 truth,

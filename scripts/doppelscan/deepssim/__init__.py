@@ -16,7 +16,7 @@ from doppelscan.deepssim.encoder_3d import VolumeEncoder
 from doppelscan.deepssim.evaluation import PairDataset, PairInferer, PreparePairs
 from doppelscan.deepssim.external import ConvNeXtEncoder, OnnxEncoder, TorchScriptEncoder, encoder_file, export_onnx, load_encoder
 from doppelscan.deepssim.hub import HubError, hub_client, hub_encoder, hub_errors, hub_file, hub_versions, repository_and_version
-from doppelscan.deepssim.inferer import AutocastInferer
+from doppelscan.deepssim.inferer import AutocastInferer, ViewInferer
 from doppelscan.deepssim.loss import DeepSSIMLoss
 from doppelscan.deepssim.metrics import CopyDetectionMetric, CopyRetrieval, SSIMAgreement, SSIMError
 from doppelscan.deepssim.nuisance import view_differences
@@ -56,6 +56,7 @@ __all__ = [
     "SSIMAgreement",
     "SSIMError",
     "TorchScriptEncoder",
+    "ViewInferer",
     "ViewStrength",
     "VolumeCohortDataset",
     "VolumeEncoder",

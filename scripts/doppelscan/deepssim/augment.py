@@ -50,9 +50,10 @@ class ViewStrength:
 
 
 def zscore(images: torch.Tensor) -> torch.Tensor:
-    """Subtract each image's mean and divide by its standard deviation; [B, C, H, W], a flat image gives zeros."""
-    mean = images.mean((1, 2, 3), keepdim=True)
-    return (images - mean) / images.std((1, 2, 3), keepdim=True, unbiased=False).clamp_min(1e-6)
+    """Subtract each image's mean and divide by its standard deviation; [B, C, ...] of images or volumes, a flat one gives zeros."""
+    axes = tuple(range(1, images.ndim))
+    mean = images.mean(axes, keepdim=True)
+    return (images - mean) / images.std(axes, keepdim=True, unbiased=False).clamp_min(1e-6)
 
 
 def quarter_turn(images: torch.Tensor, number: int) -> torch.Tensor:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from monai.networks.nets import DenseNet, ResNet
 from torch import nn
 
+from doppelscan.deepssim.roles import slices_of
 from doppelscan.errors import InputError
 
 __all__ = ["DeepSSIMEncoder"]
@@ -129,11 +130,7 @@ class DeepSSIMEncoder(nn.Module):
     @property
     def output_slices(self) -> dict[str, slice]:
         """Where each output lies in the vector that :meth:`forward` returns."""
-        slices, start = {}, 0
-        for name, size in self.output_sizes.items():
-            slices[name] = slice(start, start + size)
-            start += size
-        return slices
+        return slices_of(self.output_sizes)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         # Written so that torch.jit.script takes it.

@@ -1,15 +1,57 @@
-"""Inferer that runs the network under mixed precision on any device."""
+"""Inferers: under mixed precision on any device, and what those have in common that run the network on views."""
 
 from __future__ import annotations
 
+import copy
 import platform
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from monai.inferers import Inferer, SimpleInferer
 
 from doppelscan.errors import InputError
 
-__all__ = ["AutocastInferer"]
+__all__ = ["AutocastInferer", "ViewInferer"]
+
+Viewed = TypeVar("Viewed", bound="ViewInferer")
+
+
+class ViewInferer(Inferer):
+    """An inferer of views: of what is looked for in all of ``known`` poses, of what is searched in its own pose, as it is and turned.
+
+    Attributes:
+        known: how many poses there are.
+        straight: what ``turned`` is where nothing is turned.
+        poses: how many are seen.
+        turned: how far what is in its own pose is turned, too: :attr:`turns` of the class, or ``straight``.
+    """
+
+    known: ClassVar[int]
+    straight: ClassVar[Any]
+
+    @property
+    def turns(self) -> Any:
+        """How far what is in its own pose is turned."""
+        raise NotImplementedError
+
+    def _set_poses(self, poses: int) -> None:
+        if poses not in (1, self.known):
+            raise InputError(f"The 'poses' parameter of {type(self).__name__} must be 1 or {self.known}. Got {poses!r} instead.")
+        self.poses, self.turned = poses, self.turns if poses == 1 else self.straight
+
+    def with_poses(self: Viewed, poses: int) -> Viewed:
+        """The same inferer with 1 or all poses; this one stays as it is."""
+        made = copy.copy(self)
+        made._set_poses(poses)
+        return made
+
+    @staticmethod
+    def _of_views(views: torch.Tensor, network: Callable, size: int, layout: torch.memory_format) -> torch.Tensor:
+        """float32 [B, V, D] of ``views`` [V, B, ...], ``size`` at a time."""
+        flat = views.flatten(0, 1).contiguous(memory_format=layout)
+        out = torch.cat([network(part).float() for part in flat.split(size)])
+        return out.view(*views.shape[:2], -1).transpose(0, 1)
 
 
 class AutocastInferer(Inferer):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -34,11 +34,24 @@ def view_differences(
     Returns:
         float32 [N * views, D].
     """
-    generator = torch.Generator().manual_seed(seed)
-    strength = ViewStrength(occlusion=0.0)
+    strength, generator = ViewStrength(occlusion=0.0), torch.Generator().manual_seed(seed)
+    return differences_of_views(
+        lambda part: embed(foreground_views(part, spatial_size)),
+        lambda part: augment(part, strength, generator),
+        images.split(batch_size),
+        views,
+    )
+
+
+def differences_of_views(
+    embed: Callable[[torch.Tensor], torch.Tensor],
+    augmented: Callable[[torch.Tensor], torch.Tensor],
+    batches: Iterable[torch.Tensor],
+    views: int,
+) -> torch.Tensor:
+    """``embed`` of what ``augmented`` makes of uint8 or float ``batches``, ``views`` times, less that of the batch: float32 [N * views, D]."""
     result = []
-    for part in images.split(batch_size):
-        part = unit_float(part)
-        plain = embed(foreground_views(part, spatial_size))
-        result += [embed(foreground_views(augment(part, strength, generator), spatial_size)) - plain for _ in range(views)]
+    for part in map(unit_float, batches):
+        plain = embed(part)
+        result += [embed(augmented(part)) - plain for _ in range(views)]
     return torch.cat(result)

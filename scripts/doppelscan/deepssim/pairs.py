@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,17 @@ from torch.utils.data import Sampler
 from doppelscan.deepssim.augment import ViewStrength, augment, foreground_views, misalign, quarter_turn_poses
 from doppelscan.deepssim.ssim import align_to_first, pairwise_ssim
 from doppelscan.errors import InputError
-from doppelscan.images import SkippedImage, SliceChoice, find_images, gaussian_blur, generate_cohort, prepared, smooth_fields, warp
+from doppelscan.images import (
+    ImageRecord,
+    SkippedImage,
+    SliceChoice,
+    find_images,
+    gaussian_blur,
+    generate_cohort,
+    prepared,
+    smooth_fields,
+    warp,
+)
 
 __all__ = ["CohortBatchSampler", "CohortDataset", "MakeViews"]
 
@@ -50,26 +60,10 @@ class CohortDataset(Dataset):
         patient_pattern: str | None = None,
         seed: int = 0,
     ) -> None:
-        images: list[torch.Tensor] = []
-        patients: list[int] = []
-        cohorts: list[int] = []
-        names: dict[tuple[int, str], int] = {}
-        self.paths: list[str] = []
-        self.skipped: list[SkippedImage] = []
-        for cohort, source in enumerate(sources):
-            found = find_images(source, name="dataset_dir", patient_pattern=patient_pattern, slices=SliceChoice())
-            self.skipped += found.skipped
-            for record in found.records:
-                item = prepared(record, preprocessing)
-                if isinstance(item, SkippedImage):
-                    self.skipped.append(item)
-                    continue
-                images.append(torch.as_tensor(item["thumbnail"]))
-                patients.append(names.setdefault((cohort, record.patient), len(names)))
-                cohorts.append(cohort)
-                self.paths.append(record.id)
+        read = read_cohorts(sources, preprocessing, patient_pattern, SliceChoice(), lambda record: record.id)
+        images, patients, cohorts, self.paths, self.skipped = read
         self.real_cohorts = len(sources)
-        next_patient = len(names)
+        next_patient = len(set(patients))
         for index in range(generated_cohorts):
             made, who = generate_cohort(generated_patients, 2, spatial_size, seed * 100_003 + index)
             images.extend(made)
@@ -97,6 +91,42 @@ class CohortDataset(Dataset):
 
     def _transform(self, index: int) -> dict[str, Any]:
         return {"image": self.images[index], "patient": self.patients[index], "cohort": self.cohorts[index], "index": index}
+
+
+class ReadCohorts(NamedTuple):
+    """Real images, a cohort each source: thumbnails uint8 [1, S, S] or [1, S, S, S], patient and cohort by number, where each came from, and what was
+    left out."""
+
+    images: list[torch.Tensor]
+    patients: list[int]
+    cohorts: list[int]
+    paths: list[str]
+    skipped: list[SkippedImage]
+
+
+def read_cohorts(
+    sources: Sequence[str],
+    preprocessing: Any,
+    patient_pattern: str | None,
+    slices: SliceChoice,
+    named: Callable[[ImageRecord], str],
+) -> ReadCohorts:
+    """Prepare the images of ``sources``; ``named`` says by what an image, or one that is left out, goes."""
+    read = ReadCohorts([], [], [], [], [])
+    names: dict[tuple[int, str], int] = {}
+    for cohort, source in enumerate(sources):
+        found = find_images(source, name="dataset_dir", patient_pattern=patient_pattern, slices=slices)
+        read.skipped.extend(found.skipped)
+        for record in found.records:
+            item = prepared(record, preprocessing)
+            if isinstance(item, SkippedImage):
+                read.skipped.append(SkippedImage(named(record), item.reason))
+                continue
+            read.images.append(torch.as_tensor(item["thumbnail"]))
+            read.patients.append(names.setdefault((cohort, record.patient), len(names)))
+            read.cohorts.append(cohort)
+            read.paths.append(named(record))
+    return read
 
 
 def coarse_look(images: torch.Tensor) -> torch.Tensor:

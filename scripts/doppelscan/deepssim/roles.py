@@ -56,8 +56,13 @@ def _declared_outputs(network: Any) -> dict[str, slice]:
     slices = getattr(network, "output_slices", None)
     if slices is not None:
         return dict(slices)
+    return slices_of(getattr(network, "output_sizes", None) or {})
+
+
+def slices_of(sizes: Mapping[str, int]) -> dict[str, slice]:
+    """Where outputs of these ``sizes`` lie in one vector, one behind the other."""
     found, start = {}, 0
-    for name, size in (getattr(network, "output_sizes", None) or {}).items():
+    for name, size in sizes.items():
         found[name] = slice(start, start + size)
         start += size
     return found

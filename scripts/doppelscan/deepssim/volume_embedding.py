@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from monai.inferers import Inferer
 
-from doppelscan.deepssim.volume_views import VolumeStrength, augment_volumes, axis_views, cube_views, turns, zscore_volumes
-from doppelscan.errors import InputError
+from doppelscan.deepssim.augment import zscore
+from doppelscan.deepssim.inferer import ViewInferer
+from doppelscan.deepssim.nuisance import differences_of_views
+from doppelscan.deepssim.volume_views import VolumeStrength, augment_volumes, axis_views, cube_views, turns
 from doppelscan.images import AXIS_POSES, unit_float
 
 __all__ = ["VolumePoseInferer", "turned_volumes", "volume_features", "volume_view_differences"]
@@ -37,7 +37,7 @@ def turned_volumes(volumes: torch.Tensor, degrees: float) -> torch.Tensor:
     return torch.stack(views)
 
 
-class VolumePoseInferer(Inferer):
+class VolumePoseInferer(ViewInferer):
     """Run the network on views of cubes: their 48 axis poses, or the cubes as they are and turned; :class:`PoseInferer` in 3D.
 
     Of two volumes one is posed and the other turned: together they meet in poses x rotations, for the price of the sum.
@@ -56,31 +56,23 @@ class VolumePoseInferer(Inferer):
 
     # How many at a time, and the rotation that is not used: ``turned`` is.
     without_effect = ("batch_size", "degrees")
+    known, straight = len(AXIS_POSES), 0.0
 
     def __init__(self, poses: int = 1, degrees: float = 15.0, batch_size: int = 48) -> None:
         super().__init__()
         self.degrees, self.batch_size = float(degrees), batch_size
         self._set_poses(poses)
 
-    def _set_poses(self, poses: int) -> None:
-        if poses not in (1, len(AXIS_POSES)):
-            raise InputError(f"The 'poses' parameter of VolumePoseInferer must be 1 or {len(AXIS_POSES)}. Got {poses!r} instead.")
-        self.poses, self.turned = poses, self.degrees if poses == 1 else 0.0
-
-    def with_poses(self, poses: int) -> VolumePoseInferer:
-        """The same inferer with 1 or 48 poses; this one stays as it is."""
-        made = copy.copy(self)
-        made._set_poses(poses)
-        return made
+    @property
+    def turns(self) -> float:
+        """Degrees."""
+        return self.degrees
 
     def __call__(self, inputs: torch.Tensor, network: Callable, *args: Any, **kwargs: Any) -> torch.Tensor:
-        count = len(inputs)
-        if count == 0:
+        if len(inputs) == 0:
             return torch.zeros(0, 1, 1)
         views = axis_views(inputs) if self.poses > 1 else turned_volumes(inputs, self.turned)
-        flat = views.flatten(0, 1).contiguous(memory_format=torch.channels_last_3d)
-        out = torch.cat([network(part).float() for part in flat.split(self.batch_size)])
-        return out.view(len(views), count, -1).transpose(0, 1)
+        return self._of_views(views, network, self.batch_size, torch.channels_last_3d)
 
 
 @torch.no_grad()
@@ -103,7 +95,7 @@ def volume_features(
 
 def small_cubes(volumes: torch.Tensor, size: int) -> torch.Tensor:
     """Cubes uint8 or float [B, 1, S, S, S] at the size of the network's input, z-scored."""
-    return zscore_volumes(F.interpolate(unit_float(volumes), (size, size, size), mode="area"))
+    return zscore(F.interpolate(unit_float(volumes), (size, size, size), mode="area"))
 
 
 @torch.no_grad()
@@ -128,11 +120,10 @@ def volume_view_differences(
     Returns:
         float32 [N * views, D].
     """
-    generator = torch.Generator().manual_seed(seed)
-    strength = VolumeStrength(half=0.0)
-    result = []
-    for part in volumes.split(batch_size):
-        part = unit_float(part)
-        plain = embed(cube_views(part, spatial_size))
-        result += [embed(cube_views(augment_volumes(part, strength, generator), spatial_size)) - plain for _ in range(views)]
-    return torch.cat(result)
+    strength, generator = VolumeStrength(half=0.0), torch.Generator().manual_seed(seed)
+    return differences_of_views(
+        lambda part: embed(cube_views(part, spatial_size)),
+        lambda part: augment_volumes(part, strength, generator),
+        volumes.split(batch_size),
+        views,
+    )

@@ -13,10 +13,12 @@ from monai.config import KeysCollection
 from monai.data import Dataset, MetaTensor
 from monai.transforms import MapTransform
 
+from doppelscan.deepssim.augment import zscore
+from doppelscan.deepssim.pairs import read_cohorts
 from doppelscan.deepssim.ssim import pairwise_ssim
-from doppelscan.deepssim.volume_views import VolumeStrength, augment_volumes, cube_views, smooth_volumes, zscore_volumes
+from doppelscan.deepssim.volume_views import VolumeStrength, augment_volumes, cube_views, smooth_volumes
 from doppelscan.errors import ImageError, InputError
-from doppelscan.images import AXIS_POSES, SkippedImage, SliceChoice, axis_pose, cut_cubes, find_images, generate_volumes, prepared
+from doppelscan.images import AXIS_POSES, SliceChoice, axis_pose, cut_cubes, generate_volumes
 
 __all__ = ["CubeThumbnaild", "MakeVolumeViews", "VolumeCohortDataset"]
 
@@ -99,29 +101,13 @@ class VolumeCohortDataset(Dataset):
         patient_pattern: str | None = None,
         seed: int = 0,
     ) -> None:
-        cubes: list[torch.Tensor] = []
-        patients: list[int] = []
-        cohorts: list[int] = []
-        names: dict[tuple[int, str], int] = {}
-        self.paths: list[str] = []
-        self.skipped: list[SkippedImage] = []
-        for cohort, source in enumerate(sources):
-            found = find_images(source, name="dataset_dir", patient_pattern=patient_pattern, slices=ONE_SLICE)
-            self.skipped += found.skipped
-            for record in found.records:
-                item = prepared(record, preprocessing)
-                if isinstance(item, SkippedImage):
-                    self.skipped.append(SkippedImage(record.volume, item.reason))
-                    continue
-                cubes.append(torch.as_tensor(item["thumbnail"])[None])
-                patients.append(names.setdefault((cohort, record.patient), len(names)))
-                cohorts.append(cohort)
-                self.paths.append(record.volume)
-        self.real_cohorts = len(sources)
+        read = read_cohorts(sources, preprocessing, patient_pattern, ONE_SLICE, lambda record: record.volume)
+        cubes, patients, cohorts, self.paths, self.skipped = read
+        self.real_cohorts, people = len(sources), len(set(read.patients))
         for index in range(generated_cohorts):
             made, who = generate_volumes(generated_people, spatial_size, seed * 100_003 + index)
-            cubes.append(made)
-            patients += (who + len(names) + index * generated_people).tolist()
+            cubes.extend(made)
+            patients += (who + people + index * generated_people).tolist()
             cohorts += [self.real_cohorts + index] * len(made)
             self.paths += [""] * len(made)
         if len(set(patients)) < 2:
@@ -132,7 +118,7 @@ class VolumeCohortDataset(Dataset):
                 f"Training needs volumes of at least 2 people: copies are told apart from other people. Got {len(set(patients))}; name a "
                 f"folder with more, pass --patient_pattern, or add generated cohorts.{left_out}"
             )
-        self.images = torch.cat(cubes)
+        self.images = torch.stack(cubes)
         self.patients = torch.tensor(patients)
         self.cohorts = torch.tensor(cohorts)
         super().__init__(data=list(range(len(self.images))))
@@ -258,6 +244,6 @@ class MakeVolumeViews:
         """SSIM of the pairs clean x variant of each group: [G, g, g]. A cohort lies in one frame, that of its foreground cubes."""
         with torch.no_grad():
             size = [self.target_size] * 3
-            a, b = (zscore_volumes(F.interpolate(part, size, mode="area")) for part in (clean, variant))
+            a, b = (zscore(F.interpolate(part, size, mode="area")) for part in (clean, variant))
             parts = zip(a.split(self.group_size), b.split(self.group_size), strict=True)
             return torch.stack([pairwise_ssim(one, other, window_size=5, stride=2) for one, other in parts])

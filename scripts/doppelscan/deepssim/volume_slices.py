@@ -7,7 +7,6 @@ are compared slice by slice: see :class:`~doppelscan.memorization.SlotWhitening`
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -15,9 +14,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from monai.inferers import Inferer
 
 from doppelscan.deepssim.augment import quarter_turn_poses, zscore
+from doppelscan.deepssim.inferer import ViewInferer
+from doppelscan.deepssim.roles import slices_of
 from doppelscan.errors import InputError
 from doppelscan.images import AXIS_POSES, axis_pose
 
@@ -95,7 +95,7 @@ def turned_cubes(cubes: torch.Tensor, degrees: float) -> torch.Tensor:
     return torch.stack(views)
 
 
-class VolumeSliceInferer(Inferer):
+class VolumeSliceInferer(ViewInferer):
     """Run an encoder of slices on cubes: in all 48 axis poses, or as they are and turned; :class:`PoseInferer` for volumes.
 
     Of two volumes one is posed and the other turned: together they meet in poses x rotations, for the price of the sum.
@@ -124,6 +124,7 @@ class VolumeSliceInferer(Inferer):
 
     # How many at a time, and the rotation that is not used: ``turned`` is.
     without_effect = ("batch_size", "degrees")
+    known, straight = len(AXIS_POSES), 0.0
 
     def __init__(
         self,
@@ -141,23 +142,14 @@ class VolumeSliceInferer(Inferer):
             )
         self.outputs, self.places, self.degrees = dict(outputs), tuple(places), float(degrees)
         self.spatial_size, self.batch_size, self.slots = spatial_size, batch_size, 3 * len(places)
-        self.output_slices, start = {}, 0
-        for name, part in self.outputs.items():
-            size = (part.stop - part.start) * (1 if name.startswith("layer") else self.slots)
-            self.output_slices[name] = slice(start, start + size)
-            start += size
+        repeats = {name: 1 if name.startswith("layer") else self.slots for name in self.outputs}
+        self.output_slices = slices_of({name: (part.stop - part.start) * repeats[name] for name, part in self.outputs.items()})
         self._set_poses(poses)
 
-    def _set_poses(self, poses: int) -> None:
-        if poses not in (1, len(AXIS_POSES)):
-            raise InputError(f"The 'poses' parameter of VolumeSliceInferer must be 1 or {len(AXIS_POSES)}. Got {poses!r} instead.")
-        self.poses, self.turned = poses, self.degrees if poses == 1 else 0.0
-
-    def with_poses(self, poses: int) -> VolumeSliceInferer:
-        """The same inferer with 1 or 48 poses; this one stays as it is."""
-        made = copy.copy(self)
-        made._set_poses(poses)
-        return made
+    @property
+    def turns(self) -> float:
+        """Degrees."""
+        return self.degrees
 
     def __call__(self, inputs: torch.Tensor, network: Callable, *args: Any, **kwargs: Any) -> torch.Tensor:
         if len(inputs) == 0:

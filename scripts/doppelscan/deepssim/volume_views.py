@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from doppelscan.deepssim.augment import zscore
 from doppelscan.images import AXIS_POSES, axis_pose, cut_cubes, unit_float
 
-__all__ = ["VolumeStrength", "augment_volumes", "axis_views", "cube_views", "smooth_volumes", "zscore_volumes"]
+__all__ = ["VolumeStrength", "augment_volumes", "axis_views", "cube_views", "smooth_volumes"]
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,7 @@ def axis_views(cubes: torch.Tensor) -> torch.Tensor:
 
 def cube_views(volumes: torch.Tensor, size: int) -> torch.Tensor:
     """What the network sees of ``volumes`` uint8 or float [B, 1, D, H, W]: their foreground cubes, z-scored, float [B, 1, size, size, size]."""
-    return zscore_volumes(cut_cubes(unit_float(volumes), size))
-
-
-def zscore_volumes(cubes: torch.Tensor) -> torch.Tensor:
-    """Subtract each volume's mean and divide by its standard deviation; [B, C, S, S, S], a flat volume gives zeros."""
-    mean = cubes.mean((1, 2, 3, 4), keepdim=True)
-    return (cubes - mean) / cubes.std((1, 2, 3, 4), keepdim=True, unbiased=False).clamp_min(1e-6)
+    return zscore(cut_cubes(unit_float(volumes), size))
 
 
 def smooth_volumes(count: int, size: int, cells: int, generator: torch.Generator) -> torch.Tensor:

@@ -23,10 +23,19 @@ def smooth_fields(count: int, size: int, sigma: float, generator: torch.Generato
     """
     white = torch.randn(count, size, size, generator=generator)
     frequency = (torch.fft.fftfreq(size)[:, None] * stretch) ** 2 + (torch.fft.rfftfreq(size)[None] / stretch) ** 2
-    low_pass = torch.exp(-2 * (math.pi * sigma) ** 2 * frequency)
-    fields = torch.fft.irfft2(torch.fft.rfft2(white) * low_pass, s=(size, size))
-    fields = fields - fields.mean((1, 2), keepdim=True)
-    return fields / fields.std((1, 2), keepdim=True).clamp_min(1e-8)
+    return low_passed(white, frequency, sigma)
+
+
+def low_passed(white: torch.Tensor, frequency: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Noise ``white`` [count, ...] of any number of axes, smooth over ``sigma`` pixels, of zero mean and unit variance each.
+
+    ``frequency`` is the squared one of each coefficient that ``torch.fft.rfftn`` gives.
+    """
+    axes = tuple(range(1, white.ndim))
+    spectrum = torch.fft.rfftn(white, dim=axes) * torch.exp(-2 * (math.pi * sigma) ** 2 * frequency)
+    fields = torch.fft.irfftn(spectrum, s=white.shape[1:], dim=axes)
+    fields = fields - fields.mean(axes, keepdim=True)
+    return fields / fields.std(axes, keepdim=True).clamp_min(1e-8)
 
 
 def warp(images: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:

@@ -5,12 +5,11 @@ A *cohort* shares coarse anatomy and contrast, its *people* differ in shape, fol
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 
 from doppelscan.images.cubes import blur_volumes
+from doppelscan.images.generated import low_passed
 
 __all__ = ["generate_head", "generate_volumes", "smooth_volume_fields"]
 
@@ -19,10 +18,7 @@ def smooth_volume_fields(count: int, size: int, sigma: float, generator: torch.G
     """Gaussian random fields [count, size, size, size] of zero mean and unit variance, smooth over ``sigma`` voxels (periodic)."""
     white = torch.randn(count, size, size, size, generator=generator)
     whole, half = torch.fft.fftfreq(size) ** 2, torch.fft.rfftfreq(size) ** 2
-    low_pass = torch.exp(-2 * (math.pi * sigma) ** 2 * (whole[:, None, None] + whole[:, None] + half))
-    fields = torch.fft.irfftn(torch.fft.rfftn(white, dim=(1, 2, 3)) * low_pass, s=(size, size, size), dim=(1, 2, 3))
-    fields = fields - fields.mean((1, 2, 3), keepdim=True)
-    return fields / fields.std((1, 2, 3), keepdim=True).clamp_min(1e-8)
+    return low_passed(white, whole[:, None, None] + whole[:, None] + half, sigma)
 
 
 def _uniform(generator: torch.Generator, low: float, high: float) -> float:

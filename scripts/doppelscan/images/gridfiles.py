@@ -25,8 +25,10 @@ import numpy as np
 from doppelscan.errors import ImageError
 from doppelscan.images.geometry import LPS_TO_RAS
 
-__all__ = ["GridFile", "grid_format", "read_grid_header"]
+__all__ = ["MOST_INFLATED", "GridFile", "grid_format", "read_grid_header"]
 
+# Deflate cannot pack more into a byte (zlib's technical notes), so a header that says more is wrong.
+MOST_INFLATED = 1032
 LONGEST_HEADER = 1 << 20
 META_START = re.compile(rb"\s*(?:Comment\s*=[^\n]*\n\s*)?(?:ObjectType|NDims)\s*=")
 MET_TYPES = {
@@ -185,8 +187,8 @@ def read_grid_header(path: str | os.PathLike, kind: str) -> GridFile:
     if min(grid.sizes) < 1 or grid.channels < 1:
         raise ImageError("no pixels: a size that is not above 0")
     left = os.path.getsize(grid.data) - max(grid.offset, 0)
-    # Deflate's bound is 1032, bzip2's about 47,000 of nothing but zeros; see readers.MOST_INFLATED.
-    most = {"raw": 1, "deflate": 1032, "bzip2": 50_000}[grid.encoding]
+    # bzip2's bound is about 47,000 of nothing but zeros.
+    most = {"raw": 1, "deflate": MOST_INFLATED, "bzip2": 50_000}[grid.encoding]
     if grid.needed > max(left, 0) * most:
         raise ImageError(f"truncated: {grid.needed} bytes are needed, {max(left, 0)} are there")
     return grid

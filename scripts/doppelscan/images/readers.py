@@ -35,7 +35,7 @@ from pydicom.pixels import iter_pixels
 
 from doppelscan.errors import ImageError
 from doppelscan.images.geometry import SlicePlan, VolumeGeometry, check_spacing, geometry_of, plan_slices, unknown_geometry
-from doppelscan.images.gridfiles import GridFile, grid_format, read_grid_header
+from doppelscan.images.gridfiles import MOST_INFLATED, GridFile, grid_format, read_grid_header
 
 __all__ = ["FileHeader", "SliceStack", "image_format", "read_header", "read_pixels", "stack_slices"]
 
@@ -47,8 +47,6 @@ MAGIC = {
     b"\x93NUMPY": "npy",
 }
 GZIP = b"\x1f\x8b"
-# Deflate cannot pack more into a byte (zlib's technical notes), so a header that says more is wrong.
-MOST_INFLATED = 1032
 # JPEG 2000 and JPEG-LS have no such bound; a slice of nothing but air comes to some hundred.
 MOST_COMPRESSED = 4096
 SMALLEST_SIDE = 8
@@ -578,14 +576,15 @@ def _read_dicom_header(path: str | os.PathLike) -> FileHeader:
         return header if (damage := _pixel_damage(file, data)) is None else dataclasses.replace(header, damage=damage)
 
 
-def _frames(data: pydicom.Dataset) -> int:
+def frame_count(data: pydicom.Dataset) -> int:
+    """Frames of a DICOM object; one where it does not say."""
     return max(int(data.get("NumberOfFrames", 1) or 1), 1)
 
 
 def _dicom_header(data: pydicom.Dataset) -> FileHeader:
     if "Rows" not in data or "Columns" not in data:
         raise ImageError("a DICOM object without an image (no Rows and Columns)")
-    rows, columns, frames = int(data.Rows), int(data.Columns), _frames(data)
+    rows, columns, frames = int(data.Rows), int(data.Columns), frame_count(data)
     shape: tuple[int, ...] = (rows, columns) if frames == 1 else _frame_stack(data, frames).shape(rows, columns)
     geometry: _Geometry = {}
     times = 1
@@ -755,7 +754,7 @@ def _pixel_damage(file: IO[bytes], data: Any) -> str | None:
     samples = int(data.get("SamplesPerPixel", 1) or 1)
     if data.get("PhotometricInterpretation") == "YBR_FULL_422":
         samples = 2
-    needed = math.ceil(_frames(data) * int(data.Rows) * int(data.Columns) * samples * int(data.BitsAllocated) / 8)
+    needed = math.ceil(frame_count(data) * int(data.Rows) * int(data.Columns) * samples * int(data.BitsAllocated) / 8)
     if syntax.is_compressed:
         return "more pixels than the file can hold" if needed > left * MOST_COMPRESSED else _fragment_damage(file, left)
     return f"{declared} of {needed} bytes of pixels" if declared < needed else None
@@ -778,7 +777,7 @@ def _fragment_damage(file: IO[bytes], left: int) -> str | None:
 def _read_dicom(path: str) -> np.ndarray:
     data = pydicom.dcmread(path)
     frames = _dicom_pixels(data)
-    if _frames(data) == 1:
+    if frame_count(data) == 1:
         return frames
     stack = _frame_stack(data, len(frames))
     return stack.volume(frames[stack.order])
@@ -809,7 +808,7 @@ def _dicom_pixels(data: Any) -> np.ndarray:
     """Of one frame [rows, columns], of several [frames, rows, columns]."""
     with _decoding(data):
         pixels = data.pixel_array
-    coloured, frames = int(data.get("SamplesPerPixel", 1)) > 1, _frames(data)
+    coloured, frames = int(data.get("SamplesPerPixel", 1)) > 1, frame_count(data)
     # pydicom gives the frames for which there are bytes, be they more than the header says.
     pixels = pixels.reshape(-1, *pixels.shape[-3 if coloured else -2 :])[:frames]
     pixels = np.stack([_rescaled(data, frame, number) for number, frame in enumerate(pixels)])

@@ -24,6 +24,7 @@ from doppelscan.images.readers import (
     LARGEST_VALUE,
     chosen_channel,
     dicom_frames,
+    frame_count,
     frame_plan,
     grid_geometry,
     grid_turn,
@@ -177,7 +178,7 @@ def _array(path: str, channel: int | None) -> _Stored:
 
 def _dicom_file(path: str, channel: int | None) -> _Stored:
     data = pydicom.dcmread(path, stop_before_pixels=True)
-    frames = max(int(data.get("NumberOfFrames", 1) or 1), 1)
+    frames = frame_count(data)
     if frames == 1:
         raise ImageError(NO_VOLUME)
     plan = frame_plan(data, frames)

@@ -132,9 +132,9 @@ def _undo(images: torch.Tensor, number: int) -> torch.Tensor:
     return torch.flip(turned, (-1,)) if number >= 4 else turned
 
 
-def tried_poses(poses: np.ndarray | None, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Each pair with each pose that is searched, once: rows of the pairs, rising, and pose numbers."""
-    wanted = np.tile(np.arange(8), (count, 1)) if poses is None else np.sort(poses, 1)
+def tried_poses(poses: np.ndarray | None, count: int, known: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Each pair with each pose that is searched, once: rows of the pairs, rising, and pose numbers; None searches all ``known`` ones."""
+    wanted = np.tile(np.arange(known), (count, 1)) if poses is None else np.sort(poses, 1)
     first = np.ones(wanted.shape, bool)
     first[:, 1:] = wanted[:, 1:] != wanted[:, :-1]
     return np.nonzero(first)[0], wanted[first].astype(np.int64)

@@ -14,6 +14,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from doppelscan.images.cubes import AXIS_POSES, axis_pose
+from doppelscan.verify.coarse import tried_poses
 from doppelscan.verify.volume_alignment import band_pass_volumes, cube_grid, sample_volumes
 
 __all__ = ["COARSE", "VolumeCoarseSearch", "axis_posed", "spread_rotations"]
@@ -102,7 +103,7 @@ class VolumeCoarseSearch:
         """
         views, power, masks = self._spectra(queries, visible)
         structure = band_pass_volumes(candidates, COARSE / 8, held)
-        pair, numbers = _tried(poses, len(candidates))
+        pair, numbers = tried_poses(poses, len(candidates), len(AXIS_POSES))
         value, where = [], []
         for start in range(0, len(pair), ROWS):
             part = slice(start, start + ROWS)
@@ -149,14 +150,6 @@ class VolumeCoarseSearch:
         shift = self.offsets[steps] * 2.0 / COARSE
         inverse = np.linalg.inv(self.linear[transform])
         return torch.from_numpy(np.concatenate([inverse, -shift[..., None]], 2)).float().to(self.device)
-
-
-def _tried(poses: np.ndarray | None, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Each pair with each axis pose that is searched, once: rows of the pairs, rising, and pose numbers."""
-    wanted = np.tile(np.arange(len(AXIS_POSES)), (count, 1)) if poses is None else np.sort(poses, 1)
-    first = np.ones(wanted.shape, bool)
-    first[:, 1:] = wanted[:, 1:] != wanted[:, :-1]
-    return np.nonzero(first)[0], wanted[first].astype(np.int64)
 
 
 def _spectrum(volumes: torch.Tensor, mean: bool = False) -> torch.Tensor:

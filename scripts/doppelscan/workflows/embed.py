@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,11 +16,10 @@ import torch
 from ignite.engine import Engine, Events
 from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
-from monai.inferers import Inferer
 from torch.utils.data import DataLoader, default_collate
 
 from doppelscan.deepssim import ALGORITHM as DEEPSSIM
-from doppelscan.deepssim import quarter_turn_poses, rotated, view_differences
+from doppelscan.deepssim import ViewInferer, quarter_turn_poses, rotated, view_differences
 from doppelscan.errors import InputError
 from doppelscan.images import ALGORITHM as IMAGES
 from doppelscan.images import (
@@ -148,7 +146,7 @@ def collate_readable(items: list[dict[str, Any]]) -> dict[str, Any]:
     return {**(default_collate(good) if good else {"image": torch.zeros(0, 1, 1, 1)}), "errors": errors}
 
 
-class PoseInferer(Inferer):
+class PoseInferer(ViewInferer):
     """Run the network on views of an image: its flip and quarter-turn poses, or the image as it is and rotated.
 
     Of two images one is posed and the other rotated: together they meet in poses x rotations, for the price of the sum.
@@ -165,31 +163,23 @@ class PoseInferer(Inferer):
 
     # How many at a time, and the rotations that are not used: ``turned`` are.
     without_effect = ("batch_size", "rotations")
+    known, straight = 8, (0.0,)
 
     def __init__(self, poses: int = 1, rotations: Sequence[float] = (0.0,), batch_size: int = 64) -> None:
         super().__init__()
         self.rotations, self.batch_size = tuple(map(float, rotations)), batch_size
         self._set_poses(poses)
 
-    def _set_poses(self, poses: int) -> None:
-        if poses not in (1, 8):
-            raise InputError(f"The 'poses' parameter of PoseInferer must be 1 or 8. Got {poses!r} instead.")
-        self.poses, self.turned = poses, self.rotations if poses == 1 else (0.0,)
-
-    def with_poses(self, poses: int) -> PoseInferer:
-        """The same inferer with 1 or 8 poses; this one stays as it is."""
-        made = copy.copy(self)
-        made._set_poses(poses)
-        return made
+    @property
+    def turns(self) -> tuple[float, ...]:
+        """Degrees."""
+        return self.rotations
 
     def __call__(self, inputs: torch.Tensor, network: Callable, *args: Any, **kwargs: Any) -> torch.Tensor:
-        count = len(inputs)
-        if count == 0:
+        if len(inputs) == 0:
             return torch.zeros(0, 1, 1)
         views = quarter_turn_poses(inputs) if self.poses == 8 else torch.stack([rotated(inputs, r) for r in self.turned])
-        flat = views.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        out = torch.cat([network(part).float() for part in flat.split(self.batch_size)])
-        return out.view(len(views), count, -1).transpose(0, 1)
+        return self._of_views(views, network, self.batch_size, torch.channels_last)
 
 
 def embedding_fingerprint(preprocessing: Callable, network: Any, inferer: Any) -> str:

@@ -270,7 +270,9 @@ def plan_slices(
     if len(placed) < count or len(turned) < count:
         by_number = tuple(np.argsort(instances, kind="stable").tolist())
         unplaced = () if not placed else (f"{count - len(placed)} of {count} slices have no position; ordered by number",)
-        return SlicePlan((by_number,), None, tuple(range(count)), (0.0,) * count, unknown_geometry((columns, rows, count), unplaced))
+        return SlicePlan(
+            (by_number,), None, tuple(range(count)), (0.0,) * count, unknown_geometry((columns, rows, count), unplaced)
+        )
     cosines, points = np.array(turned, np.float64), np.array(placed, np.float64)
     if np.abs(points).max() > FURTHEST:
         raise ImageError(f"a slice at a position beyond {FURTHEST:g} mm")

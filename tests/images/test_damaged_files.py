@@ -284,7 +284,7 @@ def check_whole(folder: Path, whole: dict[str, bytes], count: int, seed: int) ->
             assert reason.isprintable() and folder.name not in reason and len(reason) <= 400, reason
             counted["refused"] += 1
         else:
-            assert all(np.isfinite(v.pixels).all() and v.pixels.std(dtype=np.float64) > 0 for v in pixels)
+            assert all(np.isfinite(v.pixels).all() and v.pixels.max() > v.pixels.min() for v in pixels)
             assert all(r.geometry.shape and v.geometry.kind for r, v in zip(found.records, pixels, strict=False))
             counted["read" if pixels else "images"] += 1
         (folder / name).unlink()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 import tracemalloc
 import warnings
+from itertools import pairwise
 from pathlib import Path
 
 import nibabel as nib
@@ -101,9 +101,6 @@ def test_monais_readers_give_the_same_array_and_affine(tmp_path, volume, writer)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loaded = LoadImage(reader=NrrdReader() if writer == "nrrd" else None, image_only=True)(paths[0])
-        if writer == "nrrd":
-            np.testing.assert_allclose(np.sort(np.abs(np.linalg.norm(loaded.affine[:3, :3], axis=0))), [0.9, 1.1, 2.3], atol=1e-4)
-            return  # MONAI 1.6 turns LPS into RAS here; the affine's columns are what both must share
         oriented = Orientation(axcodes="RAS")(loaded[None])
     np.testing.assert_array_equal(np.asarray(oriented)[0], read.pixels)
     np.testing.assert_allclose(np.asarray(oriented.affine), read.geometry.affine, atol=1e-4)
@@ -193,7 +190,7 @@ def test_reduced_voxels_are_the_means_of_what_they_cover_and_lie_where_that_lies
     expected = large.reshape(12, 2, 20, 36)[:, :, :].mean(1).reshape(12, 20, 12, 3).mean(3)
     # 20 -> 12: every output voxel covers 5/3 of the others.
     edges = np.linspace(0, 20, 13)
-    shares = np.array([[max(min(b, i + 1) - max(a, i), 0) for i in range(20)] for a, b in itertools.pairwise(edges)])
+    shares = np.array([[max(min(b, i + 1) - max(a, i), 0) for i in range(20)] for a, b in pairwise(edges)])
     expected = np.einsum("ay,xyz->xaz", shares * 12 / 20, expected)
     np.testing.assert_allclose(read.pixels, expected, atol=1e-5)
     # The box of the volume stays where it is: both corners, in mm.
@@ -257,8 +254,7 @@ def test_a_voxel_size_that_is_none_is_refused_and_not_mended(tmp_path, volume, p
     (tmp_path / "a.nii").write_bytes(data)
     expected = f"voxel size that is {'not above 0' if np.isfinite(pixdim) else 'no number'}: {pixdim:g} x 1 x 1 mm"
     assert expected in reason([str(tmp_path / "a.nii")])
-    by_header = expected if np.isfinite(pixdim) else "the affine of the NIfTI header does not say how the volume lies"
-    with pytest.raises(InputError, match=by_header):
+    with pytest.raises(InputError, match=expected):
         find_images(tmp_path, volumes="whole")
 
 

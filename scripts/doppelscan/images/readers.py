@@ -537,6 +537,8 @@ def nifti_turn(header: Any) -> np.ndarray:
     affine = header.get_best_affine()
     turn = nib.io_orientation(affine) if np.isfinite(affine).all() else np.full((3, 2), np.nan)
     if not np.isfinite(turn).all():
+        if int(header["sform_code"]) <= 0:  # the voxel sizes are what it is made of
+            check_spacing(header.stored_pixdim)
         if np.isfinite(affine).all():
             check_spacing(np.linalg.norm(affine[:3, :3], axis=0).tolist())
         raise ImageError("the affine of the NIfTI header does not say how the volume lies")

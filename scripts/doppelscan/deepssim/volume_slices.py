@@ -19,9 +19,9 @@ from monai.inferers import Inferer
 
 from doppelscan.deepssim.augment import quarter_turn_poses, zscore
 from doppelscan.errors import InputError
-from doppelscan.images import AXIS_POSES, axis_pose
+from doppelscan.images import AXIS_POSES, axis_pose, cut_cubes
 
-__all__ = ["VolumeSliceInferer", "cube_slices", "turned_cubes"]
+__all__ = ["VolumeSliceInferer", "cube_slices", "halved_cubes", "turned_cubes"]
 
 # The middle and an eighth of the cube's side to either side of it: with these 9 slices the source is first as often as with 15 (docs of the bundle).
 PLACES = (-0.25, 0.0, 0.25)
@@ -95,10 +95,26 @@ def turned_cubes(cubes: torch.Tensor, degrees: float) -> torch.Tensor:
     return torch.stack(views)
 
 
-class VolumeSliceInferer(Inferer):
-    """Run an encoder of slices on cubes: in all 48 axis poses, or as they are and turned; :class:`PoseInferer` for volumes.
+def halved_cubes(cubes: torch.Tensor) -> torch.Tensor:
+    """The cubes of what is left when one half of ``cubes`` is empty: uint8 or float [B, 1, S, S, S] -> float32 [6, B, 1, S, S, S].
 
-    Of two volumes one is posed and the other turned: together they meet in poses x rotations, for the price of the sum.
+    The lower, then the upper half along x, y and z is emptied. What is left has a foreground cube of its own, smaller and elsewhere.
+    """
+    side = cubes.shape[-1]
+    views = []
+    for axis, upper in itertools.product(range(3), (False, True)):
+        left = cubes.float().clone()
+        start = side // 2 if upper else 0
+        left.narrow(2 + axis, start, side - side // 2 if upper else side // 2).zero_()
+        views.append(cut_cubes(left, side))
+    return torch.stack(views)
+
+
+class VolumeSliceInferer(Inferer):
+    """Run an encoder of slices on cubes: in all 48 axis poses, or as they are, turned and halved; :class:`PoseInferer` for volumes.
+
+    Of two volumes one is posed and the other turned: together they meet in poses x rotations, for the price of the sum. And a volume of
+    which one half is empty meets the half of its source.
 
     Heads of K slices lie side by side, each of length 1 / sqrt(K), so that a row is of unit length and the product of two rows is the mean of
     their slices' cosines. Layers are averaged over the slices.
@@ -107,6 +123,7 @@ class VolumeSliceInferer(Inferer):
         outputs: where each output lies in what the network gives; names that begin with ``layer`` are layers, the others heads.
         poses: 48, of what is looked for; 1 for a volume in its own pose, of what is searched.
         degrees: a volume in its own pose is also seen turned by so much to either side about x, y and z; 0 leaves it at one view.
+        halves: a volume in its own pose is also seen with each of 6 halves emptied, see :func:`halved_cubes`.
         places: of the slices along each axis, see :func:`cube_slices`; as many on one side of the middle as on the other.
         spatial_size: side of the network's input.
         batch_size: slices the network sees at a time.
@@ -116,20 +133,21 @@ class VolumeSliceInferer(Inferer):
         slots: K, slices side by side in a head.
 
     Returns of a call (cubes uint8 or float [B, 1, S, S, S], network of float32 [n, 1, size, size] -> [n, C]):
-        float32 [B, V, D], V 48, 7 or 1; the first view is the volume as it is.
+        float32 [B, V, D], V 48, or 1, 7 with turned and 6 more with halved views; the first view is the volume as it is.
 
     Raises:
         InputError: ``poses`` is neither, or ``places`` are not symmetric.
     """
 
-    # How many at a time, and the rotation that is not used: ``turned`` is.
-    without_effect = ("batch_size", "degrees")
+    # How many at a time, and the views that are not used: ``turned`` and ``halved`` are.
+    without_effect = ("batch_size", "degrees", "halves")
 
     def __init__(
         self,
         outputs: Mapping[str, slice],
         poses: int = 1,
         degrees: float = 15.0,
+        halves: bool = True,
         places: Sequence[float] = PLACES,
         spatial_size: int = 128,
         batch_size: int = 72,
@@ -139,7 +157,7 @@ class VolumeSliceInferer(Inferer):
             raise InputError(
                 f"The 'places' parameter must be symmetric about 0, or a flipped volume has other slices. Got {list(places)} instead."
             )
-        self.outputs, self.places, self.degrees = dict(outputs), tuple(places), float(degrees)
+        self.outputs, self.places, self.degrees, self.halves = dict(outputs), tuple(places), float(degrees), halves
         self.spatial_size, self.batch_size, self.slots = spatial_size, batch_size, 3 * len(places)
         self.output_slices, start = {}, 0
         for name, part in self.outputs.items():
@@ -151,7 +169,8 @@ class VolumeSliceInferer(Inferer):
     def _set_poses(self, poses: int) -> None:
         if poses not in (1, len(AXIS_POSES)):
             raise InputError(f"The 'poses' parameter of VolumeSliceInferer must be 1 or {len(AXIS_POSES)}. Got {poses!r} instead.")
-        self.poses, self.turned = poses, self.degrees if poses == 1 else 0.0
+        self.poses, own = poses, poses == 1
+        self.turned, self.halved = self.degrees if own else 0.0, self.halves and own
 
     def with_poses(self, poses: int) -> VolumeSliceInferer:
         """The same inferer with 1 or 48 poses; this one stays as it is."""
@@ -167,7 +186,9 @@ class VolumeSliceInferer(Inferer):
     def _views(self, cube: torch.Tensor, network: Callable) -> torch.Tensor:
         """float32 [V, D] of one cube [1, 1, S, S, S]."""
         if self.poses == 1:
-            slices = cube_slices(turned_cubes(cube, self.turned).flatten(0, 1), self.places, self.spatial_size)
+            views = turned_cubes(cube, self.turned)
+            views = torch.cat([views, halved_cubes(cube)]) if self.halved else views
+            slices = cube_slices(views.flatten(0, 1), self.places, self.spatial_size)
             found = self._embedded(slices.flatten(0, 1), network).view(len(slices), self.slots, -1)
         else:
             slices = cube_slices(cube, self.places, self.spatial_size)[0]

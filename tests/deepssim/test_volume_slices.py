@@ -74,7 +74,7 @@ def test_a_query_in_any_axis_pose_meets_its_source(volumes, network):
     part = inferer.output_slices["embedding"]
     with torch.no_grad():
         training = inferer(volumes, network)
-    assert training.shape[:2] == (3, 13)
+    assert training.shape[:2] == (3, 13) and inferer.view_weights == (1.0,) * 7 + (0.6,) * 6
     for number in (0, 13, 29, 47):
         with torch.no_grad():
             query = inferer.with_poses(48)(axis_pose(volumes[1:2], number), network)[0]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from doppelscan.deepssim import DeepSSIMEncoder, VolumeSliceInferer, load_weights, volume_view_differences
+from doppelscan.errors import InputError
 from doppelscan.images import axis_pose, cut_cubes, generate_volumes
 from doppelscan.images.cubes import inverse_axis_pose
 from doppelscan.search import VolumeSearch
@@ -29,7 +30,7 @@ def setting():
         with torch.no_grad():
             return inferer.with_poses(48)(queries, network).numpy()
 
-    return cubes, training, VolumeSearch(3).fit(training, differences.numpy()), embedded
+    return cubes, training, VolumeSearch(3).fit(training, differences.numpy(), inferer.view_weights), embedded
 
 
 def test_a_posed_copy_names_its_source_and_the_pose_to_register(setting):
@@ -46,12 +47,17 @@ def test_half_a_volume_and_a_turned_one_name_the_view_of_their_source(setting):
     half = cubes[3:4].clone()
     half[..., 16:, :, :] = 0
     found = search.propose(embedded(cut_cubes(half, 32)))
-    assert found.rows[0, 0] == 3 and found.similarity[0, 0] > 0.99 and found.views[0, 0] == 8  # 7 turned ones, then the halves
+    assert (
+        found.rows[0, 0] == 3 and found.similarity[0, 0] == pytest.approx(0.6, abs=0.01) and found.views[0, 0] == 8
+    )  # 7 turned ones, then the halves
+    even = VolumeSearch(3).fit(training).propose(embedded(cut_cubes(half, 32)))
     alone = VolumeSearch(3).fit(training[:, :1]).propose(embedded(cut_cubes(half, 32)))
-    assert alone.similarity[0, 0] < 0.9
+    assert even.similarity[0, 0] > 0.99 and alone.similarity[0, 0] < 0.9
+    with pytest.raises(InputError, match=r"'view_weights'.*13 views"):
+        VolumeSearch(3).fit(training, view_weights=(1.0,))
 
 
-def test_one_training_volume_needs_no_whitening_and_few_fill_up(setting):
+def test_one_training_volume_needs_no_whitening_and_gives_one_candidate(setting):
     cubes, training, _, embedded = setting
     found = VolumeSearch(3).fit(training[:1]).propose(embedded(cubes[:1]))
-    assert found.rows.shape[0] == 1 and found.rows[0, 0] == 0 and found.similarity[0, 0] == pytest.approx(1, abs=1e-4)
+    assert found.rows.shape == (1, 1) and found.rows[0, 0] == 0 and found.similarity[0, 0] == pytest.approx(1, abs=1e-4)

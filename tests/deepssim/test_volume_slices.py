@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from doppelscan.deepssim import DeepSSIMEncoder, VolumeSliceInferer, cube_slices, turned_cubes, zscore
+from doppelscan.deepssim import DeepSSIMEncoder, VolumeSliceInferer, cube_slices, halved_cubes, turned_cubes, zscore
 from doppelscan.errors import InputError
-from doppelscan.images import AXIS_POSES, axis_pose, generate_volumes
+from doppelscan.images import AXIS_POSES, axis_pose, cut_cubes, generate_volumes
 from scipy.ndimage import rotate
 
 
@@ -45,7 +45,7 @@ def test_the_row_of_each_axis_pose_is_that_of_the_posed_volume(volumes, places):
         return slices.flatten(1) @ weights
 
     query = VolumeSliceInferer({"embedding": slice(0, 8), "layer1": slice(8, 12)}, 48, places=places, spatial_size=16)
-    alone = VolumeSliceInferer({"embedding": slice(0, 8), "layer1": slice(8, 12)}, 1, 0.0, places, 16)
+    alone = VolumeSliceInferer({"embedding": slice(0, 8), "layer1": slice(8, 12)}, 1, 0.0, False, places, 16)
     views = query(volumes[:1], network)[0]
     assert views.shape == (48, 3 * len(places) * 8 + 4)
     wanted = torch.cat([alone(axis_pose(volumes[:1], pose), network)[0] for pose in range(48)])
@@ -54,7 +54,7 @@ def test_the_row_of_each_axis_pose_is_that_of_the_posed_volume(volumes, places):
 
 
 def test_heads_are_means_of_cosines_and_layers_means_of_slices(volumes, network):
-    inferer = VolumeSliceInferer(network.output_slices, 1, 0.0, spatial_size=64)
+    inferer = VolumeSliceInferer(network.output_slices, 1, 0.0, False, spatial_size=64)
     with torch.no_grad():
         rows = inferer(volumes, network)[:, 0]
     parts = inferer.output_slices
@@ -74,7 +74,7 @@ def test_a_query_in_any_axis_pose_meets_its_source(volumes, network):
     part = inferer.output_slices["embedding"]
     with torch.no_grad():
         training = inferer(volumes, network)
-    assert training.shape[:2] == (3, 7)
+    assert training.shape[:2] == (3, 13) and inferer.view_weights == (1.0,) * 7 + (0.6,) * 6
     for number in (0, 13, 29, 47):
         with torch.no_grad():
             query = inferer.with_poses(48)(axis_pose(volumes[1:2], number), network)[0]
@@ -110,3 +110,14 @@ def test_poses_and_places_that_cannot_be_are_refused():
         VolumeSliceInferer({}, poses=8)
     with pytest.raises(InputError, match=r"'places'.*0\.3"):
         VolumeSliceInferer({}, places=(-0.2, 0.3))
+
+
+def test_halved_views_are_what_is_left_of_a_volume_seen_whole():
+    cubes = cut_cubes(generate_volumes(1, 32, 0)[0].float(), 32)
+    views = halved_cubes(cubes)
+    assert views.shape == (6, 1, 1, 32, 32, 32)
+    for place, (axis, upper) in enumerate((axis, upper) for axis in range(3) for upper in (0, 1)):
+        left = cubes.clone()
+        left.movedim(2 + axis, 0)[slice(16, None) if upper else slice(16)] = 0
+        torch.testing.assert_close(views[place], cut_cubes(left, 32))
+    assert float((views - cubes).abs().flatten(1).mean(1).min()) > 1

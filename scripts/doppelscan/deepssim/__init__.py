@@ -12,7 +12,6 @@ from doppelscan.deepssim.augment import (
 )
 from doppelscan.deepssim.classes import THRESHOLDS, VERDICTS, verdict, verdict_number
 from doppelscan.deepssim.encoder import DeepSSIMEncoder
-from doppelscan.deepssim.encoder_3d import VolumeEncoder
 from doppelscan.deepssim.evaluation import PairDataset, PairInferer, PreparePairs
 from doppelscan.deepssim.external import ConvNeXtEncoder, OnnxEncoder, TorchScriptEncoder, encoder_file, export_onnx, load_encoder
 from doppelscan.deepssim.hub import HubError, hub_client, hub_encoder, hub_errors, hub_file, hub_versions, repository_and_version
@@ -23,10 +22,8 @@ from doppelscan.deepssim.nuisance import view_differences
 from doppelscan.deepssim.pairs import CohortBatchSampler, CohortDataset, MakeViews
 from doppelscan.deepssim.roles import Encoder, RoleEncoder, require_heads
 from doppelscan.deepssim.ssim import align_to_first, pairwise_ssim, registered_ssim, ssim
-from doppelscan.deepssim.volume_embedding import VolumePoseInferer, turned_volumes, volume_features, volume_view_differences
-from doppelscan.deepssim.volume_pairs import CubeThumbnaild, MakeVolumeViews, VolumeCohortDataset
-from doppelscan.deepssim.volume_slices import VolumeSliceInferer, cube_slices, turned_cubes
-from doppelscan.deepssim.volume_views import VolumeStrength, augment_volumes, axis_views, cube_views
+from doppelscan.deepssim.volume_slices import VolumeSliceInferer, cube_slices, halved_cubes, turned_cubes
+from doppelscan.deepssim.volume_views import VolumeStrength, augment_volumes, volume_view_differences
 from doppelscan.deepssim.weights import WeightsError, file_sha256, load_weights, read_checkpoint, start_from, unwrapped
 
 # Counts up when the same files and settings come to give other numbers: it is in the fingerprint of what is stored.
@@ -41,13 +38,11 @@ __all__ = [
     "ConvNeXtEncoder",
     "CopyDetectionMetric",
     "CopyRetrieval",
-    "CubeThumbnaild",
     "DeepSSIMEncoder",
     "DeepSSIMLoss",
     "Encoder",
     "HubError",
     "MakeViews",
-    "MakeVolumeViews",
     "OnnxEncoder",
     "PairDataset",
     "PairInferer",
@@ -58,22 +53,18 @@ __all__ = [
     "TorchScriptEncoder",
     "ViewInferer",
     "ViewStrength",
-    "VolumeCohortDataset",
-    "VolumeEncoder",
-    "VolumePoseInferer",
     "VolumeSliceInferer",
     "VolumeStrength",
     "WeightsError",
     "align_to_first",
     "augment",
     "augment_volumes",
-    "axis_views",
     "cube_slices",
-    "cube_views",
     "encoder_file",
     "export_onnx",
     "file_sha256",
     "foreground_views",
+    "halved_cubes",
     "hub_client",
     "hub_encoder",
     "hub_errors",
@@ -93,12 +84,10 @@ __all__ = [
     "ssim",
     "start_from",
     "turned_cubes",
-    "turned_volumes",
     "unwrapped",
     "verdict",
     "verdict_number",
     "view_differences",
-    "volume_features",
     "volume_view_differences",
     "zscore",
 ]

@@ -130,9 +130,8 @@ def read_cohorts(
 
 
 def coarse_look(images: torch.Tensor) -> torch.Tensor:
-    """Unit vectors of uint8 images [N, 1, S, S] or volumes [N, 1, S, S, S]; their inner product is the correlation at 16 x 16 or 8 x 8 x 8."""
-    size = (16, 16) if images.ndim == 4 else (8, 8, 8)
-    small = torch.cat([F.interpolate(part.float(), size, mode="area").flatten(1) for part in images.split(256)])
+    """Unit vectors [N, 256] of uint8 images [N, 1, S, S]; their inner product is the correlation of the images at 16 x 16."""
+    small = torch.cat([F.interpolate(part.float(), (16, 16), mode="area").flatten(1) for part in images.split(256)])
     return F.normalize(small - small.mean(1, keepdim=True), dim=1)
 
 

@@ -1,22 +1,20 @@
-"""Structure-preserving augmentation of a batch of volumes, on the device, and the 48 axis poses: :mod:`augment` in 3D.
+"""Structure-preserving augmentation of cubes, and what it changes in an embedding: :mod:`augment` and :mod:`nuisance` in 3D.
 
-All geometry of a view (rotation about any axis, scale, shift, elastic bending) is one sampling. What cuts a view (a crop, one half of
-the anatomy) leaves background behind, as a stored volume does. The foreground is found afterwards, so training sees the errors that
-finding it makes at test time.
+All geometry of a view (rotation about any axis, scale, shift, elastic bending) is one sampling. A crop leaves background behind, as a stored volume does. The foreground is found afterwards, with the errors that finding it makes.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
-from doppelscan.deepssim.augment import zscore
-from doppelscan.images import AXIS_POSES, axis_pose, cut_cubes, unit_float
+from doppelscan.images import cut_cubes, unit_float
 
-__all__ = ["VolumeStrength", "augment_volumes", "axis_views", "cube_views", "smooth_volumes"]
+__all__ = ["VolumeStrength", "augment_volumes", "volume_view_differences"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,6 @@ class VolumeStrength:
         reduction: largest factor of down- and up-sampling.
         elastic: largest standard deviation of the displacement, share of the field of view.
         crop: largest share of the field that is cut from each of the six sides.
-        half: share of the views of which a plane near the middle cuts one side away.
     """
 
     probability: float = 0.5
@@ -49,17 +46,6 @@ class VolumeStrength:
     reduction: float = 2.5
     elastic: float = 0.012
     crop: float = 0.18
-    half: float = 0.15
-
-
-def axis_views(cubes: torch.Tensor) -> torch.Tensor:
-    """The 48 axis poses of ``cubes`` [B, C, S, S, S] -> [48, B, C, S, S, S], in the order of :data:`~doppelscan.images.AXIS_POSES`."""
-    return torch.stack([axis_pose(cubes, number) for number in range(len(AXIS_POSES))])
-
-
-def cube_views(volumes: torch.Tensor, size: int) -> torch.Tensor:
-    """What the network sees of ``volumes`` uint8 or float [B, 1, D, H, W]: their foreground cubes, z-scored, float [B, 1, size, size, size]."""
-    return zscore(cut_cubes(unit_float(volumes), size))
 
 
 def smooth_volumes(count: int, size: int, cells: int, generator: torch.Generator) -> torch.Tensor:
@@ -95,7 +81,7 @@ def augment_volumes(volumes: torch.Tensor, strength: VolumeStrength, generator: 
     biased = chosen().nonzero().flatten()
     amount = strength.bias * torch.rand(len(biased), 1, 1, 1, generator=generator)
     views[biased] *= torch.exp(amount * smooth_volumes(len(biased), size, 4, generator))[:, None].to(device)
-    views = _cut(views, strength, chosen(), chosen(strength.half), generator)
+    views = _cropped(views, strength, chosen(), generator)
     views = _softened(views, strength, generator)
     noise = each(strength.noise * chosen() * torch.rand(count, generator=generator))
     return views + noise * torch.randn(views.shape, generator=generator).to(device)
@@ -125,21 +111,14 @@ def _moved(volumes, strength, turn, zoom, shifted, bent, generator):
     return F.grid_sample(volumes, grid, align_corners=False)
 
 
-def _cut(volumes, strength, cropped, halved, generator):
-    """Set to zero what lies outside a box, or on one side of a plane near the middle."""
+def _cropped(volumes, strength, cropped, generator):
+    """Set to zero what lies outside a box."""
     count, size = len(volumes), volumes.shape[-1]
     axis = (torch.arange(size) + 0.5) / size * 2 - 1
     sides = torch.rand(count, 3, 2, generator=generator) * 2 * strength.crop * cropped.view(-1, 1, 1)
     inside = (axis >= -1 + sides[..., :1]) & (axis <= 1 - sides[..., 1:])  # [B, 3, S]
-    kept = (inside[:, 0, :, None, None] & inside[:, 1, None, :, None] & inside[:, 2, None, None, :]).float()
-    normal = F.normalize(
-        torch.randn(count, 3, generator=generator) + 4 * F.one_hot(torch.randint(3, (count,), generator=generator), 3), dim=1
-    )
-    normal = normal * (1 - 2 * torch.randint(2, (count, 1), generator=generator))
-    level = 0.05 - 0.25 * torch.rand(count, generator=generator)
-    place = sum(normal[:, i].view(-1, 1, 1, 1) * axis.view([-1 if j == i else 1 for j in range(3)]) for i in range(3))
-    beyond = (place < level.view(-1, 1, 1, 1)) & (halved.view(-1, 1, 1, 1) > 0)
-    return volumes * (kept * ~beyond)[:, None].to(volumes)
+    kept = inside[:, 0, :, None, None] & inside[:, 1, None, :, None] & inside[:, 2, None, None, :]
+    return volumes * kept[:, None].to(volumes)
 
 
 def _softened(volumes, strength, generator):
@@ -165,3 +144,30 @@ def _blur(size: int, sigma: float) -> torch.Tensor:
     place = torch.arange(size, dtype=torch.float32)
     weights = torch.exp(-0.5 * ((place[:, None] - place) / sigma) ** 2)
     return weights / weights.sum(1, keepdim=True)
+
+
+@torch.no_grad()
+def volume_view_differences(
+    embed: Callable[[torch.Tensor], torch.Tensor], cubes: torch.Tensor, views: int = 4, seed: int = 0, batch_size: int = 8
+) -> torch.Tensor:
+    """Embeddings of augmented views less that of the volume as it is: :func:`~doppelscan.deepssim.view_differences` in 3D.
+
+    Args:
+        embed: cubes float32 in [0, 1] [B, 1, S, S, S] -> [B, D].
+        cubes: uint8 or float in [0, 1] [N, 1, S, S, S], see :func:`~doppelscan.images.cut_cubes`.
+        views: of each volume; turned, scaled, shifted, cropped, with other contrast, field, sharpness and noise (:class:`VolumeStrength`).
+        seed: the same seed draws the same views.
+        batch_size: volumes at a time.
+
+    Returns:
+        float32 [N * views, D].
+    """
+    generator = torch.Generator().manual_seed(seed)
+    strength = VolumeStrength()
+    result = []
+    for part in cubes.split(batch_size):
+        part = unit_float(part)
+        plain = embed(part)
+        seen = (cut_cubes(augment_volumes(part, strength, generator), part.shape[-1]) for _ in range(views))
+        result += [embed(view) - plain for view in seen]
+    return torch.cat(result)

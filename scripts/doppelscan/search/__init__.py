@@ -13,6 +13,7 @@ from doppelscan.search.similarity import (
     Similarity,
 )
 from doppelscan.search.store import EmbeddingStore, StoreError
+from doppelscan.search.volumes import VolumeProposals, VolumeSearch
 
 # Counts up when the same files and settings come to give other numbers: it is in the fingerprint of what is stored.
 ALGORITHM = 2
@@ -34,6 +35,8 @@ __all__ = [
     "StoreError",
     "StoredFeatures",
     "StoredThumbnails",
+    "VolumeProposals",
+    "VolumeSearch",
     "content_of",
     "describe",
     "fingerprint",

@@ -15,7 +15,6 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint, DiskSaver, EarlyStopping
 from monai.engines import IterationEvents
-from safetensors.torch import save as safetensors_bytes
 
 from doppelscan.deepssim import CohortDataset, unwrapped
 from doppelscan.errors import InputError, WeightsError
@@ -42,12 +41,7 @@ def write_weights(path: Path, item: Any) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
             try:
-                if path.suffix == ".safetensors":
-                    file.write(
-                        safetensors_bytes({name: value.contiguous() for name, value in unwrapped(item).state_dict().items()})
-                    )
-                else:
-                    torch.save(unwrapped(item).state_dict(), file)
+                torch.save(unwrapped(item).state_dict(), file)
                 file.close()
                 os.replace(file.name, path)
             except BaseException:
@@ -175,7 +169,7 @@ class BestWeights:
     ``CheckpointSaver(save_key_metric=True)`` does with its first validation.
 
     Args:
-        path: file to write, a plain state dict as MONAI's exports take it, or as ``.safetensors``.
+        path: file to write, a plain state dict as MONAI's exports take it.
         network: whose weights; anything that has a state dict.
     """
 

@@ -1,0 +1,92 @@
+"""Which training volumes could be the source of a synthetic one: the nearest by slices, whitened on the cohort, over axis poses and views."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from doppelscan.errors import InputError
+from doppelscan.memorization import Rows, SlotWhitening, TransformedRows, kept, nearest_rows
+
+__all__ = ["VolumeProposals", "VolumeSearch"]
+
+# Of a candidate's 48 axis poses those that its best view likes best go to registration.
+POSES_KEPT = 3
+
+
+@dataclass(frozen=True)
+class VolumeProposals:
+    """Candidates of M volumes.
+
+    Attributes:
+        rows: int64 [M, k] training rows, most likely first; -1 fills up where there are fewer.
+        similarity: float32 [M, k], whitened, the best of the axis poses of the query and of the views of the candidate, as they are weighted.
+        poses: int64 [M, k, n], axis poses of the *query*, numbers of :data:`~doppelscan.images.AXIS_POSES`, in which it looks most like the
+            candidate; :func:`~doppelscan.images.cubes.inverse_axis_pose` poses the candidate instead.
+        views: int64 [M, k], the view of the candidate that was nearest in the first of these: 0 as it is, else turned or halved, in the
+            order of :class:`~doppelscan.deepssim.VolumeSliceInferer`.
+    """
+
+    rows: np.ndarray
+    similarity: np.ndarray
+    poses: np.ndarray
+    views: np.ndarray
+
+
+class VolumeSearch:
+    """Retrieval of candidates against the volumes of one training set.
+
+    Args:
+        candidates: how many are kept for each volume.
+        slots: embeddings in a row, :attr:`doppelscan.deepssim.VolumeSliceInferer.slots`.
+        device: where similarities are computed.
+    """
+
+    def __init__(self, candidates: int = 10, slots: int = 9, device: str | torch.device = "cpu") -> None:
+        self.candidates, self.slots, self.device = candidates, slots, device
+        self.whitening: SlotWhitening | None = None
+
+    def fit(
+        self, training: Rows, view_differences: np.ndarray | None = None, view_weights: Sequence[float] | None = None
+    ) -> VolumeSearch:
+        """Fit on the training set.
+
+        Args:
+            training: a head's rows float32 [N, Q, K * C] in Q views, the first of the volumes as they are; read in blocks.
+            view_differences: of the same head, [V, K * C], see :func:`~doppelscan.deepssim.volume_view_differences`.
+            view_weights: what the similarity with each of the Q views counts, see :attr:`~doppelscan.deepssim.VolumeSliceInferer.view_weights`;
+                None counts all alike.
+
+        Raises:
+            InputError: another number of weights than views.
+        """
+        views = training.shape[1]
+        weights = np.ones(views) if view_weights is None else np.asarray(view_weights)
+        if weights.shape != (views,):
+            raise InputError(
+                f"The 'view_weights' parameter must have one number for each of {views} views. Got {weights.shape}; take the inferer's."
+            )
+        self.view_weights = weights.astype(np.float32)[:, None]
+        if len(training) > 1:
+            plain = np.concatenate([np.asarray(training[start : start + 256])[:, 0] for start in range(0, len(training), 256)])
+            self.whitening = SlotWhitening(self.slots).fit(plain, view_differences)
+        self.training = kept(TransformedRows(training, lambda rows: self.whitened(rows) * self.view_weights), unit=True)
+        return self
+
+    def whitened(self, rows: np.ndarray) -> np.ndarray:
+        """Rows [..., K * C] as they are compared: whitened, or of one training volume alone as they are."""
+        return np.asarray(rows, np.float32) if self.whitening is None else self.whitening.transform(rows)
+
+    def propose(self, queries: np.ndarray) -> VolumeProposals:
+        """Candidates of ``queries`` float32 [M, 48, K * C], rows of the same head in 48 axis poses."""
+        white = self.whitened(queries)
+        found = nearest_rows(white, self.training, self.candidates, device=self.device)
+        candidates = np.asarray(self.training[found.rows.ravel().clip(0)], np.float32)
+        candidates = candidates.reshape(*found.rows.shape, -1, white.shape[-1])
+        products = np.einsum("mpc,mkqc->mkpq", white, candidates, optimize=True)
+        poses = np.argsort(-products.max(3), axis=2, kind="stable")[:, :, :POSES_KEPT]
+        best = np.take_along_axis(products, poses[:, :, :1, None], 2)[:, :, 0]
+        return VolumeProposals(found.rows, found.similarity.astype(np.float32), poses, best.argmax(2))

@@ -288,6 +288,21 @@ def test_many_features_are_kept_at_half_precision_and_copies_stay_nearest(monkey
     np.testing.assert_allclose(found.similarity[-2:], 1, atol=2e-6)
 
 
+@pytest.mark.parametrize("clustered", [False, True])
+def test_folds_of_many_images_share_their_whitening_and_still_never_meet_their_own_patient(monkeypatch, clustered):
+    # Two images of each patient all but the same: a fold that met its own patient would put 1 into the null.
+    single = features(600)
+    training = {name: np.repeat(value, 2, 0) + np.float32(1e-3) * np.arange(1200)[:, None] % 2 for name, value in single.items()}
+    patients = np.repeat(np.arange(600), 2).tolist()
+    own = MemorizationIndex(clustered=clustered).fit(training, patients)
+    monkeypatch.setattr(index_module, "SHARED", 100)
+    monkeypatch.setattr(index_module, "LeftOut", None)  # no fold is whitened on its own
+    shared = MemorizationIndex(clustered=clustered).fit(training, patients)
+    assert shared.null.max() < 0.999
+    np.testing.assert_allclose(shared.null, own.null, atol=0.01)
+    assert abs(shared.null_mean - own.null_mean) < 0.1 * own.null_std
+
+
 def test_the_layer_that_is_surest_names_the_match():
     training = {"a": np.eye(12, dtype=np.float32), "b": np.eye(12, dtype=np.float32)}
     query = {

@@ -3,8 +3,8 @@
 ``python tests/real/scaling.py make DIR --training 10000 --synthetic 10000`` writes generated patients as PNG of 128 x 128 pixels.
 ``python tests/real/scaling.py run DIR --training 1000 --synthetic 1000 --holdout 300 --output RESULTS.jsonl [--source SCRIPTS] [-- --no-self-test ...]``
 audits the first images of each; ``--source`` is the folder ``scripts`` of another release.
-``python tests/real/scaling.py limit DIR --output RESULTS.jsonl`` times what no audit can do without: decoding a file, the forward pass of its views, a
-matrix product with the training set.
+``python tests/real/scaling.py limit DIR --training 1000 ... --output RESULTS.jsonl`` times what no audit can do without: decoding a file, the forward pass of
+its views, and a bare exact search by FAISS of one vector a view.
 ``python tests/real/scaling.py plot RESULTS.jsonl FIGURE.png``.
 """
 
@@ -26,7 +26,7 @@ from PIL import Image
 PATIENTS, SLICES, SIZE = 100, 2, 128
 COPIED, COPIES = 0.05, ("exact", "rotation 10", "flip-x", "noise")
 SETS = ("training", "synthetic", "holdout")
-VIEWS = 8
+VIEWS, TRAINING_VIEWS, DIMENSIONS = 8, 3, 256
 
 
 def make(output: Path, counts: dict[str, int]) -> None:
@@ -100,14 +100,16 @@ def run(folder: Path, counts: dict[str, int], source: Path, further: list[str]) 
     }
 
 
-def limit(folder: Path) -> dict:
-    """Milliseconds an image of what no audit can do without, in one process with the threads that it may use."""
+def limit(folder: Path, counts: dict[str, int]) -> dict:
+    """What no audit can do without, in one process with the threads that it may use: decoding, bare forward passes, a bare exact search by FAISS."""
+    import faiss
     import torch
     from doppelscan.deepssim import DeepSSIMEncoder
     from doppelscan.threads import team
 
     files = sorted((folder / "synthetic").iterdir())[:300]
     with team() as threads, torch.inference_mode():
+        faiss.omp_set_num_threads(threads)
         start = time.perf_counter()
         for file in files:
             np.asarray(Image.open(file))
@@ -120,18 +122,27 @@ def limit(folder: Path) -> dict:
         for _ in range(5):
             network(images)
         forward = (time.perf_counter() - start) / 320
-        training, query = torch.randn(10_000, 256), torch.randn(128 * VIEWS, 256)
-        start = time.perf_counter()
-        for _ in range(5):
-            query @ training.T
-        product = (time.perf_counter() - start) / 5 / 128 / 10_000
+    rng = np.random.default_rng(0)
+    index = faiss.IndexFlatIP(DIMENSIONS)
+    for start_row in range(0, counts["training"], 10_000):
+        rows = rng.standard_normal((min(10_000, counts["training"] - start_row), DIMENSIONS), np.float32)
+        index.add(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    query = rng.standard_normal((64 * VIEWS, DIMENSIONS), np.float32)
+    start = time.perf_counter()
+    index.search(query, 20)
+    search = (time.perf_counter() - start) / 64
+    asked = counts["synthetic"] + counts["holdout"]
+    encoder = asked * (decode + VIEWS * forward) + counts["training"] * (decode + TRAINING_VIEWS * forward)
     return {
         "kind": "limit",
         "threads": threads,
+        **counts,
         "decode": round(1e3 * decode, 3),
         "forward": round(1e3 * forward, 3),
-        "product of 1,000 training images": round(1e6 * product, 4),
+        "search": round(1e3 * search, 3),
         "an image": round(1e3 * (decode + VIEWS * forward), 2),
+        "bare encoder": round(encoder, 1),
+        "bare search": round(asked * search, 1),
     }
 
 
@@ -181,7 +192,7 @@ def main() -> None:
         plot(options.folder, options.figure)
     else:
         made = (
-            limit(options.folder)
+            limit(options.folder, counts)
             if options.what == "limit"
             else run(options.folder, counts, options.source, [one for one in further if one != "--"])
         )

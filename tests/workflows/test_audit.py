@@ -175,6 +175,23 @@ def test_second_run_embeds_and_verifies_nothing_again(audited, tmp_path, monkeyp
     assert (tmp_path / "scores.csv").read_text() == (output / "scores.csv").read_text()
 
 
+def test_many_training_images_are_searched_in_clusters_and_the_copies_are_still_found(audited, truth, tmp_path, monkeypatch):
+    _, output, sample = audited
+    monkeypatch.setattr(sys.modules["doppelscan.workflows.audit"], "EXACT", 10)
+    found = doppelscan.audit(
+        training=sample / "training",
+        synthetic=sample / "synthetic",
+        holdout=sample / "holdout",
+        output=tmp_path,
+        store_dir=str(output / "store"),
+        patient_pattern=PATTERN,
+    )
+    assert any("searched in clusters (--index exact compares with every one): " in note for note in found.summary["notes"])
+    named = {names(row["image"]): names(row["match"]) for row in found.scores if row["flagged"]}
+    expected = {name: names(one["source"]) for name, one in truth.items() if one["source"]}
+    assert named == expected
+
+
 def command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "doppelscan.cli", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=300

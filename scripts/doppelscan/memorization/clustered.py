@@ -20,7 +20,7 @@ from doppelscan.memorization.whitening import unit_length
 __all__ = ["ClusteredRows", "inverted_file", "searched"]
 
 # Clusters for N rows: 4 * sqrt(N), as FAISS's guidelines say; each is trained with 40 rows.
-TRAINED_WITH, ITERATIONS = 40, 10
+TRAINED_WITH, ITERATIONS = 40, 5
 PROBES = 32
 BITS = {16: faiss.ScalarQuantizer.QT_fp16, 8: faiss.ScalarQuantizer.QT_8bit}
 
@@ -44,6 +44,7 @@ def inverted_file(rows: Rows, bits: int = 16, probes: int = PROBES, seed: int = 
     clusters = max(1, min(int(4 * math.sqrt(count)), count // TRAINED_WITH))
     index = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatIP(size), size, clusters, BITS[bits], faiss.METRIC_INNER_PRODUCT)
     index.cp.spherical, index.cp.niter, index.cp.seed = True, ITERATIONS, seed
+    index.cp.min_points_per_centroid = 1  # of fewer rows than 39 there is one cluster, which FAISS would warn of on the terminal
     step = max(1, count // (TRAINED_WITH * clusters))
 
     def flat(block: slice) -> np.ndarray:

@@ -36,6 +36,8 @@ __all__ = ["MemorizationIndex", "moments_of"]
 SETTINGS = ("calibration", "estimator", "folds", "draws", "candidates", "seed")
 FITTED = ("null_poses", "clipped_in_null")
 QUERIES = 1024  # queries whose whitened features are held at a time
+# Training images from which the folds of the null share the whitening of the whole set: a twentieth more or less then moves MI by 0.04 (docs/benchmarks.md).
+SHARED = 8192
 
 
 class MemorizationIndex:
@@ -343,19 +345,27 @@ class MemorizationIndex:
     def _robust_null(
         self, white: Mapping[str, Rows], fold: np.ndarray, queries: Mapping[str, Rows], rows: np.ndarray
     ) -> np.ndarray:
-        """Each patient fold against the others, with whitening fitted on the others: as a new patient meets the training set."""
+        """Each patient fold against the others, with whitening fitted on the others: as a new patient meets the training set.
+
+        Of many training images the folds share the whitening of all, and what is searched.
+        """
         similarities = []
         for number in range(int(fold.max()) + 1):
             inside = fold == number
             chosen = np.flatnonzero(inside[rows])
             if not len(chosen) or (~inside).sum() < 2:
                 continue
-            held_out, reference = {}, {}
+            held_out: dict[str, Rows] = {}
+            reference: dict[str, Rows] = {}
             for name, value in white.items():
+                asked = self.whiteners[name].whiten(_finite(name, _chosen(queries[name], chosen)))
+                if len(inside) >= SHARED:
+                    held_out[name], reference[name] = unit_length(asked), self.reference[name]
+                    continue
                 left_out = _chosen(value, np.flatnonzero(inside))
                 count = int(np.prod(value.shape[:-1]))
                 without = LeftOut(left_out.reshape(-1, left_out.shape[-1]), count, self.whiteners[name].cohort_weight)
-                held_out[name] = without.transform(self.whiteners[name].whiten(_finite(name, _chosen(queries[name], chosen))))
+                held_out[name] = without.transform(asked)
                 reference[name] = TransformedRows(value, without.transform)
             out = repeated(self.groups, inside)
             similarities.append(self._null_similarity(self._compare(held_out, reference, len(chosen), 1, out)))

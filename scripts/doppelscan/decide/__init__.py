@@ -4,7 +4,8 @@ from doppelscan.decide.conclusion import Conclusion, Evidence, Verdict, conclude
 from doppelscan.decide.control import ControlScorer, ScoredControl, same_kind, without_leaks
 from doppelscan.decide.decision import AuditedImage, Decision, decide
 from doppelscan.decide.domain import other_modalities, unlike_training
-from doppelscan.decide.findings import KINDS, OF_NOBODY, Finding, NearDuplicate, PairEvidence, explain, kind_of
+from doppelscan.decide.evidence import PairEvidence
+from doppelscan.decide.findings import KINDS, OF_NOBODY, Finding, NearDuplicate, explain, kind_of
 from doppelscan.decide.flags import Calibration, Flag, Reason, Rule, control_as_close, wider
 from doppelscan.decide.owed import owed_to_training
 from doppelscan.decide.people import People, PersonPair, find_people, person_pairs
@@ -17,7 +18,7 @@ from doppelscan.decide.preliminary import (
     ranked_so_far,
     summarize_preliminary,
 )
-from doppelscan.decide.reference import FittedReference, ScoredSet
+from doppelscan.decide.reference import FittedReference, Reference, ScoredSet
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.sampled import SampleClaim, sample_words
 from doppelscan.decide.scoring import ScoredImage, StoredRegistration, combined_score, score_images
@@ -51,6 +52,7 @@ __all__ = [
     "Preliminary",
     "PreliminarySummary",
     "Reason",
+    "Reference",
     "Rule",
     "Rules",
     "SampleClaim",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -12,7 +11,7 @@ from doppelscan.decide import AuditedImage, AuditSummary, Decision, ScoredImage,
 from doppelscan.deepssim import THRESHOLDS, verdict
 from doppelscan.report.inline import CONTROL, FLAGGED, INK, inline_picture, inline_svg, page_templates
 from doppelscan.report.tables import Row
-from doppelscan.verify import AlignedPair, Pose
+from doppelscan.verify import AlignedPair
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -144,5 +143,4 @@ def render_page(
 
 def _source_pair(one: AuditedImage) -> ScoredImage:
     """The image with the training image that is shown beside it: of a region, its source in place."""
-    scored = one.scored
-    return replace(scored, match=scored.part_match, pose=Pose(scored.part_mirrored)) if one.of_region else scored
+    return one.scored.in_region if one.of_region else one.scored

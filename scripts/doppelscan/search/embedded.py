@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -75,7 +75,7 @@ class EmbeddedSet:
         return [record.patient for record in self.records]
 
     def subset(self, rows: Sequence[int]) -> EmbeddedSet:
-        return EmbeddedSet([self.records[i] for i in rows], [self.keys[i] for i in rows], self.store, self.outputs)
+        return replace(self, records=[self.records[i] for i in rows], keys=[self.keys[i] for i in rows])
 
     @cached_property
     def contents(self) -> list[str]:

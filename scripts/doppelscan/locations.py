@@ -12,7 +12,9 @@ __all__ = ["NOT_FINISHED", "REPORT_FILES", "audit_root", "bundle_id", "bundle_ro
 PACKAGE = Path(__file__).resolve().parent
 ENCODER = "deepssim_encoder"
 # Of an audit, in its output folder.
-REPORT_FILES = ("scores.csv", "control.csv", "volumes.csv", "patients.csv", "exposure.csv", "summary.json", "report.html")
+REPORT_FILES = (
+    "scores.csv", "control.csv", "volumes.csv", "patients.csv", "exposure.csv", "volumes_read.csv", "summary.json", "report.html",
+)  # fmt: skip
 # What an audit says in the place of a conclusion until it has one.
 NOT_FINISHED = "not finished"
 

@@ -19,11 +19,13 @@ from doppelscan.decide.preliminary import (
     summarize_preliminary,
 )
 from doppelscan.decide.reference import FittedReference, Reference, ScoredSet
-from doppelscan.decide.rules import Rules
+from doppelscan.decide.rules import Rules, VolumeRules
 from doppelscan.decide.sampled import SampleClaim, sample_words
 from doppelscan.decide.scoring import ScoredImage, StoredRegistration, combined_score, score_images
 from doppelscan.decide.signing import Planted, of_sample, self_tested, sign
 from doppelscan.decide.summary import AuditSummary, ImageCounts, LeftOut, NearDuplicateRow, summarize
+from doppelscan.decide.volume_reference import FittedVolumes, fitted_search, volume_pairs
+from doppelscan.decide.volume_scoring import ScoredVolume, StoredVolumes, score_volumes
 
 __all__ = [
     "KINDS",
@@ -38,6 +40,7 @@ __all__ = [
     "Finding",
     "FirstMatch",
     "FittedReference",
+    "FittedVolumes",
     "Flag",
     "ImageCounts",
     "LeftOut",
@@ -59,9 +62,12 @@ __all__ = [
     "ScoredControl",
     "ScoredImage",
     "ScoredSet",
+    "ScoredVolume",
     "SelfTest",
     "StoredRegistration",
+    "StoredVolumes",
     "Verdict",
+    "VolumeRules",
     "combined_score",
     "conclude",
     "control_as_close",
@@ -69,6 +75,7 @@ __all__ = [
     "decide",
     "explain",
     "find_people",
+    "fitted_search",
     "kind_of",
     "nearest_by_encoder",
     "of_sample",
@@ -79,11 +86,13 @@ __all__ = [
     "same_kind",
     "sample_words",
     "score_images",
+    "score_volumes",
     "self_tested",
     "sign",
     "summarize",
     "summarize_preliminary",
     "unlike_training",
+    "volume_pairs",
     "wider",
     "without_leaks",
 ]

@@ -140,7 +140,9 @@ def _grouped(decision: Decision, name_of: Callable[[ImageRecord], str]) -> list[
         groups[name_of(one.record)].append(one)
     # Of the whole image and of its best region, as the rate is shared between them: a volume of copied regions is no clean one.
     whole = decision.calibrations[0].rules.whole_rate
-    least = [min(1.0, one.flag.p_value / whole, one.flag.part_p_value / (1 - whole)) for one in decision.images]
+    least = [
+        min(1.0, one.flag.p_value / whole, one.flag.part_p_value / (1 - whole) if whole < 1 else 1.0) for one in decision.images
+    ]
     p_values = simes_p_values(np.array(least), [name_of(one.record) for one in decision.images])
     result: list[Row] = []
     for name, members in groups.items():

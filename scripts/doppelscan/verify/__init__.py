@@ -2,6 +2,7 @@
 
 from doppelscan.verify.agreement import explained_share, match_intensity, verified_score
 from doppelscan.verify.identical import IdenticalImage, IdenticalPixels
+from doppelscan.verify.identical_volumes import IdenticalVolume, IdenticalVoxels
 from doppelscan.verify.pose import Pose
 from doppelscan.verify.registration import AlignedPair, PairAgreement, Registration
 from doppelscan.verify.sources import SecondSources, interpolation_losses, second_sources
@@ -13,6 +14,8 @@ __all__ = [
     "AlignedVolume",
     "IdenticalImage",
     "IdenticalPixels",
+    "IdenticalVolume",
+    "IdenticalVoxels",
     "PairAgreement",
     "Pose",
     "Registration",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ignite.distributed as idist
 import numpy as np
@@ -55,6 +55,8 @@ class RecordDataset(Dataset):
         channel: which volume of 4D files.
         limit: images of a random sample of ``source``, see :func:`~doppelscan.images.find_images`; None takes all.
         seed: of that sample.
+        volumes: ``whole``, or ``as-slices``, see :func:`~doppelscan.images.find_images`. Whole volumes are no items of this dataset: an audit embeds
+            them as volumes.
 
     Items hold the transform's keys and ``index``, or ``index`` and ``error``.
     """
@@ -71,13 +73,16 @@ class RecordDataset(Dataset):
         channel: int | None = None,
         limit: int | None = None,
         seed: int = 0,
+        volumes: Literal["whole", "as-slices"] = "as-slices",
     ) -> None:
-        self.patient_pattern = patient_pattern
+        self.patient_pattern, self.volumes = patient_pattern, volumes
         self.slices = SliceChoice(slice_axis, float(slice_range[0]), float(slice_range[1]), slice_step, channel)
         if source is None:  # a config can be built and checked before its data is named; running it refuses
             source = ImageSet(name, [])
         elif not isinstance(source, ImageSet):
-            source = find_images(source, name=name, patient_pattern=patient_pattern, slices=self.slices, limit=limit, seed=seed)
+            source = find_images(
+                source, name=name, patient_pattern=patient_pattern, slices=self.slices, limit=limit, seed=seed, volumes=volumes
+            )
         self.image_set = source
         super().__init__(data=source.records, transform=transform)
 
@@ -99,6 +104,7 @@ class RecordDataset(Dataset):
             (choice.start, choice.stop),
             choice.step,
             choice.channel,
+            volumes=self.volumes,
         )
 
     def with_records(self, records: list[ImageRecord], transform: Callable | None = None) -> RecordDataset:

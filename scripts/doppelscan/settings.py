@@ -37,7 +37,7 @@ from doppelscan.arguments import (
     parameters,
 )
 from doppelscan.errors import InputError
-from doppelscan.locations import REPORT_FILES, audit_root
+from doppelscan.locations import REPORT_FILES, VOLUMES_READ, audit_root
 
 __all__ = ["AuditSettings", "audit_overrides", "audit_settings", "overridable"]
 
@@ -171,7 +171,7 @@ class AuditSettings:
                     f"pass another --{name}."
                 )
         others = (
-            sorted(one.name for one in output.iterdir() if one.name.removesuffix(".tmp") not in REPORT_FILES)
+            sorted(one.name for one in output.iterdir() if one.name.removesuffix(".tmp") not in (*REPORT_FILES, VOLUMES_READ))
             if output.is_dir()
             else []
         )

@@ -71,6 +71,7 @@ def render_preliminary(found: Preliminary, summary: PreliminarySummary, rows: Se
             pairs=pairs,
             redact=redact,
             colour="unsure",
+            volumes=any(one.record.whole for one in images),
             minutes={k: _minutes(v) for k, v in summary.to_come.items()},
         )
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from doppelscan.decide import AuditSummary, Decision, Preliminary, PreliminarySummary, ScoredImage
 from doppelscan.errors import ReportError
-from doppelscan.locations import REPORT_FILES
+from doppelscan.locations import REPORT_FILES, VOLUMES_READ
 from doppelscan.report.page import render_page
 from doppelscan.report.preliminary import preliminary_rows, render_preliminary
 from doppelscan.report.redaction import Pseudonyms
@@ -20,6 +20,7 @@ from doppelscan.report.tables import (
     Row,
     exposure_rows,
     patient_rows,
+    score_columns,
     score_rows,
     to_csv,
     volume_rows,
@@ -76,18 +77,18 @@ def write_report(
         if key is not None:
             names.write_key(key)
     files = {
-        "scores.csv": to_csv(SCORE_COLUMNS, rows),
-        "control.csv": to_csv(SCORE_COLUMNS, control),
-        "volumes.csv": to_csv(VOLUME_COLUMNS, volumes),
+        "scores.csv": to_csv(score_columns(rows), rows),
+        "control.csv": to_csv(score_columns(rows), control),
+        "volumes.csv": to_csv((*VOLUME_COLUMNS, "pose") if any("pose" in row for row in volumes) else VOLUME_COLUMNS, volumes),
         "patients.csv": to_csv(VOLUME_COLUMNS[1:], patients),
         "exposure.csv": to_csv(EXPOSURE_COLUMNS, exposure),
-        **({"volumes_read.csv": to_csv(READ_COLUMNS, read)} if read else {}),
+        **({VOLUMES_READ: to_csv(READ_COLUMNS, read)} if read else {}),
         "summary.json": json.dumps(summary.as_dict(), indent=2, default=float),
         "report.html": render_page(decision, summary, page, exposure, redact, pair),
     }
     _write_files(output, files)
     if not read:  # of an earlier audit
-        (output / "volumes_read.csv").unlink(missing_ok=True)
+        (output / VOLUMES_READ).unlink(missing_ok=True)
     return rows
 
 
@@ -120,7 +121,7 @@ def write_preliminary(
         "scores.csv": to_csv(SCORE_COLUMNS, rows),
     }
     _write_files(output, files)
-    for name in set(REPORT_FILES) - files.keys():
+    for name in {*REPORT_FILES, VOLUMES_READ} - files.keys():
         (output / name).unlink(missing_ok=True)
     return rows
 

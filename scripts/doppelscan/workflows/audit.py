@@ -50,7 +50,7 @@ from doppelscan.decide import (
 from doppelscan.deepssim import encoder_file, file_sha256, require_heads
 from doppelscan.errors import InputError
 from doppelscan.images import ALGORITHM as IMAGES
-from doppelscan.images import ImageSet, SkippedImage
+from doppelscan.images import ImageSet, SkippedImage, volume_table
 from doppelscan.memorization import spread_over_patients
 from doppelscan.progress import RunProgress, Work
 from doppelscan.report import write_report
@@ -270,7 +270,7 @@ class Audit:
             *domain,
             *other_modalities(images, training),
         ]
-        summary = self._summary(decision, people, [*notes, *self._pattern_notes()], clock)
+        summary = self._summary(decision, people, [*notes, *self._set_notes(), *self._pattern_notes()], clock)
         with clock.stage("report"):
             written = write_report(self.output, decision, summary, self.redact, synthetic.pair, self.key, self._read())
         return AuditResult(decision.conclusion, summary.as_dict(), written, self.output, self._status(decision))
@@ -337,8 +337,16 @@ class Audit:
         return self._index_notes(reference.search, planted)
 
     def _read(self) -> list[dict[str, Any]]:
-        """What was read of volumes that are audited whole, for a table: rows of volumes_read.csv."""
-        return []
+        """What was read of volumes whose geometry is known, whole or cut into slices: rows of volumes_read.csv."""
+        rows: list[dict[str, Any]] = []
+        for dataset in (self.training, self.synthetic, self.holdout):
+            if dataset is None:
+                continue
+            volumes = {one.volume: replace(one, whole=True) for one in dataset.image_set.records if one.geometry is not None}
+            for row in volume_table(list(volumes.values())):
+                told = {name: "" if value is None else value for name, value in row.items()}
+                rows.append({"set": dataset.image_set.name, "volume": told.pop("path"), **told})
+        return rows
 
     def _preparation(self) -> list:
         """How images are prepared, for the summary."""
@@ -486,6 +494,11 @@ class Audit:
         control, rotations = max(holdout, min(self.control_size, training)), len(self.evaluator.pose_inferer.rotations)
         planted = planted_images(size_of(synthetic + control)) if self.self_test else 0
         return expected_work(training, synthetic, holdout, self.control_size, rotations, planted)
+
+    def _set_notes(self) -> list[str]:
+        """What is to be told of how volumes were read."""
+        sets = (one.image_set for one in (self.training, self.synthetic, self.holdout) if one is not None)
+        return [f"{note}." for one in sets for note in one.notes]
 
     def _pattern_notes(self) -> list[str]:
         return [

@@ -30,6 +30,8 @@ from doppelscan.images import (
     SliceChoice,
     content_hash,
     find_images,
+    in_three_planes,
+    of_stacks,
     prepared,
 )
 from doppelscan.progress import progress
@@ -38,6 +40,10 @@ from doppelscan.search import EmbeddingStore, content_of, describe, fingerprint,
 from doppelscan.workers import THIS_PROCESS, Workers
 
 __all__ = ["EmbeddingEvaluator", "EmbeddingWriter", "PoseInferer", "RecordDataset", "collate_readable", "embedding_fingerprint"]
+
+
+# Of a control of volumes beside 2D images, slices a plane: one person's are not independent.
+PLANE_SLICES = 8
 
 
 class RecordDataset(Dataset):
@@ -83,6 +89,7 @@ class RecordDataset(Dataset):
             source = find_images(
                 source, name=name, patient_pattern=patient_pattern, slices=self.slices, limit=limit, seed=seed, volumes=volumes
             )
+            source = of_stacks(source)
         self.image_set = source
         super().__init__(data=source.records, transform=transform)
 
@@ -93,9 +100,9 @@ class RecordDataset(Dataset):
             raise InputError(f"The '{name}' parameter must be a folder, .csv or .json with images. Got nothing; pass --{name} DIR.")
 
     def with_source(self, source: str | os.PathLike | ImageSet, name: str) -> RecordDataset:
-        """The same transform and choices on another set, which is taken whole."""
+        """The same transform and choices on another set, which is taken whole; volumes beside a set of 2D images are cut along three planes."""
         choice = self.slices
-        return RecordDataset(
+        made = RecordDataset(
             source,
             self.transform,
             name,
@@ -106,6 +113,10 @@ class RecordDataset(Dataset):
             choice.channel,
             volumes=self.volumes,
         )
+        if made.image_set.whole_volumes and self.data and not self.image_set.whole_volumes:
+            fewer = {} if name == "training" else {"most": PLANE_SLICES}
+            return self.with_source(in_three_planes(made.image_set, choice, **fewer), name)
+        return made
 
     def with_records(self, records: list[ImageRecord], transform: Callable | None = None) -> RecordDataset:
         """The same choices on some of the images, with ``transform`` or the same one."""

@@ -23,7 +23,6 @@ from doppelscan.decide import (
 )
 from doppelscan.errors import InputError
 from doppelscan.images import ALGORITHM as IMAGES
-from doppelscan.images import volume_table
 from doppelscan.memorization import spread_over_patients
 from doppelscan.search import EmbeddedSet, EmbeddedVolumes, EmbeddingStore, VolumeSearch, fingerprint
 from doppelscan.verify import IdenticalVoxels, VolumeRegistration
@@ -94,7 +93,7 @@ class VolumeAudit(Audit):
             if dataset is not None and not dataset.image_set.whole_volumes:
                 raise InputError(
                     f"The '{dataset.image_set.name}' parameter must name volumes for a synthetic set of volumes. Got "
-                    f"{len(dataset.image_set.records)} 2D images; give the volumes, or pass --volumes as-slices to score slices."
+                    f"{len(dataset.image_set.records)} 2D images, or slices of thick stacks; give the volumes, or pass --volumes as-slices."
                 )
         if self.rules.score not in ("combined", "verified"):
             raise InputError(
@@ -138,17 +137,7 @@ class VolumeAudit(Audit):
         return np.zeros(len(images), bool), (note,)
 
     def _search_notes(self, reference: Reference, planted: Sequence[Planted]) -> list[str]:
-        sets = [one.image_set for one in (self.training, self.synthetic, self.holdout) if one is not None]
-        read = [f"{note}." for one in sets for note in one.notes]
-        return ["No Memorization Index: it is not defined for volumes.", *read]
-
-    def _read(self) -> list[dict[str, Any]]:
-        rows = []
-        for dataset in (self.training, self.synthetic, self.holdout):
-            for row in volume_table([] if dataset is None else dataset.image_set.records):
-                told = {name: "" if value is None else value for name, value in row.items()}
-                rows.append({"set": dataset.image_set.name if dataset else "", "volume": told.pop("path"), **told})
-        return rows
+        return ["No Memorization Index: it is not defined for volumes."]
 
     def _preparation(self) -> list:
         return self.embedder.settings()

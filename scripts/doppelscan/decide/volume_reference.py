@@ -32,7 +32,7 @@ def fitted_search(
     """A search with the settings of ``like``, fitted on ``training``: in all its views, or where ``weights`` is None on the volumes as they are."""
     as_they_are = [HEAD] if weights is None else []
     rows = StoredFeatures.of(training, as_they_are=as_they_are, names=[HEAD])[HEAD]
-    if weights is None:
+    if len(rows.shape) == 2:  # in one view
         rows = np.asarray(rows[:])[:, None]
     return VolumeSearch(like.candidates, like.slots, like.device).fit(rows, differences, weights)
 

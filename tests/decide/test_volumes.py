@@ -127,7 +127,11 @@ def scored_volume(half: float, share: float = 0.4, row: int = 0, **values: Any) 
 def test_the_same_voxels_verify_whatever_was_registered():
     held = scored_volume(0.7).with_pixels_of(IdenticalVolume(4, 1, False, 0.9999, 0.998))
     assert held.match == held.part_match == 4 and held.verified == 0.9999 and held.pose == VolumePose(1)
-    assert isinstance(held, ScoredVolume) and np.isnan(held.runner_up) and isinstance(IdenticalVolume(0, 0, False, 1, 1), IdenticalImage)
+    assert (
+        isinstance(held, ScoredVolume)
+        and np.isnan(held.runner_up)
+        and isinstance(IdenticalVolume(0, 0, False, 1, 1), IdenticalImage)
+    )
 
 
 def test_regions_of_volumes_are_no_second_family_of_tests():

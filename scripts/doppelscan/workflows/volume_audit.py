@@ -24,14 +24,15 @@ from doppelscan.decide import (
 from doppelscan.errors import InputError
 from doppelscan.images import ALGORITHM as IMAGES
 from doppelscan.memorization import spread_over_patients
+from doppelscan.progress import Work
 from doppelscan.search import EmbeddedSet, EmbeddedVolumes, EmbeddingStore, VolumeSearch, fingerprint
 from doppelscan.verify import IdenticalVoxels, VolumeRegistration
 from doppelscan.workflows.audit import Audit, SamePixels
-from doppelscan.workflows.early import EarlyReport
+from doppelscan.workflows.early import EarlyReport, expected_volumes
 from doppelscan.workflows.embed import RecordDataset
 from doppelscan.workflows.selftest import size_of
 from doppelscan.workflows.volume_embed import VolumeEmbedder
-from doppelscan.workflows.volume_selftest import VolumePlanter
+from doppelscan.workflows.volume_selftest import VolumePlanter, planted_volumes
 
 __all__ = ["VolumeAudit", "audit_of"]
 
@@ -138,6 +139,14 @@ class VolumeAudit(Audit):
 
     def _search_notes(self, reference: Reference, planted: Sequence[Planted]) -> list[str]:
         return ["No Memorization Index: it is not defined for volumes."]
+
+    def _expected(self) -> dict[str, dict[str, Work]]:
+        training, synthetic, holdout = (
+            0 if one is None else len(one.image_set.records) for one in (self.training, self.synthetic, self.holdout)
+        )
+        control = max(holdout, min(self.control_size, training))
+        planted = planted_volumes(size_of(synthetic + control)) if self.self_test else 0
+        return expected_volumes(training, synthetic, holdout, self.control_size, planted)
 
     def _preparation(self) -> list:
         return self.embedder.settings()

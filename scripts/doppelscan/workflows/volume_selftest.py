@@ -16,7 +16,7 @@ from doppelscan.search import EmbeddedVolumes, EmbeddingStore
 from doppelscan.workflows.selftest import change_of
 from doppelscan.workflows.volume_embed import VolumeEmbedder, Voxels, read_voxels
 
-__all__ = ["VolumePlanter"]
+__all__ = ["VolumePlanter", "planted_volumes"]
 
 # One of each kind, since a volume takes about a second: name, as the words of --declared begin, transform and words.
 COPIES = {
@@ -35,15 +35,24 @@ NOISE = 0.1
 NEAREST, FEWEST_NEGATIVES = 5, 5
 
 
+# Key of a planted volume, and what makes it.
+Made = Iterator[tuple[str, Callable[[], Voxels]]]
+
+
 @dataclass(frozen=True)
 class _Group:
-    """Volumes of one change: name, words, the training row that each is a copy of or -1, who it shows, and how each is made."""
+    """Volumes of one change: name, words, the training row that each is a copy of or -1, who is shown, and the volumes."""
 
     name: str
     words: str
-    sources: tuple[int, ...]
-    patients: tuple[str, ...]
-    declared: bool = True
+    sources: Sequence[int]
+    patients: Sequence[str]
+    made: Made
+
+
+def planted_volumes(size: int) -> int:
+    """About how many volumes a self-test of ``size`` copies a change plants, negatives among them."""
+    return size * len(COPIES) + (len(STRANGERS) + 1) * max(FEWEST_NEGATIVES, size // 5)
 
 
 class VolumePlanter:
@@ -72,59 +81,46 @@ class VolumePlanter:
         self.negatives = max(FEWEST_NEGATIVES, size // 5)
 
     def scored(self, reference: Reference, store: EmbeddingStore) -> list[Planted]:
-        """Plant, embed into ``store`` (of 48 poses) and score; what cannot be read is left out."""
-        groups: list[_Group] = []
+        """Plant, embed into ``store`` (of 48 poses), so that nothing is planted twice, and score."""
+        groups = list(self._groups())
         records: list[ImageRecord] = []
         keys: list[str] = []
         store.refresh()
-        for name, words, sources, patients, made in self._all():
-            kept = []
-            for place, (key, voxels) in enumerate(progress(made, f"plant {name}", "volume", total=len(sources))):
+        for group in groups:
+            total = len(group.sources)
+            for place, (key, voxels) in enumerate(progress(group.made, f"plant {group.name}", "volume", total=total)):
                 if key not in store:
                     self.embedder.add(store, key, voxels(), self.embedder.inferer.known)
-                kept.append(place)
-                records.append(
-                    ImageRecord(f"self-test {name} {place}", (), f"self-test {name} {place}", patients[place], whole=True)
-                )
+                name = f"self-test {group.name} {place}"
+                records.append(ImageRecord(name, (), name, group.patients[place], whole=True))
                 keys.append(key)
-            groups.append(
-                _Group(
-                    name,
-                    words,
-                    tuple(sources[i] for i in kept),
-                    tuple(patients[i] for i in kept),
-                    self.declared is None or change_of(name) in self.declared,
-                )
-            )
         store.flush()
-        images = EmbeddedVolumes(records, keys, store, self.training.outputs)
-        scored = reference.scored(images, "self-test")
+        scored = reference.scored(EmbeddedVolumes(records, keys, store, self.training.outputs), "self-test")
         result, start = [], 0
         for group in groups:
             own = replace(scored, scored=scored.scored[start : start + len(group.sources)])
-            result.append(Planted(group.name, group.words, own, np.array(group.sources, np.int64), group.patients, group.declared))
+            declared = self.declared is None or change_of(group.name) in self.declared
+            sources = np.array(group.sources, np.int64)
+            result.append(Planted(group.name, group.words, own, sources, tuple(group.patients), declared))
             start += len(group.sources)
-        return [one for one in result if len(one.sources)]
+        return result
 
-    def _all(
-        self,
-    ) -> Iterator[tuple[str, str, Sequence[int], Sequence[str], Iterator[tuple[str, Callable[[], Voxels]]]]]:
-        """Of each change its name, words, sources, patients, and of each volume its key and what makes it."""
+    def _groups(self) -> Iterator[_Group]:
         training, rows = self.training, self.rows
         for name, (transform, words) in COPIES.items():
-            yield name, words, rows, [training.patients[row] for row in rows], self._changed(training, rows, transform)
+            yield _Group(name, words, rows, [training.patients[row] for row in rows], self._changed(training, rows, transform))
         if self.strangers is not None:
             others = self.strangers
-            count = min(self.negatives, len(set(others.patients)))
-            chosen = spread_over_patients(others.patients, count, self.seed)
+            chosen = spread_over_patients(others.patients, min(self.negatives, len(set(others.patients))), self.seed)
+            patients = [others.patients[row] for row in chosen]
             for name in STRANGERS:
                 transform, words = COPIES[name]
-                patients = [others.patients[row] for row in chosen]
-                yield f"{name} of strangers", f"strangers {words}", [-1] * count, patients, self._changed(others, chosen, transform)
+                made = self._changed(others, chosen, transform)
+                yield _Group(f"strangers {name}", f"strangers {words}", [-1] * len(chosen), patients, made)
         first = spread_over_patients(training.patients, len(set(training.patients)), 0)
         count = min(self.negatives, len(first))
         words = f"means of {min(NEAREST, len(first))} training volumes that are alike"
-        yield "means", words, [-1] * count, [f"mean {i}" for i in range(count)], self._means(first, count)
+        yield _Group("means", words, [-1] * count, [f"mean {i}" for i in range(count)], self._means(first, count))
 
     def _changed(self, volumes: EmbeddedVolumes, rows: Sequence[int], transform: str) -> Iterator[tuple[str, Callable[[], Voxels]]]:
         for place, row in enumerate(rows):
@@ -145,7 +141,7 @@ class VolumePlanter:
 
             yield key, made
 
-    def _means(self, rows: Sequence[int], count: int) -> Iterator[tuple[str, Callable[[], Voxels]]]:
+    def _means(self, rows: Sequence[int], count: int) -> Made:
         """Means of the cubes of the people who are most alike: as a generator that averages would make them."""
         training = self.training
         small = np.stack([training.thumbnails([row])[0, 0, ::4, ::4, ::4].numpy().astype(np.float32).ravel() for row in rows])

@@ -150,6 +150,7 @@ def test_half_of_a_volume_is_told_by_its_cells(made):
     reference, images = made
     cells = torch.full((SIZE, SIZE, SIZE), 0.98)
     cells[SIZE // 2 :] = 0.1
-    pair: Any = type("Pair", (), {"agreement_map": cells.numpy()})
-    evidence = reference._evidence(scored_volume(0.97, 0.5), pair, VolumeRules())
+    still = np.ones((SIZE,) * 3, np.float32)  # of constant cubes nothing is left
+    pair: Any = type("Pair", (), {"agreement_map": cells.numpy(), "moved": still, "inside": still})
+    evidence = reference._evidence(images, scored_volume(0.97, 0.5), pair, VolumeRules())
     assert evidence.agreeing == pytest.approx(0.5) and evidence.disagreeing == pytest.approx(0.5) and evidence.explained == 0.5

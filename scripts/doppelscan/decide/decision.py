@@ -216,6 +216,7 @@ def decide(
             findings=_count_of(findings),
             by_rule=_count_of_rules(flags, rules),
             same_kind=same_kind,
+            of="volume" if all(one.whole for one in synthetic.images.records) else "image",
         ),
         rules,
     )

@@ -16,7 +16,7 @@ from doppelscan.decide.scoring import ScoredImage
 from doppelscan.decide.volume_scoring import ScoredVolume, StoredVolumes, candidates_of, posed_candidates, score_volumes
 from doppelscan.memorization import nearest_rows
 from doppelscan.search import EmbeddedSet, EmbeddedVolumes, StoredFeatures, VolumeSearch
-from doppelscan.verify import AlignedVolume
+from doppelscan.verify import AlignedVolume, second_volume
 from doppelscan.workers import THIS_PROCESS, Workers
 
 __all__ = ["FittedVolumes", "fitted_search", "volume_pairs"]
@@ -118,20 +118,25 @@ class FittedVolumes:
 
     def evidence(self, images: EmbeddedSet, scored: Sequence[ScoredImage], rules: Rules) -> list[PairEvidence]:
         """What tells of which kind each of some scored ``images`` is."""
-        return [self._evidence(one, self.pairs(images, [one])[0], rules) for one in scored]
+        return [self._evidence(_volumes(images), one, self.pairs(images, [one])[0], rules) for one in scored]
 
-    def _evidence(self, one: ScoredImage, pair: AlignedVolume, rules: Rules) -> PairEvidence:
+    def _evidence(self, images: EmbeddedVolumes, one: ScoredImage, pair: AlignedVolume, rules: Rules) -> PairEvidence:
         cells = pair.agreement_map[np.isfinite(pair.agreement_map)]
+        cube, (frame,) = images.thumbnails([one.row])[0], images.frames([one.row])
+        patients = np.array(self.training.patients)
+        own = patients == patients[one.match]
+        second = second_volume(cube, frame, pair, one.pose.number, self.training, own, self.registration.registration)
         return PairEvidence(
             explained=one.share,
             coarse=False,
             margin=one.margin,
             loss=0.0,
-            mixed=-1.0,
-            mixed_row=one.match,
-            mixed_share=0.0,
-            both=1.0,
-            third=-1.0,
+            mixed=-1.0 if second is None else second.agreement,
+            mixed_row=one.match if second is None else second.row,
+            mixed_share=0.0 if second is None else second.share,
+            # No third source is looked for: what is as near to another patient is a mean of many, whatever it leaves.
+            both=0.0,
+            third=1.0,
             set_in=-1.0,
             set_in_row=one.match,
             set_in_share=0.0,

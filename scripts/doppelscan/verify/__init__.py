@@ -7,6 +7,7 @@ from doppelscan.verify.pose import Pose
 from doppelscan.verify.registration import AlignedPair, PairAgreement, Registration
 from doppelscan.verify.sources import SecondSources, interpolation_losses, second_sources
 from doppelscan.verify.volume_pose import VolumePose
+from doppelscan.verify.volume_sources import SecondVolume, second_volume
 from doppelscan.verify.volumes import AlignedVolume, VolumeAgreement, VolumeRegistration
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Pose",
     "Registration",
     "SecondSources",
+    "SecondVolume",
     "VolumeAgreement",
     "VolumePose",
     "VolumeRegistration",
@@ -27,5 +29,6 @@ __all__ = [
     "interpolation_losses",
     "match_intensity",
     "second_sources",
+    "second_volume",
     "verified_score",
 ]

@@ -239,4 +239,5 @@ Ray = Annotated[str, Must("local or the address of a Ray cluster, such as HOST:6
 Index = Annotated[Literal["auto", "exact", "ivf"], Must("auto, exact or ivf")]
 Duplication = Annotated[Literal["none", "low", "high", "column"], Must("none, low, high or column")]
 Conditioning = Annotated[Literal["none", "variables", "text"], Must("none, variables or text")]
+Volumes = Annotated[Literal["whole", "as-slices"], Must("whole or as-slices")]
 Runtime = Annotated[Literal["torch", "bfloat16", "onnx"], Must("torch, bfloat16 or onnx")]

@@ -30,13 +30,14 @@ from doppelscan.arguments import (
     Runtime,
     Score,
     Source,
+    Volumes,
     Whole,
     check_fields,
     meant,
     parameters,
 )
 from doppelscan.errors import InputError
-from doppelscan.locations import REPORT_FILES, audit_root
+from doppelscan.locations import REPORT_FILES, VOLUMES_READ, audit_root
 
 __all__ = ["AuditSettings", "audit_overrides", "audit_settings", "overridable"]
 
@@ -63,7 +64,8 @@ class AuditSettings:
         holdout: real images of other patients of the same kind, the control; without it the control comes from the training set.
         store: folder of the embeddings, shared between audits; by default in the output folder.
         patient_pattern: what in the name of a file is its patient.
-        slice_axis: axis of volumes that slices are taken along, in RAS+ orientation.
+        volumes: how volumes are scored: whole, in 3D, or as-slices, each slice as an image.
+        slice_axis: axis of volumes that slices are taken along where they are scored as slices, in RAS+ orientation.
         slice_range: first and last slice, as shares of the axis.
         slice_step: every n-th slice; by default at most 16 slices a volume.
         channel: which volume of 4D files.
@@ -103,6 +105,7 @@ class AuditSettings:
     holdout: Source | None = None
     store: Folder | None = None
     patient_pattern: Pattern | None = None
+    volumes: Volumes = "whole"
     slice_axis: Axis = 2
     slice_range: Range = (0.25, 0.75)
     slice_step: Count | None = None
@@ -168,7 +171,7 @@ class AuditSettings:
                     f"pass another --{name}."
                 )
         others = (
-            sorted(one.name for one in output.iterdir() if one.name.removesuffix(".tmp") not in REPORT_FILES)
+            sorted(one.name for one in output.iterdir() if one.name.removesuffix(".tmp") not in (*REPORT_FILES, VOLUMES_READ))
             if output.is_dir()
             else []
         )

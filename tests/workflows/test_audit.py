@@ -295,7 +295,10 @@ def test_volumes_are_rolled_up_and_patients_exposed(tmp_path):
         nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / part / f"v{i}.nii.gz")
     nib.save(nib.Nifti1Image(volumes[2][::-1].copy(), np.eye(4)), tmp_path / "synthetic" / "copy.nii.gz")
     result = doppelscan.audit(
-        **{k: tmp_path / k for k in ("training", "synthetic", "holdout")}, output=tmp_path / "out", slice_range=[0, 1]
+        **{k: tmp_path / k for k in ("training", "synthetic", "holdout")},
+        output=tmp_path / "out",
+        volumes="as-slices",
+        slice_range=[0, 1],
     )
     rolled = {names(r["volume"]): r for r in read(tmp_path / "out" / "volumes.csv")}
     assert set(rolled) == {"v24.nii.gz", "v25.nii.gz", "copy.nii.gz"} and rolled["copy.nii.gz"]["images"] == "2"

@@ -47,7 +47,7 @@ def test_unreadable_files_among_good_ones_are_listed_and_the_rest_goes_on(folder
     volume[:, :, 4] = np.inf
     nib.save(nib.Nifti1Image(volume, np.eye(4)), bad / "inf.nii.gz")
     nib.save(nib.Nifti1Image(np.ones((9, 9, 9, 2), np.float32), np.eye(4)), bad / "bold.nii")
-    result = run(folders, tmp_path, slice_step=1)
+    result = run(folders, tmp_path, volumes="as-slices", slice_step=1)
     reasons = {os.path.basename(s["path"]): s["reason"] for s in result.summary["skipped"]}
     assert "pixels" in reasons["truncated.png"] and "content" in reasons["text.png"] and "constant" in reasons["constant.png"]
     assert "at least 8" in reasons["pixel.png"] and "NaN" in reasons["nan.npy"] and "Inf" in reasons["inf.nii.gz#slice=4"]
@@ -79,7 +79,7 @@ def test_two_dicom_series_in_one_folder_are_both_scored(folders, tmp_path):
         for i in range(8):
             pixels = rng.integers(0, 500, (24, 24)) + np.add.outer(np.arange(24), np.arange(24)) * i
             dicom(folders["synthetic"] / f"{series}-{i}.dcm", pixels, series, i, (0, 0, 2.0 * i))
-    result = run(folders, tmp_path, slice_step=1)
+    result = run(folders, tmp_path, volumes="as-slices", slice_step=1)
     series = [r["image"] for r in result.scores if "series=" in r["image"]]
     assert len(series) == 8 and len({s.split("#slice")[0] for s in series}) == 2
 

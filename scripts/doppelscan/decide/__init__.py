@@ -4,7 +4,8 @@ from doppelscan.decide.conclusion import Conclusion, Evidence, Verdict, conclude
 from doppelscan.decide.control import ControlScorer, ScoredControl, same_kind, without_leaks
 from doppelscan.decide.decision import AuditedImage, Decision, decide
 from doppelscan.decide.domain import other_modalities, unlike_training
-from doppelscan.decide.findings import KINDS, OF_NOBODY, Finding, NearDuplicate, PairEvidence, explain, kind_of
+from doppelscan.decide.evidence import PairEvidence
+from doppelscan.decide.findings import KINDS, OF_NOBODY, Finding, NearDuplicate, explain, kind_of
 from doppelscan.decide.flags import Calibration, Flag, Reason, Rule, control_as_close, wider
 from doppelscan.decide.owed import owed_to_training
 from doppelscan.decide.people import People, PersonPair, find_people, person_pairs
@@ -17,12 +18,14 @@ from doppelscan.decide.preliminary import (
     ranked_so_far,
     summarize_preliminary,
 )
-from doppelscan.decide.reference import FittedReference, ScoredSet
-from doppelscan.decide.rules import Rules
+from doppelscan.decide.reference import FittedReference, Reference, ScoredSet
+from doppelscan.decide.rules import Rules, VolumeRules
 from doppelscan.decide.sampled import SampleClaim, sample_words
 from doppelscan.decide.scoring import ScoredImage, StoredRegistration, combined_score, score_images
 from doppelscan.decide.signing import Planted, of_sample, self_tested, sign
 from doppelscan.decide.summary import AuditSummary, ImageCounts, LeftOut, NearDuplicateRow, summarize
+from doppelscan.decide.volume_reference import FittedVolumes, fitted_search, volume_pairs
+from doppelscan.decide.volume_scoring import ScoredVolume, StoredVolumes, score_volumes
 
 __all__ = [
     "KINDS",
@@ -37,6 +40,7 @@ __all__ = [
     "Finding",
     "FirstMatch",
     "FittedReference",
+    "FittedVolumes",
     "Flag",
     "ImageCounts",
     "LeftOut",
@@ -51,15 +55,19 @@ __all__ = [
     "Preliminary",
     "PreliminarySummary",
     "Reason",
+    "Reference",
     "Rule",
     "Rules",
     "SampleClaim",
     "ScoredControl",
     "ScoredImage",
     "ScoredSet",
+    "ScoredVolume",
     "SelfTest",
     "StoredRegistration",
+    "StoredVolumes",
     "Verdict",
+    "VolumeRules",
     "combined_score",
     "conclude",
     "control_as_close",
@@ -67,6 +75,7 @@ __all__ = [
     "decide",
     "explain",
     "find_people",
+    "fitted_search",
     "kind_of",
     "nearest_by_encoder",
     "of_sample",
@@ -77,11 +86,13 @@ __all__ = [
     "same_kind",
     "sample_words",
     "score_images",
+    "score_volumes",
     "self_tested",
     "sign",
     "summarize",
     "summarize_preliminary",
     "unlike_training",
+    "volume_pairs",
     "wider",
     "without_leaks",
 ]

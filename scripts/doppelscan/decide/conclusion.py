@@ -48,6 +48,7 @@ class Evidence:
         findings: how many of each kind were flagged.
         by_rule: how many by each rule, by its words.
         same_kind: training against control, or None when it was not tested.
+        of: what they are, image or volume.
     """
 
     p_values: np.ndarray
@@ -63,6 +64,7 @@ class Evidence:
     findings: Mapping[str, int] = field(default_factory=dict)
     same_kind: TwoSampleResult | None = None
     by_rule: Mapping[str, int] = field(default_factory=dict)
+    of: str = "image"
 
 
 def conclude(evidence: Evidence, rules: Rules) -> Conclusion:
@@ -71,7 +73,7 @@ def conclude(evidence: Evidence, rules: Rules) -> Conclusion:
     if not e.identical or said.verdict is Verdict.FOUND:
         return said
     total = len(e.p_values)
-    held = f"{e.identical} of {counted(total, 'synthetic image')} {'holds' if e.identical == 1 else 'hold'} the pixels of a training image"
+    held = f"{e.identical} of {counted(total, f'synthetic {e.of}')} {'holds' if e.identical == 1 else 'hold'} the {'voxels' if e.of == 'volume' else 'pixels'} of a training {e.of}"
     others = "" if e.identical == total else f"; of the others nothing can be said: {said.reason}"
     return Conclusion(Verdict.FOUND, f"{held}, which needs no control{others}")
 
@@ -81,7 +83,7 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
     images, controls = len(e.p_values) - e.unlike, len(e.control_close)
     if not images:
         return _cannot(
-            f"all {len(e.p_values)} synthetic images are unlike the training set (another modality, plane or preparation, or noise)"
+            f"all {len(e.p_values)} synthetic {e.of}s are unlike the training set (another modality, plane or preparation, or noise)"
         )
     if e.training_patients < rules.smallest_patients:
         return _cannot(
@@ -95,8 +97,8 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
     if e.smallest > rules.fdr:
         factor = (1 / rules.fdr - 1) / max(1e-9, 1 / e.smallest - 1)
         return _cannot(
-            f"the control is too small: with {counted(controls, 'image')} of {counted(e.control_patients, 'patient')} no p-value can fall below "
-            f"{e.smallest:.3f}, above the false discovery rate of {rules.fdr:g}; give at least {math.ceil(controls * factor)} holdout images"
+            f"the control is too small: with {counted(controls, e.of)} of {counted(e.control_patients, 'patient')} no p-value can fall below "
+            f"{e.smallest:.3f}, above the false discovery rate of {rules.fdr:g}; give at least {math.ceil(controls * factor)} holdout {e.of}s"
         )
     if e.same_kind is not None and e.same_kind.auc >= rules.apart_auc and e.same_kind.p_value <= rules.apart_p:
         return _cannot(
@@ -107,14 +109,14 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
     close = wilson(int(e.control_close.sum()), controls)
     if close.share > rules.close_share:
         return _cannot(
-            f"the control is too close: {close.count} of {counted(controls, 'control image')} agree with a training image as copies do, so "
+            f"the control is too close: {close.count} of {counted(controls, f'control {e.of}')} agree with a training {e.of} as copies do, so "
             "a copy would not stand out; check that the holdout shares no patient with the training set"
         )
     of_nobody = e.findings.get(OF_NOBODY, 0)
     if of_nobody and of_nobody == e.flagged.sum():
         return _cannot(
-            f"{of_nobody} of {counted(images, 'synthetic image')} {'is' if of_nobody == 1 else 'are'} closer to the training set than real images of "
-            "other patients are, and to no single patient, as means of several training images are: derived from training; of none of them can one patient be told"
+            f"{of_nobody} of {counted(images, f'synthetic {e.of}')} {'is' if of_nobody == 1 else 'are'} closer to the training set than real {e.of}s of "
+            f"other patients are, and to no single patient, as means of several training {e.of}s are: derived from training; of none of them can one patient be told"
         )
     if e.flagged.any():
         shown = {kind: number for kind, number in e.findings.items() if kind != OF_NOBODY}
@@ -127,7 +129,7 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
         )
         return Conclusion(
             Verdict.FOUND,
-            f"{number} of {counted(images, 'synthetic image')} {'shows' if number == 1 else 'show'} a training patient"
+            f"{number} of {counted(images, f'synthetic {e.of}')} {'shows' if number == 1 else 'show'} a training patient"
             + (f": {kinds}" if kinds else "")
             + more
             + (f". Flagged: {rules_told}" if rules_told else ""),
@@ -135,13 +137,13 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
     above = int((e.highest & e.close).sum())
     if above:
         return _cannot(
-            f"{counted(above, 'synthetic image')} would pass as a copy and above every control image, but {counted(controls, 'control image')} of "
+            f"{counted(above, f'synthetic {e.of}')} would pass as a copy and above every control {e.of}, but {counted(controls, f'control {e.of}')} of "
             f"{counted(e.control_patients, 'patient')} are too few or too close to flag that many of {images} at a false discovery rate of {rules.fdr:g}; "
             "give a larger holdout or look at them"
         )
     return Conclusion(
         Verdict.NOT_FOUND,
-        f"none of {counted(images, 'synthetic image')} is closer to a training image than real images of other patients are",
+        f"none of {counted(images, f'synthetic {e.of}')} is closer to a training {e.of} than real {e.of}s of other patients are",
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from doppelscan.calibrate import TwoSampleResult, classifier_two_sample_test
 from doppelscan.decide.findings import NearDuplicate
-from doppelscan.decide.reference import FittedReference, ScoredSet
+from doppelscan.decide.reference import Reference, ScoredSet
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import ScoredImage
 from doppelscan.images import evenly_chosen
@@ -52,7 +52,7 @@ class ScoredControl:
         """Its images that agree with a training image of another patient as copies do."""
         return tuple(s for s in self.scored if s.verified >= rules.close_pair)
 
-    def with_doubles_merged(self, reference: FittedReference, rules: Rules) -> ScoredControl:
+    def with_doubles_merged(self, reference: Reference, rules: Rules) -> ScoredControl:
         """The control without images that are of a training person, which no name told.
 
         Only those are left out whose fine structure a training image explains as slices of one person do. Others that agree so are
@@ -87,7 +87,7 @@ class ControlScorer:
         seed: of folds and draws.
     """
 
-    reference: FittedReference
+    reference: Reference
     patients_known: bool
     size: int
     seed: int
@@ -121,7 +121,7 @@ class ControlScorer:
         )
         start = len(holdout)
         posed.store.refresh()
-        both = EmbeddedSet(holdout.records + posed.records, holdout.keys + posed.keys, posed.store, posed.outputs)
+        both = replace(posed, records=holdout.records + posed.records, keys=holdout.keys + posed.keys)
         scored = (*found, *(replace(s, row=start + s.row) for s in extra))
         words = f"holdout, topped up with {len(extra)} training images" if extra else "holdout"
         return ScoredControl(both, scored, (start + ratio * len(extra)) / len(scored), words, (note,))

@@ -31,7 +31,7 @@ class AuditedImage:
 
     Attributes:
         record: the image.
-        shape: native height and width in pixels.
+        shape: native height and width in pixels, or voxels along x, y and z.
         scored: its measures against its match.
         match: the training image that it is most likely a copy of.
         part_match: the training image that its best region agrees with.
@@ -42,7 +42,7 @@ class AuditedImage:
     """
 
     record: ImageRecord
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     scored: ScoredImage
     match: ImageRecord
     part_match: ImageRecord
@@ -216,6 +216,7 @@ def decide(
             findings=_count_of(findings),
             by_rule=_count_of_rules(flags, rules),
             same_kind=same_kind,
+            of="volume" if all(one.whole for one in synthetic.images.records) else "image",
         ),
         rules,
     )
@@ -301,17 +302,11 @@ def _held(synthetic: ScoredSet, identical: Sequence[IdenticalImage | None], rule
     for i, (one, same) in enumerate(zip(synthetic.scored, identical, strict=True)):
         if same is None:
             continue
-        pose = same.mapped
         if one.match == same.row and one.pose.number == same.pose and one.ssim >= same.correlation:
-            held[i] = replace(one, pose=pose)
+            held[i] = replace(one, pose=same.mapped)
             continue
         others[i] = same
-        value = same.correlation
-        held[i] = replace(
-            one, match=same.row, pose=pose, ssim=value, detail=value, agreement=value, share=value,
-            part=max(one.part, value), part_match=same.row, part_share=1.0, part_mirrored=False, runner_up=float("nan"),
-            runner_up_match=-1,
-        )  # fmt: skip
+        held[i] = one.with_pixels_of(same)
     if not others:
         return tuple(held)
     rows = [synthetic.scored[i].row for i in others]
@@ -352,7 +347,7 @@ def _audited(
     return tuple(
         AuditedImage(
             record=images.records[one.row],
-            shape=(int(shape[0]), int(shape[1])),
+            shape=tuple(map(int, shape)),
             scored=one,
             match=training.records[one.match],
             part_match=training.records[one.part_match],

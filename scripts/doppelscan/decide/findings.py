@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
+from doppelscan.decide.evidence import PairEvidence
 from doppelscan.decide.flags import Reason
 from doppelscan.decide.reference import ScoredSet
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import ScoredImage
 from doppelscan.images import ImageRecord
-from doppelscan.verify import interpolation_losses, second_sources
 
 __all__ = ["KINDS", "OF_NOBODY", "Finding", "NearDuplicate", "PairEvidence", "explain", "kind_of"]
 
@@ -45,45 +43,6 @@ class Finding:
     def of_somebody(self) -> bool:
         """It says that a patient is shown."""
         return self.kind != OF_NOBODY
-
-
-@dataclass(frozen=True)
-class PairEvidence:
-    """Of a registered pair, what tells the kinds apart.
-
-    Attributes:
-        explained: share of the structure of the image that the match explains, at the image's own sharpness and noise.
-        coarse: the image is so blurred that only the coarsest band could be judged, in which slices of one person are alike.
-        margin: verified score of the match minus that of the best training image of another patient.
-        loss: what the match itself would lose by being moved, see :func:`~doppelscan.verify.interpolation_losses`.
-        mixed: agreement of what is left with another person's training image, all over; -1 for none.
-        mixed_row: which training image.
-        mixed_share: its weight beside the match.
-        both: share of the fine structure that both explain together.
-        third: agreement of what both leave with a third training image.
-        set_in: agreement of one cell with another person's training image, where the match disagrees; -1 for none.
-        set_in_row: which training image.
-        set_in_share: share of the structure where that image agrees and the match does not.
-        agreeing: share of the cells that agree as a copy's do.
-        disagreeing: share of the cells that do not agree at all.
-        region_of_match: the region that agrees best is of the match as well.
-    """
-
-    explained: float
-    coarse: bool
-    margin: float
-    loss: float
-    mixed: float
-    mixed_row: int
-    mixed_share: float
-    both: float
-    third: float
-    set_in: float
-    set_in_row: int
-    set_in_share: float
-    agreeing: float
-    disagreeing: float
-    region_of_match: bool
 
 
 def kind_of(evidence: PairEvidence, reason: Reason, rules: Rules) -> Finding:
@@ -125,41 +84,9 @@ class PairExplainer:
         """One entry a row of ``scored``."""
         result: list[PairEvidence] = []
         for start in range(0, len(rows), BLOCK):
-            result += self._block([self.scored[row] for row in rows[start : start + BLOCK]])
-            advance(len(rows[start : start + BLOCK]))
-        return result
-
-    def _block(self, block: Sequence[ScoredImage]) -> list[PairEvidence]:
-        images, rules, training = self.images, self.rules, self.images.training
-        patches = images.reference.search.patches
-        assert patches is not None
-        pairs, rows = images.pairs(block), [s.match for s in block]
-        matches = training.thumbnails(rows)
-        losses = interpolation_losses(matches, training.native_shapes(rows))
-        found = second_sources(pairs, np.array(rows), matches, patches)
-        result = []
-        for k, s in enumerate(block):
-            mixed, set_in = int(found.mixed_row[k]), int(found.set_in_row[k])
-            patient, cells = training.patients[s.match], pairs[k].cells[pairs[k].counted]
-            result.append(
-                PairEvidence(
-                    explained=pairs[k].explained,
-                    coarse=pairs[k].coarse,
-                    margin=s.margin,
-                    loss=float(losses[k]),
-                    mixed=float(found.mixed[k]) if training.patients[mixed] != patient else -1.0,
-                    mixed_row=mixed,
-                    mixed_share=float(found.mixed_share[k]),
-                    both=float(found.both[k]),
-                    third=float(found.third[k]),
-                    set_in=float(found.set_in[k]) if training.patients[set_in] != patient else -1.0,
-                    set_in_row=set_in,
-                    set_in_share=float(found.set_in_share[k]),
-                    agreeing=float((cells > rules.part_agrees).mean()),
-                    disagreeing=float((cells < rules.part_disagrees).mean()),
-                    region_of_match=s.part_match == s.match,
-                )
-            )
+            block = [self.scored[row] for row in rows[start : start + BLOCK]]
+            result += self.images.reference.evidence(self.images.images, block, self.rules)
+            advance(len(block))
         return result
 
 

@@ -92,7 +92,7 @@ class Calibration:
 
     Attributes:
         null: the control's scores.
-        part_null: the same of its best regions.
+        part_null: the same of its best regions; None where regions are not tested.
         by_position: of slices of volumes, the scores and the best regions of each part of the volume; None of other images.
         highest: of its best regions, the highest agreement; 1 without a control.
         widest: and the largest share of the structure.
@@ -102,7 +102,7 @@ class Calibration:
     """
 
     null: TailControl
-    part_null: TailControl
+    part_null: TailControl | None
     highest: float
     widest: float
     plain: bool
@@ -134,7 +134,8 @@ class Calibration:
         """
         bounds = {"confidence": rules.tail_confidence, "extrapolation": rules.tail_extrapolation}
         scores, parts = (np.array([getattr(s, name) for s in control]) for name in ("score", "part"))
-        null, part_null = (TailControl(values, patients, ratio, seed, **bounds) for values in (scores, parts))
+        null = TailControl(scores, patients, ratio, seed, **bounds)
+        part_null = TailControl(parts, patients, ratio, seed, **bounds) if rules.tests_regions else None
         by_position = None
         if any(one is not None for one in positions):
             by_position = (
@@ -163,7 +164,9 @@ class Calibration:
         p, part_p = self.p_values(scored, positions)
         held, part_held = (one if set_aside is None else np.where(set_aside, 1.0, one) for one in (p, part_p))
         q = np.minimum(1, q_values(held, self.rules.correction) / self.rules.whole_rate)
-        part_q = np.minimum(1, q_values(part_held, self.rules.correction) / (1 - self.rules.whole_rate))
+        part_q = part_p
+        if self.part_null is not None:
+            part_q = np.minimum(1, q_values(part_held, self.rules.correction) / (1 - self.rules.whole_rate))
         return self._flags(scored, explained, p, q, part_p, part_q)
 
     def flags_beside(
@@ -172,17 +175,20 @@ class Calibration:
         """The flag that each of ``scored`` would have as one more image of a set whose flags are ``beside``."""
         p, part_p = self.p_values(scored, positions)
         q = self._one_more(p, np.array([one.p_value for one in beside])) / self.rules.whole_rate
-        part_q = self._one_more(part_p, np.array([one.part_p_value for one in beside])) / (1 - self.rules.whole_rate)
+        part_q = part_p
+        if self.part_null is not None:
+            part_q = self._one_more(part_p, np.array([one.part_p_value for one in beside])) / (1 - self.rules.whole_rate)
         return self._flags(scored, explained, p, np.minimum(1, q), part_p, np.minimum(1, part_q))
 
     def p_values(self, scored: Sequence[ScoredImage], positions: Sequence[Hashable] = ()) -> tuple[np.ndarray, np.ndarray]:
-        """Of whole images and of their best regions, float64 [n] each.
+        """Of whole images and of their best regions, float64 [n] each; NaN where regions are not tested.
 
         Of a slice the larger of those among all of the control and among the control's slices of the same part of the volume: at some positions
         strangers are more alike than at others.
         """
         score, part = np.array([s.score for s in scored]), np.array([s.part for s in scored])
-        p, part_p = self.null.p_values(score), self.part_null.p_values(part)
+        p = self.null.p_values(score)
+        part_p = np.full(len(part), np.nan) if self.part_null is None else self.part_null.p_values(part)
         if self.by_position is None or not positions:
             return p, part_p
         whole, regions = self.by_position
@@ -211,7 +217,7 @@ class Calibration:
                 reason = Reason(Rule.PLAIN, float(explained[i]), limit, self.strangers)
             elif part_q[i] <= rules.fdr and one.part >= rules.least_part:
                 reason = Reason(Rule.REGION_RATE, float(part_q[i]), rules.fdr, rules.fdr)
-            elif self.null.patients and self._region_beyond(one):
+            elif self.part_null is not None and self.null.patients and self._region_beyond(one):
                 reason = Reason(Rule.REGION_BEYOND, one.part, self.highest, self.strangers)
             result.append(Flag(float(p[i]), float(q[i]), float(part_p[i]), float(part_q[i]), reason))
         return result

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from doppelscan.calibrate import Competition, compete
-from doppelscan.decide.reference import FittedReference
+from doppelscan.decide.reference import Reference
 from doppelscan.images import evenly_chosen
 from doppelscan.search import EmbeddedSet
 
@@ -21,7 +21,7 @@ IMAGES, PER_PATIENT = 150, 3
 
 
 def owed_to_training(
-    synthetic: EmbeddedSet, reference: FittedReference, holdout: EmbeddedSet | None, seed: int = 0
+    synthetic: EmbeddedSet, reference: Reference, holdout: EmbeddedSet | None, seed: int = 0
 ) -> Competition | None:
     """Let training and holdout patients compete for synthetic images (Elias and Gygi 2007), see :func:`~doppelscan.calibrate.compete`.
 
@@ -47,7 +47,7 @@ def owed_to_training(
         return None
     training.store.refresh()
     first, second = training.subset(own), holdout.subset(other)
-    both = EmbeddedSet(first.records + second.records, first.keys + second.keys, training.store, training.outputs)
+    both = replace(first, records=first.records + second.records, keys=first.keys + second.keys)
     # Patients of the two sides are different people, whatever they are called.
     names = [f"training {p}" for p in first.patients] + [f"holdout {p}" for p in second.patients]
     both = replace(both, records=[replace(r, patient=name) for r, name in zip(both.records, names, strict=True)])

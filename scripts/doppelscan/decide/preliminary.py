@@ -30,7 +30,7 @@ class FirstMatch:
     Attributes:
         row: its row in the set.
         record: the image.
-        shape: native height and width in pixels.
+        shape: native height and width in pixels, or voxels along x, y and z.
         match: row of the training image that is most like it so far; of the same pixels, that one.
         match_record: that training image.
         deepssim: the encoder's cosine with it, best of 8 poses; NaN where the pixels named it and not the encoder.
@@ -40,7 +40,7 @@ class FirstMatch:
 
     row: int
     record: ImageRecord
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     match: int
     match_record: ImageRecord
     deepssim: float
@@ -125,7 +125,7 @@ def ranked_so_far(synthetic: ScoredSet, identical: Sequence[IdenticalImage | Non
             FirstMatch(
                 one.row,
                 images.records[one.row],
-                (int(shape[0]), int(shape[1])),
+                tuple(map(int, shape)),
                 match,
                 training.records[match],
                 value,

@@ -6,16 +6,19 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 
+from doppelscan.decide.evidence import PairEvidence, evidence_of_pairs
+from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import ScoredImage, StoredPair, StoredRegistration, score_images
 from doppelscan.images import ImageRecord
-from doppelscan.search import CandidateSearch, EmbeddedSet, StoredFeatures, StoredThumbnails, view_similarity
+from doppelscan.search import CandidateSearch, EmbeddedSet, PatchSearch, StoredFeatures, StoredThumbnails, view_similarity
 from doppelscan.verify import AlignedPair, verified_score
 from doppelscan.workers import THIS_PROCESS, Workers
 
-__all__ = ["FittedReference", "ScoredSet", "slice_positions"]
+__all__ = ["FittedReference", "Reference", "ScoredSet", "slice_positions"]
 
 BLOCK = 64
 # Training images from which the folds share the whitening of the whole set: of so many, a fifth more or less changes little in it.
@@ -51,6 +54,37 @@ def _depth(record: ImageRecord) -> tuple[int, float] | None:
     if record.slice is None or record.axis is None or not record.slices:
         return None
     return record.axis, (record.slice + 0.5) / record.slices
+
+
+class Reference(Protocol):
+    """A training set that images or volumes are scored against, and all that a decision asks of it; see :class:`FittedReference`."""
+
+    @property
+    def training(self) -> EmbeddedSet: ...
+
+    @property
+    def posed(self) -> EmbeddedSet: ...
+
+    @property
+    def workers(self) -> Workers: ...
+
+    def scored(self, images: EmbeddedSet, label: str) -> ScoredSet: ...
+
+    def without(self, left_out: np.ndarray) -> tuple[Reference, np.ndarray]: ...
+
+    def of(self, posed: EmbeddedSet) -> Reference: ...
+
+    def best_among(
+        self, images: EmbeddedSet, rows: Sequence[int], excluded: Sequence[Set[str]], most: int
+    ) -> list[tuple[float, int]]: ...
+
+    def similarities(self, images: EmbeddedSet, rows: Sequence[int], matches: Sequence[int]) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def pairs(self, images: EmbeddedSet, scored: Sequence[ScoredImage]) -> Sequence[Any]: ...
+
+    def explained(self, images: EmbeddedSet, scored: Sequence[ScoredImage]) -> list[tuple[float, float]]: ...
+
+    def evidence(self, images: EmbeddedSet, scored: Sequence[ScoredImage], rules: Rules) -> list[PairEvidence]: ...
 
 
 @dataclass(frozen=True)
@@ -134,14 +168,41 @@ class FittedReference:
         place = np.array([(places[i] + [places[i][-1]] * most)[:most] for i in some])
         candidates = np.take_along_axis(proposals.rows[some], place, 1)
         poses = None if proposals.poses is None else np.take_along_axis(proposals.poses[some], place[..., None], 1)
-        assert self.search.patches is not None
-        found = self.registration.best(
-            images, [rows[i] for i in some], self.training, candidates, poses, self.search.patches.descriptor
-        )
+        found = self.registration.best(images, [rows[i] for i in some], self.training, candidates, poses, self._patches.descriptor)
         for i, row, pairs in zip(some, candidates, found, strict=True):
             kept = [StoredPair(*map(float, values)) for values in pairs if values[0] >= 0]
             result[i] = max((verified_score(pair.detail, pair.agreement), int(row[int(pair.candidate)])) for pair in kept)
         return result
+
+    def similarities(self, images: EmbeddedSet, rows: Sequence[int], matches: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """The deepssim cosine and the whitened similarity of some images and training images, best of the poses: float32 [n] each."""
+        heads = ["deepssim", "embedding"]
+        own, training = images.features(rows, heads), self.training.features(matches, heads)
+        each = np.arange(len(rows))[:, None]
+        whitened = self.search.whitened(own["embedding"]), self.search.whitened(training["embedding"])
+        deepssim, embedding = (
+            view_similarity(views, others, each).max((1, 2))
+            for views, others in ((own["deepssim"], training["deepssim"]), whitened)
+        )
+        return deepssim, embedding
+
+    def pairs(self, images: EmbeddedSet, scored: Sequence[ScoredImage]) -> list[AlignedPair]:
+        """The registered pairs of some scored ``images`` in full."""
+        rows, matches, poses = [one.row for one in scored], [one.match for one in scored], [one.pose for one in scored]
+        return self.registration.aligned(images, rows, self.training, matches, poses, self._patches.descriptor)
+
+    def explained(self, images: EmbeddedSet, scored: Sequence[ScoredImage]) -> list[tuple[float, float]]:
+        """What the match of each explains of it: shares of all structure and of the fine one."""
+        return [(pair.explained, pair.fine) for pair in self.pairs(images, scored)]
+
+    def evidence(self, images: EmbeddedSet, scored: Sequence[ScoredImage], rules: Rules) -> list[PairEvidence]:
+        """What tells of which kind each of some scored ``images`` is."""
+        return evidence_of_pairs(scored, self.pairs(images, scored), self.training, self._patches, rules)
+
+    @property
+    def _patches(self) -> PatchSearch:
+        assert self.search.patches is not None
+        return self.search.patches
 
 
 @dataclass(frozen=True)
@@ -156,7 +217,7 @@ class ScoredSet:
 
     images: EmbeddedSet
     scored: tuple[ScoredImage, ...]
-    reference: FittedReference
+    reference: Reference
 
     @property
     def training(self) -> EmbeddedSet:
@@ -175,16 +236,7 @@ class ScoredSet:
 
     def similarities(self, rows: Sequence[int], matches: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """The deepssim cosine and the whitened similarity of some images and training images, best of the poses: float32 [n] each."""
-        heads = ["deepssim", "embedding"]
-        own, training = self.images.features(rows, heads), self.training.features(matches, heads)
-        search = self.reference.search
-        each = np.arange(len(rows))[:, None]
-        whitened = search.whitened(own["embedding"]), search.whitened(training["embedding"])
-        deepssim, embedding = (
-            view_similarity(views, others, each).max((1, 2))
-            for views, others in ((own["deepssim"], training["deepssim"]), whitened)
-        )
-        return deepssim, embedding
+        return self.reference.similarities(self.images, rows, matches)
 
     def explained(self, least: float) -> np.ndarray:
         """Of each entry the share of its structure that its match explains; NaN below the verified score ``least``: float64 [M]."""
@@ -203,14 +255,11 @@ class ScoredSet:
             result[close] = np.concatenate(shares)
         return result
 
-    def pairs(self, scored: Sequence[ScoredImage]) -> list[AlignedPair]:
-        """The registered pairs of some entries in full."""
-        patches = self.reference.search.patches
-        assert patches is not None
-        rows, matches, poses = [one.row for one in scored], [one.match for one in scored], [one.pose for one in scored]
-        return self.reference.registration.aligned(self.images, rows, self.training, matches, poses, patches.descriptor)
+    def pairs(self, scored: Sequence[ScoredImage]) -> Sequence[Any]:
+        """The registered pairs of some entries in full: :class:`~doppelscan.verify.AlignedPair`, or of volumes ``AlignedVolume``."""
+        return self.reference.pairs(self.images, scored)
 
-    def pair(self, one: ScoredImage) -> AlignedPair:
+    def pair(self, one: ScoredImage) -> Any:
         """The registered pair of an entry in full."""
         return self.pairs([one])[0]
 
@@ -232,7 +281,7 @@ class SharesOfPairs:
         found: list[tuple[float, float]] = []
         for start in range(0, len(rows), BLOCK):
             block = rows[start : start + BLOCK]
-            pairs = self.images.pairs([self.images.scored[self.entries[row]] for row in block])
-            found += [(pair.explained, pair.fine) for pair in pairs]
+            scored = [self.images.scored[self.entries[row]] for row in block]
+            found += self.images.reference.explained(self.images.images, scored)
             advance(len(block))
         return np.array(found).reshape(-1, 2)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from doppelscan.arguments import Correction, Number, Rate, Score, Share, Whole, check_fields
 
-__all__ = ["Rules"]
+__all__ = ["Rules", "VolumeRules"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Rules:
             1 mm apart reached 0.994.
         identical_small: likewise at 16 pixels, for images that were resized to less than 80 pixels: 0.9985 to 0.9999; of slices 1 mm apart,
             resized to 64, 4 of 180 reached it.
-        whole_rate: share of the rate that whole images have; regions are a second family of tests and have the rest.
+        whole_rate: share of the rate that whole images have; regions are a second family of tests and have the rest. At 1 no region is tested.
         least_verified: a flag also needs a pair that agrees: unrelated people reach this now and then, copies nearly always.
         least_part: the same of a region.
         close_pair: a pair of at least this verified score agrees as copies do: unrelated people reached 0.65 in five cohorts.
@@ -137,6 +137,11 @@ class Rules:
     def __post_init__(self) -> None:
         check_fields(self)
 
+    @property
+    def tests_regions(self) -> bool:
+        """Regions are a family of tests of their own."""
+        return self.whole_rate < 1
+
     def same_image(self, explained: float, margin: float, loss: float = 0.0) -> bool:
         """Whether a pair is one image: the match explains ``explained`` of it, and agrees better than any other patient's by ``margin``.
 
@@ -146,3 +151,19 @@ class Rules:
             # As near to another patient: one person under two names, whose copy is explained to the last, or nobody's.
             return explained >= self.explained_twice
         return explained >= self.explained - self.loss_allowed * max(0.0, loss - self.usual_loss)
+
+
+@dataclass(frozen=True)
+class VolumeRules(Rules):
+    """:class:`Rules` of volumes, with values of their own where verified scores and explained shares are other measures than of images.
+
+    Verified is the agreement of the better half of the structure: of T1 brains (shared/data/mri3d) and crops around the hippocampus (shared/data/mri)
+    strangers reached 0.83. Explained is the share of the structure that lies in cells of agreement above 0.7.
+
+    Attributes:
+        whole_rate: all of the rate; regions are found as halves that agree, by the same test.
+    """
+
+    whole_rate: Share = 1.0
+    least_verified: Share = 0.85
+    close_pair: Share = 0.9

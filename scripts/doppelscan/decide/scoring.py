@@ -14,7 +14,7 @@ from scipy import ndimage
 from doppelscan.memorization import MemorizationScores, falling_order
 from doppelscan.progress import progress
 from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, PatchDescriptor, Proposals
-from doppelscan.verify import AlignedPair, PairAgreement, Pose, Registration, verified_score
+from doppelscan.verify import AlignedPair, IdenticalImage, PairAgreement, Pose, Registration, verified_score
 from doppelscan.workers import THIS_PROCESS, Workers
 
 __all__ = [
@@ -85,6 +85,25 @@ class ScoredImage:
         """See :func:`verified_score`."""
         return verified_score(self.detail, self.agreement)
 
+    @property
+    def combined(self) -> float:
+        """See :func:`combined_score`."""
+        return combined_score(self.detail, self.agreement, self.embedding, self.similarity)
+
+    @property
+    def in_region(self) -> ScoredImage:
+        """The image with the source of its best region, in place, as its match."""
+        return replace(self, match=self.part_match, pose=Pose(self.part_mirrored))
+
+    def with_pixels_of(self, same: IdenticalImage) -> ScoredImage:
+        """The image with ``same`` as its match, whose pixels it has: what was measured of another pair does not hold."""
+        value = same.correlation
+        return replace(
+            self, match=same.row, pose=same.mapped, ssim=value, detail=value, agreement=value, share=value,
+            part=max(self.part, value), part_match=same.row, part_share=1.0, part_mirrored=False, runner_up=float("nan"),
+            runner_up_match=-1,
+        )  # fmt: skip
+
 
 def combined_score(detail: float, agreement: float, embedding: float, similarity: float) -> float:
     """The score that ranks: verified agreement, the encoder's whitened embedding and the index's similarity.
@@ -98,7 +117,7 @@ def combined_score(detail: float, agreement: float, embedding: float, similarity
 def ranking_score(image: ScoredImage, score: str) -> float:
     """The score that ranks ``image``, by one name of :data:`~doppelscan.arguments.Score`."""
     if score == "combined":
-        return combined_score(image.detail, image.agreement, image.embedding, image.similarity)
+        return image.combined
     return float(getattr(image, score))
 
 

@@ -10,6 +10,7 @@ from doppelscan.images.generated import generate_cohort, smooth_fields, warp
 from doppelscan.images.generated_volumes import generate_head, generate_volumes
 from doppelscan.images.geometry import VolumeGeometry
 from doppelscan.images.people import PatientProposal, agrees, people_of, propose_patients
+from doppelscan.images.planes import PLANES, in_three_planes, of_stacks, plane_position
 from doppelscan.images.planted import PlantedCopies, PlantedQueries
 from doppelscan.images.planted_volumes import VOLUME_TRANSFORMS, PlantedVolume, plant_volume
 from doppelscan.images.readers import read_pixels
@@ -46,6 +47,7 @@ __all__ = [
     "AXIS_POSES",
     "COPY_TRANSFORMS",
     "PAPER_TRANSFORMS",
+    "PLANES",
     "VOLUME_TRANSFORMS",
     "CubeFrame",
     "DrawnSample",
@@ -85,7 +87,10 @@ __all__ = [
     "generate_cohort",
     "generate_head",
     "generate_volumes",
+    "in_three_planes",
+    "of_stacks",
     "people_of",
+    "plane_position",
     "plant_copy",
     "plant_volume",
     "prepared",

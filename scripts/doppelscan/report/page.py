@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -12,15 +12,15 @@ from doppelscan.decide import AuditedImage, AuditSummary, Decision, ScoredImage,
 from doppelscan.deepssim import THRESHOLDS, verdict
 from doppelscan.report.inline import CONTROL, FLAGGED, INK, inline_picture, inline_svg, page_templates
 from doppelscan.report.tables import Row
-from doppelscan.verify import AlignedPair, Pose
+from doppelscan.report.volume_pictures import middle_planes, mosaic
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 __all__ = ["render_page"]
 
-# 500 pairs of about 16 KB keep the page under 10 MB; the others are rows without pictures.
-PICTURED_PAIRS = 500
+# 500 pairs of about 16 KB, or 60 of volumes with all their slices of about 130 KB, keep the page under 10 MB; the others are rows without pictures.
+PICTURED_PAIRS, PICTURED_VOLUMES = 500, 60
 
 
 def _difference(image: np.ndarray, moved: np.ndarray) -> np.ndarray:
@@ -38,16 +38,34 @@ def _overlay(image: np.ndarray, agreement: np.ndarray) -> np.ndarray:
     return np.round(grey + amount * (np.array([46, 160, 140], np.float32) - grey)).astype(np.uint8)
 
 
-def _pair_pictures(decision: Decision, scored: ScoredImage, pair: Callable[[ScoredImage], AlignedPair]) -> dict[str, str]:
+def _pair_pictures(decision: Decision, scored: ScoredImage, pair: Callable[[ScoredImage], Any]) -> dict[str, str]:
     image = decision.synthetic.images.thumbnails([scored.row])[0][0].numpy()
     aligned = pair(scored)
     moved = np.round(aligned.moved * 255).clip(0, 255).astype(np.uint8)
+    if image.ndim == 3:
+        return _volume_pictures(image, decision.training.thumbnails([scored.match])[0][0].numpy(), moved, aligned.agreement_map)
     return {
         "synthetic": inline_picture(image),
         "match": inline_picture(decision.training.thumbnails([scored.match])[0][0].numpy()),
         "aligned": inline_picture(moved),
         "difference": inline_picture(_difference(image, moved)),
         "agreement": inline_picture(_overlay(image, aligned.agreement_map)),
+    }
+
+
+def _volume_pictures(image: np.ndarray, match: np.ndarray, moved: np.ndarray, agreement: np.ndarray) -> dict[str, str]:
+    """Three planes of each, and all slices of what the page's slider goes through."""
+    middle, placed = middle_planes(image), middle_planes(moved)
+    told = np.round(np.nan_to_num(agreement, nan=0.0).clip(0, 1) * 255).astype(np.uint8)
+    return {
+        "synthetic": inline_picture(middle),
+        "match": inline_picture(middle_planes(match)),
+        "aligned": inline_picture(placed),
+        "difference": inline_picture(_difference(middle, placed)),
+        "agreement": inline_picture(_overlay(middle, middle_planes(agreement))),
+        "slices": inline_picture(mosaic(image)),
+        "aligned_slices": inline_picture(mosaic(moved)),
+        "agreement_slices": inline_picture(mosaic(told)),
     }
 
 
@@ -97,7 +115,7 @@ def render_page(
     rows: Sequence[Row],
     exposure: Sequence[Row],
     redact: bool,
-    pair: Callable[[ScoredImage], AlignedPair] | None = None,
+    pair: Callable[[ScoredImage], Any] | None = None,
 ) -> str:
     """The page as HTML text.
 
@@ -107,7 +125,7 @@ def render_page(
         rows: rows of scores.csv, already redacted where asked for.
         exposure: rows of exposure.csv, likewise.
         redact: leave out pictures.
-        pair: gives the :class:`~doppelscan.verify.AlignedPair` of a scored image; without it there are no pictures.
+        pair: gives the :class:`~doppelscan.verify.AlignedPair` of a scored image, or the ``AlignedVolume`` of a volume; without it there are no pictures.
     """
     # Parts come last: their score is that of the whole image.
     images = decision.images
@@ -118,9 +136,11 @@ def render_page(
     nearest = not order
     if nearest:  # nothing flagged: the nearest ten let a reader see what "not a copy" looks like
         order = sorted(range(len(images)), key=lambda i: -images[i].scored.score)[:10]
+    whole = any(one.record.whole for one in images)
+    most = PICTURED_VOLUMES if whole else PICTURED_PAIRS
     pairs = []
     for rank, i in enumerate(order):
-        pictured = not redact and pair is not None and rank < PICTURED_PAIRS
+        pictured = not redact and pair is not None and rank < most
         pictures = _pair_pictures(decision, _source_pair(images[i]), pair) if pictured and pair is not None else None
         pairs.append({**rows[i], "pictures": pictures, "rank": rank + 1})
     template = page_templates().get_template("report.html")
@@ -138,11 +158,12 @@ def render_page(
             for name in ("duplicate", "similar", "different")
         },
         colour={"memorization found": "found", "no memorization found": "clear", "cannot conclude": "unsure"}[summary.conclusion],
-        pictured=PICTURED_PAIRS,
+        pictured=most,
+        volumes=whole,
+        side=len(decision.training.thumbnails([0])[0][0]) if whole else 0,
     )
 
 
 def _source_pair(one: AuditedImage) -> ScoredImage:
     """The image with the training image that is shown beside it: of a region, its source in place."""
-    scored = one.scored
-    return replace(scored, match=scored.part_match, pose=Pose(scored.part_mirrored)) if one.of_region else scored
+    return one.scored.in_region if one.of_region else one.scored

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from doppelscan.decide import FirstMatch, Preliminary, PreliminarySummary, Reason, Rule
 from doppelscan.deepssim import verdict
 from doppelscan.report.inline import inline_picture, page_templates
 from doppelscan.report.tables import NONE, Row
+from doppelscan.report.volume_pictures import middle_planes
 
 __all__ = ["preliminary_rows", "render_preliminary"]
 
@@ -68,6 +71,7 @@ def render_preliminary(found: Preliminary, summary: PreliminarySummary, rows: Se
             pairs=pairs,
             redact=redact,
             colour="unsure",
+            volumes=any(one.record.whole for one in images),
             minutes={k: _minutes(v) for k, v in summary.to_come.items()},
         )
     )
@@ -78,9 +82,14 @@ def _pictures(found: Preliminary, chosen: Sequence[int]) -> dict[int, dict[str, 
     own = found.synthetic.thumbnails([one.row for one in images]).numpy()
     others = found.training.thumbnails([one.match for one in images]).numpy()
     return {
-        i: {"synthetic": inline_picture(image[0]), "match": inline_picture(match[0])}
+        i: {"synthetic": inline_picture(_flat(image[0])), "match": inline_picture(_flat(match[0]))}
         for i, image, match in zip(chosen, own, others, strict=True)
     }
+
+
+def _flat(pixels: np.ndarray) -> np.ndarray:
+    """An image as it is; of a volume three planes."""
+    return middle_planes(pixels) if pixels.ndim == 3 else pixels
 
 
 def _ranks(one: FirstMatch) -> tuple[bool, float]:

@@ -18,7 +18,7 @@ from doppelscan.report.tables import Row
 
 __all__ = ["Pseudonyms"]
 
-IDENTIFYING = ("image", "patient", "match", "match_patient", "volume", "second_match", "part_match")
+IDENTIFYING = ("image", "patient", "match", "match_patient", "volume", "second_match", "part_match", "match_volume")
 # What looks like a path from the root, or like a file of a kind that holds images.
 PATH = re.compile(r"(?:[A-Za-z]:\\|/)[^\s'\":;,]+|[^\s'\":;,]+\.(?:png|jpe?g|tiff?|npy|nii|gz|dcm|dicom|ima)\b", re.I)
 

@@ -7,8 +7,8 @@ import io
 import json
 import math
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,8 @@ import numpy as np
 from doppelscan.calibrate import simes_p_values
 from doppelscan.decide import KINDS, OF_NOBODY, AuditedImage, Decision
 from doppelscan.deepssim import verdict
-from doppelscan.images import ImageRecord
+from doppelscan.images import ImageRecord, plane_position
+from doppelscan.verify import Pose
 
 __all__ = [
     "EXPOSING", "SCORE_COLUMNS", "Row", "exposure_rows", "patient_rows", "score_rows", "to_csv", "to_json", "volume_rows", "write_atomic",
@@ -80,6 +81,18 @@ def to_csv(columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> str:
     return text.getvalue()
 
 
+# Of slices of volumes whose geometry is known: where in its volume the match lies.
+PLACE_COLUMNS = ("match_volume", "match_plane", "match_mm")
+
+
+def score_columns(rows: Iterable[Row]) -> tuple[str, ...]:
+    """Columns of scores.csv and of control.csv."""
+    if not any(PLACE_COLUMNS[0] in row for row in rows):
+        return SCORE_COLUMNS
+    after = SCORE_COLUMNS.index("match_patient") + 1
+    return (*SCORE_COLUMNS[:after], *PLACE_COLUMNS, *SCORE_COLUMNS[after:])
+
+
 def score_rows(images: Iterable[AuditedImage]) -> list[Row]:
     """Rows of scores.csv and of control.csv, in the order of the set."""
     return [_score_row(one) for one in images]
@@ -87,7 +100,9 @@ def score_rows(images: Iterable[AuditedImage]) -> list[Row]:
 
 def _score_row(one: AuditedImage) -> Row:
     scored, finding, said = one.scored, one.finding, one.flag
-    return {
+    place = plane_position(one.match)
+    lies: Row = {} if place is None else dict(zip(PLACE_COLUMNS, (one.match.volume, *place), strict=True))
+    return lies | {
         "image": one.record.id,
         "patient": one.record.patient,
         "match": one.match.id,
@@ -140,7 +155,9 @@ def _grouped(decision: Decision, name_of: Callable[[ImageRecord], str]) -> list[
         groups[name_of(one.record)].append(one)
     # Of the whole image and of its best region, as the rate is shared between them: a volume of copied regions is no clean one.
     whole = decision.calibrations[0].rules.whole_rate
-    least = [min(1.0, one.flag.p_value / whole, one.flag.part_p_value / (1 - whole)) for one in decision.images]
+    least = [
+        min(1.0, one.flag.p_value / whole, one.flag.part_p_value / (1 - whole) if whole < 1 else 1.0) for one in decision.images
+    ]
     p_values = simes_p_values(np.array(least), [name_of(one.record) for one in decision.images])
     result: list[Row] = []
     for name, members in groups.items():
@@ -156,9 +173,18 @@ def _grouped(decision: Decision, name_of: Callable[[ImageRecord], str]) -> list[
                 "score": best.scored.score,
                 "p_value": p_values[name],
                 "verdict": verdict(best.scored.ssim),
+                **({"pose": _common_pose(members, best)} if plane_position(best.record) is not None else {}),
             }
         )
     return result
+
+
+def _common_pose(members: Sequence[AuditedImage], best: AuditedImage) -> str:
+    """What maps the volume of the best match on the volume of ``members``: the flip and turn of most of its slices, the middle one of the rest."""
+    poses = [one.scored.pose for one in members if one.match.volume == best.match.volume]
+    usual = Counter(pose.number for pose in poses).most_common(1)[0][0]
+    values = np.array([[p.rotation, p.scale, p.shift_x, p.shift_y] for p in poses if p.number == usual])
+    return Pose(usual >= 4, usual % 4, *np.median(values, 0).tolist()).words(max(best.shape))
 
 
 def exposure_rows(decision: Decision) -> list[Row]:

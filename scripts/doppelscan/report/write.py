@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from doppelscan.decide import AuditSummary, Decision, Preliminary, PreliminarySummary, ScoredImage
 from doppelscan.errors import ReportError
-from doppelscan.locations import REPORT_FILES
+from doppelscan.locations import REPORT_FILES, VOLUMES_READ
 from doppelscan.report.page import render_page
 from doppelscan.report.preliminary import preliminary_rows, render_preliminary
 from doppelscan.report.redaction import Pseudonyms
@@ -19,16 +20,19 @@ from doppelscan.report.tables import (
     Row,
     exposure_rows,
     patient_rows,
+    score_columns,
     score_rows,
     to_csv,
     volume_rows,
     write_atomic,
 )
-from doppelscan.verify import AlignedPair
 
 __all__ = ["write_preliminary", "write_report"]
 
 VOLUME_COLUMNS = ("volume", "patient", "images", "flagged_images", "match_patient", "match", "score", "p_value", "verdict")
+READ_COLUMNS = (
+    "set", "volume", "patient", "format", "kind", "shape", "spacing", "orientation", "oblique", "channel", "stack_axis", "told",
+)  # fmt: skip
 EXPOSURE_COLUMNS = (
     "patient", "flagged_images", *EXPOSING, "training_images", "highest_score", "smallest_p_value",
 )  # fmt: skip
@@ -39,15 +43,16 @@ def write_report(
     decision: Decision,
     summary: AuditSummary,
     redact: bool,
-    pair: Callable[[ScoredImage], AlignedPair] | None = None,
+    pair: Callable[[ScoredImage], Any] | None = None,
     key: Path | None = None,
+    read: Sequence[Row] = (),
 ) -> list[Row]:
     """Write scores.csv, control.csv, volumes.csv, patients.csv, exposure.csv, summary.json and report.html to ``output``.
 
     With ``redact`` every path and patient is replaced by a pseudonym that is new in each report, rows come in the order of these, which tells
     nothing, and the page has no pictures. ``pair`` gives
-    the :class:`~doppelscan.verify.AlignedPair` of a scored image, for its pictures; None leaves out what needs one. ``key`` is a file, outside of
-    ``output``, that says which pseudonym stands for what.
+    the :class:`~doppelscan.verify.AlignedPair` of a scored image, or the ``AlignedVolume`` of a volume, for its pictures; None leaves out what needs one. ``key`` is a file, outside of
+    ``output``, that says which pseudonym stands for what. ``read`` are rows of volumes_read.csv, which is written where there are any.
 
     Returns:
         the rows of scores.csv as they were written.
@@ -60,9 +65,10 @@ def write_report(
     page = rows
     if redact:
         names = Pseudonyms()
-        rows, control, volumes, patients, exposure = (
-            [names.row(row) for row in part] for part in (rows, control, volumes, patients, exposure)
+        rows, control, volumes, patients, exposure, read = (
+            [names.row(row) for row in part] for part in (rows, control, volumes, patients, exposure, read)
         )
+        read.sort(key=lambda row: str(row["volume"]))
         summary = names.summary(summary)
         page = list(rows)
         for part in (rows, control, volumes, patients, exposure):
@@ -71,15 +77,18 @@ def write_report(
         if key is not None:
             names.write_key(key)
     files = {
-        "scores.csv": to_csv(SCORE_COLUMNS, rows),
-        "control.csv": to_csv(SCORE_COLUMNS, control),
-        "volumes.csv": to_csv(VOLUME_COLUMNS, volumes),
+        "scores.csv": to_csv(score_columns(rows), rows),
+        "control.csv": to_csv(score_columns(rows), control),
+        "volumes.csv": to_csv((*VOLUME_COLUMNS, "pose") if any("pose" in row for row in volumes) else VOLUME_COLUMNS, volumes),
         "patients.csv": to_csv(VOLUME_COLUMNS[1:], patients),
         "exposure.csv": to_csv(EXPOSURE_COLUMNS, exposure),
+        **({VOLUMES_READ: to_csv(READ_COLUMNS, read)} if read else {}),
         "summary.json": json.dumps(summary.as_dict(), indent=2, default=float),
         "report.html": render_page(decision, summary, page, exposure, redact, pair),
     }
     _write_files(output, files)
+    if not read:  # of an earlier audit
+        (output / VOLUMES_READ).unlink(missing_ok=True)
     return rows
 
 
@@ -112,7 +121,7 @@ def write_preliminary(
         "scores.csv": to_csv(SCORE_COLUMNS, rows),
     }
     _write_files(output, files)
-    for name in set(REPORT_FILES) - files.keys():
+    for name in {*REPORT_FILES, VOLUMES_READ} - files.keys():
         (output / name).unlink(missing_ok=True)
     return rows
 

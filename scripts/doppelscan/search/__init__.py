@@ -1,7 +1,16 @@
 """Search: the embedding store on disk, and which training images could be the source of an image."""
 
 from doppelscan.search.describe import describe, fingerprint
-from doppelscan.search.embedded import EmbeddedSet, StoredFeatures, StoredThumbnails, content_of, output_columns, rounded
+from doppelscan.search.embedded import (
+    EmbeddedSet,
+    EmbeddedVolumes,
+    StoredFeatures,
+    StoredThumbnails,
+    content_of,
+    frame_row,
+    output_columns,
+    rounded,
+)
 from doppelscan.search.patches import PatchDescriptor, PatchMatches, PatchSearch, mean_agreement
 from doppelscan.search.proposals import CandidateSearch, Proposals, view_similarity
 from doppelscan.search.similarity import (
@@ -21,6 +30,7 @@ ALGORITHM = 2
 __all__ = [
     "CandidateSearch",
     "EmbeddedSet",
+    "EmbeddedVolumes",
     "EmbeddingStore",
     "EncoderSimilarity",
     "NormalisedCorrelation",
@@ -40,6 +50,7 @@ __all__ = [
     "content_of",
     "describe",
     "fingerprint",
+    "frame_row",
     "mean_agreement",
     "output_columns",
     "rounded",

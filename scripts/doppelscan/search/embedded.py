@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
-from doppelscan.images import ImageRecord
+from doppelscan.images import CubeFrame, ImageRecord
 from doppelscan.memorization import Rows
 from doppelscan.search.store import EmbeddingStore
 
-__all__ = ["EmbeddedSet", "StoredFeatures", "StoredThumbnails", "content_of", "output_columns", "rounded"]
+__all__ = ["EmbeddedSet", "EmbeddedVolumes", "StoredFeatures", "StoredThumbnails", "content_of", "output_columns", "rounded"]
 
 BLOCK = 4096
 # Binary digits after the first that features are kept with, of the 23 of float32. Two runs whose features differ in the last digit, as those of
@@ -75,7 +75,7 @@ class EmbeddedSet:
         return [record.patient for record in self.records]
 
     def subset(self, rows: Sequence[int]) -> EmbeddedSet:
-        return EmbeddedSet([self.records[i] for i in rows], [self.keys[i] for i in rows], self.store, self.outputs)
+        return replace(self, records=[self.records[i] for i in rows], keys=[self.keys[i] for i in rows])
 
     @cached_property
     def contents(self) -> list[str]:
@@ -111,6 +111,30 @@ class EmbeddedSet:
     def native_shapes(self, rows: Sequence[int]) -> np.ndarray:
         """int32 [n, 2], heights and widths of the images as they are on disk."""
         return self.store.read([self.keys[i] for i in rows], ["native_shape"], keep=True)["native_shape"]
+
+
+# Numbers that a frame is stored as: centre, side, voxels a side, shape and spacing.
+FRAME = 11
+
+
+def frame_row(frame: CubeFrame) -> np.ndarray:
+    """float64 [11], a frame as it is stored."""
+    return np.array([*frame.centre, frame.side, frame.size, *frame.shape, *frame.spacing], np.float64)
+
+
+def _frame(row: Sequence[float]) -> CubeFrame:
+    x, y, z, side, size, i, j, k, a, b, c = map(float, row)
+    return CubeFrame((x, y, z), side, int(size), (int(i), int(j), int(k)), (a, b, c))
+
+
+@dataclass(frozen=True)
+class EmbeddedVolumes(EmbeddedSet):
+    """A set of volumes: thumbnails are the cubes around their anatomy, uint8 [1, S, S, S], native shapes [3]; ``store`` also holds ``frame`` [11]."""
+
+    def frames(self, rows: Sequence[int]) -> list[CubeFrame]:
+        """Where the cubes lie in their volumes."""
+        found = self.store.read([self.keys[i] for i in rows], ["frame"], keep=True).get("frame", ())
+        return [_frame(row) for row in found]
 
 
 class StoredThumbnails:

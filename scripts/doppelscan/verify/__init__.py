@@ -2,10 +2,12 @@
 
 from doppelscan.verify.agreement import explained_share, match_intensity, verified_score
 from doppelscan.verify.identical import IdenticalImage, IdenticalPixels
+from doppelscan.verify.identical_volumes import IdenticalVolume, IdenticalVoxels
 from doppelscan.verify.pose import Pose
 from doppelscan.verify.registration import AlignedPair, PairAgreement, Registration
 from doppelscan.verify.sources import SecondSources, interpolation_losses, second_sources
 from doppelscan.verify.volume_pose import VolumePose
+from doppelscan.verify.volume_sources import SecondVolume, second_volume
 from doppelscan.verify.volumes import AlignedVolume, VolumeAgreement, VolumeRegistration
 
 __all__ = [
@@ -13,10 +15,13 @@ __all__ = [
     "AlignedVolume",
     "IdenticalImage",
     "IdenticalPixels",
+    "IdenticalVolume",
+    "IdenticalVoxels",
     "PairAgreement",
     "Pose",
     "Registration",
     "SecondSources",
+    "SecondVolume",
     "VolumeAgreement",
     "VolumePose",
     "VolumeRegistration",
@@ -24,5 +29,6 @@ __all__ = [
     "interpolation_losses",
     "match_intensity",
     "second_sources",
+    "second_volume",
     "verified_score",
 ]

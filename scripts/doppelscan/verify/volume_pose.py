@@ -102,8 +102,11 @@ class VolumePose:
         posed[:3, :3] = POSE_MATRICES[self.number]
         return (posed @ np.linalg.inv(_to_mm(match)) @ np.linalg.inv(self.matrix()) @ _to_mm(frame))[:3]
 
-    def words(self) -> str:
-        """For example ``flip-x rot x 9.8 y -0.3 z 1.2 scale 1.05 shift 3.0,-2.1,0.0 mm``; ``axes 2 0 1``: x is what was z, y what was x, z what was y."""
+    def words(self, longer_side: int = 0) -> str:
+        """For example ``flip-x rot x 9.8 y -0.3 z 1.2 scale 1.05 shift 3.0,-2.1,0.0 mm``; ``axes 2 0 1``: x is what was z, y what was x, z what was y.
+
+        ``longer_side`` is what :class:`Pose` asks for; millimetres need none.
+        """
         axes, flips = AXIS_POSES[self.number]
         parts = [] if axes == (0, 1, 2) else ["axes " + " ".join(str(axis) for axis in axes)]
         parts += [f"flip-{axis}" for axis, flip in zip("xyz", flips, strict=True) if flip]

@@ -32,6 +32,8 @@ from doppelscan.workflows.training import (
     ResumableCheckpoint,
     TrainingTables,
 )
+from doppelscan.workflows.volume_audit import VolumeAudit, audit_of
+from doppelscan.workflows.volume_embed import VolumeEmbedder
 
 __all__ = [
     "Audit",
@@ -69,7 +71,10 @@ __all__ = [
     "TrainingProgress",
     "TrainingSetFiles",
     "TrainingTables",
+    "VolumeAudit",
+    "VolumeEmbedder",
     "audit",
+    "audit_of",
     "audit_root",
     "bundle_id",
     "bundle_root",

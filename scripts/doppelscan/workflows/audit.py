@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from doppelscan.decide import (
     Planted,
     Preliminary,
     PreliminarySummary,
+    Reference,
     Rules,
     ScoredSet,
     StoredRegistration,
@@ -49,14 +50,14 @@ from doppelscan.decide import (
 from doppelscan.deepssim import encoder_file, file_sha256, require_heads
 from doppelscan.errors import InputError
 from doppelscan.images import ALGORITHM as IMAGES
-from doppelscan.images import ImageSet, SkippedImage
+from doppelscan.images import ImageSet, SkippedImage, volume_table
 from doppelscan.memorization import spread_over_patients
 from doppelscan.progress import RunProgress, Work
 from doppelscan.report import write_report
 from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, StoredFeatures, StoredThumbnails, fingerprint
 from doppelscan.settings import AuditSettings
 from doppelscan.threads import team
-from doppelscan.verify import IdenticalPixels, Registration
+from doppelscan.verify import IdenticalImage, IdenticalPixels, Registration
 from doppelscan.version import __version__
 from doppelscan.workers import Workers
 from doppelscan.workflows.early import EarlyReport, expected_work
@@ -69,6 +70,12 @@ __all__ = ["GATE_STATUS", "Audit", "AuditResult"]
 # Training images that --index auto compares with one by one: of more, an exact search would take most of the time (docs/benchmarks.md).
 EXACT = 10_000
 GATE_STATUS = {"memorization found": 3, "cannot conclude": 4, "no memorization found": 0}
+
+
+class SamePixels(Protocol):
+    """What finds the training images of the same pixels."""
+
+    def find(self, images: EmbeddedSet) -> list[IdenticalImage | None]: ...
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,12 @@ class Audit:
         threads: that compute; None takes as many as this process may use.
         workers: processes that embed and score, see :meth:`~doppelscan.workers.Workers.chosen`; a GPU is asked by this one alone.
         ray: Ray cluster that does so instead, see :class:`~doppelscan.workers.Workers`.
+
+    Attributes:
+        poses: in which what is looked for is embedded.
     """
+
+    poses: ClassVar[int] = 8
 
     def __init__(
         self,
@@ -226,13 +238,13 @@ class Audit:
         with clock.stage("embed training"):
             training = self.embed(self.training, 1, "training")
         with clock.stage("embed synthetic"):
-            images = self.embed(self.synthetic, 8, "synthetic")
+            images = self.embed(self.synthetic, self.poses, "synthetic")
         with clock.stage("embed control"):
-            holdout = None if self.holdout is None else self.embed(self.holdout, 8, "holdout")
+            holdout = None if self.holdout is None else self.embed(self.holdout, self.poses, "holdout")
         with clock.stage("identical pixels"):
-            same = IdenticalPixels(training, self.rules.identical, self.rules.identical_small)
+            same = self._identical(training)
             identical = same.find(images)
-        early.know(lambda: nearest_by_encoder(images, training, identical))
+        self._know_nearest(early, images, training, identical)
         with clock.stage("fit"):
             reference, people = self._fit(training, holdout)
             holdout, leaks = self._without_leaks(people, same)
@@ -244,7 +256,7 @@ class Audit:
             control = control.with_doubles_merged(reference, self.rules)
         with clock.stage("decide"):
             alike = None if holdout is None else same_kind(reference.training, holdout)
-            apart, domain = unlike_training(images, reference, self.rules, holdout)
+            apart, domain = self._unlike(images, reference, holdout)
             decision = decide(synthetic, control, people.doubles, identical, apart, alike, self.rules, self.seed)
         with clock.stage("self-test"):
             planted = self._planted(decision, holdout) if self.self_test else []
@@ -254,14 +266,14 @@ class Audit:
         decision = of_sample(sign(decision, test, owed, self.rules), self.synthetic.image_set.sample, self.rules)
         notes = [
             *leaks,
-            *self._index_notes(reference.search, planted),
+            *self._search_notes(reference, planted),
             *control.notes,
             *domain,
             *other_modalities(images, training),
         ]
-        summary = self._summary(decision, people, [*notes, *self._pattern_notes()], clock)
+        summary = self._summary(decision, people, [*notes, *self._set_notes(), *self._pattern_notes()], clock)
         with clock.stage("report"):
-            written = write_report(self.output, decision, summary, self.redact, synthetic.pair, self.key)
+            written = write_report(self.output, decision, summary, self.redact, synthetic.pair, self.key, self._read())
         return AuditResult(decision.conclusion, summary.as_dict(), written, self.output, self._status(decision))
 
     def _status(self, decision: Decision) -> int:
@@ -274,9 +286,9 @@ class Audit:
         """Fill the store with what :meth:`run` will look for, and do nothing else: under ``torchrun`` every process embeds its share."""
         with team(self.threads):
             training = self.embed(self.training, 1, "training")
-            self.embed(self.synthetic, 8, "synthetic")
+            self.embed(self.synthetic, self.poses, "synthetic")
             if self.holdout is not None:
-                self.embed(self.holdout, 8, "holdout")
+                self.embed(self.holdout, self.poses, "holdout")
             self._posed_training(training, self._control_rows(training))
 
     def scorer(self) -> Callable[[str | os.PathLike], ScoredSet]:
@@ -289,7 +301,7 @@ class Audit:
 
         def score(source: str | os.PathLike) -> ScoredSet:
             with team(self.threads):
-                return reference.scored(self.embed(self._like_synthetic(source, "image"), 8, "image"), "image")
+                return reference.scored(self.embed(self._like_synthetic(source, "image"), self.poses, "image"), "image")
 
         return score
 
@@ -302,11 +314,46 @@ class Audit:
         )
 
         def embed(place: str) -> EmbeddedSet:
-            return self.embed(self.synthetic.with_source(place, "synthetic"), 8, "self-test")
+            return self.embed(self.synthetic.with_source(place, "synthetic"), self.poses, "self-test")
 
         return planted_scores(planter, reference, embed, self.store)
 
-    def _fit(self, training: EmbeddedSet, holdout: EmbeddedSet | None) -> tuple[FittedReference, People]:
+    def _identical(self, training: EmbeddedSet) -> SamePixels:
+        """What finds the training images of the same pixels."""
+        return IdenticalPixels(training, self.rules.identical, self.rules.identical_small)
+
+    def _know_nearest(
+        self, early: EarlyReport, images: EmbeddedSet, training: EmbeddedSet, identical: Sequence[IdenticalImage | None]
+    ) -> None:
+        """From now on the nearest training images are known."""
+        early.know(lambda: nearest_by_encoder(images, training, identical))
+
+    def _unlike(self, images: EmbeddedSet, reference: Reference, holdout: EmbeddedSet | None) -> tuple[np.ndarray, Sequence[str]]:
+        """Which images are of another domain, and what must be noted."""
+        assert isinstance(reference, FittedReference)
+        return unlike_training(images, reference, self.rules, holdout)
+
+    def _search_notes(self, reference: Reference, planted: Sequence[Planted]) -> list[str]:
+        assert isinstance(reference, FittedReference)
+        return self._index_notes(reference.search, planted)
+
+    def _read(self) -> list[dict[str, Any]]:
+        """What was read of volumes whose geometry is known, whole or cut into slices: rows of volumes_read.csv."""
+        rows: list[dict[str, Any]] = []
+        for dataset in (self.training, self.synthetic, self.holdout):
+            if dataset is None:
+                continue
+            volumes = {one.volume: replace(one, whole=True) for one in dataset.image_set.records if one.geometry is not None}
+            for row in volume_table(list(volumes.values())):
+                told = {name: "" if value is None else value for name, value in row.items()}
+                rows.append({"set": dataset.image_set.name, "volume": told.pop("path"), **told})
+        return rows
+
+    def _preparation(self) -> list:
+        """How images are prepared, for the summary."""
+        return self.synthetic.transform_settings()
+
+    def _fit(self, training: EmbeddedSet, holdout: EmbeddedSet | None) -> tuple[Reference, People]:
         """The search that is fitted on the training set, and who is who in it and in the holdout."""
         rows = self._control_rows(training)
         posed = self._posed_training(training, rows)
@@ -382,10 +429,9 @@ class Audit:
         """Some training images in all poses: the null of the index, and the control when there is no holdout."""
         chosen = training.subset(rows)
         image_set = ImageSet("training", chosen.records)
-        posed = self.embed(self.training.with_source(image_set, "training"), 8, "training poses")
-        return posed
+        return self.embed(self.training.with_source(image_set, "training"), self.poses, "training poses")
 
-    def _without_leaks(self, people: People, same: IdenticalPixels) -> tuple[EmbeddedSet | None, list[str]]:
+    def _without_leaks(self, people: People, same: SamePixels) -> tuple[EmbeddedSet | None, list[str]]:
         """The holdout, and what is to be noted of it: images that are training images, or of training patients, are no control."""
         control = people.holdout
         if control is None or self.holdout is None:
@@ -426,7 +472,7 @@ class Audit:
                 "control_size": self.control_size,
                 "seed": self.seed,
                 "redact": self.redact,
-                "preprocessing": self.synthetic.transform_settings(),
+                "preprocessing": self._preparation(),
                 "device": str(self.evaluator.state.device),
                 "runtime": getattr(self.evaluator.network, "runtime", f"torch {torch.__version__}"),
             },
@@ -449,6 +495,11 @@ class Audit:
         control, rotations = max(holdout, min(self.control_size, training)), len(self.evaluator.pose_inferer.rotations)
         planted = planted_images(size_of(synthetic + control)) if self.self_test else 0
         return expected_work(training, synthetic, holdout, self.control_size, rotations, planted)
+
+    def _set_notes(self) -> list[str]:
+        """What is to be told of how volumes were read."""
+        sets = (one.image_set for one in (self.training, self.synthetic, self.holdout) if one is not None)
+        return [f"{note}." for one in sets for note in one.notes]
 
     def _pattern_notes(self) -> list[str]:
         return [

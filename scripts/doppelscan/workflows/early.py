@@ -11,11 +11,14 @@ from doppelscan.decide.owed import IMAGES
 from doppelscan.progress import OTHER, RunProgress, Work
 from doppelscan.report import write_preliminary
 
-__all__ = ["EarlyReport", "expected_work"]
+__all__ = ["EarlyReport", "expected_volumes", "expected_work"]
 
 # Seconds on two cores; measured costs take their place as the audit goes on.
 HASH, READ, VIEW, REGISTER = 0.0003, 0.004, 0.0015, 0.03
 COMPARE, FIT, DECIDE, REPORT = 0.0005, 0.004, 0.01, 3.0
+# The same of volumes: turned and halved views of a training volume, 48 poses of others, one pair of people, one volume and its candidates.
+READ_VOLUME, VOLUME_VIEWS, VOLUME_POSES, PAIR, REGISTER_VOLUME = 0.1, 0.6, 0.3, 0.3, 0.7
+PEOPLE = 20  # pairs that are looked at, where nobody is there twice
 POSES = 8
 # An audit that ends so soon, or a page that would be replaced so soon, is not worth a page of its own.
 SHORT, SELDOM = 20.0, 30.0
@@ -50,6 +53,29 @@ def expected_work(
         "decide": {OTHER: Work(synthetic + control, DECIDE)},
         "self-test": {**embedded(planted, POSES), "verify": Work(planted, REGISTER), OTHER: Work(planted, DECIDE)},
         "competition": competing,
+        "report": {OTHER: Work(1, REPORT)},
+    }
+
+
+def expected_volumes(training: int, synthetic: int, holdout: int, control_size: int, planted: int) -> dict[str, dict[str, Work]]:
+    """:func:`expected_work` of an audit of volumes."""
+
+    def embedded(volumes: int, seconds: float) -> dict[str, Work]:
+        return {"embed": Work(volumes, READ_VOLUME + seconds, True)}
+
+    own = min(training, control_size)
+    control = max(holdout, min(control_size, holdout + training))
+    return {
+        "embed training": embedded(training, VOLUME_VIEWS),
+        "embed synthetic": embedded(synthetic, VOLUME_POSES),
+        "embed control": embedded(holdout, VOLUME_POSES),
+        "identical pixels": {OTHER: Work(synthetic, COMPARE)},
+        "fit": {**embedded(own, VOLUME_POSES), OTHER: Work(min(PEOPLE, training), PAIR)},
+        "score synthetic": {"verify": Work(synthetic, REGISTER_VOLUME)},
+        "score control": {"verify": Work(control, REGISTER_VOLUME)},
+        "decide": {OTHER: Work(synthetic + control, DECIDE)},
+        "self-test": {"plant": Work(planted, READ_VOLUME + VOLUME_POSES), "verify": Work(planted, REGISTER_VOLUME)},
+        "competition": {"verify": Work(min(synthetic, IMAGES), REGISTER_VOLUME)} if holdout else {},
         "report": {OTHER: Work(1, REPORT)},
     }
 

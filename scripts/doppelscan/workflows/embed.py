@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ignite.distributed as idist
 import numpy as np
@@ -30,6 +30,8 @@ from doppelscan.images import (
     SliceChoice,
     content_hash,
     find_images,
+    in_three_planes,
+    of_stacks,
     prepared,
 )
 from doppelscan.progress import progress
@@ -38,6 +40,10 @@ from doppelscan.search import EmbeddingStore, content_of, describe, fingerprint,
 from doppelscan.workers import THIS_PROCESS, Workers
 
 __all__ = ["EmbeddingEvaluator", "EmbeddingWriter", "PoseInferer", "RecordDataset", "collate_readable", "embedding_fingerprint"]
+
+
+# Of a control of volumes beside 2D images, slices a plane: one person's are not independent.
+PLANE_SLICES = 8
 
 
 class RecordDataset(Dataset):
@@ -55,6 +61,8 @@ class RecordDataset(Dataset):
         channel: which volume of 4D files.
         limit: images of a random sample of ``source``, see :func:`~doppelscan.images.find_images`; None takes all.
         seed: of that sample.
+        volumes: ``whole``, or ``as-slices``, see :func:`~doppelscan.images.find_images`. Whole volumes are no items of this dataset: an audit embeds
+            them as volumes.
 
     Items hold the transform's keys and ``index``, or ``index`` and ``error``.
     """
@@ -71,13 +79,17 @@ class RecordDataset(Dataset):
         channel: int | None = None,
         limit: int | None = None,
         seed: int = 0,
+        volumes: Literal["whole", "as-slices"] = "as-slices",
     ) -> None:
-        self.patient_pattern = patient_pattern
+        self.patient_pattern, self.volumes = patient_pattern, volumes
         self.slices = SliceChoice(slice_axis, float(slice_range[0]), float(slice_range[1]), slice_step, channel)
         if source is None:  # a config can be built and checked before its data is named; running it refuses
             source = ImageSet(name, [])
         elif not isinstance(source, ImageSet):
-            source = find_images(source, name=name, patient_pattern=patient_pattern, slices=self.slices, limit=limit, seed=seed)
+            source = find_images(
+                source, name=name, patient_pattern=patient_pattern, slices=self.slices, limit=limit, seed=seed, volumes=volumes
+            )
+            source = of_stacks(source)
         self.image_set = source
         super().__init__(data=source.records, transform=transform)
 
@@ -88,9 +100,9 @@ class RecordDataset(Dataset):
             raise InputError(f"The '{name}' parameter must be a folder, .csv or .json with images. Got nothing; pass --{name} DIR.")
 
     def with_source(self, source: str | os.PathLike | ImageSet, name: str) -> RecordDataset:
-        """The same transform and choices on another set, which is taken whole."""
+        """The same transform and choices on another set, which is taken whole; volumes beside a set of 2D images are cut along three planes."""
         choice = self.slices
-        return RecordDataset(
+        made = RecordDataset(
             source,
             self.transform,
             name,
@@ -99,7 +111,12 @@ class RecordDataset(Dataset):
             (choice.start, choice.stop),
             choice.step,
             choice.channel,
+            volumes=self.volumes,
         )
+        if made.image_set.whole_volumes and self.data and not self.image_set.whole_volumes:
+            fewer = {} if name == "training" else {"most": PLANE_SLICES}
+            return self.with_source(in_three_planes(made.image_set, choice, **fewer), name)
+        return made
 
     def with_records(self, records: list[ImageRecord], transform: Callable | None = None) -> RecordDataset:
         """The same choices on some of the images, with ``transform`` or the same one."""

@@ -59,7 +59,7 @@ class Review:
         training: folder, .csv or .json of the training images.
         output: folder of the audits and stores; made when missing, holds patient data.
         holdout: see :class:`~doppelscan.workflows.Audit`.
-        settings: as of :func:`doppelscan.audit`.
+        settings: as of :func:`doppelscan.audit`; volumes are reviewed slice by slice, where a map is drawn on each.
 
     Raises:
         InputError: a setting that an audit does not have, or a value that it cannot be.
@@ -68,7 +68,7 @@ class Review:
     def __init__(
         self, training: str | os.PathLike, output: str | os.PathLike, holdout: str | os.PathLike | None = None, **settings: Any
     ) -> None:
-        self.settings = audit_settings({"training": training, "holdout": holdout, **settings})
+        self.settings = audit_settings({"training": training, "holdout": holdout, "volumes": "as-slices", **settings})
         self.output = Path(output)
         self._score: Callable[[str | os.PathLike], ScoredSet] | None = None
         self._scored_against = ""

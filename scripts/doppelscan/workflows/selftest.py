@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from doppelscan.decide import FittedReference, Planted
+from doppelscan.decide import Planted, Reference
 from doppelscan.errors import InputError
 from doppelscan.images import PrincipalReconstruction, SpectrumMatch, evenly_chosen, plant_copy, unpadded
 from doppelscan.memorization import spread_over_patients
@@ -234,9 +234,7 @@ def planted_images(size: int) -> int:
     return size * (len(BENCHMARK) + 6) + 7 * max(5, size // 5)
 
 
-def planted_scores(
-    planter: CopyPlanter, reference: FittedReference, embed: Callable[[str], EmbeddedSet], folder: Path
-) -> list[Planted]:
+def planted_scores(planter: CopyPlanter, reference: Reference, embed: Callable[[str], EmbeddedSet], folder: Path) -> list[Planted]:
     """Plant, embed and score.
 
     Args:

@@ -1,0 +1,180 @@
+"""A training set of volumes that volumes are scored against, and who is who in it; :mod:`reference` and the pairs of :mod:`people` in 3D."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from doppelscan.decide.evidence import PairEvidence
+from doppelscan.decide.people import PersonPair
+from doppelscan.decide.reference import ScoredSet
+from doppelscan.decide.rules import Rules
+from doppelscan.decide.scoring import ScoredImage
+from doppelscan.decide.volume_scoring import ScoredVolume, StoredVolumes, candidates_of, posed_candidates, score_volumes
+from doppelscan.memorization import nearest_rows
+from doppelscan.search import EmbeddedSet, EmbeddedVolumes, StoredFeatures, VolumeSearch
+from doppelscan.verify import AlignedVolume, second_volume
+from doppelscan.workers import THIS_PROCESS, Workers
+
+__all__ = ["FittedVolumes", "fitted_search", "volume_pairs"]
+
+HEAD = "embedding"
+# Pairs come by falling similarity; after so many in a row that are not of one person, none is expected any more.
+PATIENCE = 16
+
+
+def fitted_search(
+    training: EmbeddedVolumes, like: VolumeSearch, differences: np.ndarray, weights: Sequence[float] | None
+) -> VolumeSearch:
+    """A search with the settings of ``like``, fitted on ``training``: in all its views, or where ``weights`` is None on the volumes as they are."""
+    as_they_are = [HEAD] if weights is None else []
+    rows = StoredFeatures.of(training, as_they_are=as_they_are, names=[HEAD])[HEAD]
+    if len(rows.shape) == 2:  # in one view
+        rows = np.asarray(rows[:])[:, None]
+    return VolumeSearch(like.candidates, like.slots, like.device).fit(rows, differences, weights)
+
+
+@dataclass(frozen=True)
+class FittedVolumes:
+    """A training set that volumes are scored against.
+
+    Attributes:
+        training: in its own pose, as it is, turned and halved.
+        posed: some of it in all 48 axis poses: the control where there is no holdout.
+        search: fitted on it.
+        differences: float32 [V, C], what the whitening was fitted with, see :func:`~doppelscan.deepssim.volume_view_differences`.
+        weights: of the views of ``training``; None where it is there in axis poses, of which the first alone is searched.
+        registration: of pairs, which are kept.
+        score: what ranks, "combined" or "verified".
+        workers: who computes.
+    """
+
+    training: EmbeddedVolumes
+    posed: EmbeddedVolumes
+    search: VolumeSearch
+    differences: np.ndarray
+    weights: Sequence[float] | None
+    registration: StoredVolumes
+    score: str = "combined"
+    workers: Workers = THIS_PROCESS
+
+    def scored(self, images: EmbeddedSet, label: str) -> ScoredSet:
+        """``images`` in all axis poses, scored; ``label`` names the set in the progress bar."""
+        found = score_volumes(_volumes(images), self.training, self.search, self.registration, label, self.score, self.workers)
+        return ScoredSet(images, tuple(found), self)
+
+    def without(self, left_out: np.ndarray) -> tuple[FittedVolumes, np.ndarray]:
+        """The reference without the training volumes ``left_out`` bool [N], and the training row of each of its rows."""
+        rows = np.flatnonzero(~left_out)
+        others = _volumes(self.training.subset(rows.tolist()))
+        search = fitted_search(others, self.search, self.differences, self.weights)
+        return replace(self, training=others, search=search), rows
+
+    def of(self, posed: EmbeddedSet) -> FittedVolumes:
+        """Another one, fitted in the same way on a small set whose volumes are there in all axis poses."""
+        volumes = _volumes(posed)
+        search = fitted_search(volumes, self.search, self.differences, None)
+        return replace(self, training=volumes, posed=volumes, search=search, weights=None)
+
+    def best_among(
+        self, images: EmbeddedSet, rows: Sequence[int], excluded: Sequence[Set[str]], most: int
+    ) -> list[tuple[float, int]]:
+        """See :meth:`~doppelscan.decide.FittedReference.best_among`."""
+        patients, found = self.training.patients, []
+        for row, own in zip(rows, excluded, strict=True):
+            proposals = self.search.propose(images.features([row], [HEAD])[HEAD])
+            (candidates,), (poses,) = candidates_of(proposals), posed_candidates(proposals)
+            places = [place for place, one in enumerate(candidates) if patients[one] not in own][:most]
+            if not places:
+                found.append((math.nan, -1))
+                continue
+            some = [candidates[place] for place in places]
+            posed = [[poses[place] for place in places]]
+            (pairs,) = self.registration.best(_volumes(images), [row], self.training, [some], posed)
+            found.append(max((pair.half, some[pair.candidate]) for pair in pairs))
+        return found
+
+    def similarities(self, images: EmbeddedSet, rows: Sequence[int], matches: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """No deepssim cosine (NaN), and the whitened similarity of some volumes and training volumes, best of the poses and views: float32 [n] each."""
+        found = np.zeros(len(rows), np.float32)
+        for place, (row, match) in enumerate(zip(rows, matches, strict=True)):
+            white = self.search.whitened(images.features([row], [HEAD])[HEAD][0])
+            views = self.search.whitened(self.training.features([match], [HEAD])[HEAD][0])
+            found[place] = (white @ views.T).max()
+        return np.full(len(rows), np.nan, np.float32), found
+
+    def pairs(self, images: EmbeddedSet, scored: Sequence[ScoredImage]) -> list[AlignedVolume]:
+        """The registered pairs of some scored ``images`` in full."""
+        volumes = [one for one in scored if isinstance(one, ScoredVolume)]
+        rows, matches = [one.row for one in volumes], [one.match for one in volumes]
+        return self.registration.aligned(_volumes(images), rows, self.training, matches, [one.pose for one in volumes])
+
+    def explained(self, images: EmbeddedSet, scored: Sequence[ScoredImage]) -> list[tuple[float, float]]:
+        """What the match of each explains of it: the share of the structure that agrees, twice, since all of it is as fine as the cube."""
+        return [(one.share, one.share) for one in scored]
+
+    def evidence(self, images: EmbeddedSet, scored: Sequence[ScoredImage], rules: Rules) -> list[PairEvidence]:
+        """What tells of which kind each of some scored ``images`` is."""
+        return [self._evidence(_volumes(images), one, self.pairs(images, [one])[0], rules) for one in scored]
+
+    def _evidence(self, images: EmbeddedVolumes, one: ScoredImage, pair: AlignedVolume, rules: Rules) -> PairEvidence:
+        cells = pair.agreement_map[np.isfinite(pair.agreement_map)]
+        cube, (frame,) = images.thumbnails([one.row])[0], images.frames([one.row])
+        patients = np.array(self.training.patients)
+        own = patients == patients[one.match]
+        second = second_volume(cube, frame, pair, one.pose.number, self.training, own, self.registration.registration)
+        return PairEvidence(
+            explained=one.share,
+            coarse=False,
+            margin=one.margin,
+            loss=0.0,
+            mixed=-1.0 if second is None else second.agreement,
+            mixed_row=one.match if second is None else second.row,
+            mixed_share=0.0 if second is None else second.share,
+            # No third source is looked for: what is as near to another patient is a mean of many, whatever it leaves.
+            both=0.0,
+            third=1.0,
+            set_in=-1.0,
+            set_in_row=one.match,
+            set_in_share=0.0,
+            agreeing=float((cells > rules.part_agrees).mean()) if len(cells) else 0.0,
+            disagreeing=float((cells < rules.part_disagrees).mean()) if len(cells) else 0.0,
+            region_of_match=True,
+        )
+
+
+def _volumes(images: EmbeddedSet) -> EmbeddedVolumes:
+    assert isinstance(images, EmbeddedVolumes)
+    return images
+
+
+def volume_pairs(
+    training: EmbeddedVolumes, holdout: EmbeddedVolumes | None, search: VolumeSearch, registration: StoredVolumes, rules: Rules
+) -> tuple[list[PersonPair], np.ndarray]:
+    """:func:`~doppelscan.decide.person_pairs` of volumes: each one's nearest is registered, as it lies, until no more pairs agree."""
+    sets = [training] if holdout is None else [training, holdout]
+    places = [(one, row) for one in sets for row in range(len(one))]
+    white = search.whitened(np.concatenate([one.single_pose([HEAD])[HEAD] for one in sets]))
+    codes = np.unique([one.patients[row] for one, row in places], return_inverse=True)[1].reshape(-1)
+    itself = np.arange(len(white))
+    others = nearest_rows(white, white, 1, groups=(codes, codes))
+    nearest = nearest_rows(white, white, 1, groups=(itself, itself)).rows[:, 0]
+    near: dict[tuple[int, int], float] = {}
+    for i, (value, j) in enumerate(zip(others.similarity[:, 0].tolist(), others.rows[:, 0].tolist(), strict=True)):
+        if j >= 0:
+            near[min(i, j), max(i, j)] = round(value, 4)
+    found, misses = [], 0
+    for a, b in sorted(near, key=lambda pair: (-near[pair], pair)):
+        (first, row), (second, other) = places[a], places[b]
+        ((pair,),) = registration.best(first, [row], second, [[other]], [[[0]]])
+        confirmed = pair.half >= rules.close_pair and pair.share >= rules.same_person
+        if pair.half >= rules.close_pair:
+            found.append(PersonPair(a, b, pair.half, confirmed))
+        misses = 0 if confirmed else misses + 1
+        if misses >= PATIENCE:
+            break
+    registration.verified.flush()
+    return found, nearest

@@ -1,0 +1,252 @@
+"""From embeddings of volumes to one score a volume: propose candidates, register them in 3D, combine; :mod:`scoring` for volumes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from doppelscan.decide.scoring import ScoredImage, ranking_score
+from doppelscan.images.cubes import inverse_axis_pose
+from doppelscan.progress import progress
+from doppelscan.search import EmbeddedVolumes, EmbeddingStore, VolumeProposals, VolumeSearch
+from doppelscan.verify import AlignedVolume, IdenticalImage, VolumeAgreement, VolumePose, VolumeRegistration
+from doppelscan.workers import THIS_PROCESS, Workers
+
+__all__ = ["ScoredVolume", "StoredVolumes", "VolumePair", "score_volumes"]
+
+# Rows of 48 poses that are compared at a time: half a megabyte each, and so are the views of each candidate.
+BLOCK = 8
+NONE = float("nan")
+# A pair as it is stored: candidate, pose (number, rotation, stretch, shift), then what was measured.
+VALUES = 20
+
+
+@dataclass(frozen=True)
+class ScoredVolume(ScoredImage):
+    """A volume with its best match. ``agreement`` and ``share`` are weighed by structure; there is no deepssim cosine and no Memorization Index (NaN).
+
+    Attributes:
+        pose: what maps the match on the volume.
+        half: agreement of the better half of the structure: a half of a copy counts as one.
+    """
+
+    pose: VolumePose  # type: ignore[assignment]
+    half: float = NONE
+
+    @property
+    def verified(self) -> float:
+        """What says that the pair is one: :attr:`half`."""
+        return self.half
+
+    @property
+    def combined(self) -> float:
+        """The verified agreement and the encoder's whitened embedding, weighed as those of an image without an index."""
+        return min(1.0, (0.85 * self.half + 0.05 * self.embedding) / 0.9)
+
+    @property
+    def in_region(self) -> ScoredImage:
+        """The volume itself: its region was found in the pose of its match."""
+        return self
+
+    def with_pixels_of(self, same: IdenticalImage) -> ScoredImage:
+        """See :meth:`ScoredImage.with_pixels_of`."""
+        made = super().with_pixels_of(same)
+        assert isinstance(made, ScoredVolume)
+        return replace(made, half=same.correlation)
+
+
+@dataclass(frozen=True)
+class VolumePair:
+    """A registered pair.
+
+    Attributes:
+        candidate: its position among the candidates.
+        pose: what maps the candidate on the volume.
+        ssim, detail, overlap, agreement, share, half: see :class:`~doppelscan.verify.VolumeAgreement`, where ``half`` is the score.
+    """
+
+    candidate: int
+    pose: VolumePose
+    ssim: float
+    detail: float
+    overlap: float
+    agreement: float
+    share: float
+    half: float
+
+    @classmethod
+    def of_row(cls, row: np.ndarray) -> VolumePair:
+        """Of numbers as they are stored, float32 [20]."""
+        candidate, *values = (float(one) for one in row)
+        number, x, y, z, xx, yy, zz, xy, xz, yz, i, j, k, *measured = values
+        return cls(int(candidate), VolumePose(int(number), (x, y, z), (xx, yy, zz, xy, xz, yz), (i, j, k)), *measured)
+
+    @staticmethod
+    def row_of(pair: VolumeAgreement) -> list[float]:
+        """Numbers as they are stored."""
+        pose = pair.pose
+        place = [pose.number, *pose.rotation, *pose.stretch, *pose.shift]
+        return [pair.candidate, *place, pair.ssim, pair.detail, pair.overlap, pair.agreement, pair.share, pair.score]
+
+
+@dataclass(frozen=True)
+class StoredVolumes:
+    """Registration of embedded volumes whose pairs are kept, so that none is computed twice.
+
+    Attributes:
+        registration: of pairs.
+        verified: where they are kept.
+    """
+
+    registration: VolumeRegistration
+    verified: EmbeddingStore
+
+    def best(
+        self,
+        queries: EmbeddedVolumes,
+        rows: Sequence[int],
+        training: EmbeddedVolumes,
+        candidates: Sequence[Sequence[int]],
+        poses: Sequence[Sequence[Sequence[int]]] | None,
+        update: Callable[[int], object] = lambda count: None,
+    ) -> list[list[VolumePair]]:
+        """The best pairs of some volumes and their candidates, best first.
+
+        Args:
+            queries: a set.
+            rows: M rows of it.
+            training: the set of the candidates.
+            candidates: of each of M, rows of ``training``.
+            poses: of each of M, the axis poses that each candidate is searched in, as many of each; None searches all 48.
+            update: called with how many volumes are done.
+        """
+        keys = []
+        for position, row in enumerate(rows):
+            others = [training.keys[one] for one in candidates[position]]
+            searched = None if poses is None else [list(map(int, one)) for one in poses[position]]
+            keys.append(hashlib.sha256(repr((queries.keys[row], others, searched)).encode()).hexdigest())
+        found: list[list[VolumePair]] = []
+        for position, row in enumerate(rows):
+            key, own = keys[position], list(candidates[position])
+            if key in self.verified:
+                values = self.verified.read([key], ["pairs"])["pairs"][0]
+            else:
+                (pairs,) = self.registration(
+                    queries.thumbnails([row]),
+                    training.thumbnails(own)[None],
+                    queries.frames([row]),
+                    [training.frames(own)],
+                    poses=None if poses is None else np.array(poses[position])[None],
+                )
+                values = np.full((self.registration.refined, VALUES), -1, np.float32)
+                values[: len(pairs)] = [VolumePair.row_of(pair) for pair in pairs]
+                self.verified.add(key, {"pairs": values})
+            found.append([VolumePair.of_row(one) for one in values if one[0] >= 0])
+            update(1)
+        return found
+
+    def aligned(
+        self,
+        queries: EmbeddedVolumes,
+        rows: Sequence[int],
+        training: EmbeddedVolumes,
+        matches: Sequence[int],
+        poses: Sequence[VolumePose],
+    ) -> list[AlignedVolume]:
+        """Pairs whose poses are known, in full; they are not kept."""
+        found: list[AlignedVolume] = []
+        for row, match, pose in zip(rows, matches, poses, strict=True):
+            cubes, others = queries.thumbnails([row]), training.thumbnails([match])
+            found += self.registration.pairs(cubes, others, queries.frames([row]), training.frames([match]), [pose])
+        return found
+
+
+def score_volumes(
+    queries: EmbeddedVolumes,
+    training: EmbeddedVolumes,
+    search: VolumeSearch,
+    registration: StoredVolumes,
+    label: str,
+    score: str = "combined",
+    workers: Workers = THIS_PROCESS,
+) -> list[ScoredVolume]:
+    """Score every volume of ``queries``, embedded in 48 poses, against ``training``; whatever ``workers``, the scores are the same."""
+    registration.verified.flush()  # other processes see what is on disk
+    block = VolumeBlockScorer(queries, training, search, registration, score)
+    with progress(None, f"verify {label}", "volume", total=len(queries)) as bar:
+        parts = workers.map(block, range(len(queries)), bar.update)
+    registration.verified.refresh()
+    return [one for part in parts for one in part]
+
+
+@dataclass(frozen=True)
+class VolumeBlockScorer:
+    """Scores blocks of ``queries`` against ``training``; what it holds is what :func:`score_volumes` takes."""
+
+    queries: EmbeddedVolumes
+    training: EmbeddedVolumes
+    search: VolumeSearch
+    registration: StoredVolumes
+    score: str
+
+    def __call__(self, rows: Sequence[int], advance: Callable[[int], object] = lambda count: None) -> list[ScoredVolume]:
+        """One entry a row; registered pairs are on disk when it returns."""
+        made: list[ScoredVolume] = []
+        for start in range(0, len(rows), BLOCK):
+            block = rows[start : start + BLOCK]
+            proposals = self.search.propose(self.queries.features(block, ["embedding"])["embedding"])
+            candidates = candidates_of(proposals)
+            found = self.registration.best(self.queries, block, self.training, candidates, posed_candidates(proposals), advance)
+            for position, row in enumerate(block):
+                similarity = proposals.similarity[position]
+                made.append(self._best(row, candidates[position], similarity, found[position]))
+        self.registration.verified.flush()
+        return made
+
+    def _best(self, row: int, candidates: Sequence[int], similarity: np.ndarray, pairs: Sequence[VolumePair]) -> ScoredVolume:
+        patients = self.training.patients
+        scored = [
+            ScoredVolume(
+                row=row,
+                match=int(candidates[pair.candidate]),
+                pose=pair.pose,
+                score=0.0,
+                deepssim=NONE,
+                embedding=float(similarity[pair.candidate]),
+                similarity=NONE,
+                mi=NONE,
+                oni=NONE,
+                consensus=0,
+                ssim=pair.ssim,
+                detail=pair.detail,
+                agreement=pair.agreement,
+                share=pair.share,
+                part=pair.half,
+                part_match=int(candidates[pair.candidate]),
+                part_share=pair.share,
+                part_mirrored=False,
+                half=pair.half,
+            )
+            for pair in pairs
+        ]
+        # Of equals the first in the training set, whatever the last digit says.
+        best = max(scored, key=lambda s: (round(ranking_score(s, self.score), 5), -s.match))
+        others = [(s.verified, s.match) for s in scored if patients[s.match] != patients[best.match]]
+        runner_up, row_of_it = max(others, default=(NONE, -1))
+        return replace(best, score=ranking_score(best, self.score), runner_up=runner_up, runner_up_match=row_of_it)
+
+
+def candidates_of(proposals: VolumeProposals) -> list[list[int]]:
+    """Of each volume the training rows that are proposed."""
+    return [[int(one) for one in own if one >= 0] for own in proposals.rows]
+
+
+def posed_candidates(proposals: VolumeProposals) -> list[list[list[int]]]:
+    """The axis poses of each candidate: it was the volume that was posed."""
+    return [
+        [[inverse_axis_pose(int(number)) for number in poses] for poses, row in zip(own, rows, strict=True) if row >= 0]
+        for own, rows in zip(proposals.poses, proposals.rows, strict=True)
+    ]

@@ -1,0 +1,92 @@
+"""What else a matched volume holds: a second training volume mixed in; the mixtures of :mod:`sources` in 3D."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from doppelscan.images import axis_pose, unit_float
+from doppelscan.images.cubes import CubeFrame, blur_volumes
+from doppelscan.search import EmbeddedVolumes
+from doppelscan.verify.volume_alignment import band_pass_volumes, shrink_volumes
+from doppelscan.verify.volumes import AlignedVolume, VolumeRegistration
+
+__all__ = ["SecondVolume", "second_volume"]
+
+# Voxels a side at which training volumes are compared with what is left, as they lie; so many of the most alike are registered.
+COARSE, REGISTERED = 16, 6
+# Share of the fine structure that the match leaves, below which nothing can be found in it.
+LEFT = 0.02
+TISSUE = 0.08
+
+
+@dataclass(frozen=True)
+class SecondVolume:
+    """A training volume of another patient in what the match leaves.
+
+    Attributes:
+        row: which.
+        agreement: of the better half of its structure with what is left, see :attr:`~doppelscan.verify.VolumeAgreement.score`.
+        share: its weight beside the match, 0 to 1.
+    """
+
+    row: int
+    agreement: float
+    share: float
+
+
+@torch.no_grad()
+def second_volume(
+    cube: torch.Tensor,
+    frame: CubeFrame,
+    pair: AlignedVolume,
+    number: int,
+    training: EmbeddedVolumes,
+    excluded: Sequence[bool] | np.ndarray,
+    registration: VolumeRegistration,
+) -> SecondVolume | None:
+    """Look for a second source.
+
+    Args:
+        cube: uint8 [1, S, S, S] of the volume.
+        frame: of it.
+        pair: the registered match in full.
+        number: axis pose of the match; a second source of a posed blend was posed alike.
+        training: the training set.
+        excluded: bool [N], volumes of it that are not asked.
+        registration: of pairs.
+
+    Returns:
+        the most alike, or None where the match leaves nothing or nobody else is there.
+    """
+    others = np.flatnonzero(~np.asarray(excluded, bool)).tolist()
+    image, moved, inside = unit_float(cube)[None], *(torch.from_numpy(one)[None, None] for one in (pair.moved, pair.inside))
+    fine, explained = ((one - blur_volumes(one, image.shape[-1] / 24)) * inside for one in (image, moved))
+    gain = float((fine * explained).sum() / (explained * explained).sum().clamp_min(1e-8))
+    left = (fine - gain * explained).square().sum() / fine.square().sum().clamp_min(1e-8)
+    if not others or float(left) < LEFT:
+        return None
+    rest = ((image - gain * moved) * inside).clamp_min(0)
+    rest = (rest / rest.flatten().quantile(0.995).clamp_min(1e-3)).clamp(0, 1)
+    wanted = _structure(rest)
+    alike = [float((wanted * _structure(axis_pose(unit_float(training.thumbnails([row])), number))).sum()) for row in others]
+    chosen = [others[i] for i in np.argsort(-np.array(alike), kind="stable")[:REGISTERED].tolist()]
+    (found,) = registration(
+        (rest[0] * 255).round().to(torch.uint8)[None],
+        training.thumbnails(chosen)[None],
+        [frame],
+        [training.frames(chosen)],
+        poses=np.full((1, len(chosen), 1), number),
+    )
+    best = found[0]
+    return SecondVolume(chosen[best.candidate], best.score, float(np.clip(1 - gain, 0, 1)))
+
+
+def _structure(cubes: torch.Tensor) -> torch.Tensor:
+    """Band-passed at 16 voxels, of unit length: float [1, 4096]."""
+    small = shrink_volumes(cubes.contiguous(), COARSE)
+    flat = band_pass_volumes(small, COARSE / 8, (small > TISSUE).float()).flatten(1)
+    return flat / flat.norm(dim=1, keepdim=True).clamp_min(1e-8)

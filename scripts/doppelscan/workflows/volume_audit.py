@@ -1,0 +1,183 @@
+"""The audit of volumes: the stages of :class:`Audit` on whole volumes, and which of both an audit of given sets is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from doppelscan.decide import (
+    Decision,
+    FittedVolumes,
+    People,
+    Planted,
+    Reference,
+    StoredVolumes,
+    VolumeRules,
+    find_people,
+    fitted_search,
+    volume_pairs,
+)
+from doppelscan.errors import InputError
+from doppelscan.images import ALGORITHM as IMAGES
+from doppelscan.memorization import spread_over_patients
+from doppelscan.progress import Work
+from doppelscan.search import EmbeddedSet, EmbeddedVolumes, EmbeddingStore, VolumeSearch, fingerprint
+from doppelscan.verify import IdenticalVoxels, VolumeRegistration
+from doppelscan.workflows.audit import Audit, SamePixels
+from doppelscan.workflows.early import EarlyReport, expected_volumes
+from doppelscan.workflows.embed import RecordDataset
+from doppelscan.workflows.selftest import size_of
+from doppelscan.workflows.volume_embed import VolumeEmbedder
+from doppelscan.workflows.volume_selftest import VolumePlanter, planted_volumes
+
+__all__ = ["VolumeAudit", "audit_of"]
+
+# Of training volumes, whose views the whitening is fitted with.
+WHITENED = 25
+# Candidates that are registered: the source was the first of all on real volumes, and each costs a tenth of a second.
+CANDIDATES = 8
+
+
+def audit_of(
+    *,
+    synthetic: RecordDataset,
+    training: str | os.PathLike | None,
+    volume_embedder: VolumeEmbedder,
+    volume_registration: VolumeRegistration,
+    volume_rules: VolumeRules,
+    **settings: Any,
+) -> Audit:
+    """The audit that the sets ask for: of volumes where they hold volumes that are read whole, else of images.
+
+    Args:
+        synthetic: the synthetic set.
+        training: folder, .csv or .json of the training images.
+        volume_embedder, volume_registration, volume_rules: what an audit of volumes takes in place of ``evaluator``, ``registration`` and ``rules``.
+        settings: as of :class:`Audit`.
+
+    Raises:
+        InputError: as of :class:`Audit`.
+    """
+    if synthetic.image_set.whole_volumes:
+        return VolumeAudit(
+            synthetic=synthetic,
+            training=training,
+            embedder=volume_embedder,
+            volume_registration=volume_registration,
+            **{**settings, "rules": volume_rules},
+        )
+    return Audit(synthetic=synthetic, training=training, **settings)
+
+
+class VolumeAudit(Audit):
+    """An audit of whole volumes.
+
+    Args:
+        embedder: embeds a set into a store.
+        volume_registration: verifies candidates.
+        settings: as of :class:`Audit`, whose ``evaluator`` and ``registration`` are not used.
+
+    Raises:
+        InputError: also for a set of 2D images beside the synthetic volumes, and a setting that volumes do not have.
+    """
+
+    poses: ClassVar[int] = 48
+
+    def __init__(self, *, embedder: VolumeEmbedder, volume_registration: VolumeRegistration, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.embedder, self.volume_registration = embedder, volume_registration
+        for dataset in (self.training, self.holdout):
+            if dataset is not None and not dataset.image_set.whole_volumes:
+                raise InputError(
+                    f"The '{dataset.image_set.name}' parameter must name volumes for a synthetic set of volumes. Got "
+                    f"{len(dataset.image_set.records)} 2D images, or slices of thick stacks; give the volumes, or pass --volumes as-slices."
+                )
+        if self.rules.score not in ("combined", "verified"):
+            raise InputError(
+                f"The 'score' parameter must be combined or verified for volumes. Got {self.rules.score!r}; pass another --score, or "
+                "--volumes as-slices."
+            )
+        if self.reconstruct is not None:
+            raise InputError(
+                f"The 'reconstruct' parameter must come with images. Got {os.fspath(self.reconstruct)!r} for volumes; leave it out, or pass "
+                "--volumes as-slices."
+            )
+
+    def embed(self, dataset: RecordDataset, poses: int, label: str) -> EmbeddedVolumes:
+        """``dataset`` in the store, in 1 or 48 axis poses.
+
+        Raises:
+            InputError: no volume of it can be read.
+        """
+        store = self.embedder.store(self.store / f"volumes-{poses}", poses)
+        found = self.embedder.embed(dataset.image_set, store, poses, label)
+        if not len(found):
+            raise dataset.image_set.unreadable()
+        return found
+
+    def _posed_training(self, training: EmbeddedSet, rows: Sequence[int]) -> EmbeddedSet:
+        chosen = training.subset(rows)
+        assert isinstance(chosen, EmbeddedVolumes)
+        return self.embedder.posed(chosen, self._posed_store(), "training poses")
+
+    def _posed_store(self) -> EmbeddingStore:
+        return self.embedder.store(self.store / f"volumes-{self.poses}", self.poses)
+
+    def _identical(self, training: EmbeddedSet) -> SamePixels:
+        return IdenticalVoxels(training, self.rules.identical)
+
+    def _know_nearest(self, early: EarlyReport, images: EmbeddedSet, training: EmbeddedSet, identical: Sequence) -> None:
+        """The encoder's nearest of volumes is known when they are whitened: once they are scored."""
+
+    def _unlike(self, images: EmbeddedSet, reference: Reference, holdout: EmbeddedSet | None) -> tuple[np.ndarray, Sequence[str]]:
+        note = "Whether synthetic volumes are of another domain (modality, anatomy, preparation) was not looked at."
+        return np.zeros(len(images), bool), (note,)
+
+    def _search_notes(self, reference: Reference, planted: Sequence[Planted]) -> list[str]:
+        return ["No Memorization Index: it is not defined for volumes."]
+
+    def _expected(self) -> dict[str, dict[str, Work]]:
+        training, synthetic, holdout = (
+            0 if one is None else len(one.image_set.records) for one in (self.training, self.synthetic, self.holdout)
+        )
+        control = max(holdout, min(self.control_size, training))
+        planted = planted_volumes(size_of(synthetic + control)) if self.self_test else 0
+        return expected_volumes(training, synthetic, holdout, self.control_size, planted)
+
+    def _preparation(self) -> list:
+        return self.embedder.settings()
+
+    def _fit(self, training: EmbeddedSet, holdout: EmbeddedSet | None) -> tuple[Reference, People]:
+        assert isinstance(training, EmbeddedVolumes) and (holdout is None or isinstance(holdout, EmbeddedVolumes))
+        rows = self._control_rows(training)
+        posed = self._posed_training(training, rows)
+        chosen = spread_over_patients(training.patients, WHITENED, self.seed)
+        differences = self.embedder.view_differences(training, chosen, self.seed)
+        inferer = self.embedder.inferer.with_poses(1)
+        like = VolumeSearch(min(self.candidates, CANDIDATES), inferer.slots, self.embedder.device)
+        search = fitted_search(training, like, differences, inferer.view_weights)
+        registration = StoredVolumes(self.volume_registration, self._verified_store())
+        pairs, nearest = volume_pairs(training, holdout, search, registration, self.rules)
+        people = find_people(training, holdout, pairs, nearest, self.training.image_set.patient_source, self.rules)
+        assert isinstance(people.training, EmbeddedVolumes) and isinstance(posed, EmbeddedVolumes)
+        posed = replace(posed, records=[people.training.records[row] for row in rows])
+        weights = inferer.view_weights
+        reference = FittedVolumes(
+            people.training, posed, search, differences, weights, registration, self.rules.score, self.workers
+        )
+        return reference, people
+
+    def _verified_store(self) -> EmbeddingStore:
+        made_by = fingerprint("verified volumes", IMAGES, self.embedder.settings(), self.volume_registration.settings())
+        return EmbeddingStore(self.store / "verified-volumes", made_by, 64)
+
+    def _planted(self, decision: Decision, holdout: EmbeddedSet | None) -> list[Planted]:
+        training = decision.training
+        assert isinstance(training, EmbeddedVolumes) and (holdout is None or isinstance(holdout, EmbeddedVolumes))
+        size = size_of(len(decision.images) + len(decision.control))
+        planter = VolumePlanter(self.embedder, training, holdout, size, self.seed, self.declared)
+        return planter.scored(decision.synthetic.reference, self._posed_store())

@@ -1,0 +1,156 @@
+"""Scores of volumes: what verifies, what is kept, who is who, by registrations and embeddings made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from doppelscan.decide import (
+    FittedVolumes,
+    Rules,
+    ScoredVolume,
+    StoredVolumes,
+    VolumeRules,
+    fitted_search,
+    volume_pairs,
+)
+from doppelscan.decide.flags import Calibration, Rule
+from doppelscan.images import CubeFrame, ImageRecord
+from doppelscan.search import EmbeddedVolumes, EmbeddingStore, VolumeSearch, frame_row
+from doppelscan.verify import IdenticalImage, VolumeAgreement, VolumePose
+from doppelscan.verify.identical_volumes import IdenticalVolume
+
+NONE = float("nan")
+SIZE, SLOTS = 32, 3
+
+
+class HandMade:
+    """A registration that knows who is who: equal people agree. Counts its calls."""
+
+    refined = 2
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, queries, candidates, frames, candidate_frames, *, given=None, poses=None):
+        self.calls += 1
+        query = int(queries[0, 0, 0, 0, 0])
+        found = []
+        for place, cube in enumerate(candidates[0]):
+            half = 0.99 if int(cube[0, 0, 0, 0]) == query else 0.7 + 0.01 * place
+            pose = VolumePose(int(poses[0, place, 0]), (1.0, 2.0, 3.0), (1.0, 1.0, 1.0, 0.0, 0.0, 0.0), (0.5, 0.0, -1.0))
+            found.append(VolumeAgreement(place, pose, 0.9, half, 1.0, half, 1.0 if half > 0.9 else 0.4, half))
+        return [sorted(found, key=lambda one: -one.score)[: self.refined]]
+
+
+def embedded(store: EmbeddingStore, name: str, people: list[int], views: int) -> EmbeddedVolumes:
+    """Volumes of ``people``, whose number is in their first voxel and their direction in the embedding."""
+    records, keys = [], []
+    for place, who in enumerate(people):
+        key = f"{name}-{place}"
+        rng = np.random.default_rng(who)
+        direction = rng.standard_normal((1, 4 * SLOTS)).repeat(views, 0).astype(np.float32)
+        cube = np.full((1, SIZE, SIZE, SIZE), who, np.uint8)
+        frame = CubeFrame((0, 0, 0), 64.0, SIZE, (SIZE,) * 3, (2.0,) * 3)
+        store.add(
+            key,
+            {"embedding": direction, "thumbnail": cube, "native_shape": np.full(3, SIZE, np.int32), "frame": frame_row(frame)},
+        )
+        records.append(ImageRecord(f"{name}/{place}.nii", (), f"{name}/{place}.nii", f"person{who}", whole=True))
+        keys.append(key)
+    store.flush()
+    return EmbeddedVolumes(records, keys, store, {"embedding": slice(0, 4 * SLOTS)})
+
+
+@pytest.fixture()
+def made(tmp_path):
+    kept = StoredVolumes(HandMade(), EmbeddingStore(tmp_path / "verified", "v"))  # type: ignore[arg-type]
+    one, many = EmbeddingStore(tmp_path / "one", "f"), EmbeddingStore(tmp_path / "many", "f")
+    training, posed = embedded(one, "t", list(range(8)), 1), embedded(many, "t", list(range(8)), 48)
+    differences = np.random.default_rng(1).standard_normal((8, 4 * SLOTS)).astype(np.float32) / 10
+    search = fitted_search(training, VolumeSearch(3, SLOTS), differences, (1.0,))
+    return FittedVolumes(training, posed, search, differences, (1.0,), kept), embedded(many, "s", [2, 5, 20], 48)
+
+
+def test_the_source_and_its_pose_are_named_and_the_next_patient_is_told(made):
+    reference, images = made
+    scored = reference.scored(images, "synthetic").scored
+    assert [one.match for one in scored[:2]] == [2, 5] and scored[0].verified == pytest.approx(0.99)
+    assert scored[0].pose.rotation == (1.0, 2.0, 3.0) and scored[0].pose.shift == (0.5, 0.0, -1.0)
+    assert 0.6 < scored[0].runner_up < 0.8 and scored[0].runner_up_match not in (2, -1)
+    assert scored[2].verified < 0.8 and np.isnan(scored[0].mi) and np.isnan(scored[0].deepssim)
+
+
+def test_a_second_run_registers_nothing(made):
+    reference, images = made
+    first = reference.scored(images, "synthetic").scored
+    calls = reference.registration.registration.calls
+    assert reference.scored(images, "synthetic").scored == first and reference.registration.registration.calls == calls == 3
+
+
+def test_a_fold_is_scored_against_the_others_and_its_rows_lead_back(made):
+    reference, images = made
+    left_out = np.zeros(8, bool)
+    left_out[2] = True
+    fold, rows = reference.without(left_out)
+    assert rows.tolist() == [0, 1, 3, 4, 5, 6, 7]
+    (one, other, _) = fold.scored(images, "control").scored
+    assert one.verified < 0.8 and rows[other.match] == 5
+
+
+def test_the_best_of_other_people_leaves_the_excluded_out(made):
+    reference, images = made
+    (score, row), nobody = reference.best_among(images, [0, 0], [{"person2"}, {f"person{i}" for i in range(8)}], 2)
+    assert row != 2 and 0.6 < score < 0.8 and np.isnan(nobody[0]) and nobody[1] == -1
+
+
+def test_one_person_twice_is_found_among_training_and_holdout(made, tmp_path):
+    reference, _ = made
+    holdout = embedded(EmbeddingStore(tmp_path / "many2", "f"), "h", [30, 3], 48)
+    holdout = replace(holdout, records=[replace(r, patient=f"h{i}") for i, r in enumerate(holdout.records)])
+    pairs, nearest = volume_pairs(reference.training, holdout, reference.search, reference.registration, VolumeRules())
+    assert [(p.first, p.second, p.confirmed) for p in pairs] == [(3, 9, True)] and nearest[9] == 3
+
+
+def scored_volume(half: float, share: float = 0.4, row: int = 0, **values: Any) -> ScoredVolume:
+    every = {
+        "row": row, "match": row, "pose": VolumePose(), "score": half, "deepssim": NONE, "embedding": half, "similarity": NONE, "mi": NONE,
+        "oni": NONE, "consensus": 0, "ssim": half, "detail": half, "agreement": half, "share": share, "part": half, "part_match": row,
+        "part_share": share, "part_mirrored": False, "runner_up": 0.7, "half": half,
+    }  # fmt: skip
+    return ScoredVolume(**{**every, **values})
+
+
+def test_the_same_voxels_verify_whatever_was_registered():
+    held = scored_volume(0.7).with_pixels_of(IdenticalVolume(4, 1, False, 0.9999, 0.998))
+    assert held.match == held.part_match == 4 and held.verified == 0.9999 and held.pose == VolumePose(1)
+    assert (
+        isinstance(held, ScoredVolume)
+        and np.isnan(held.runner_up)
+        and isinstance(IdenticalVolume(0, 0, False, 1, 1), IdenticalImage)
+    )
+
+
+def test_regions_of_volumes_are_no_second_family_of_tests():
+    """With all of the rate for whole volumes there is no p-value of a region, and none flags."""
+    control = [scored_volume(0.6 + 0.002 * i, row=i) for i in range(60)]
+    patients = [f"p{i}" for i in range(60)]
+    rule = Calibration.on(control, patients, np.full(60, np.nan), 1.0, VolumeRules())
+    copy, stranger = rule.flags([scored_volume(0.99, 1.0), scored_volume(0.65)], np.array([1.0, np.nan]))
+    assert copy.reason is not None and copy.reason.rule is Rule.RATE and np.isnan(copy.part_q_value)
+    assert stranger.reason is None and Rules().tests_regions and not VolumeRules().tests_regions
+    beside = rule.flags_beside([scored_volume(0.99, 1.0)], np.array([1.0]), [copy, stranger])
+    assert beside[0].reason is not None
+
+
+def test_half_of_a_volume_is_told_by_its_cells(made):
+    reference, images = made
+    cells = torch.full((SIZE, SIZE, SIZE), 0.98)
+    cells[SIZE // 2 :] = 0.1
+    still = np.ones((SIZE,) * 3, np.float32)  # of constant cubes nothing is left
+    pair: Any = type("Pair", (), {"agreement_map": cells.numpy(), "moved": still, "inside": still})
+    evidence = reference._evidence(images, scored_volume(0.97, 0.5), pair, VolumeRules())
+    assert evidence.agreeing == pytest.approx(0.5) and evidence.disagreeing == pytest.approx(0.5) and evidence.explained == 0.5

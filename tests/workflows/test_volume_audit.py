@@ -1,0 +1,166 @@
+"""The audit of volumes as its users run it, on generated heads: whole and in 3D, along three planes, or as stacks; once for all tests."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import doppelscan
+import nibabel as nib
+import numpy as np
+import pytest
+from doppelscan.errors import InputError
+from doppelscan.images import generate_head, plant_volume
+from doppelscan.locations import REPORT_FILES, VOLUMES_READ
+from doppelscan.verify import VolumeRegistration
+from doppelscan.workflows import RecordDataset, volume_audit, volume_selftest
+from made_files import save_png
+
+PEOPLE, SIDE, SPACING = 8, 32, (2.0, 2.0, 2.0)
+# Small cubes and slices, and a rate that a control of eight people can reach.
+SMALL = {"spatial_size": 64, "volume_embedder::size": 32, "fdr": 0.3, "patient_pattern": r"(p\d+)", "device": "cpu"}
+
+
+def write(path: Path, pixels: np.ndarray, spacing=SPACING, affine=None) -> None:
+    path.parent.mkdir(exist_ok=True)
+    nib.save(nib.Nifti1Image(np.round(pixels * 255).astype(np.uint8), np.diag([*spacing, 1.0]) if affine is None else affine), path)
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("volumes")
+    rng = np.random.default_rng(0)
+    heads = [generate_head(seed, SIDE) for seed in range(PEOPLE + 2)]
+    for number in range(PEOPLE):
+        write(folder / "training" / f"p{number}.nii.gz", heads[number])
+    for name, source, change in (("turned", 3, "rotation 10 x"), ("posed", 5, "axes 2 0 1")):
+        made = plant_volume(heads[source], SPACING, change, rng)
+        write(folder / "synthetic" / f"{name}.nii.gz", made.pixels, made.spacing)
+    write(folder / "synthetic" / "stranger.nii.gz", heads[PEOPLE])
+    bad = np.where(heads[0] > 0.9, np.nan, heads[0])
+    nib.save(nib.Nifti1Image(bad.astype(np.float32), np.eye(4)), folder / "synthetic" / "nan.nii.gz")
+    sheared = np.diag([*SPACING, 1.0])
+    sheared[0, 1] = 1.0
+    write(folder / "synthetic" / "sheared.nii.gz", heads[0], affine=sheared)
+    write(folder / "synthetic" / "series.nii.gz", np.stack([heads[0]] * 2, -1))
+    write(folder / "synthetic" / "slice.nii.gz", heads[0][:, :, 16:17])
+    zero = nib.Nifti1Image(np.round(heads[0] * 255).astype(np.uint8), np.diag([*SPACING, 1.0]))
+    zero.header["pixdim"][3] = 0
+    zero.set_sform(None, 0)
+    zero.set_qform(None, 0)
+    nib.save(zero, folder / "synthetic" / "flat.nii.gz")
+    return {"training": folder / "training", "synthetic": folder / "synthetic", "store": folder / "store"}
+
+
+@pytest.fixture(scope="module")
+def audited(sets, tmp_path_factory):
+    output = tmp_path_factory.mktemp("audit")
+    return doppelscan.audit(**sets, output=output, **SMALL), output
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_copies_turned_out_of_the_plane_or_with_other_axes_are_found_with_source_and_pose(audited):
+    result, output = audited
+    rows = {Path(row["image"]).name.split(".")[0]: row for row in result.scores}
+    assert set(rows) == {"turned", "posed", "stranger"}, "one row a volume"
+    assert rows["turned"]["flagged"] and rows["turned"]["match_patient"] == "p3" and rows["turned"]["finding"] == "copy"
+    angle = [float(one) for one in re.findall(r"rot x (\S+) y (\S+) z (\S+)", rows["turned"]["pose"])[0]]
+    assert np.allclose(angle, [-10, 0, 0], atol=1), "the transform turns by minus 10 degrees"
+    assert rows["posed"]["match_patient"] == "p5" and rows["posed"]["pose"] == "axes 2 0 1"
+    assert rows["posed"]["reason"].startswith("identical pixels")
+    assert not rows["stranger"]["flagged"] and result.conclusion.verdict.value == "memorization found"
+    assert len(read(output / "control.csv")) == PEOPLE and len(read(output / "volumes.csv")) == 3
+
+
+def test_what_cannot_be_a_volume_is_listed_in_words_and_the_rest_goes_on(audited):
+    reasons = {Path(one["path"]).name.split(".")[0]: one["reason"] for one in audited[0].summary["skipped"]}
+    assert set(reasons) == {"nan", "sheared", "series", "slice", "flat"}
+    assert "NaN" in reasons["nan"] and "degrees" in reasons["sheared"] and "--channel" in reasons["series"]
+    assert "one slice only" in reasons["slice"] and "voxel size" in reasons["flat"]
+
+
+def test_what_was_read_is_a_table(audited):
+    rows = read(audited[1] / VOLUMES_READ)
+    assert [row["set"] for row in rows].count("training") == PEOPLE
+    assert rows[0] | {"volume": "", "patient": ""} == rows[0] | {
+        "volume": "", "patient": "", "format": "nifti", "kind": "volume", "shape": "32 32 32", "spacing": "2 2 2", "orientation": "RAS",
+    }  # fmt: skip
+    assert rows[0]["patient"] == "p0"
+
+
+def test_the_page_shows_three_planes_and_goes_through_the_slices_offline(audited):
+    page = (audited[1] / "report.html").read_text()
+    assert page.count('type="range"') == page.count('class="pictures planes"') == 2 and "aria-label" in page
+    assert "data-aligned=" in page and "getImageData" in page and not re.search(r'(src|href)="(?!data:|#)', page)
+    assert "axes 2 0 1" in page and "(ONI" not in page, "what is not defined for volumes is not shown"
+
+
+def test_a_second_audit_computes_nothing_and_redaction_names_nobody(sets, audited, tmp_path, monkeypatch):
+    def computed(*_, **__):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(VolumeRegistration, "__call__", computed)
+    monkeypatch.setattr("doppelscan.workflows.volume_embed.VolumeEmbedder._add", computed)
+    again = doppelscan.audit(**sets, output=tmp_path / "out", redact=True, **SMALL)
+    assert [row["score"] for row in sorted(again.scores, key=lambda r: r["score"])] == sorted(
+        row["score"] for row in audited[0].scores
+    )
+    files = list((tmp_path / "out").iterdir())
+    assert {path.name for path in files} == {*REPORT_FILES, VOLUMES_READ}
+    written = "".join(path.read_text() for path in files)
+    assert not re.search(r"\bp[0-7]\b|nii|data:image|turned\.|stranger\.", written)
+
+
+def test_planted_volumes_say_what_would_have_been_found(sets, audited, tmp_path, monkeypatch):
+    chosen = {name: volume_selftest.COPIES[name] for name in ("rotation", "noise")}
+    monkeypatch.setattr(volume_selftest, "COPIES", chosen)
+    monkeypatch.setattr(volume_selftest, "STRANGERS", ("noise",))
+    monkeypatch.setattr(volume_selftest, "FEWEST_NEGATIVES", 1)
+    monkeypatch.setattr(volume_audit, "size_of", lambda count: 2)
+    result = doppelscan.audit(**sets, output=tmp_path, self_test=True, **SMALL)
+    rotation, noise = result.summary["self_test"]["copies"]
+    assert (rotation["name"], rotation["planted"], rotation["found"], rotation["right_source"]) == ("rotation", 2, 2, 2)
+    assert noise["planted"] == 2 and [one["name"] for one in result.summary["self_test"]["negatives"]] == ["means"]
+    assert "flagged" in json.dumps(result.summary["self_test"]["negatives"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"score": "mi"}, "The 'score' parameter must be combined or verified for volumes. Got 'mi'"),
+        ({"training": "pictures"}, "The 'training' parameter must name volumes for a synthetic set of volumes. Got 3 2D images"),
+        ({"synthetic": "mixed"}, "must name volumes or 2D images, not both. Got 1 volumes and 1 2D images"),
+        ({"volumes": "flat"}, "The 'volumes' parameter must be whole or as-slices. Got 'flat'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(sets, tmp_path, cohort, changed, words):
+    for number in range(3):
+        save_png(tmp_path / "pictures" / f"p{number}.png", cohort[number])
+    save_png(tmp_path / "mixed" / "p0.png", cohort[0])
+    write(tmp_path / "mixed" / "p1.nii.gz", generate_head(0, 16))
+    given = {name: tmp_path / value if name in ("training", "synthetic") else value for name, value in changed.items()}
+    with pytest.raises(InputError) as error:
+        doppelscan.audit(**{**sets, **SMALL, **given}, output=tmp_path / "out")
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_volumes_beside_pictures_are_cut_along_three_planes(sets, tmp_path, cohort):
+    save_png(tmp_path / "pictures" / "one.png", cohort[0])
+    pictures = RecordDataset(tmp_path / "pictures", lambda item: item, name="synthetic", volumes="whole", slice_step=8)
+    cut = pictures.with_source(sets["training"], "training").image_set
+    assert {record.axis for record in cut.records} == {0, 1, 2} and not cut.whole_volumes
+    volumes = RecordDataset(sets["training"], lambda item: item, name="synthetic", volumes="whole")
+    assert volumes.with_source(sets["training"], "training").image_set.whole_volumes
+
+
+def test_thick_stacks_are_items_slice_by_slice(tmp_path):
+    for number in range(2):
+        write(tmp_path / "stacks" / f"p{number}.nii.gz", generate_head(number, 16)[:, :, ::2], (1.2, 1.2, 8.0))
+    stacks = RecordDataset(tmp_path / "stacks", lambda item: item, name="synthetic", volumes="whole")
+    assert len(stacks) == 16 and not stacks.image_set.whole_volumes

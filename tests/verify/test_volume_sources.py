@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -20,7 +22,7 @@ def cubed(volume):
 class Training:
     """What is read of a set of volumes."""
 
-    made = [cubed(head) for head in HEADS]
+    made: ClassVar = [cubed(head) for head in HEADS]
 
     def thumbnails(self, rows):
         return torch.stack([self.made[row][0] for row in rows])

@@ -14,7 +14,7 @@ import pytest
 from doppelscan.errors import InputError
 from doppelscan.images import generate_head, plant_volume
 from doppelscan.locations import REPORT_FILES, VOLUMES_READ
-from doppelscan.verify import VolumeRegistration
+from doppelscan.search import EmbeddingStore
 from doppelscan.workflows import RecordDataset, volume_audit, volume_selftest
 from made_files import save_png
 
@@ -45,7 +45,6 @@ def sets(tmp_path_factory):
     sheared[0, 1] = 1.0
     write(folder / "synthetic" / "sheared.nii.gz", heads[0], affine=sheared)
     write(folder / "synthetic" / "series.nii.gz", np.stack([heads[0]] * 2, -1))
-    write(folder / "synthetic" / "slice.nii.gz", heads[0][:, :, 16:17])
     zero = nib.Nifti1Image(np.round(heads[0] * 255).astype(np.uint8), np.diag([*SPACING, 1.0]))
     zero.header["pixdim"][3] = 0
     zero.set_sform(None, 0)
@@ -80,9 +79,9 @@ def test_copies_turned_out_of_the_plane_or_with_other_axes_are_found_with_source
 
 def test_what_cannot_be_a_volume_is_listed_in_words_and_the_rest_goes_on(audited):
     reasons = {Path(one["path"]).name.split(".")[0]: one["reason"] for one in audited[0].summary["skipped"]}
-    assert set(reasons) == {"nan", "sheared", "series", "slice", "flat"}
+    assert set(reasons) == {"nan", "sheared", "series", "flat"}
     assert "NaN" in reasons["nan"] and "degrees" in reasons["sheared"] and "--channel" in reasons["series"]
-    assert "one slice only" in reasons["slice"] and "voxel size" in reasons["flat"]
+    assert "voxel size" in reasons["flat"]
 
 
 def test_what_was_read_is_a_table(audited):
@@ -105,8 +104,7 @@ def test_a_second_audit_computes_nothing_and_redaction_names_nobody(sets, audite
     def computed(*_, **__):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(VolumeRegistration, "__call__", computed)
-    monkeypatch.setattr("doppelscan.workflows.volume_embed.VolumeEmbedder._add", computed)
+    monkeypatch.setattr(EmbeddingStore, "add", computed)
     again = doppelscan.audit(**sets, output=tmp_path / "out", redact=True, **SMALL)
     assert [row["score"] for row in sorted(again.scores, key=lambda r: r["score"])] == sorted(
         row["score"] for row in audited[0].scores

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -55,23 +56,36 @@ class VolumeEmbedder:
         size: voxels a side of the cubes.
 
     Raises:
-        InputError: the encoder has no head ``embedding``.
+        InputError: when volumes are embedded and the encoder has no head ``embedding``.
     """
 
     def __init__(
         self, network: torch.nn.Module, device: str | torch.device = "cpu", spatial_size: int = 128, size: int = CUBE
     ) -> None:
-        given: Any = network
-        self.network, self.device, self.size = network, torch.device(device), size
-        outputs = {name: part for name, part in given.output_slices.items() if name in OUTPUTS}
+        self.network, self.device, self.spatial_size, self.size = network, torch.device(device), spatial_size, size
+
+    @cached_property
+    def outputs(self) -> dict[str, slice]:
+        """Where each output that is kept lies in what the network gives."""
+        network: Any = self.network
+        outputs = {name: part for name, part in network.output_slices.items() if name in OUTPUTS}
         if "embedding" not in outputs:
             raise InputError(
-                f"The 'network_def' parameter must be an encoder with the head 'embedding' for volumes. Got {', '.join(given.output_slices)}; "
-                "see --roles, or pass --volumes as-slices."
+                f"The 'network_def' parameter must be an encoder with the head 'embedding' for volumes. Got {', '.join(network.output_slices)}; "
+                "see --roles."
             )
-        self.inferer = VolumeSliceInferer(outputs, spatial_size=spatial_size)
-        # What the whitening is fitted with: in one view.
-        self.plain = VolumeSliceInferer({"embedding": outputs["embedding"]}, degrees=0.0, halves=False, spatial_size=spatial_size)
+        return outputs
+
+    @cached_property
+    def inferer(self) -> VolumeSliceInferer:
+        """Of what is searched: as it is, turned and halved."""
+        return VolumeSliceInferer(self.outputs, spatial_size=self.spatial_size)
+
+    @cached_property
+    def plain(self) -> VolumeSliceInferer:
+        """Of what the whitening is fitted with: in one view."""
+        head = {"embedding": self.outputs["embedding"]}
+        return VolumeSliceInferer(head, degrees=0.0, halves=False, spatial_size=self.spatial_size)
 
     def fingerprint(self, poses: int) -> str:
         """Of the embeddings that :meth:`embed` makes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ from doppelscan.arguments import (
 from doppelscan.errors import InputError
 from doppelscan.locations import REPORT_FILES, audit_root
 
-__all__ = ["AuditSettings", "audit_overrides", "audit_settings", "overridable"]
+__all__ = ["AuditSettings", "audit_command", "audit_overrides", "audit_settings", "overridable"]
 
 # Where the setting has another name than in configs/audit.json.
 IDS = {
@@ -50,6 +51,18 @@ IDS = {
     "encoder": "ckpt_path",
 }
 NAMES = {name: setting for setting, name in IDS.items()}
+# Kinds of values that can name a path or a patient.
+NAMING = (
+    Source,
+    Source | None,
+    Folder,
+    Folder | None,
+    Existing | None,
+    AnyPath | None,
+    Encoder | None,
+    Pattern | None,
+    Roles | None,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,3 +225,17 @@ def audit_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def audit_overrides(settings: Mapping[str, Any]) -> dict[str, Any]:
     """:func:`audit_settings` by their ids in configs/audit.json, which they override."""
     return {IDS.get(name, name): value for name, value in audit_settings(settings).items()}
+
+
+def audit_command(settings: Mapping[str, Any]) -> str:
+    """The command line of an audit with ``settings``, as summary.json keeps it; of a redacted one without what can name a path or a patient."""
+    known, made = parameters(AuditSettings), audit_settings(settings)
+    words = []
+    for name, value in made.items():
+        told = value if name in known and known[name].annotation not in NAMING else "(not told)"
+        shown = value if not made.get("redact") else told
+        words += [
+            f"--{name.replace('_', '-') if name in known else name}",
+            ",".join(map(str, shown)) if isinstance(shown, (list, tuple)) else str(shown),
+        ]
+    return shlex.join(["doppelscan", "audit", *words])

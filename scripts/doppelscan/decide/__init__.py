@@ -22,7 +22,7 @@ from doppelscan.decide.rules import Rules
 from doppelscan.decide.sampled import SampleClaim, sample_words
 from doppelscan.decide.scoring import ScoredImage, StoredRegistration, combined_score, score_images
 from doppelscan.decide.signing import Planted, of_sample, self_tested, sign
-from doppelscan.decide.summary import AuditSummary, ImageCounts, LeftOut, NearDuplicateRow, summarize
+from doppelscan.decide.summary import AuditSummary, ImageCounts, LeftOut, NearDuplicateRow, SetFacts, summarize
 
 __all__ = [
     "KINDS",
@@ -58,6 +58,7 @@ __all__ = [
     "ScoredImage",
     "ScoredSet",
     "SelfTest",
+    "SetFacts",
     "StoredRegistration",
     "Verdict",
     "combined_score",

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from doppelscan.calibrate import compete
 from doppelscan.decide import ScoredImage, SetFacts
-from doppelscan.report import SCORE_COLUMNS, to_csv, write_report
+from doppelscan.files import to_csv
+from doppelscan.report import SCORE_COLUMNS, write_report
 from doppelscan.report.tables import exposure_rows, patient_rows, volume_rows
 from doppelscan.verify import AlignedPair
 from made_records import made_decision, made_summary

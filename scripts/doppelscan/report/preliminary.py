@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from doppelscan.decide import FirstMatch, Preliminary, PreliminarySummary, Reason, Rule
 from doppelscan.deepssim import verdict
-from doppelscan.report.inline import inline_picture, page_templates
+from doppelscan.pages import page_templates
+from doppelscan.report.inline import inline_picture
 from doppelscan.report.tables import NONE, Row
 
 __all__ = ["preliminary_rows", "render_preliminary"]

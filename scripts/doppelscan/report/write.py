@@ -9,10 +9,11 @@ from pathlib import Path
 
 from doppelscan.decide import AuditSummary, Decision, Preliminary, PreliminarySummary, ScoredImage
 from doppelscan.errors import ReportError
+from doppelscan.files import to_csv, write_atomic
 from doppelscan.locations import REPORT_FILES
 from doppelscan.report.page import render_page
 from doppelscan.report.preliminary import preliminary_rows, render_preliminary
-from doppelscan.report.redaction import Pseudonyms
+from doppelscan.report.redaction import ReportPseudonyms
 from doppelscan.report.tables import (
     EXPOSING,
     SCORE_COLUMNS,
@@ -20,9 +21,7 @@ from doppelscan.report.tables import (
     exposure_rows,
     patient_rows,
     score_rows,
-    to_csv,
     volume_rows,
-    write_atomic,
 )
 from doppelscan.verify import AlignedPair
 
@@ -59,7 +58,7 @@ def write_report(
     volumes, patients, exposure = volume_rows(decision), patient_rows(decision), exposure_rows(decision)
     page = rows
     if redact:
-        names = Pseudonyms()
+        names = ReportPseudonyms()
         rows, control, volumes, patients, exposure = (
             [names.row(row) for row in part] for part in (rows, control, volumes, patients, exposure)
         )
@@ -100,7 +99,7 @@ def write_preliminary(
     rows = preliminary_rows(found)
     page = rows
     if redact:
-        names = Pseudonyms()
+        names = ReportPseudonyms()
         page = [names.row(row) for row in rows]
         rows = sorted(page, key=lambda row: str(row["image"]))
         summary = replace(summary, skipped=names.left_out(summary.skipped))

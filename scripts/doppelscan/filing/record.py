@@ -37,7 +37,7 @@ __all__ = [
     "make_dossier",
 ]
 
-SCHEMA = "https://doppelscan.org/schemas/dossier-1.json"
+SCHEMA = "urn:doppelscan:dossier:1"
 KINDS = ("copy", "blend", "part", "same patient?", "unresolved")
 
 

@@ -280,7 +280,7 @@ def compare(*, before: str | os.PathLike, after: str | os.PathLike, output: str 
     found = compare_audits(*audits)
     if redact:
         found = hidden_patients(found)
-    content = {"made_by": f"doppelscan {__version__}", **plain(asdict(found))}
+    content = {"schema": "urn:doppelscan:compare:1", "made_by": f"doppelscan {__version__}", **plain(asdict(found))}
     columns = ("patient", "status", "before", "after", "before_score", "after_score", "chance")
     title = f"Before: {Path(folders[0]).name}, after: {Path(folders[1]).name}" if not redact else "Before and after"
     files = {

@@ -82,7 +82,7 @@ def test_pages_are_numbered_and_tables_go_on_with_their_head(large):
     assert sum("why it is flagged" in page for page in read) > 3
 
 
-def test_it_knows_the_files_that_it_was_made_of_and_is_the_same_twice(tmp_path):
+def test_it_knows_the_files_that_it_was_made_of(tmp_path):
     audit = made_audit(tmp_path / "audit")
     path = dossier(audit=audit, output=tmp_path / "d.pdf").path
     found = check(dossier=path, audit=audit)

@@ -199,6 +199,13 @@ def _sets(dossier: Dossier) -> Section:
     return Section("Sets and generator", tuple(blocks))
 
 
+def _whole_set(won: Mapping[str, float | None] | None) -> tuple[tuple[str, str], ...]:
+    if won is None:
+        return ()
+    said = f"{won['won_by_training']:.0f} of {won['images']:.0f} images are nearer to a training patient than to other people, p {_small(won['p_value'])}"
+    return (("Whole set", said),)
+
+
 def _findings(dossier: Dossier) -> Section:
     results, shown = (
         dossier.results,
@@ -215,7 +222,7 @@ def _findings(dossier: Dossier) -> Section:
                 ("Share memorized", "not known: no self-test" if memorized is None else f"{percent(memorized['value'])} ({percent(memorized['lower'])} to {percent(memorized['upper'])}), by what is flagged and what would be"),
                 ("Upper bound", "none" if results.bound is None or results.bound >= 1 else f"{percent(results.bound)} (95 %)"),
                 ("Unlike the training set", f"{results.unlike} images, of which nothing is said"),
-                *((("Whole set", f"{results.competition['won_by_training']} of {results.competition['images']} images are nearer to a training patient than to other people, p {_small(results.competition['p_value'])}"),) if results.competition else ()),
+                *_whole_set(results.competition),
             )
         ),
     ]  # fmt: skip

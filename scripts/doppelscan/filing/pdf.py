@@ -87,7 +87,7 @@ def _style(size: float, **changed: Any) -> ParagraphStyle:
 
 BODY, SMALL, CELL = _style(8.5), _style(7.5, textColor=SOFT), _style(7)
 NUMBER = _style(7, alignment=TA_RIGHT)
-HEAD, HEAD_NUMBER = _style(7, fontName=BOLD), _style(7, fontName=BOLD, alignment=TA_RIGHT)
+HEAD, HEAD_NUMBER = _style(6.5, fontName=BOLD), _style(6.5, fontName=BOLD, alignment=TA_RIGHT)
 HEADING = _style(12, fontName=BOLD, spaceBefore=10, spaceAfter=4)
 
 
@@ -201,7 +201,7 @@ def _rows(block: Table) -> Flowable:
         None if not block.rows or any(row[1:] != ("",) * (len(row) - 1) for row in block.rows) else [None, *[11 * mm] * len(rows)]
     )
     table = _table([head, *rows], block.widths, repeated=1, high=high)
-    table.setStyle(TableStyle([("RIGHTPADDING", (i, 0), (i, -1), 3 * CELL_PADDING) for i in block.numbers]))
+    table.setStyle(TableStyle([("RIGHTPADDING", (i, 0), (i, -1), 2 * CELL_PADDING) for i in block.numbers]))
     return table
 
 

@@ -213,6 +213,10 @@ def check(*, dossier: str | os.PathLike, audit: str | os.PathLike, secret: str |
         found.append(Checked("the dossier's content", same, f"sha256 {str(seal.get('content_sha256'))[:12]}..."))
         if place.suffix.lower() == ".html":
             found.append(_same_page(place, record))
+        further = {name: record["inputs"].get(name) for name in ("details", "decisions", "manifest", "before")}
+        found += [
+            Checked(name, None, f"sha256 {str(sha256)[:12]}..., not of the audit") for name, sha256 in further.items() if sha256
+        ]
     kept = seal.get("hmac_sha256")
     if sealed is not None:
         right = bool(kept) and hmac_of(str(seal.get("content_sha256")), sealed) == kept

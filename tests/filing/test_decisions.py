@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from doppelscan.errors import InputError
-from doppelscan.filing import read_audit, read_decisions
+from doppelscan.filing import dossier, read_audit, read_decisions
 from made_audits import made_audit
 
 HEAD = "image,decision,comment,reviewer,date\n"
@@ -49,3 +49,11 @@ def test_decisions_are_counted_by_what_the_audit_says_of_the_same_image(audit, t
 
 def test_no_table_is_no_review(audit):
     assert read_decisions(None, audit) is None
+
+
+def test_a_decision_that_names_a_patient_is_not_for_a_redacted_dossier(audit, tmp_path):
+    path = tmp_path / "decisions.csv"
+    path.write_text(HEAD + "synthetic/0.png,copy of training-patient0,,ab,\n")
+    with pytest.raises(InputError, match="Got 'training-patient0'; write it into the comment"):
+        dossier(audit=audit.folder, output=tmp_path / "d.json", decisions=path)
+    dossier(audit=audit.folder, output=tmp_path / "d.json", decisions=path, redact=False)

@@ -6,12 +6,13 @@ import csv
 import datetime
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from doppelscan.errors import InputError
 from doppelscan.filing.audits import FinishedAudit
+from doppelscan.filing.details import named_in
 
 __all__ = ["COLUMNS", "DecisionCount", "Review", "ReviewerDecision", "read_decisions"]
 
@@ -65,6 +66,20 @@ class Review:
     flagged: int
     flagged_seen: int
     disputed: int
+
+    def require_unnamed(self, names: Collection[str]) -> None:
+        """Refuse decisions and reviewers that name an image or a patient of the audit, which a redacted dossier must not; comments are left out of it.
+
+        Raises:
+            InputError: the word, and its image's row.
+        """
+        for one in self.decisions:
+            told = named_in(f"{one.decision} {one.reviewer}", names)
+            if told is not None:
+                raise InputError(
+                    f"The 'decisions' parameter must not name images or patients beside the column image in a redacted dossier. Got {told!r}; write it into "
+                    "the comment, which is left out, or pass --redact False."
+                )
 
 
 def read_decisions(path: str | os.PathLike | None, audit: FinishedAudit) -> Review | None:

@@ -6,7 +6,7 @@ import datetime
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from doppelscan.arguments import meant
 from doppelscan.errors import InputError, MissingPackageError
 
-__all__ = ["ASKED", "Details", "read_details", "write_template"]
+__all__ = ["ASKED", "Details", "named_in", "read_details", "write_template"]
 
 # Field -> (heading, what is asked), in the order of the dossier.
 ASKED = {
@@ -63,21 +63,25 @@ class Details:
         """The roles that sign."""
         return tuple(one.strip() for one in self.sign_off.split(";") if one.strip())
 
-    def require_unnamed(self, names: Iterable[str]) -> None:
+    def require_unnamed(self, names: Collection[str]) -> None:
         """Refuse a text that names an image or a patient of the audit, which a redacted dossier must not.
 
         Raises:
             InputError: the field, and what it names.
         """
-        # Shorter names, such as 7, stand in any text.
-        known = {name for name in names if len(name) > 3}
         for name in ASKED:
-            told = next((word for word in re.split(r"[\s,;:()\"']+", getattr(self, name)) if word.rstrip(".") in known), None)
+            told = named_in(getattr(self, name), names)
             if told is not None:
                 raise InputError(
                     f"The 'details' file must not name images or patients in a redacted dossier. Got {told!r} in {name!r}; take it out, or pass "
                     "--redact False."
                 )
+
+
+def named_in(text: str, names: Collection[str]) -> str | None:
+    """The first word of ``text`` that is a name of an image or a patient; names of up to 3 letters, such as 7, stand in any text and are not looked for."""
+    words = (word.strip(".") for word in re.split(r"[\s,;:()\"']+", text))
+    return next((word for word in words if len(word) > 3 and word in names), None)
 
 
 def read_details(path: str | os.PathLike | None) -> Details:

@@ -112,6 +112,8 @@ def dossier(
     if redact:
         said.require_unnamed(finished.names)
     review = read_decisions(given["decisions"], finished)
+    if redact and review is not None:
+        review.require_unnamed(finished.names)
     earlier = None if given["before"] is None else read_audit(given["before"], "before")
     if place.suffix.lower() == ".pdf":
         _require_reportlab()

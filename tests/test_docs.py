@@ -124,6 +124,8 @@ def test_documented_command_runs(place, page, line):
     words = shlex.split(line)
     if "--ray" in words:
         pytest.importorskip("ray")
+    if words[:2] == ["doppelscan", "dossier"] and "dossier.pdf" in words:
+        pytest.importorskip("reportlab")
     if words[:2] == ["doppelscan", "sample"]:
         words = [*words[:-1], "another-sample"]
     share_store(words, place)

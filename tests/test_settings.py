@@ -15,7 +15,7 @@ from doppelscan.arguments import parameters
 from doppelscan.decide import Rules
 from doppelscan.deepssim.external import RUNTIMES
 from doppelscan.errors import InputError
-from doppelscan.settings import NAMES, AuditSettings, audit_overrides
+from doppelscan.settings import NAMES, AuditSettings, audit_command, audit_overrides
 from doppelscan.workflows import audit_root
 
 CONFIG = json.loads((Path(audit_root()) / "configs" / "audit.json").read_text())
@@ -219,3 +219,21 @@ def test_a_device_of_another_machine_is_told(monkeypatch):
     monkeypatch.setattr(arguments, "sys", SimpleNamespace(platform="linux"))
     with pytest.raises(InputError, match="no Apple machine"):
         AuditSettings(device="mps")
+
+
+def test_the_command_of_a_redacted_audit_names_no_path_and_no_patient(tmp_path):
+    for name in ("anna", "berta"):
+        (tmp_path / name).mkdir()
+    given = {
+        "training": tmp_path / "anna",
+        "synthetic": tmp_path / "berta",
+        "output": tmp_path / "out",
+        "patient_pattern": "(anna)",
+        "fdr": 0.1,
+    }
+    told = audit_command({**given, "network_def::channels": "[8, 16]", "rotations": (0, -12)})
+    assert told.startswith(f"doppelscan audit --training {tmp_path}/anna --synthetic {tmp_path}/berta")
+    assert "--patient-pattern '(anna)' --fdr 0.1" in told and "--rotations 0,-12" in told and "--network_def::channels" in told
+    redacted = audit_command({**given, "redact": True, "holdout": tmp_path / "anna", "network_def::file": "/home/carl/x.pt"})
+    assert "--fdr 0.1" in redacted and "--redact True" in redacted
+    assert not any(name in redacted for name in ("anna", "berta", "carl", str(tmp_path)))

@@ -8,7 +8,7 @@ from typing import Any
 from doppelscan.threads import wait_passively
 from doppelscan.version import __version__
 
-__all__ = ["__version__", "audit"]
+__all__ = ["__version__", "audit", "compare", "dossier"]
 
 wait_passively()
 # At INFO it tells of every build of FAISS that is not there, in the words of an error.
@@ -16,9 +16,13 @@ logging.getLogger("faiss.loader").setLevel(logging.WARNING)
 
 
 def __getattr__(name: str) -> Any:
-    """``doppelscan.audit`` is loaded when it is first used: importing the package alone does not load torch."""
+    """The faces are loaded when they are first used: importing the package alone does not load torch."""
     if name == "audit":
         from doppelscan.workflows.run import audit
 
         return audit
+    if name in ("compare", "dossier"):
+        from doppelscan import filing
+
+        return getattr(filing, name)
     raise AttributeError(f"module 'doppelscan' has no attribute {name!r}")

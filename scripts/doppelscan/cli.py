@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import sys
 import warnings
@@ -135,6 +136,78 @@ class Commands:
         print(
             benchmark_pack(output, images, samples, labels, [] if weights is None else [weights], chosen, repo, training, holdout)
         )
+
+    def dossier(
+        self,
+        audit: Existing | None = None,
+        *,
+        output: AnyPath | None = None,
+        details: Existing | None = None,
+        decisions: Existing | None = None,
+        before: Existing | None = None,
+        manifest: Existing | None = None,
+        redact: Flag = True,
+        key: AnyPath | None = None,
+        secret: Existing | None = None,
+        check: Existing | None = None,
+        template: AnyPath | None = None,
+    ) -> None:
+        """Write what a board, a journal or a regulator files of an audit, or check that it is still that of its files; exit status 1 when it is not.
+
+        Args:
+            audit: output folder of a finished audit.
+            output: dossier to write, .pdf, .html or .json.
+            details: .json or .yaml of purpose, provenance, licence, contact, expiry, see --template.
+            decisions: .csv of reviewers' decisions, with the columns image, decision, comment, reviewer, date.
+            before: output folder of an earlier audit, before a mitigation.
+            manifest: manifest.csv of the sampler; by default that of the audited set.
+            redact: pseudonyms in place of paths and patients.
+            key: private file that says which pseudonym stands for what.
+            secret: file whose HMAC seals the dossier.
+            check: dossier that is compared with the files of the audit.
+            template: file of details to fill in, .json or .yaml.
+        """
+        from doppelscan.filing import check as checked_files
+        from doppelscan.filing import dossier, write_template
+
+        if template is not None:
+            print(f"Fill in {write_template(template)} and pass it as --details.")
+            return
+        wanted = "--check FILE" if check else "--output FILE.pdf"
+        if audit is None or (check is None) == (output is None):
+            raise InputError(f"doppelscan dossier needs AUDIT and {wanted}, or --template FILE; see doppelscan dossier --help.")
+        if check is not None:
+            found = checked_files(dossier=check, audit=audit, secret=secret)
+            print(*found, sep="\n")
+            sys.exit(1 if any(one.passed is False for one in found) else 0)
+        assert output is not None
+        filed = dossier(
+            audit=audit,
+            output=output,
+            details=details,
+            decisions=decisions,
+            before=before,
+            manifest=manifest,
+            redact=redact,
+            key=key,
+            secret=secret,
+        )
+        print(*filed.words, sep="\n")
+
+    def compare(self, before: Existing, after: Existing, *, output: Folder, redact: Flag = False) -> None:
+        """Compare two audits, before and after a mitigation or of two checkpoints; claims a difference only where nothing else explains it.
+
+        Args:
+            before: output folder of the earlier audit.
+            after: output folder of the later audit.
+            output: folder for compare.html, compare.json and compare.csv.
+            redact: pseudonyms in place of the patients.
+        """
+        from doppelscan.filing import compare
+
+        found = compare(before=before, after=after, output=output, redact=redact)
+        print(f"{found.verdict}: {found.reason}.")
+        print(f"Report: {os.path.abspath(os.path.join(output, 'compare.html'))}")
 
     def sample(self, *, output: Folder, seed: Whole = 0) -> None:
         """Write the sample cohort: training, synthetic and holdout folders with planted copies, and truth.csv.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ from doppelscan.arguments import (
 from doppelscan.errors import InputError
 from doppelscan.locations import REPORT_FILES, VOLUMES_READ, audit_root
 
-__all__ = ["AuditSettings", "audit_overrides", "audit_settings", "overridable"]
+__all__ = ["AuditSettings", "audit_command", "audit_overrides", "audit_settings", "masked_command", "overridable"]
 
 # Where the setting has another name than in configs/audit.json.
 IDS = {
@@ -51,6 +52,18 @@ IDS = {
     "encoder": "ckpt_path",
 }
 NAMES = {name: setting for setting, name in IDS.items()}
+# Kinds of values that can name a path or a patient.
+NAMING = (
+    Source,
+    Source | None,
+    Folder,
+    Folder | None,
+    Existing | None,
+    AnyPath | None,
+    Encoder | None,
+    Pattern | None,
+    Roles | None,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,3 +228,23 @@ def audit_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def audit_overrides(settings: Mapping[str, Any]) -> dict[str, Any]:
     """:func:`audit_settings` by their ids in configs/audit.json, which they override."""
     return {IDS.get(name, name): value for name, value in audit_settings(settings).items()}
+
+
+def audit_command(settings: Mapping[str, Any]) -> str:
+    """The command line of an audit with ``settings``, as summary.json keeps it; of a redacted one see :func:`masked_command`."""
+    known, made = parameters(AuditSettings), audit_settings(settings)
+    words = ["doppelscan", "audit"]
+    for name, value in made.items():
+        words.append(f"--{name.replace('_', '-') if name in known else name}")
+        words.append(",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value))
+    return masked_command(shlex.join(words)) if made.get("redact") else shlex.join(words)
+
+
+def masked_command(command: str) -> str:
+    """A command line of :func:`audit_command` without the values that can name a path or a patient; of any other, the program alone."""
+    words = shlex.split(command)
+    if words[:2] != ["doppelscan", "audit"]:
+        return shlex.join([*words[:4], "..."]) if words else ""
+    known = {f"--{name.replace('_', '-')}" for name, one in parameters(AuditSettings).items() if one.annotation not in NAMING}
+    masked = [word if option in known else "(not told)" for option, word in zip(words[2::2], words[3::2], strict=True)]
+    return shlex.join([*words[:2], *(word for pair in zip(words[2::2], masked, strict=True) for word in pair)])

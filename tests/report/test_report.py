@@ -9,8 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from doppelscan.calibrate import compete
-from doppelscan.decide import ScoredImage
-from doppelscan.report import SCORE_COLUMNS, to_csv, write_report
+from doppelscan.decide import ScoredImage, SetFacts
+from doppelscan.files import to_csv
+from doppelscan.report import SCORE_COLUMNS, write_report
 from doppelscan.report.tables import exposure_rows, patient_rows, volume_rows
 from doppelscan.verify import AlignedPair
 from made_records import made_decision, made_summary
@@ -108,3 +109,13 @@ def test_page_says_that_an_image_of_no_single_source_is_as_near_to_another_patie
     assert "derived from training: verified score 1.00 with this patient, 0.87 with the next" in words
     with open(tmp_path / "exposure.csv", newline="") as file:
         assert "training-patient4" not in {row["patient"] for row in csv.DictReader(file)}, "it exposes nobody"
+
+
+def test_sets_are_known_by_their_images_and_not_by_their_names():
+    decision = made_decision(3)
+    sets, again = made_summary(decision).as_dict()["sets"], made_summary(decision).sets
+    assert sets["training"]["images"] == 40 and sets["synthetic"]["images"] == 8 and sets["control"]["patients"] == 30
+    assert len({one["sha256"] for one in sets.values()}) == 3 and sets["training"]["sha256"] == again["training"].sha256
+    training = decision.training
+    assert SetFacts.of(training.subset(range(39, -1, -1))).sha256 == sets["training"]["sha256"], "in whatever order they are listed"
+    assert SetFacts.of(training.subset(range(39))).sha256 != sets["training"]["sha256"]

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from doppelscan.calibrate import wilson
 from doppelscan.errors import InputError
-from doppelscan.report import SCORE_COLUMNS, to_csv
+from doppelscan.files import to_csv
+from doppelscan.report import SCORE_COLUMNS
 from doppelscan.study import read_audit
 from doppelscan.study.measures import Mean, changes
 from made_files import save_png

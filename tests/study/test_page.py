@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from doppelscan.calibrate import Share, wilson
 from doppelscan.decide import KINDS
-from doppelscan.report import SCORE_COLUMNS, to_csv
+from doppelscan.files import to_csv
+from doppelscan.report import SCORE_COLUMNS
 from doppelscan.study import ConditionResult, Remedy, SampleNumbers, StudyCondition, StudyResult, StudySets, StudySizes
 from doppelscan.study.measures import Mean
 from doppelscan.study.page import study_page

@@ -17,9 +17,9 @@ from doppelscan.benchmark.scorers import OURS, Asked, Scorer, audit_scores, riva
 from doppelscan.benchmark.sets import PreparedImages, prepare
 from doppelscan.benchmark.tables import BenchmarkResult, write_result
 from doppelscan.errors import InputError
+from doppelscan.files import write_atomic
 from doppelscan.images import SliceChoice
 from doppelscan.progress import StageClock, progress
-from doppelscan.report import write_atomic
 from doppelscan.rivals import Rival, rivals
 from doppelscan.threads import team
 

@@ -16,8 +16,8 @@ from doppelscan.benchmark.croissant import croissant
 from doppelscan.benchmark.labels import TRUTHS, LabelTable, named_samples
 from doppelscan.deepssim import file_sha256
 from doppelscan.errors import InputError
+from doppelscan.files import to_csv, write_atomic
 from doppelscan.images import table_values
-from doppelscan.report import to_csv, write_atomic
 
 __all__ = ["COLUMNS", "PackedFile", "benchmark_pack", "licence_of"]
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from doppelscan.benchmark.labels import TRUTHS, SampleLabel
 from doppelscan.benchmark.sets import PreparedImages
-from doppelscan.report import inline_picture, page_templates
+from doppelscan.pages import page_templates
+from doppelscan.report import inline_picture
 from doppelscan.version import __version__
 
 __all__ = ["label_page"]
@@ -34,7 +35,7 @@ def label_page(labels: Sequence[SampleLabel], samples: PreparedImages, training:
     """
     order = sorted(range(len(labels)), key=lambda i: (ORDER.index(labels[i].truth), labels[i].ratio))
     digest = hashlib.sha256(samples.squares.tobytes()).hexdigest()[:16]
-    return page_templates("doppelscan.benchmark").get_template("labels.html").render(
+    return page_templates("benchmark").get_template("labels.html").render(
         rows=[_row(labels[i], i, samples, training) for i in order], truths=[(truth, KEYS[truth]) for truth in TRUTHS], store=f"doppelscan-labels-{digest}",
         counts={truth: sum(one.truth == truth for one in labels) for truth in TRUTHS}, version=__version__, colour="unsure",
     )  # fmt: skip

@@ -24,10 +24,10 @@ from scipy import ndimage
 from doppelscan.benchmark.turned import turned_correlations
 from doppelscan.deepssim import registered_ssim, verdict
 from doppelscan.errors import InputError
+from doppelscan.files import to_csv, write_atomic
 from doppelscan.images import ImageRecord, cut_foreground
 from doppelscan.memorization import spread_over_patients
 from doppelscan.progress import progress
-from doppelscan.report import to_csv, write_atomic
 from doppelscan.report.tables import Row
 
 __all__ = [

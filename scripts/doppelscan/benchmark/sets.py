@@ -13,6 +13,7 @@ import torch
 from monai.transforms import Compose
 
 from doppelscan.errors import InputError
+from doppelscan.files import to_csv, write_atomic
 from doppelscan.images import (
     ImageRecord,
     LoadSliced,
@@ -28,7 +29,6 @@ from doppelscan.images import (
 )
 from doppelscan.images.readers import encode_png
 from doppelscan.progress import progress
-from doppelscan.report import to_csv, write_atomic
 
 __all__ = ["PreparedImages", "WrittenSet", "prepare", "write_set"]
 

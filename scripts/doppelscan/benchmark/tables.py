@@ -13,7 +13,8 @@ from doppelscan.benchmark.labels import TRUTHS
 from doppelscan.benchmark.measures import ALL, Measured, Question
 from doppelscan.benchmark.scorers import OURS, TASKS, Asked, Scorer
 from doppelscan.calibrate import Share
-from doppelscan.report import page_templates, to_csv, to_json, write_atomic
+from doppelscan.files import to_csv, to_json, write_atomic
+from doppelscan.pages import page_templates
 from doppelscan.report.tables import Row
 from doppelscan.version import __version__
 
@@ -166,7 +167,7 @@ def _page(result: BenchmarkResult) -> str:
                 [{m.scorer: m for m in result.of("planted", TASKS[0], family, case)}.get(name) for name in names] for case in cases
             ]
             detail.append({"family": family, "rows": list(zip(cases, cells, strict=True))})
-    return page_templates("doppelscan.benchmark").get_template("benchmark.html").render(
+    return page_templates("benchmark").get_template("benchmark.html").render(
         result=result, whole=whole, detail=detail, names=names, ours=OURS, sizes={a.experiment.name: _sizes(a) for a in result.asked},
         rules={s.name: next((said.rule for said in s.scored.values()), "") for s in result.scorers}, failed={s.name: s.failed for s in result.scorers if s.failed},
         version=__version__, colour="clear",

@@ -2,6 +2,7 @@
 
 from doppelscan.calibrate.competition import Competition, compete
 from doppelscan.calibrate.conformal import Control, q_values
+from doppelscan.calibrate.contrast import chance_unseen, share_p_value
 from doppelscan.calibrate.groups import p_filter, simes_p_values
 from doppelscan.calibrate.intervals import Difference, Share, clustered_share, difference, residual_risk, wilson
 from doppelscan.calibrate.power import Prevalence, clopper_pearson, memorized_share, memorized_upper_bound
@@ -24,6 +25,7 @@ __all__ = [
     "area_difference",
     "area_under_curve",
     "chance_of_one",
+    "chance_unseen",
     "classifier_two_sample_test",
     "clopper_pearson",
     "clustered_share",
@@ -36,6 +38,7 @@ __all__ = [
     "p_filter",
     "q_values",
     "residual_risk",
+    "share_p_value",
     "simes_p_values",
     "wilson",
 ]

@@ -23,7 +23,7 @@ from doppelscan.decide.rules import Rules, VolumeRules
 from doppelscan.decide.sampled import SampleClaim, sample_words
 from doppelscan.decide.scoring import ScoredImage, StoredRegistration, combined_score, score_images
 from doppelscan.decide.signing import Planted, of_sample, self_tested, sign
-from doppelscan.decide.summary import AuditSummary, ImageCounts, LeftOut, NearDuplicateRow, summarize
+from doppelscan.decide.summary import AuditSummary, ImageCounts, LeftOut, NearDuplicateRow, SetFacts, summarize
 from doppelscan.decide.volume_reference import FittedVolumes, fitted_search, volume_pairs
 from doppelscan.decide.volume_scoring import ScoredVolume, StoredVolumes, score_volumes
 
@@ -64,6 +64,7 @@ __all__ = [
     "ScoredSet",
     "ScoredVolume",
     "SelfTest",
+    "SetFacts",
     "StoredRegistration",
     "StoredVolumes",
     "Verdict",

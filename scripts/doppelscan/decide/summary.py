@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from doppelscan.decide.power import SelfTest
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.sampled import SampleClaim
 from doppelscan.deepssim import VERDICTS, verdict
+from doppelscan.search import EmbeddedSet
 
-__all__ = ["AuditSummary", "ImageCounts", "LeftOut", "NearDuplicateRow", "summarize"]
+__all__ = ["AuditSummary", "ImageCounts", "LeftOut", "NearDuplicateRow", "SetFacts", "summarize"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,26 @@ class ImageCounts:
     control_patients: int
     skipped: int
     unlike: int
+
+
+@dataclass(frozen=True)
+class SetFacts:
+    """Which images an audit looked at, so that a later reader can tell whether another audit looked at the same.
+
+    Attributes:
+        images, patients: how many were read, and of how many patients as they are known.
+        sha256: over the sorted sha256 of the images, each of its file's bytes and which slice it is: the same set, whatever its files are called. It
+            names nobody: who has not got the whole set cannot compute it.
+    """
+
+    images: int
+    patients: int
+    sha256: str
+
+    @classmethod
+    def of(cls, images: EmbeddedSet) -> SetFacts:
+        digest = hashlib.sha256("\n".join(sorted(images.keys)).encode())
+        return cls(len(images), len(set(images.patients)), digest.hexdigest())
 
 
 @dataclass(frozen=True)
@@ -88,6 +110,9 @@ class AuditSummary:
     weights_sha256: str
     versions: Mapping[str, str]
     seconds: Mapping[str, float]
+    sets: Mapping[str, SetFacts] = field(default_factory=dict)
+    command: str = ""
+    finished: str = ""
     sample: SampleClaim | None = None
 
     def as_dict(self) -> dict[str, object]:
@@ -112,6 +137,8 @@ def summarize(
     weights_sha256: str,
     versions: Mapping[str, str],
     seconds: Mapping[str, float],
+    command: str = "",
+    finished: str = "",
 ) -> AuditSummary:
     """The numbers of ``decision``; what it cannot know of the run is passed by its name in :class:`AuditSummary`."""
     images, null, alike = decision.images, decision.null, decision.same_kind
@@ -172,6 +199,13 @@ def summarize(
         weights_sha256=weights_sha256,
         versions=versions,
         seconds=seconds,
+        sets={
+            "training": SetFacts.of(decision.training),
+            "synthetic": SetFacts.of(decision.synthetic.images),
+            "control": SetFacts.of(decision.control_set.images),
+        },
+        command=command,
+        finished=finished,
         sample=decision.sample,
     )
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from doppelscan.arguments import Count, Whole, checked
 from doppelscan.errors import InputError
+from doppelscan.files import to_csv, write_atomic
 from doppelscan.generate.conditioning import as_text
 from doppelscan.generate.generator import Generator
 from doppelscan.images import table_values
 from doppelscan.images.readers import encode_png
 from doppelscan.progress import progress
-from doppelscan.report import to_csv, write_atomic
 
 __all__ = ["MANIFEST", "Sample", "Sampler", "SeededSamples", "write_samples"]
 

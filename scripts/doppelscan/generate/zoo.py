@@ -22,10 +22,10 @@ from torch import nn
 from doppelscan.arguments import Count, Folder, Whole, checked
 from doppelscan.deepssim import file_sha256, read_checkpoint
 from doppelscan.errors import InputError, WeightsError
+from doppelscan.files import write_atomic
 from doppelscan.generate.conditioning import as_text
 from doppelscan.generate.sampling import Sample, write_samples
 from doppelscan.images.readers import encode_png
-from doppelscan.report import write_atomic
 
 __all__ = [
     "BrightestToOne",

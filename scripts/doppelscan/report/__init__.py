@@ -2,8 +2,8 @@
 
 from doppelscan.errors import ReportError
 from doppelscan.report.figures import agreement_figure, contamination_figure, roc_figure
-from doppelscan.report.inline import CONTROL, FLAGGED, INK, inline_picture, inline_svg, page_templates
-from doppelscan.report.tables import SCORE_COLUMNS, to_csv, to_json, write_atomic
+from doppelscan.report.inline import CONTROL, FLAGGED, INK, inline_picture, inline_svg
+from doppelscan.report.tables import SCORE_COLUMNS
 from doppelscan.report.write import write_preliminary, write_report
 
 __all__ = [
@@ -16,11 +16,7 @@ __all__ = [
     "contamination_figure",
     "inline_picture",
     "inline_svg",
-    "page_templates",
     "roc_figure",
-    "to_csv",
-    "to_json",
-    "write_atomic",
     "write_preliminary",
     "write_report",
 ]

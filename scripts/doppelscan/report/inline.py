@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import io
 
-import jinja2
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-__all__ = ["CONTROL", "FLAGGED", "INK", "inline_picture", "inline_svg", "page_templates"]
+__all__ = ["CONTROL", "FLAGGED", "INK", "inline_picture", "inline_svg"]
 
 INK, FLAGGED, CONTROL = "#1f2933", "#c0392b", "#5b7c99"
 
@@ -30,9 +29,3 @@ def inline_svg(figure: Figure) -> str:
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", metadata=nothing)
     return buffer.getvalue()[buffer.getvalue().index("<svg") :]
-
-
-def page_templates(*packages: str) -> jinja2.Environment:
-    """Templates of the report, with its style.css, and those of further ``packages``."""
-    loaders = [jinja2.PackageLoader(package, "templates") for package in ("doppelscan.report", *packages)]
-    return jinja2.Environment(loader=jinja2.ChoiceLoader(loaders), autoescape=True, trim_blocks=True, lstrip_blocks=True)

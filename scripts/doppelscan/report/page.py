@@ -10,7 +10,8 @@ import numpy as np
 
 from doppelscan.decide import AuditedImage, AuditSummary, Decision, ScoredImage, count_kinds
 from doppelscan.deepssim import THRESHOLDS, verdict
-from doppelscan.report.inline import CONTROL, FLAGGED, INK, inline_picture, inline_svg, page_templates
+from doppelscan.pages import page_templates
+from doppelscan.report.inline import CONTROL, FLAGGED, INK, inline_picture, inline_svg
 from doppelscan.report.tables import Row
 from doppelscan.report.volume_pictures import middle_planes, mosaic
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from doppelscan.decide import FirstMatch, Preliminary, PreliminarySummary, Reason, Rule
 from doppelscan.deepssim import verdict
-from doppelscan.report.inline import inline_picture, page_templates
+from doppelscan.pages import page_templates
+from doppelscan.report.inline import inline_picture
 from doppelscan.report.tables import NONE, Row
 from doppelscan.report.volume_pictures import middle_planes
 

@@ -1,46 +1,21 @@
-"""Pseudonyms in place of whatever names a path or a patient."""
+"""Pseudonyms in the rows and the summary of a report."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-import os
-import re
-import secrets
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from doppelscan.decide import AuditSummary, LeftOut
-from doppelscan.errors import ReportError
+from doppelscan.pseudonyms import Pseudonyms
 from doppelscan.report.tables import Row
 
-__all__ = ["Pseudonyms"]
+__all__ = ["ReportPseudonyms"]
 
 IDENTIFYING = ("image", "patient", "match", "match_patient", "volume", "second_match", "part_match", "match_volume")
-# What looks like a path from the root, or like a file of a kind that holds images.
-PATH = re.compile(r"(?:[A-Za-z]:\\|/)[^\s'\":;,]+|[^\s'\":;,]+\.(?:png|jpe?g|tiff?|npy|nii|gz|dcm|dicom|ima)\b", re.I)
 
 
-class Pseudonyms:
-    """Names that stand for others in one redacted report.
-
-    They are drawn anew for each report, by a key that is not kept, so that two reports cannot be linked; only :meth:`write_key` keeps
-    which is which.
-    """
-
-    def __init__(self) -> None:
-        self._salt = secrets.token_bytes(16)
-        self.names: dict[str, str] = {}
-
-    def of(self, name: str) -> str:
-        """The pseudonym of ``name``, 12 hexadecimal digits; that of nothing is nothing."""
-        if not name:
-            return name
-        pseudonym = hashlib.blake2b(name.encode(), key=self._salt, digest_size=6).hexdigest()
-        self.names[pseudonym] = name
-        return pseudonym
+class ReportPseudonyms(Pseudonyms):
+    """Pseudonyms of one redacted report."""
 
     def row(self, row: Row) -> Row:
         """A row of a table."""
@@ -62,30 +37,5 @@ class Pseudonyms:
 
     def left_out(self, skipped: Sequence[LeftOut]) -> list[LeftOut]:
         """What was left out, in the order of the pseudonyms: that of the names would undo them for whoever has a list of the files."""
-        return sorted((self._left_out(one) for one in skipped), key=lambda one: (one.set, one.path))
-
-    def _left_out(self, one: LeftOut) -> LeftOut:
-        reason = one.reason
-        for name in sorted({one.path, os.path.basename(one.path), os.path.dirname(one.path)}, key=len, reverse=True):
-            reason = reason.replace(name, "(path)") if name else reason
-        return replace(one, path=self.of(one.path), reason=PATH.sub("(path)", reason))
-
-    def write_key(self, path: Path) -> None:
-        """Write which pseudonym stands for what, a table that only its owner may read.
-
-        Raises:
-            ReportError: it cannot be written.
-        """
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["pseudonym", "name"])
-        writer.writerows([pseudonym, name] for pseudonym, name in sorted(self.names.items(), key=lambda item: (item[1], item[0])))
-        temporary = path.with_name(path.name + ".tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.unlink(missing_ok=True)
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-                file.write(text.getvalue())
-            os.replace(temporary, path)
-        except OSError as error:
-            raise ReportError(f"The key {str(path)!r} cannot be written: {error.strerror}; pass another --key.") from error
+        hidden = [replace(one, path=self.of(one.path), reason=self.reason(one.path, one.reason)) for one in skipped]
+        return sorted(hidden, key=lambda one: (one.set, one.path))

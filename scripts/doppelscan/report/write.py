@@ -10,10 +10,11 @@ from typing import Any
 
 from doppelscan.decide import AuditSummary, Decision, Preliminary, PreliminarySummary, ScoredImage
 from doppelscan.errors import ReportError
+from doppelscan.files import to_csv, write_atomic
 from doppelscan.locations import REPORT_FILES, VOLUMES_READ
 from doppelscan.report.page import render_page
 from doppelscan.report.preliminary import preliminary_rows, render_preliminary
-from doppelscan.report.redaction import Pseudonyms
+from doppelscan.report.redaction import ReportPseudonyms
 from doppelscan.report.tables import (
     EXPOSING,
     SCORE_COLUMNS,
@@ -22,9 +23,7 @@ from doppelscan.report.tables import (
     patient_rows,
     score_columns,
     score_rows,
-    to_csv,
     volume_rows,
-    write_atomic,
 )
 
 __all__ = ["write_preliminary", "write_report"]
@@ -64,7 +63,7 @@ def write_report(
     volumes, patients, exposure = volume_rows(decision), patient_rows(decision), exposure_rows(decision)
     page = rows
     if redact:
-        names = Pseudonyms()
+        names = ReportPseudonyms()
         rows, control, volumes, patients, exposure, read = (
             [names.row(row) for row in part] for part in (rows, control, volumes, patients, exposure, read)
         )
@@ -109,7 +108,7 @@ def write_preliminary(
     rows = preliminary_rows(found)
     page = rows
     if redact:
-        names = Pseudonyms()
+        names = ReportPseudonyms()
         page = [names.row(row) for row in rows]
         rows = sorted(page, key=lambda row: str(row["image"]))
         summary = replace(summary, skipped=names.left_out(summary.skipped))

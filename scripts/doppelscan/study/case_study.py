@@ -12,8 +12,8 @@ from filelock import FileLock, Timeout
 
 from doppelscan.arguments import Folder, checked, meant
 from doppelscan.errors import DoppelscanError, InputError
+from doppelscan.files import write_atomic
 from doppelscan.locations import is_finished
-from doppelscan.report import write_atomic
 from doppelscan.study.conditions import FILTERED, Remedy, StudyCondition, StudySizes
 from doppelscan.study.page import study_page
 from doppelscan.study.sets import StudySource

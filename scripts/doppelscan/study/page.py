@@ -14,7 +14,8 @@ from PIL import Image
 from doppelscan.calibrate import Share
 from doppelscan.decide import KINDS
 from doppelscan.deepssim import THRESHOLDS
-from doppelscan.report import CONTROL, FLAGGED, INK, inline_picture, inline_svg, page_templates
+from doppelscan.pages import page_templates
+from doppelscan.report import CONTROL, FLAGGED, INK, inline_picture, inline_svg
 from doppelscan.study.measures import COPIED, SampleNumbers, sample_rows
 from doppelscan.study.stages import ConditionResult
 from doppelscan.study.tables import StudyResult
@@ -204,7 +205,7 @@ def study_page(study: StudyResult) -> str:
         "trends": _drawn(_trends, [one for one in done if one.audit.trend is not None]),
     }
     strongest = max((one for one in done if one.curve), key=lambda one: one.audit.copies.share, default=None)
-    return page_templates("doppelscan.study").get_template("case_study.html").render(
+    return page_templates("study").get_template("case_study.html").render(
         study=study,
         figures=figures,
         pairs={one.condition.name: _pairs(one.audit) for one in done},

@@ -14,9 +14,9 @@ from filelock import FileLock
 
 from doppelscan.arguments import Rate, Source, checked
 from doppelscan.errors import InputError
+from doppelscan.files import to_csv, write_atomic
 from doppelscan.generate import TrainingImages
 from doppelscan.images.readers import encode_png
-from doppelscan.report import to_csv, write_atomic
 
 __all__ = ["StudySets", "StudySource", "require_same", "split_patients"]
 

@@ -16,9 +16,9 @@ from ignite.engine import Engine
 from monai.bundle import ConfigWorkflow
 
 from doppelscan.errors import InputError
+from doppelscan.files import to_csv, write_atomic
 from doppelscan.generate import MANIFEST, Sampler, SeededSamples, load_generator
 from doppelscan.locations import audit_root, is_finished
-from doppelscan.report import to_csv, write_atomic
 from doppelscan.study.conditions import StudyCondition, StudySizes
 from doppelscan.study.measures import SampleNumbers, read_audit, sample_rows
 from doppelscan.study.sets import StudySets, require_same

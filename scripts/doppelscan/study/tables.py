@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from doppelscan.calibrate import Difference
-from doppelscan.report import to_csv, to_json, write_atomic
+from doppelscan.files import to_csv, to_json, write_atomic
 from doppelscan.study.conditions import FILTERED, Remedy, StudySizes
 from doppelscan.study.measures import SampleNumbers, changes, sample_rows
 from doppelscan.study.sets import StudySets

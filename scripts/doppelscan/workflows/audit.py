@@ -62,7 +62,7 @@ from doppelscan.version import __version__
 from doppelscan.workers import Workers
 from doppelscan.workflows.early import EarlyReport, expected_work
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
-from doppelscan.workflows.options import on_command_line
+from doppelscan.workflows.options import called_by, on_command_line
 from doppelscan.workflows.selftest import CopyPlanter, planted_images, planted_scores, size_of
 
 __all__ = ["GATE_STATUS", "Audit", "AuditResult"]
@@ -191,6 +191,7 @@ class Audit:
         self.self_test, self.reconstruct, self.declared = own.self_test, own.reconstruct, own.declared
         self.key = None if own.key is None else Path(own.key)
         self.store = own.store_folder
+        self.called = ""
         self.workers = self._workers(own)
         self._make_output()
 
@@ -457,6 +458,8 @@ class Audit:
             patient_source=people.source,
             people=people.notes,
             notes=notes,
+            command=self.called or called_by(self.redact),
+            finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             **self._made_with(clock),
         )
 
@@ -474,6 +477,7 @@ class Audit:
                 "redact": self.redact,
                 "preprocessing": self._preparation(),
                 "device": str(self.evaluator.state.device),
+                "rotations": list(self.evaluator.pose_inferer.rotations),
                 "runtime": getattr(self.evaluator.network, "runtime", f"torch {torch.__version__}"),
             },
             "weights_sha256": self.weights_sha256,

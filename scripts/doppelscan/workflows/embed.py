@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, default_collate
 from doppelscan.deepssim import ALGORITHM as DEEPSSIM
 from doppelscan.deepssim import ViewInferer, quarter_turn_poses, rotated, view_differences
 from doppelscan.errors import InputError
+from doppelscan.files import to_csv, write_atomic
 from doppelscan.images import ALGORITHM as IMAGES
 from doppelscan.images import (
     ForegroundSquared,
@@ -35,7 +36,6 @@ from doppelscan.images import (
     prepared,
 )
 from doppelscan.progress import progress
-from doppelscan.report import to_csv, write_atomic
 from doppelscan.search import EmbeddingStore, content_of, describe, fingerprint, output_columns, rounded
 from doppelscan.workers import THIS_PROCESS, Workers
 

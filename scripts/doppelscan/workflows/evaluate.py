@@ -14,6 +14,7 @@ from monai.transforms import Compose
 
 from doppelscan.deepssim import CopyDetectionMetric, PairDataset, SSIMAgreement
 from doppelscan.errors import InputError
+from doppelscan.files import to_json, write_atomic
 from doppelscan.images import (
     COPY_TRANSFORMS,
     PlantedCopies,
@@ -26,7 +27,7 @@ from doppelscan.images import (
     prepared,
 )
 from doppelscan.progress import progress
-from doppelscan.report import agreement_figure, roc_figure, to_json, write_atomic
+from doppelscan.report import agreement_figure, roc_figure
 from doppelscan.search import Similarity
 
 __all__ = ["CopyDetection", "EvaluationImages", "EvaluationReport", "evaluation_pairs"]

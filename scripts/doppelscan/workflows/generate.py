@@ -19,11 +19,11 @@ from tqdm import tqdm
 
 from doppelscan.deepssim import unwrapped
 from doppelscan.errors import InputError, NotFiniteError, WeightsError
+from doppelscan.files import to_csv, write_atomic
 from doppelscan.generate import Condition, TrainingImages, kl_divergence
 from doppelscan.generate.conditioning import as_text
 from doppelscan.images.readers import encode_png
 from doppelscan.progress import progress
-from doppelscan.report import to_csv, write_atomic
 from doppelscan.workflows.training import saved, write_weights
 
 __all__ = [

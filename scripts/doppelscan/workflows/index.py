@@ -18,11 +18,11 @@ from monai.transforms import Compose, RandAffined
 from doppelscan.deepssim import ALGORITHM as DEEPSSIM
 from doppelscan.deepssim import file_sha256
 from doppelscan.errors import InputError
+from doppelscan.files import to_csv, to_json, write_atomic
 from doppelscan.images import ALGORITHM as IMAGES
 from doppelscan.images import SkippedImage
 from doppelscan.memorization import ALGORITHM as MEMORIZATION
 from doppelscan.memorization import MemorizationIndex, MemorizationScorer, MemorizationScores, spread_over_patients
-from doppelscan.report import to_csv, to_json, write_atomic
 from doppelscan.search import EmbeddedSet, EmbeddingStore, StoredFeatures, fingerprint
 from doppelscan.verify import Pose
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset

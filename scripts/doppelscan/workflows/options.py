@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from monai.utils import ensure_tuple
 from doppelscan.arguments import meant
 from doppelscan.errors import InputError
 
-__all__ = ["on_command_line", "require_known_options"]
+__all__ = ["called_by", "on_command_line", "require_known_options"]
 
 COMMANDS = ("run", "run_workflow")
 # What these commands and the workflow take themselves, beside ids of the configs.
@@ -32,6 +33,13 @@ TAKEN = [
 def on_command_line() -> bool:
     """A config is run by ``python -m monai.bundle``, whose terminal says nothing of what a run returns."""
     return Path(sys.argv[0]).parts[-3:] == ("monai", "bundle", "__main__.py")
+
+
+def called_by(redact: bool) -> str:
+    """The command line of this process where a config is run by it, else nothing; a redacted one keeps no option, since any may name a path."""
+    if not on_command_line():
+        return ""
+    return shlex.join(["python", "-m", "monai.bundle", *([*sys.argv[1:2], "..."] if redact else sys.argv[1:])])
 
 
 def require_known_options() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from doppelscan.report import contamination_figure, to_json, write_atomic
+from doppelscan.files import to_json, write_atomic
+from doppelscan.report import contamination_figure
 from doppelscan.workflows.protocol import ContaminationProtocol, defined_mean
 
 __all__ = ["ProtocolReport"]

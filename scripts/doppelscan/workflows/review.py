@@ -19,8 +19,8 @@ import numpy as np
 from filelock import FileLock
 
 from doppelscan.decide import ScoredSet
+from doppelscan.files import to_json, write_atomic
 from doppelscan.images import from_thumbnail, put_slice, read_pixels, set_files
-from doppelscan.report import to_json, write_atomic
 from doppelscan.settings import audit_settings
 from doppelscan.version import __version__
 from doppelscan.workflows.errors import told_in_one_line

@@ -12,7 +12,7 @@ from typing import Any
 from monai.bundle import ConfigWorkflow
 
 from doppelscan.locations import audit_root
-from doppelscan.settings import audit_overrides
+from doppelscan.settings import audit_command, audit_overrides
 from doppelscan.workflows.audit import AuditResult
 from doppelscan.workflows.errors import told_in_one_line
 
@@ -75,7 +75,9 @@ def audit(
     Raises:
         InputError, WeightsError, StoreError, ReportError: a mistake in what was passed, in one line.
     """
-    workflow = audit_workflow(training=training, synthetic=synthetic, output=output, holdout=holdout, **settings)
+    settings = {"training": training, "synthetic": synthetic, "output": output, "holdout": holdout, **settings}
+    workflow = audit_workflow(**settings)
     with quiet(), told_in_one_line():
         workflow.initialize()
+        workflow.parser.get_parsed_content("audit").called = audit_command(settings)
         return workflow.run()[-1]

@@ -18,7 +18,7 @@ from monai.engines import IterationEvents
 
 from doppelscan.deepssim import CohortDataset, unwrapped
 from doppelscan.errors import InputError, WeightsError
-from doppelscan.report import to_csv, write_atomic
+from doppelscan.files import to_csv, write_atomic
 
 __all__ = [
     "BestWeights",

@@ -1,0 +1,170 @@
+"""What reviewers decided of images: a table that is counted beside what the statistics say of the same images."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import os
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from doppelscan.errors import InputError
+from doppelscan.filing.audits import FinishedAudit
+from doppelscan.filing.details import named_in
+
+__all__ = ["COLUMNS", "DecisionCount", "Review", "ReviewerDecision", "read_decisions"]
+
+COLUMNS = ("image", "decision", "comment", "reviewer", "date")
+
+
+@dataclass(frozen=True)
+class ReviewerDecision:
+    """A row of the table.
+
+    Attributes:
+        image: as scores.csv names it.
+        decision: one or a few words, such as memorized, not memorized or unclear.
+        comment, reviewer: as given, or empty.
+        date: YYYY-MM-DD, or empty.
+        finding: what the audit says of the image; empty where it is not flagged.
+    """
+
+    image: str
+    decision: str
+    comment: str
+    reviewer: str
+    date: str
+    finding: str
+
+
+@dataclass(frozen=True)
+class DecisionCount:
+    """How many decisions of one kind there are, on images that the audit flagged and on others."""
+
+    decision: str
+    flagged: int
+    not_flagged: int
+
+
+@dataclass(frozen=True)
+class Review:
+    """The decisions and what they amount to.
+
+    Attributes:
+        decisions: in the order of the table.
+        counts: by decision, most frequent first.
+        images: how many were looked at.
+        flagged, flagged_seen: flagged images of the audit, and how many of them were looked at.
+        disputed: images of which reviewers decided differently.
+    """
+
+    decisions: tuple[ReviewerDecision, ...]
+    counts: tuple[DecisionCount, ...]
+    images: int
+    flagged: int
+    flagged_seen: int
+    disputed: int
+
+    def require_unnamed(self, names: Collection[str]) -> None:
+        """Refuse decisions and reviewers that name an image or a patient of the audit, which a redacted dossier must not; comments are left out of it.
+
+        Raises:
+            InputError: the word, and its image's row.
+        """
+        for one in self.decisions:
+            told = named_in(f"{one.decision} {one.reviewer}", names)
+            if told is not None:
+                raise InputError(
+                    f"The 'decisions' parameter must not name images or patients beside the column image in a redacted dossier. Got {told!r}; write it into "
+                    "the comment, which is left out, or pass --redact False."
+                )
+
+
+def read_decisions(path: str | os.PathLike | None, audit: FinishedAudit) -> Review | None:
+    """Read a CSV of reviewers' decisions on images of ``audit``; None gives None.
+
+    Args:
+        path: columns image, decision, comment, reviewer, date; the last three may be empty. ``image`` as in scores.csv, or the name of its file where
+            only one has it.
+        audit: whose images they are.
+
+    Raises:
+        InputError: a column is missing, an image is not in the audit, a reviewer decided twice of one image, or a date is none; with its line.
+    """
+    if path is None:
+        return None
+    finding = {row["image"]: row["finding"] for row in audit.scores}
+    named = defaultdict(list)
+    for image in finding:
+        named[os.path.basename(image)].append(image)
+    found: list[ReviewerDecision] = []
+    for line, row in _rows(Path(path)):
+
+        def refuse(what: str, todo: str, line: int = line) -> InputError:
+            return InputError(
+                f"The 'decisions' parameter must be a table of decisions on images of the audit. Got {what} in line {line} of {str(path)!r}; {todo}."
+            )
+
+        values = {name: (row.get(name) or "").strip() for name in COLUMNS}
+        image = values["image"] if values["image"] in finding else next(iter(named.get(values["image"], ())), "")
+        if not image or (values["image"] not in finding and len(named[values["image"]]) > 1):
+            what = "is not there" if not image else "several folders have"
+            raise refuse(f"the image {values['image']!r}, which {what}", "name it as scores.csv does")
+        if not values["decision"]:
+            raise refuse(f"no decision on {values['image']!r}", "write one, such as memorized, not memorized or unclear")
+        if values["date"]:
+            try:
+                datetime.date.fromisoformat(values["date"])
+            except ValueError as error:
+                raise refuse(f"the date {values['date']!r}", "write it as 2026-11-29") from error
+        if any((one.image, one.reviewer) == (image, values["reviewer"]) for one in found):
+            raise refuse(
+                f"a second decision of {values['reviewer'] or 'an unnamed reviewer'} on {values['image']!r}", "keep one of them"
+            )
+        found.append(
+            ReviewerDecision(
+                **{**values, "image": image, "decision": " ".join(values["decision"].lower().split()), "finding": finding[image]}
+            )
+        )
+    return _review(found, audit)
+
+
+def _review(found: Sequence[ReviewerDecision], audit: FinishedAudit) -> Review:
+    of_image: dict[str, set[str]] = defaultdict(set)
+    for one in found:
+        of_image[one.image].add(one.decision)
+    counts = Counter(one.decision for one in found)
+    return Review(
+        tuple(found),
+        tuple(
+            DecisionCount(
+                decision,
+                sum(one.decision == decision and bool(one.finding) for one in found),
+                sum(one.decision == decision and not one.finding for one in found),
+            )
+            for decision, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        ),
+        len(of_image),
+        len(audit.flagged),
+        sum(row["image"] in of_image for row in audit.flagged),
+        sum(len(decisions) > 1 for decisions in of_image.values()),
+    )
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"The 'decisions' parameter must be a .csv file in UTF-8. Got {str(path)!r}, which cannot be read; save it as CSV in UTF-8."
+        ) from error
+    if missing:
+        raise InputError(
+            f"The 'decisions' parameter must be a .csv with the columns {', '.join(COLUMNS)}. Got {str(path)!r}, which has no {missing[0]!r}; add it."
+        )
+    return rows

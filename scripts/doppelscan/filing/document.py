@@ -1,0 +1,545 @@
+"""A record as sections of texts, facts and tables, in the words that a board reads: what the page and the PDF print alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from doppelscan.calibrate import Share
+from doppelscan.filing.comparison import Comparison, Contrast
+from doppelscan.filing.details import ASKED
+from doppelscan.filing.record import Dossier
+from doppelscan.filing.statements import Statement
+
+__all__ = ["Block", "Document", "Facts", "Section", "Table", "Text", "comparison_document", "dossier_document"]
+
+NOT_GIVEN = "not given"
+COLOURS = {"memorization found": "found", "no memorization found": "clear", "cannot conclude": "unsure"}
+CHANGE_COLOURS = {"fewer images show a patient": "clear", "more images show a patient": "found"}
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph; ``soft`` is an explanation, ``warning`` is not to be overlooked."""
+
+    text: str
+    soft: bool = False
+    warning: bool = False
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names with their values."""
+
+    rows: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts.
+
+    Attributes:
+        head: of the columns.
+        rows: each as long as ``head``.
+        widths: share of the width of each column; they sum to 1.
+        numbers: columns that are set to the right.
+    """
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    widths: tuple[float, ...]
+    numbers: tuple[int, ...] = ()
+
+
+Block = Text | Facts | Table
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands under it."""
+
+    heading: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """What is printed: title, the words that come first with their colour, a few facts, sections; ``footer`` stands on every page of a PDF."""
+
+    title: str
+    words: str
+    reason: str
+    colour: str
+    facts: tuple[tuple[str, str, str], ...]
+    sections: tuple[Section, ...]
+    footer: str
+
+
+def percent(value: float | None) -> str:
+    """For example 36.4 %."""
+    return "none" if value is None or value != value else f"{100 * value:.1f} %"
+
+
+def interval(share: Share) -> str:
+    """For example 24 of 66: 36.4 % (25.8 to 48.4)."""
+    return f"{share.count} of {share.total}: {percent(share.share)} ({100 * share.lower:.1f} to {100 * share.upper:.1f})"
+
+
+def _small(value: float | None) -> str:
+    return "" if value is None or value != value else f"{value:.2g}" if value < 0.001 else f"{value:.4f}"
+
+
+def _statements(rows: Sequence[Statement], topic: str, status: str = "") -> Table:
+    return Table((topic, status, ""), tuple((one.topic, one.status, one.says) for one in rows), (0.24, 0.16, 0.6))
+
+
+def dossier_document(dossier: Dossier) -> Document:
+    """The sections of a dossier, in the order in which it is read."""
+    results = dossier.results
+    bound = results.bound
+    facts = (
+        (f"{results.flagged.count} of {results.flagged.total}", "synthetic images flagged", f"{percent(results.flagged.share)} (95 % interval {100 * results.flagged.lower:.1f} to {100 * results.flagged.upper:.1f})"),
+        (str(results.patients_shown), "training patients shown", "all are listed below"),
+        ("no bound" if bound is None or bound >= 1 else percent(bound), "may be memorized, at most", "95 % upper bound, for copies changed as those planted" if bound is not None else "there was no self-test"),
+        (f"{dossier.control.as_close.count} of {dossier.control.as_close.total}", "control images as close", "real images of other people"),
+    )  # fmt: skip
+    sections = (
+        _release(dossier),
+        _sets(dossier),
+        Section("Threat model", (_statements(dossier.threat, "attacker"),)),
+        Section(
+            "What was tested, and what was not",
+            (
+                _statements(dossier.tested, "attack or property"),
+                Text("What was not tested may be so: nothing here speaks against it.", soft=True),
+            ),
+        ),
+        _findings(dossier),
+        _control(dossier),
+        _power(dossier),
+        _review(dossier),
+        *((_mitigation(dossier),) if dossier.before is not None or dossier.details.mitigation else ()),
+        _criteria(dossier),
+        _run(dossier),
+        _sources(dossier),
+        _seal(dossier),
+        _sign_off(dossier),
+    )
+    title = dossier.details.title or "Synthetic set without a title"
+    redacted = ", redacted" if dossier.redacted else ", NOT redacted: names patients or files"
+    footer = f"{title}{redacted} - {dossier.made[:10]} - sha256 {str(dossier.seal.get('content_sha256', ''))[:16]}"
+    return Document(f"Dossier: {title}", dossier.conclusion, dossier.reason, COLOURS[dossier.conclusion], facts, sections, footer)
+
+
+def _release(dossier: Dossier) -> Section:
+    details = dossier.details
+    rows = tuple((heading, getattr(details, name) or NOT_GIVEN) for name, (heading, _) in ASKED.items() if name != "sign_off")
+    blocks: list[Block] = [Facts(rows)]
+    if dossier.not_given:
+        blocks.append(
+            Text(f"Nobody said: {', '.join(dossier.not_given)}. A board may not be able to decide without it.", warning=True)
+        )
+    if dossier.expired:
+        blocks.append(Text(f"This release was to be judged anew on {details.expires}: it has expired.", warning=True))
+    return Section("The release", tuple(blocks))
+
+
+def _sets(dossier: Dossier) -> Section:
+    rows = tuple((one.name, str(one.images), "" if one.patients is None else str(one.patients), one.sha256) for one in dossier.sets)
+    blocks: list[Block] = [
+        Table(("set", "images", "patients", "sha256 of its images"), rows, (0.15, 0.11, 0.11, 0.63), (1, 2)),
+        Text(
+            "The sha256 of a set is that of the sorted sha256 of its images (the bytes of the file, and which slice): the same images give the same, "
+            "whatever their files are called. It names nobody.",
+            soft=True,
+        ),
+    ]
+    if dossier.results.sample is not None:
+        sample = dossier.results.sample
+        blocks.append(
+            Text(
+                f"Only a random sample was audited: {sample['drawn']} of {sample['total']}. A sample releases nothing.",
+                warning=True,
+            )
+        )
+    made = dossier.generator
+    if made is None:
+        blocks.append(
+            Text(
+                "No sampler's manifest was given, so which weights made the synthetic images is only known from what is said above.",
+                warning=True,
+            )
+        )
+    else:
+        same = {
+            True: "yes, by their hash",
+            False: "NO: the manifest lists other images than those that were audited",
+            None: "not looked at",
+        }
+        blocks.append(
+            Facts(
+                (
+                    ("Generator's weights", ", ".join(made.checkpoints) or NOT_GIVEN),
+                    ("Training steps", ", ".join(made.steps) or NOT_GIVEN),
+                    ("Sampling steps", ", ".join(made.sampling_steps) or NOT_GIVEN),
+                    ("Samples", f"{made.samples}, of the seeds {made.first_seed} to {made.last_seed}"),
+                    ("Conditions", f"{made.conditions} different" if made.conditions else "none"),
+                    ("The images that were audited", same[made.same_images]),
+                    ("Manifest", f"sha256 {made.manifest_sha256}"),
+                )
+            )
+        )
+    if dossier.left_out:
+        blocks += [
+            Text(f"{len(dossier.left_out)} images could not be audited:"),
+            Table(
+                ("set", "image", "reason"), tuple((one.set, one.image, one.reason) for one in dossier.left_out), (0.13, 0.37, 0.5)
+            ),
+        ]
+    return Section("Sets and generator", tuple(blocks))
+
+
+def _whole_set(won: Mapping[str, float | None] | None) -> tuple[tuple[str, str], ...]:
+    if won is None:
+        return ()
+    said = f"{won['won_by_training']:.0f} of {won['images']:.0f} images are nearer to a training patient than to other people, p {_small(won['p_value'])}"
+    return (("Whole set", said),)
+
+
+def _findings(dossier: Dossier) -> Section:
+    results, shown = (
+        dossier.results,
+        ", patients by pseudonyms that are the same all through this dossier and nowhere else" if dossier.redacted else "",
+    )
+    kinds = tuple((kind, str(count)) for kind, count in results.findings.items())
+    memorized = results.memorized
+    blocks: list[Block] = [
+        Table(("finding", "images"), kinds, (0.8, 0.2), (1,)),
+        Facts(
+            (
+                ("Flagged", interval(results.flagged)),
+                ("Residual risk", f"{percent(results.residual_risk['value'])} ({percent(results.residual_risk['lower'])} to {percent(results.residual_risk['upper'])}): showing a patient, beyond what the control explains"),
+                ("Share memorized", "not known: no self-test" if memorized is None else f"{percent(memorized['value'])} ({percent(memorized['lower'])} to {percent(memorized['upper'])}), by what is flagged and what would be"),
+                ("Upper bound", "none" if results.bound is None or results.bound >= 1 else f"{percent(results.bound)} (95 %)"),
+                ("Unlike the training set", f"{results.unlike} images, of which nothing is said"),
+                *_whole_set(results.competition),
+            )
+        ),
+    ]  # fmt: skip
+    if dossier.patients:
+        kinds_known = [kind for kind in dossier.patients[0].kinds]
+        blocks += [
+            Text(f"All {len(dossier.patients)} training patients who are shown{shown}:"),
+            Table(
+                ("patient", "images", *kinds_known, "of training images", "highest score", "smallest p"),
+                tuple(
+                    (
+                        one.patient,
+                        str(one.images),
+                        *(str(one.kinds.get(kind, 0)) for kind in kinds_known),
+                        str(one.training_images),
+                        f"{one.highest_score:.3f}",
+                        _small(one.smallest_p_value),
+                    )
+                    for one in dossier.patients
+                ),
+                (0.17, 0.09, *(0.46 / len(kinds_known) for _ in kinds_known), 0.1, 0.09, 0.09),
+                tuple(range(1, 5 + len(kinds_known))),
+            ),
+        ]
+    if dossier.images:
+        blocks += [
+            Text(f"All {len(dossier.images)} flagged images, highest score first:"),
+            Table(
+                ("image", "finding", "match in training", "its patient", "score", "p", "why it is flagged"),
+                tuple(
+                    (one.image, one.finding, one.match, one.match_patient, f"{one.score:.3f}", _small(one.p_value), one.reason)
+                    for one in dossier.images
+                ),
+                (0.19, 0.09, 0.19, 0.14, 0.07, 0.08, 0.24),
+                (4, 5),
+            ),
+        ]
+    else:
+        blocks.append(Text("No image is flagged."))
+    blocks.append(
+        Text(
+            "copy: a training image came back. same patient?: the patient, perhaps in another image. blend: two training images in one. part: a region. "
+            "unresolved: a patient, but the picture does not tell as what. no single source: derived from several training images, shows nobody alone.",
+            soft=True,
+        )
+    )
+    return Section("Findings", tuple(blocks))
+
+
+def _control(dossier: Dossier) -> Section:
+    control = dossier.control
+    blocks: list[Block] = [
+        Facts((("Control", f"{control.words}: {control.images} images of {control.patients} patients"), ("As close as what is flagged", interval(control.as_close)))),
+        _statements(control.fitness, "fit to calibrate by"),
+    ]  # fmt: skip
+    if dossier.near_duplicates:
+        blocks.append(
+            Text(
+                f"{dossier.near_duplicates} pairs of real images under two names agree as copies do; the audit's summary.json lists them.",
+                warning=True,
+            )
+        )
+    return Section("The control, and whether it is fit", tuple(blocks))
+
+
+def _power(dossier: Dossier) -> Section:
+    heading = "What the audit could have found"
+    if not dossier.planted:
+        return Section(
+            heading,
+            (
+                Text(
+                    "There was no self-test: nobody knows what would have been found, and nothing can be called clean.",
+                    warning=True,
+                ),
+            ),
+        )
+    rows = tuple(
+        (
+            one.words + ("" if one.declared else " (not declared)"), f"{one.found} of {one.planted}",
+            f"{100 * one.power.lower:.0f} %" + (" (too few)" if one.power.lower < dossier.power_needed else ""), str(one.right_patient),
+        )
+        for one in dossier.planted
+    )  # fmt: skip
+    blocks: list[Block] = [
+        Text("Copies of training images, one a patient, were changed and judged by the same rules as the synthetic images."),
+        Table(("a copy", "found", "at least", "right patient"), rows, (0.55, 0.15, 0.17, 0.13), (1, 2, 3)),
+    ]
+    if dossier.negatives:
+        nobody = tuple((one.words, f"{one.flagged} of {one.images}", str(one.accused)) for one in dossier.negatives)
+        blocks += [
+            Text("The same was done to images that are a copy of nobody:"),
+            Table(("images of nobody", "flagged", "said to show a patient"), nobody, (0.6, 0.2, 0.2), (1, 2)),
+        ]
+    blocks.append(
+        Text(
+            f'"At least" is the lower 95 % limit by patient (Clopper and Pearson 1934); {100 * dossier.power_needed:.0f} % are needed for every declared row to '
+            "say that no memorization was found.",
+            soft=True,
+        )
+    )
+    return Section(heading, tuple(blocks))
+
+
+def _review(dossier: Dossier) -> Section:
+    review = dossier.review
+    if review is None:
+        return Section("Reviewers' decisions", (Text("None were given: no person is known to have looked at the images."),))
+    blocks: list[Block] = [
+        Facts(
+            (
+                ("Images that were looked at", str(review.images)),
+                ("Flagged images among them", f"{review.flagged_seen} of {review.flagged}"),
+                ("Decided differently by two reviewers", str(review.disputed)),
+            )
+        ),
+        Table(
+            ("decision", "on flagged images", "on others"),
+            tuple((one.decision, str(one.flagged), str(one.not_flagged)) for one in review.counts),
+            (0.5, 0.25, 0.25),
+            (1, 2),
+        ),
+        Text("Decisions stand beside the statistics and change none of them.", soft=True),
+        Table(
+            ("image", "audit", "decision", "comment", "reviewer", "date"),
+            tuple(
+                (one.image, one.finding or "not flagged", one.decision, one.comment, one.reviewer, one.date)
+                for one in review.decisions
+            ),
+            (0.24, 0.12, 0.15, 0.25, 0.13, 0.11),
+        ),
+    ]
+    return Section("Reviewers' decisions", tuple(blocks))
+
+
+def _mitigation(dossier: Dossier) -> Section:
+    blocks: list[Block] = [Text(dossier.details.mitigation)] if dossier.details.mitigation else []
+    if dossier.before is None:
+        blocks.append(Text("No earlier audit was given (--before), so what the mitigation changed is not shown.", warning=True))
+    else:
+        blocks.append(
+            Text(
+                f"{dossier.before.verdict[0].upper()}{dossier.before.verdict[1:]}: {dossier.before.reason}.",
+                warning=bool(dossier.before.obstacles),
+            )
+        )
+        for section in comparison_sections(dossier.before):
+            blocks += [Text(f"{section.heading}:"), *section.blocks]
+    return Section("Mitigation: audit before and after", tuple(blocks))
+
+
+def _criteria(dossier: Dossier) -> Section:
+    return Section(
+        "In the words of others",
+        (
+            Text("The three risks of WP 216. Whether the set is anonymous is a legal question that no audit answers; the EDPB (Opinion 28/2024) asks that extraction and identification by reasonable means be insignificant."),
+            _statements(dossier.criteria, "risk", "in this audit"),
+            Text("The seven criteria of the Synthetic Medical Data (SMD) card:"),
+            _statements(dossier.card, "criterion", "in this audit"),
+        ),
+    )  # fmt: skip
+
+
+def _run(dossier: Dossier) -> Section:
+    run = dossier.run
+    rules = ", ".join(f"{name} {value}" for name, value in run.rules.items() if not isinstance(value, Mapping))
+    settings = ", ".join(f"{name} {value}" for name, value in run.settings.items() if name != "preprocessing")
+    rows = (
+        ("Audit finished", run.finished or NOT_GIVEN),
+        ("Command", run.command or NOT_GIVEN),
+        ("Encoder's weights", f"sha256 {run.weights_sha256}"),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in run.versions.items())),
+        ("Settings", settings),
+        ("Rules", rules),
+        ("Patients known by", run.patient_source),
+    )
+    notes = tuple(Text(note) for note in run.notes)
+    return Section("How the audit was made", (Facts(rows), *notes))
+
+
+def _sources(dossier: Dossier) -> Section:
+    return Section("Sources", tuple(Text(f"{name}: {source}.") for name, source in dossier.sources.items()))
+
+
+def _seal(dossier: Dossier) -> Section:
+    inputs = dossier.inputs
+    rows = [(name, sha256) for name, sha256 in inputs.files.items()]
+    rows += [(f"all {len(inputs.files)} files of the audit", inputs.sha256)]
+    rows += [
+        (words, sha256)
+        for words, sha256 in (
+            ("details", inputs.details), ("reviewers' decisions", inputs.decisions), ("manifest", inputs.manifest), ("earlier audit", inputs.before),
+        )
+        if sha256 is not None
+    ]  # fmt: skip
+    rows.append(("this dossier's content", str(dossier.seal.get("content_sha256"))))
+    if dossier.seal.get("hmac_sha256"):
+        rows.append(("HMAC-SHA256 of that", str(dossier.seal["hmac_sha256"])))
+    return Section(
+        "What it was made of",
+        (
+            Table(("file", "sha256"), tuple(rows), (0.32, 0.68)),
+            Text(
+                "doppelscan dossier --check FILE AUDIT tells whether these files are still the same. A hash shows that nothing was changed since; it is no "
+                "signature of a person, since whoever changes a file can compute its hash anew. An HMAC can be made and checked by whoever holds the secret, "
+                "and by nobody else. Only the signatures below are those of people.",
+                soft=True,
+            ),
+        ),
+    )
+
+
+def _sign_off(dossier: Dossier) -> Section:
+    rows = tuple((role, "", "", "") for role in dossier.details.signers)
+    expires = dossier.details.expires or NOT_GIVEN
+    return Section(
+        "Sign-off",
+        (
+            Table(("role", "name", "release: yes / no", "date and signature"), rows, (0.34, 0.24, 0.16, 0.26)),
+            Text(
+                f"Made {dossier.made} by {dossier.made_by}. Expires: {expires}. A clean audit is evidence, not proof. Not a medical device.",
+                soft=True,
+            ),
+        ),
+    )
+
+
+def comparison_document(comparison: Comparison, title: str, footer: str = "") -> Document:
+    """The sections of a comparison by itself."""
+    counts, shown = comparison.counts, comparison.shares[0]
+    facts = (
+        (percent(shown.before.share), "showed a patient before", f"{shown.before.count} of {shown.before.total} images"),
+        (percent(shown.after.share), "show a patient after", f"{shown.after.count} of {shown.after.total} images"),
+        *(((f"{counts['gone']}, {counts['still']}, {counts['new']}", "patients gone, still shown, new", "by their names"),) if comparison.patients_matched else ()),
+        ("no" if comparison.obstacles else "yes", "comparable", "what must be alike stands below"),
+    )  # fmt: skip
+    colour = CHANGE_COLOURS.get(comparison.verdict, "unsure")
+    return Document(title, comparison.verdict, comparison.reason, colour, facts, tuple(comparison_sections(comparison)), footer)
+
+
+def comparison_sections(comparison: Comparison) -> list[Section]:
+    """Whether the two can be compared comes first."""
+    facts = tuple(
+        (one.name, one.before, one.after, "same" if one.same else "DIFFERENT" if one.needed else "different")
+        for one in comparison.facts
+    )
+    blocks: list[Block] = [Text(f"No difference is claimed: {one}.", warning=True) for one in comparison.obstacles]
+    blocks += [Text(one) for one in comparison.cautions]
+    shared = "not looked at" if comparison.shared_images is None else str(comparison.shared_images)
+    sides = comparison.before, comparison.after
+    memorized = [
+        "not known: no self-test"
+        if one.memorized_lower is None or one.memorized_upper is None
+        else f"{percent(one.memorized_lower)} to {percent(one.memorized_upper)}"
+        for one in sides
+    ]
+    both = (
+        ("conclusion", *(one.conclusion for one in sides)),
+        ("finished", *(one.finished for one in sides)),
+        ("synthetic images", *(str(one.images) for one in sides)),
+        ("training patients shown", *(str(one.patients_shown) for one in sides)),
+        ("share memorized, with what is missed", *memorized),
+        ("upper bound", *("none" if one.bound is None or one.bound >= 1 else percent(one.bound) for one in sides)),
+        ("sha256 of the audit", *(f"{one.sha256[:16]}..." for one in sides)),
+    )
+    sections = [
+        Section("Can they be compared", (*blocks, Table(("what", "before", "after", ""), facts, (0.28, 0.28, 0.28, 0.16)), Text(f"Synthetic images that are in both sets: {shared}."))),
+        Section("Both audits", (Table(("", "before", "after"), both, (0.34, 0.33, 0.33)),)),
+        Section(
+            "Shares",
+            (
+                Table(("of images", "before", "after", "change in points", "p"), tuple(_contrast(one) for one in comparison.shares), (0.3, 0.21, 0.21, 0.2, 0.08), (1, 2, 3, 4)),
+                Text("Intervals are 95 % (Wilson; of the change Newcombe 1998), p by Fisher's exact test; slices of one volume count as one. The first row decides; an empty p is not claimed.", soft=True),
+            ),
+        ),
+        Section("Findings by kind", (Table(("finding", "before", "after"), tuple((one.kind, str(one.before), str(one.after)) for one in comparison.kinds), (0.6, 0.2, 0.2), (1, 2)),)),
+    ]  # fmt: skip
+    if comparison.patients:
+        rows = tuple(
+            (
+                one.patient,
+                one.status,
+                str(one.before),
+                str(one.after),
+                _score(one.before_score),
+                _score(one.after_score),
+                _small(one.chance),
+            )
+            for one in comparison.patients
+        )
+        counts = comparison.counts
+        sections.append(
+            Section(
+                "Training patients",
+                (
+                    Text(f"{counts['new']} new, {counts['still']} still shown, {counts['gone']} gone."),
+                    Table(("patient", "", "images before", "images after", "score before", "score after", "by chance"), rows, (0.28, 0.1, 0.12, 0.12, 0.13, 0.13, 0.12), (2, 3, 4, 5, 6)),
+                    Text("By chance: how probably so many images would all be in one of the two sets although nothing changed. Above 0.05 a patient who is gone, or new, may only be unseen in the other set.", soft=True),
+                ),
+            )
+        )  # fmt: skip
+    if comparison.power:
+        power = tuple(
+            (one.words, *("not planted" if side is None else f"{interval(side)}" for side in (one.before, one.after)))
+            for one in comparison.power
+        )
+        sections.append(
+            Section("What each could have found", (Table(("a copy", "before", "after"), power, (0.4, 0.3, 0.3), (1, 2)),))
+        )
+    return sections
+
+
+def _score(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _contrast(one: Contrast) -> tuple[str, ...]:
+    change = one.change
+    points = f"{100 * change.value:+.1f} ({100 * change.lower:+.1f} to {100 * change.upper:+.1f})"
+    return one.name, interval(one.before), interval(one.after), points, "" if one.p_value is None else _small(one.p_value)

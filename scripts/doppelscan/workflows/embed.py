@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ignite.distributed as idist
 import numpy as np
@@ -19,7 +19,7 @@ from monai.engines import SupervisedEvaluator
 from torch.utils.data import DataLoader, default_collate
 
 from doppelscan.deepssim import ALGORITHM as DEEPSSIM
-from doppelscan.deepssim import ViewInferer, quarter_turn_poses, rotated, view_differences
+from doppelscan.deepssim import ViewInferer, quarter_turn_poses, rotated, view_differences, volume_view_differences
 from doppelscan.errors import InputError
 from doppelscan.images import ALGORITHM as IMAGES
 from doppelscan.images import (
@@ -55,6 +55,10 @@ class RecordDataset(Dataset):
         channel: which volume of 4D files.
         limit: images of a random sample of ``source``, see :func:`~doppelscan.images.find_images`; None takes all.
         seed: of that sample.
+        volumes: ``as-slices``, or ``whole``: a volume is one item, of which the slice choices say nothing.
+
+    Raises:
+        InputError: see :func:`~doppelscan.images.find_images`; of ``whole`` volumes, a set of 2D images.
 
     Items hold the transform's keys and ``index``, or ``index`` and ``error``.
     """
@@ -71,13 +75,20 @@ class RecordDataset(Dataset):
         channel: int | None = None,
         limit: int | None = None,
         seed: int = 0,
+        volumes: Literal["whole", "as-slices"] = "as-slices",
     ) -> None:
-        self.patient_pattern = patient_pattern
+        self.patient_pattern, self.volumes = patient_pattern, volumes
         self.slices = SliceChoice(slice_axis, float(slice_range[0]), float(slice_range[1]), slice_step, channel)
         if source is None:  # a config can be built and checked before its data is named; running it refuses
             source = ImageSet(name, [])
         elif not isinstance(source, ImageSet):
-            source = find_images(source, name=name, patient_pattern=patient_pattern, slices=self.slices, limit=limit, seed=seed)
+            source = find_images(
+                source, name=name, patient_pattern=patient_pattern, slices=self.slices, limit=limit, seed=seed, volumes=volumes
+            )
+        if volumes == "whole" and source.records and not source.whole_volumes:
+            raise InputError(
+                f"The '{name}' parameter must name volumes. Got {len(source.records)} 2D images; take the config for images, without _3d."
+            )
         self.image_set = source
         super().__init__(data=source.records, transform=transform)
 
@@ -99,6 +110,7 @@ class RecordDataset(Dataset):
             (choice.start, choice.stop),
             choice.step,
             choice.channel,
+            volumes=self.volumes,
         )
 
     def with_records(self, records: list[ImageRecord], transform: Callable | None = None) -> RecordDataset:
@@ -403,17 +415,21 @@ class EmbeddingEvaluator(SupervisedEvaluator):
         return [r for r, _ in kept], [k for _, k in kept]
 
     def view_differences(self, thumbnails: torch.Tensor, seed: int = 0) -> dict[str, np.ndarray]:
-        """Output name -> float32 [V, C], what views of ``thumbnails`` uint8 [n, 1, S, S] change in it; ``{}`` for another preprocessing
-        than foreground squares."""
-        size = self.dataset.foreground_size
-        if not size:
+        """Output name -> float32 [V, C], what views of ``thumbnails`` uint8 [n, 1, S, S], or cubes [n, 1, S, S, S], change in it; ``{}`` for
+        another preprocessing than foreground squares or cubes."""
+        size, cubes = self.dataset.foreground_size, thumbnails.ndim == 5
+        if not size and not cubes:
             return {}
         self.network.eval()
 
         def embed(images: torch.Tensor) -> torch.Tensor:
-            return self.network(images.to(self.state.device).contiguous(memory_format=torch.channels_last)).float().cpu()
+            layout = torch.contiguous_format if cubes else torch.channels_last
+            return self.network(images.to(self.state.device).contiguous(memory_format=layout)).float().cpu()
 
-        found = view_differences(embed, thumbnails, size, seed=seed).numpy()
+        views = (
+            volume_view_differences(embed, thumbnails, seed=seed) if cubes else view_differences(embed, thumbnails, size, seed=seed)
+        )
+        found = views.numpy()
         return {name: np.ascontiguousarray(found[:, part]) for name, part in self.output_slices.items()}
 
     def fingerprint(self, dataset: RecordDataset, poses: int) -> str:

@@ -50,3 +50,9 @@ def test_a_thin_stack_and_a_picture_are_refused_with_their_reason(tmp_path):
 def test_a_large_volume_is_reduced_on_the_way(tmp_path):
     item = LoadVolumed("image", largest=16)({"image": write_nifti(tmp_path / "head.nii.gz", HEAD, AFFINE)})
     assert item["image"].shape == (1, 16, 16, 16) and item["volume_geometry"].spacing == pytest.approx((3.75, 3.75, 7.5))
+
+
+def test_a_file_that_says_no_voxel_size_is_taken_for_cubes(tmp_path, prepare):
+    np.save(tmp_path / "head.npy", HEAD)
+    item = prepare({"image": str(tmp_path / "head.npy")})
+    assert item["cube_frame"].spacing == (1.0, 1.0, 1.0) and float(item["image"].max()) == 1.0

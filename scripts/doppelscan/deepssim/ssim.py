@@ -13,12 +13,20 @@ K1, K2 = 0.01, 0.03
 
 
 def _window_means(images: torch.Tensor, size: int, stride: int) -> torch.Tensor:
+    if images.ndim == 5:
+        plane = F.avg_pool3d(images, (1, 1, size), (1, 1, stride))
+        return F.avg_pool3d(F.avg_pool3d(plane, (1, size, 1), (1, stride, 1)), (size, 1, 1), (stride, 1, 1))
     return F.avg_pool2d(F.avg_pool2d(images, (size, 1), (stride, 1)), (1, size), (1, stride))
+
+
+def _unbiased(images: torch.Tensor, size: int) -> float:
+    count = size ** (images.ndim - 2)
+    return count / (count - 1)
 
 
 def _moments(images: torch.Tensor, size: int, stride: int) -> tuple[torch.Tensor, torch.Tensor]:
     mean = _window_means(images, size, stride)
-    unbiased = size * size / (size * size - 1)  # sample covariance, as skimage's structural_similarity does
+    unbiased = _unbiased(images, size)  # sample covariance, as skimage's structural_similarity does
     return mean, (_window_means(images * images, size, stride) - mean * mean) * unbiased
 
 
@@ -33,8 +41,8 @@ def ssim(first: torch.Tensor, second: torch.Tensor, window_size: int = 7, stride
     """Mean structural similarity of each pair (Wang et al. 2004; uniform window, joint data range, symmetric).
 
     Args:
-        first: float [B, 1, H, W].
-        second: float [B, 1, H, W].
+        first: float [B, 1, H, W], or volumes [B, 1, D, H, W].
+        second: the same shape.
         window_size: side of the uniform window in pixels.
         stride: average over every so many windows a side.
 
@@ -47,17 +55,17 @@ def ssim(first: torch.Tensor, second: torch.Tensor, window_size: int = 7, stride
 
 
 def _mean_ssim(product, mean_a, var_a, mean_b, var_b, data_range, size, stride) -> torch.Tensor:
-    unbiased = size * size / (size * size - 1)
-    covariance = (_window_means(product, size, stride) - mean_a * mean_b) * unbiased
-    c1 = ((K1 * data_range) ** 2).view(-1, 1, 1, 1)
-    c2 = ((K2 * data_range) ** 2).view(-1, 1, 1, 1)
+    covariance = (_window_means(product, size, stride) - mean_a * mean_b) * _unbiased(product, size)
+    per_pair = (-1, *[1] * (product.ndim - 1))
+    c1 = ((K1 * data_range) ** 2).view(per_pair)
+    c2 = ((K2 * data_range) ** 2).view(per_pair)
     value = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     value = value / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
-    return value.mean((1, 2, 3))
+    return value.mean(tuple(range(1, value.ndim)))
 
 
 def pairwise_ssim(first: torch.Tensor, second: torch.Tensor, window_size: int = 7, stride: int = 1) -> torch.Tensor:
-    """SSIM of all pairs: float [N, 1, H, W] and [M, 1, H, W] -> [N, M]; window means are computed once an image.
+    """SSIM of all pairs: float [N, 1, ...] and [M, 1, ...] of images or volumes -> [N, M]; window means are computed once an image.
 
     A ``stride`` of 2 averages over every other window a side: a quarter of the work for nearly the same mean.
     """

@@ -21,20 +21,21 @@ __all__ = ["ForegroundCubed", "LoadVolumed"]
 
 
 class LoadVolumed(MapTransform):
-    """Read a volume whole: float32 [1, X, Y, Z] in RAS+; its geometry goes to ``volume_geometry``.
+    """Read a volume whole: float32 [1, X, Y, Z] in RAS+; its geometry goes to ``volume_geometry``, the spacing of its voxels in mm to ``volume_spacing``:
+    voxels of a size that the file does not say are taken for cubes of 1 mm.
 
     Each key holds a path or a list of paths (a DICOM series); the key ``channel`` of the item, when there, chooses one volume of a 4D file.
 
     Args:
         keys: of the item.
-        largest: voxels along an axis, at most, see :func:`~doppelscan.images.read_volume`: four times a cube's side by default, which loses nothing of it.
+        largest: voxels along an axis, at most, see :func:`~doppelscan.images.read_volume`: twice a cube's side by default, whatever the size of the file.
         allow_missing_keys: see MONAI's ``MapTransform``.
 
     Raises:
         ImageError: see :func:`~doppelscan.images.read_volume`, or an axis of less than 8 voxels.
     """
 
-    def __init__(self, keys: KeysCollection, largest: int | None = 4 * CUBE, allow_missing_keys: bool = False) -> None:
+    def __init__(self, keys: KeysCollection, largest: int | None = 2 * CUBE, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
         self.largest = largest
 
@@ -49,6 +50,7 @@ class LoadVolumed(MapTransform):
                 raise ImageError(f"{' x '.join(map(str, shape))} voxels; at least {SMALLEST_SIDE} along an axis are needed")
             item[key] = volume.pixels[None]
             item["volume_geometry"] = volume.geometry
+            item["volume_spacing"] = volume.geometry.spacing if volume.geometry.known else (1.0, 1.0, 1.0)
         return item
 
 
@@ -75,7 +77,7 @@ class ForegroundCubed(MapTransform):
         item = dict(data)
         for key in self.key_iterator(item):
             pixels = np.asarray(item[key])[0]
-            cube, frame = cut_cube(pixels, item["volume_geometry"].spacing, self.spatial_size)
+            cube, frame = cut_cube(pixels, item["volume_spacing"], self.spatial_size)
             stored = np.round(np.clip(cube, 0, 1) * 255).astype(np.uint8)[None]
             # What is embedded is what is kept: stored cubes are looked at again, for the views that whitening mutes.
             item[key] = stored.astype(np.float32) / 255

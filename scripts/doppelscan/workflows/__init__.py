@@ -32,6 +32,8 @@ from doppelscan.workflows.training import (
     ResumableCheckpoint,
     TrainingTables,
 )
+from doppelscan.workflows.volume_review import VolumeReview
+from doppelscan.workflows.whole_volumes import WholeVolumes
 
 __all__ = [
     "Audit",
@@ -69,6 +71,8 @@ __all__ = [
     "TrainingProgress",
     "TrainingSetFiles",
     "TrainingTables",
+    "VolumeReview",
+    "WholeVolumes",
     "audit",
     "audit_root",
     "bundle_id",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
@@ -55,10 +55,6 @@ class RecordDataset(Dataset):
         channel: which volume of 4D files.
         limit: images of a random sample of ``source``, see :func:`~doppelscan.images.find_images`; None takes all.
         seed: of that sample.
-        volumes: ``as-slices``, or ``whole``: a volume is one item, of which the slice choices say nothing.
-
-    Raises:
-        InputError: see :func:`~doppelscan.images.find_images`; of ``whole`` volumes, a set of 2D images.
 
     Items hold the transform's keys and ``index``, or ``index`` and ``error``.
     """
@@ -75,20 +71,13 @@ class RecordDataset(Dataset):
         channel: int | None = None,
         limit: int | None = None,
         seed: int = 0,
-        volumes: Literal["whole", "as-slices"] = "as-slices",
     ) -> None:
-        self.patient_pattern, self.volumes = patient_pattern, volumes
+        self.patient_pattern = patient_pattern
         self.slices = SliceChoice(slice_axis, float(slice_range[0]), float(slice_range[1]), slice_step, channel)
         if source is None:  # a config can be built and checked before its data is named; running it refuses
             source = ImageSet(name, [])
         elif not isinstance(source, ImageSet):
-            source = find_images(
-                source, name=name, patient_pattern=patient_pattern, slices=self.slices, limit=limit, seed=seed, volumes=volumes
-            )
-        if volumes == "whole" and source.records and not source.whole_volumes:
-            raise InputError(
-                f"The '{name}' parameter must name volumes. Got {len(source.records)} 2D images; take the config for images, without _3d."
-            )
+            source = find_images(source, name=name, patient_pattern=patient_pattern, slices=self.slices, limit=limit, seed=seed)
         self.image_set = source
         super().__init__(data=source.records, transform=transform)
 
@@ -110,7 +99,6 @@ class RecordDataset(Dataset):
             (choice.start, choice.stop),
             choice.step,
             choice.channel,
-            volumes=self.volumes,
         )
 
     def with_records(self, records: list[ImageRecord], transform: Callable | None = None) -> RecordDataset:

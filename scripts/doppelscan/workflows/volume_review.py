@@ -108,9 +108,9 @@ class VolumeReview:
             InputError: it cannot be read as a volume.
         """
         with self._lock, told_in_one_line():
-            (record,) = find_images(path, name="image", volumes="whole").records[:1] or [None]
+            records = find_images(path, name="image", volumes="whole").records
             reference = self.reference
-            seen = _read(record, reference) if record is not None else SkippedImage(os.fspath(path), "no volume")
+            seen = _read(records[0], reference) if records else SkippedImage(os.fspath(path), "no volume")
             if isinstance(seen, SkippedImage):
                 raise InputError(
                     f"The 'image' parameter must be a volume that can be read. Got {os.fspath(path)!r}: {seen.reason}."
@@ -230,7 +230,8 @@ def on_volume(
     Returns:
         the map, float32 [X, Y, Z], and its affine: of a NIfTI file the file's own array and affine, whatever its orientation, else in RAS+.
     """
-    shape, turn = frame.shape, None
+    shape: tuple[int, ...] = frame.shape
+    turn = None
     name = os.fspath(path).lower()
     if name.endswith((".nii", ".nii.gz")):
         image: Any = nib.load(path)

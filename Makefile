@@ -17,7 +17,7 @@ help:
 	@echo "make case-study DATA= generators that memorize and that do not, audited (hours)"
 	@echo "make train DATA=      train the encoder's weights again"
 	@echo "make export           TorchScript and ONNX of the encoder"
-	@echo "make export-scorer    TorchScript and ONNX of a fitted mi_scorer, REFERENCE=DIR"
+	@echo "make export-scorer    TorchScript and ONNX of a fitted mi_scorer, REFERENCE=DIR; KIND=_3d of one fitted on volumes"
 	@echo "make lint             ruff and mypy"
 
 # The CPU build of torch comes first and pinned: an open requirement would pull several GB of CUDA packages.
@@ -91,19 +91,27 @@ export: $(STAMP)
 	$(BIN)/python -m monai.bundle onnx_export --net_id network_def --filepath $(EXPORT)/model.onnx --ckpt_file $(ENCODER)/models/model.pt \
 	  --meta_file $(CONFIGS)/metadata.json --config_file $(CONFIGS)/inference.json \
 	  --use_trace True --converter_kwargs "$(DYNAMIC)"
+	$(BIN)/python -m monai.bundle ckpt_export --net_id network_def --filepath $(EXPORT)/model_3d.ts --ckpt_file $(ENCODER)/models/model.pt \
+	  --meta_file $(CONFIGS)/metadata_3d.json --config_file $(CONFIGS)/inference_3d.json
+	$(BIN)/python -m monai.bundle onnx_export --net_id network_def --filepath $(EXPORT)/model_3d.onnx --ckpt_file $(ENCODER)/models/model.pt \
+	  --meta_file $(CONFIGS)/metadata_3d.json --config_file $(CONFIGS)/inference_3d.json \
+	  --use_trace True --converter_kwargs "$(DYNAMIC)"
 	$(BIN)/doppelscan quantize --model $(EXPORT)/model.onnx --output $(EXPORT)/model-int8.onnx
 
 SCORER := bundles/mi_scorer/configs
 REFERENCE := $(OUT)-index
 
+# _3d for a scorer that train_3d.json fitted on volumes.
+KIND :=
+SCORER_FILES := --meta_file $(SCORER)/metadata$(KIND).json --config_file $(SCORER)/inference$(KIND).json
+
 # The whole scorer, reference and all, as one file; REFERENCE is the folder that mi_scorer's train wrote.
 export-scorer: $(STAMP)
 	mkdir -p $(EXPORT)
-	$(BIN)/python -m monai.bundle ckpt_export --net_id network_def --filepath $(EXPORT)/scorer.ts --ckpt_file $(REFERENCE)/model.pt \
-	  --meta_file $(SCORER)/metadata.json --config_file $(SCORER)/inference.json
-	$(BIN)/python -m monai.bundle onnx_export --net_id network_def --filepath $(EXPORT)/scorer.onnx --ckpt_file $(REFERENCE)/model.pt \
-	  --meta_file $(SCORER)/metadata.json --config_file $(SCORER)/inference.json \
-	  --use_trace True --converter_kwargs "$(DYNAMIC)"
+	$(BIN)/python -m monai.bundle ckpt_export --net_id network_def --filepath $(EXPORT)/scorer$(KIND).ts --ckpt_file $(REFERENCE)/model.pt \
+	  --reference $(REFERENCE) $(SCORER_FILES)
+	$(BIN)/python -m monai.bundle onnx_export --net_id network_def --filepath $(EXPORT)/scorer$(KIND).onnx --ckpt_file $(REFERENCE)/model.pt \
+	  --reference $(REFERENCE) $(SCORER_FILES) --use_trace True --converter_kwargs "$(DYNAMIC)"
 
 LABEL := $(OUT)-label
 LABEL_VENV := .venv-monailabel

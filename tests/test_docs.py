@@ -9,9 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from doppelscan.cli import COMMANDS
+from doppelscan.images import generate_head
 from made_bundles import VERSIONS, tiny_bundle
+from made_volumes import write_nifti
 from packaging.requirements import Requirement
 from warm import run_warm
 
@@ -49,11 +52,15 @@ def commands() -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """A folder that looks like the checkout to a reader of the docs, with a small sample cohort in it."""
+    """A folder that looks like the checkout to a reader of the docs, with a small sample cohort and small volumes in it."""
     from doppelscan.images.sample import write_sample
 
     folder = tmp_path_factory.mktemp("docs")
     write_sample(folder / "sample", training=7, holdout=7, novel=1, copies=3)
+    for name, people in (("training", range(8)), ("synthetic", (3, 20))):
+        (folder / "volumes" / name).mkdir(parents=True)
+        for person in people:
+            write_nifti(folder / "volumes" / name / f"{person}.nii.gz", generate_head(person, 24), np.diag([4.0, 4.0, 4.0, 1.0]))
     for name in VERSIONS:
         tiny_bundle(name, folder / "zoo")
     for audits in ("training-audits", "shared-store"):

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from doppelscan.deepssim import OnnxEncoder, TorchScriptEncoder, file_sha256, foreground_views
+from doppelscan.images import generate_head
 from doppelscan.memorization import MemorizationIndex
 from monai.bundle import ConfigWorkflow
 from sam_files import sam_state
@@ -268,6 +269,20 @@ def test_exports_give_the_embeddings_of_pytorch(exported, batch, cohort):
             OnnxEncoder(exported / "model.onnx", network.output_slices)(image),
         ):
             assert float((found - expected).abs().max()) < 1e-4
+
+
+def test_exports_of_volumes_give_the_rows_of_python(exported):
+    network = ConfigWorkflow(
+        str(ROOT / "bundles/deepssim_encoder/configs/inference_3d.json"), workflow_type="infer", logging_file=False, device="cpu"
+    )
+    network.initialize()
+    cubes = torch.from_numpy(np.stack([generate_head(i, 64) for i in range(3)]))[:, None]
+    inferer, encoder = (network.parser.get_parsed_content(name) for name in ("inferer", "network"))
+    session = onnxruntime.InferenceSession(str(exported / "model_3d.onnx"))
+    with torch.no_grad():
+        expected = inferer(cubes, encoder)[:, 0]
+        assert float((torch.jit.load(exported / "model_3d.ts")(cubes) - expected).abs().max()) < 1e-5
+    assert np.abs(session.run(None, {"image": cubes.numpy()})[0] - expected.numpy()).max() < 1e-4
 
 
 @pytest.mark.parametrize(("config", "key", "file"), [("torchscript", "ts_path", "model.ts"), ("onnx", "onnx_path", "model.onnx")])

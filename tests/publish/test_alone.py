@@ -10,8 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from doppelscan.images import generate_head
 from made_files import save_png
+from made_volumes import write_nifti
 from warm import run_warm
 
 BUNDLES = ("deepssim_encoder", "mi_scorer")
@@ -108,6 +111,21 @@ def test_the_scorer_is_fitted_and_finds_the_copy_from_a_foreign_folder(place):
     )  # fmt: skip
     rows = {Path(row["image"]).stem: row for row in read(place / "scores" / "scores.csv")}
     assert Path(rows["copy"]["match"]).stem == "p03" and float(rows["copy"]["mi"]) > float(rows["novel"]["mi"]) + 3
+
+
+def test_volumes_are_embedded_fitted_and_scored_from_a_foreign_folder(place):
+    for person in range(8):
+        (place / "volumes").mkdir(exist_ok=True)
+        write_nifti(place / "volumes" / f"{person}.nii.gz", generate_head(person, 24), np.diag([4.0, 4.0, 4.0, 1.0]))
+    for bundle, run_id, name, *words in (
+        ("deepssim_encoder", "inference", "inference_3d", "--output_dir", "encoded-3d"),
+        ("mi_scorer", "train", "train_3d", "--output_dir", "index-3d", "--view_images", "2"),
+        ("mi_scorer", "inference", "inference_3d", "--output_dir", "scores-3d", "--reference", "index-3d"),
+    ):
+        config = f"bundles/{bundle}/configs/{name}.json"
+        alone("-m", "monai.bundle", "run", run_id, "--config_file", config, "--dataset_dir", "volumes", *words, cwd=place)
+    assert len(read(place / "encoded-3d" / "images.csv")) == 8
+    assert all(row["match"] == row["image"] for row in read(place / "scores-3d" / "scores.csv"))
 
 
 @pytest.mark.parametrize("bundle", ["deepssim_encoder", pytest.param("mi_scorer", marks=pytest.mark.slow)])

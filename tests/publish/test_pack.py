@@ -36,6 +36,8 @@ def test_a_packed_bundle_holds_every_part(packed, bundle):
         "docs/README.md", "models/model.pt", "models/model.ts", "models/model.onnx", "models/model.safetensors", "models/canary.safetensors",
         "doppelscan/__init__.py", "doppelscan/report/templates/report.html", "doppelscan/bundle/configs/audit.json",
     } <= files  # fmt: skip
+    assert {"configs/inference_3d.json", "configs/metadata_3d.json"} <= files
+    assert ("models/model_3d.onnx" in files) == ("models/model_3d.ts" in files) == (bundle == "deepssim_encoder")
     assert not [name for name in files if "__pycache__" in name]
     sums = json.loads((folder / "checksums.json").read_text())
     assert set(sums) == files - {"checksums.json"}
@@ -72,9 +74,10 @@ def test_no_folder_of_this_machine_is_in_a_pack(packed):
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_a_good_pack_passes_every_check(packed, bundle):
     checks = {check.name: check.passed for check in verify(packed / bundle)}
-    assert checks == dict.fromkeys(
-        ("files", "metadata", "package", "weights", "safetensors", "canary", "inference", "torchscript", "onnx"), True
-    )
+    outputs = ["canary", "inference", "torchscript", "onnx"]
+    if bundle == "deepssim_encoder":  # a scorer of volumes has to be fitted on volumes first
+        outputs += [f"{name}_3d" for name in outputs]
+    assert checks == dict.fromkeys(("files", "metadata", "package", "weights", "safetensors", *outputs), True)
 
 
 def test_one_changed_byte_is_found_and_nothing_is_loaded(changed):
@@ -116,7 +119,7 @@ def test_weights_that_compute_something_else_fail_the_canary_though_their_hashes
     save_file({name: value.contiguous() for name, value in state.items()}, changed / "models" / "model.safetensors")
     _relist(changed)
     failed = {check.name for check in verify(changed) if check.passed is False}
-    assert failed == {"canary", "inference"}
+    assert failed == {"canary", "inference", "canary_3d", "inference_3d"}
 
 
 def test_safetensors_of_other_weights_are_told(changed):

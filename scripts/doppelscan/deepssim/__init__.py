@@ -22,6 +22,7 @@ from doppelscan.deepssim.nuisance import view_differences
 from doppelscan.deepssim.pairs import CohortBatchSampler, CohortDataset, MakeViews
 from doppelscan.deepssim.roles import Encoder, RoleEncoder, require_heads
 from doppelscan.deepssim.ssim import align_to_first, pairwise_ssim, registered_ssim, ssim
+from doppelscan.deepssim.volume_encoder import VolumeEncoder
 from doppelscan.deepssim.volume_slices import VolumeSliceInferer, cube_slices, halved_cubes, turned_cubes
 from doppelscan.deepssim.volume_views import VolumeStrength, augment_volumes, volume_view_differences
 from doppelscan.deepssim.weights import WeightsError, file_sha256, load_weights, read_checkpoint, start_from, unwrapped
@@ -53,6 +54,7 @@ __all__ = [
     "TorchScriptEncoder",
     "ViewInferer",
     "ViewStrength",
+    "VolumeEncoder",
     "VolumeSliceInferer",
     "VolumeStrength",
     "WeightsError",

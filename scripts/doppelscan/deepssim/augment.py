@@ -51,7 +51,7 @@ class ViewStrength:
 
 def zscore(images: torch.Tensor) -> torch.Tensor:
     """Subtract each image's mean and divide by its standard deviation; [B, C, ...] of images or volumes, a flat one gives zeros."""
-    axes = tuple(range(1, images.ndim))
+    axes = list(range(1, images.ndim))  # no tuple, so that torch.jit.script takes it
     mean = images.mean(axes, keepdim=True)
     return (images - mean) / images.std(axes, keepdim=True, unbiased=False).clamp_min(1e-6)
 

@@ -41,16 +41,64 @@ def cube_slices(cubes: torch.Tensor, places: Sequence[float] = PLACES, size: int
     Returns:
         float32 [B, 3 * len(places), size, size], each z-scored; a slice without contrast is 0.
     """
-    count, side = len(cubes), cubes.shape[-1]
+    slices = slices_at(cubes, list(places), size)
+    return slices.view(len(cubes), 3 * len(places), size, size)
+
+
+def slices_at(cubes: torch.Tensor, places: list[float], size: int) -> torch.Tensor:
+    """:func:`cube_slices` as float32 [B * 3 * len(places), 1, size, size]; written so that torch.jit.script and an ONNX export of any batch take it."""
+    side = int(cubes.shape[-1])  # a number to the ONNX export, which else knows no sizes
     index = ((torch.tensor(places, dtype=torch.float64, device=cubes.device) + 1) * side / 2 - 0.5).clamp(0, side - 1)
     below = index.floor().long().clamp_max(side - 2)
     share = (index - below).float().view(-1, 1, 1)
     planes = []
     for axis in range(3):
-        stack = torch.movedim(cubes[:, 0], 1 + axis, 1)
+        stack = cubes[:, 0].movedim(1 + axis, 1)
         planes.append((1 - share) * stack[:, below] + share * stack[:, below + 1])
+    # As F.interpolate does bilinearly, but as two products, after which the ONNX export still knows the size.
+    wanted = ((torch.arange(size, dtype=torch.float64, device=cubes.device) + 0.5) * side / size - 0.5).clamp(0, side - 1)
+    own = torch.arange(side, dtype=torch.float64, device=cubes.device)
+    weights = (1 - (wanted[:, None] - own).abs()).clamp_min(0).float()
     flat = torch.cat(planes, 1).flatten(0, 1)[:, None]
-    return zscore(F.interpolate(flat, (size, size), mode="bilinear")).view(count, -1, size, size)
+    return zscore(weights @ flat @ weights.t())
+
+
+def joined_rows(found: torch.Tensor, parts: list[tuple[int, int, bool]]) -> torch.Tensor:
+    """Rows of volumes of what the encoder gives of their K slices: float [..., K, C] -> [..., D]; torch.jit.script takes it.
+
+    Args:
+        found: of the slices, in their order.
+        parts: first column, one after the last, and whether it is a layer: layers are averaged over the slices, heads lie side by side, each of
+            length 1 / sqrt(K).
+    """
+    slots = found.shape[-2]
+    rows: list[torch.Tensor] = []
+    for start, stop, is_layer in parts:
+        values = found[..., start:stop]
+        if is_layer:
+            rows.append(values.mean(-2))
+        else:
+            rows.append((F.normalize(values, dim=-1) / slots**0.5).flatten(-2))
+    return torch.cat(rows, -1)
+
+
+def row_parts(outputs: Mapping[str, slice]) -> list[tuple[int, int, bool]]:
+    """Of :func:`joined_rows`; names that begin with ``layer`` are layers."""
+    return [(part.start, part.stop, name.startswith("layer")) for name, part in outputs.items()]
+
+
+def row_slices(outputs: Mapping[str, slice], slots: int) -> dict[str, slice]:
+    """Where ``outputs`` lie in the rows that :func:`joined_rows` gives of ``slots`` slices."""
+    layer = {name: part.stop - part.start for name, part in outputs.items()}
+    return slices_of({name: size if name.startswith("layer") else size * slots for name, size in layer.items()})
+
+
+def require_symmetric(places: Sequence[float]) -> None:
+    """Raise ``InputError`` for places of slices that a flip changes."""
+    if not places or any(abs(one + other) > 1e-6 for one, other in zip(places, reversed(places), strict=True)):
+        raise InputError(
+            f"The 'places' parameter must be symmetric about 0, or a flipped volume has other slices. Got {list(places)} instead."
+        )
 
 
 @lru_cache(maxsize=4)
@@ -134,7 +182,8 @@ class VolumeSliceInferer(ViewInferer):
         output_slices: where each output lies in D.
         slots: K, slices side by side in a head.
 
-    Returns of a call (cubes uint8 or float [B, 1, S, S, S], network of float32 [n, 1, size, size] -> [n, C]):
+    Returns of a call (cubes uint8 or float [B, 1, S, S, S], network of float32 [n, 1, size, size] -> [n, C], or a
+    :class:`~doppelscan.deepssim.VolumeEncoder`, of which the encoder of slices is run):
         float32 [B, V, D], V 48, or 1, 7 with turned and 6 more with halved views; the first view is the volume as it is.
 
     Raises:
@@ -156,14 +205,10 @@ class VolumeSliceInferer(ViewInferer):
         batch_size: int = 72,
     ) -> None:
         super().__init__()
-        if not places or any(abs(one + other) > 1e-6 for one, other in zip(places, reversed(places), strict=True)):
-            raise InputError(
-                f"The 'places' parameter must be symmetric about 0, or a flipped volume has other slices. Got {list(places)} instead."
-            )
+        require_symmetric(places)
         self.outputs, self.places, self.degrees, self.halves = dict(outputs), tuple(places), float(degrees), halves
         self.spatial_size, self.batch_size, self.slots = spatial_size, batch_size, 3 * len(places)
-        repeats = {name: 1 if name.startswith("layer") else self.slots for name in self.outputs}
-        self.output_slices = slices_of({name: (part.stop - part.start) * repeats[name] for name, part in self.outputs.items()})
+        self.output_slices = row_slices(self.outputs, self.slots)
         self._set_poses(poses)
 
     @property
@@ -185,7 +230,8 @@ class VolumeSliceInferer(ViewInferer):
     def __call__(self, inputs: torch.Tensor, network: Callable, *args: Any, **kwargs: Any) -> torch.Tensor:
         if len(inputs) == 0:
             return torch.zeros(0, 1, 1)
-        return torch.stack([self._views(cube[None], network) for cube in inputs])
+        of_slices = getattr(network, "slice_encoder", network)
+        return torch.stack([self._views(cube[None], of_slices) for cube in inputs])
 
     def _views(self, cube: torch.Tensor, network: Callable) -> torch.Tensor:
         """float32 [V, D] of one cube [1, 1, S, S, S]."""
@@ -200,12 +246,7 @@ class VolumeSliceInferer(ViewInferer):
             each = self._embedded(turns[:, :, 0].flatten(0, 1), network).view(TURNS, self.slots, -1)
             table = pose_table(len(self.places)).to(each.device)
             found = each[table[..., 1], table[..., 0]]
-        parts = []
-        for name, part in self.outputs.items():
-            values = found[..., part]
-            is_layer = name.startswith("layer")
-            parts.append(values.mean(1) if is_layer else (F.normalize(values, dim=-1) / self.slots**0.5).flatten(1))
-        return torch.cat(parts, 1)
+        return joined_rows(found, row_parts(self.outputs))
 
     def _embedded(self, slices: torch.Tensor, network: Callable) -> torch.Tensor:
         batches = slices[:, None].contiguous(memory_format=torch.channels_last).split(self.batch_size)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from doppelscan.images import cut_cubes, unit_float
+from doppelscan.deepssim.nuisance import differences_of_views
+from doppelscan.images import cut_cubes
 
 __all__ = ["VolumeStrength", "augment_volumes", "volume_view_differences"]
 
@@ -164,10 +165,9 @@ def volume_view_differences(
     """
     generator = torch.Generator().manual_seed(seed)
     strength = VolumeStrength()
-    result = []
-    for part in cubes.split(batch_size):
-        part = unit_float(part)
-        plain = embed(part)
-        seen = (cut_cubes(augment_volumes(part, strength, generator), part.shape[-1]) for _ in range(views))
-        result += [embed(view) - plain for view in seen]
-    return torch.cat(result)
+    return differences_of_views(
+        embed,
+        lambda part: cut_cubes(augment_volumes(part, strength, generator), part.shape[-1]),
+        cubes.split(batch_size),
+        views,
+    )

@@ -30,14 +30,15 @@ class Autoencoder:
         network: of :func:`~doppelscan.generate.autoencoder_kl`.
         spatial_size: side of the images.
         sha256: of the file that it came from; "" for one that is being trained.
+        voxel_size: of volumes in mm, with which samples are written.
 
     Raises:
         InputError: the network cannot halve images of this size.
     """
 
-    def __init__(self, network: torch.nn.Module, spatial_size: int, sha256: str = "") -> None:
+    def __init__(self, network: torch.nn.Module, spatial_size: int, sha256: str = "", voxel_size: float | None = None) -> None:
         self.network: AutoencoderKL = unwrapped(network)
-        self.spatial_size, self.sha256 = int(spatial_size), sha256
+        self.spatial_size, self.sha256, self.voxel_size = int(spatial_size), sha256, voxel_size
         require_size(self.spatial_size, self.network_settings)
 
     @property
@@ -46,15 +47,21 @@ class Autoencoder:
         return settings_of(self.network)
 
     @property
-    def latent_shape(self) -> tuple[int, int, int]:
+    def spatial_dims(self) -> int:
+        """2 of images, 3 of volumes."""
+        return int(self.network_settings["spatial_dims"])
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
         """Channels and sides of a latent."""
         side = self.spatial_size // 2 ** (len(self.network_settings["channels"]) - 1)
-        return int(self.network_settings["latent_channels"]), side, side
+        return int(self.network_settings["latent_channels"]), *[side] * self.spatial_dims
 
     @property
     def settings(self) -> dict[str, Any]:
         """Plain values that :func:`load_autoencoder` makes it of again."""
-        return {"network": self.network_settings, "spatial_size": self.spatial_size}
+        told = {"network": self.network_settings, "spatial_size": self.spatial_size}
+        return told if self.voxel_size is None else {**told, "voxel_size": self.voxel_size}
 
     def state_dict(self) -> dict[str, Any]:
         """The file's content: weights under ``model``, and ``settings``."""
@@ -62,7 +69,7 @@ class Autoencoder:
 
     @torch.no_grad()
     def encode(self, images: torch.Tensor) -> torch.Tensor:
-        """Means of the latents of ``images`` float32 [B, 1, S, S] in [0, 1]: float32 [B, C, h, w] on the CPU."""
+        """Means of the latents of ``images`` float32 [B, 1, S, S], or volumes, in [0, 1]: float32 [B, C, h, w] on the CPU."""
         device = next(self.network.parameters()).device
         mean, _ = self.network.encode(images.to(device))
         return mean.float().cpu()
@@ -133,7 +140,7 @@ class Generator:
             steps: of DDIM.
 
         Returns:
-            float32 [N, 1, S, S] in [0, 1], on the CPU.
+            float32 [N, 1, S, S], or volumes [N, 1, S, S, S], in [0, 1], on the CPU.
 
         Raises:
             WeightsError: a sample is not finite.
@@ -181,7 +188,7 @@ def load_autoencoder(path: str | os.PathLike | None, device: str | torch.device 
     """
     settings = _read(path, "autoencoder")["settings"]
     network = load_weights(autoencoder_kl(**settings["network"]), str(path)).to(device).requires_grad_(False)
-    return Autoencoder(network, settings["spatial_size"], file_sha256(str(path)))
+    return Autoencoder(network, settings["spatial_size"], file_sha256(str(path)), settings.get("voxel_size"))
 
 
 def load_generator(path: str | os.PathLike | None, device: str | torch.device = "cpu") -> Generator:
@@ -195,7 +202,7 @@ def load_generator(path: str | os.PathLike | None, device: str | torch.device = 
     settings = state["settings"]
     kept = dict(settings["autoencoder"])
     sha256 = kept.pop("sha256")
-    autoencoder = Autoencoder(autoencoder_kl(**kept["network"]), kept["spatial_size"], sha256)
+    autoencoder = Autoencoder(autoencoder_kl(**kept["network"]), kept["spatial_size"], sha256, kept.get("voxel_size"))
     network = diffusion_unet(**settings["network"])
     made = Generator(
         network, autoencoder, settings["scale_factor"], settings["schedule"], condition_from(settings["condition"]), state["step"],

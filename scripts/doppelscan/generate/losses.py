@@ -11,12 +11,15 @@ __all__ = ["AdversarialLoss", "DiscriminatorLoss", "NegativeError", "Reconstruct
 
 
 def gradient_difference(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean absolute difference of the differences of neighbouring pixels, float [B, C, H, W] both; a scalar. Blur costs, brightness does not."""
-    return sum(((prediction.diff(dim=axis) - target.diff(dim=axis)).abs().mean() for axis in (2, 3)), prediction.new_zeros(())) / 2
+    """Mean absolute difference of the differences of neighbouring pixels, float [B, C, H, W], or volumes, both; a scalar. Blur costs, brightness does not."""
+    axes = range(2, prediction.ndim)
+    return sum(((prediction.diff(dim=axis) - target.diff(dim=axis)).abs().mean() for axis in axes), prediction.new_zeros(())) / len(
+        axes
+    )
 
 
 def kl_divergence(mean: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """KL(N(mean, sigma^2) || N(0, 1)), summed over a latent, mean over the batch; both float [B, C, h, w]; in float32 (arXiv 2112.10752)."""
+    """KL(N(mean, sigma^2) || N(0, 1)), summed over a latent, mean over the batch; both float [B, C, h, w] or [B, C, h, w, d]; in float32 (arXiv 2112.10752)."""
     mean, variance = mean.float(), sigma.float() ** 2
     return 0.5 * (mean**2 + variance - variance.clamp_min(1e-30).log() - 1).flatten(1).sum(1).mean()
 
@@ -30,7 +33,7 @@ class ReconstructionLoss(nn.Module):
         perceptual_weight: METHODS: 0.1 in arXiv 2509.16582.
 
     Shape:
-        prediction and target float [B, 1, H, W] -> scalar.
+        prediction and target float [B, 1, H, W], or volumes, -> scalar.
     """
 
     def __init__(self, gradient_weight: float = 1.0, perceptual: nn.Module | None = None, perceptual_weight: float = 0.1) -> None:

@@ -45,7 +45,7 @@ def diffusion_unet(**settings: Any) -> DiffusionModelUNet:
 
 
 class Reconstruction(Inferer):
-    """What an autoencoder makes of images, from the means of their latents: float32 [B, 1, H, W]."""
+    """What an autoencoder makes of images, from the means of their latents: float32 [B, 1, H, W], or volumes."""
 
     def __call__(self, inputs: torch.Tensor, network: Callable, *args: Any, **kwargs: Any) -> torch.Tensor:
         return unwrapped(network).reconstruct(inputs).float()

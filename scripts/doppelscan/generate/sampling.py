@@ -1,4 +1,4 @@
-"""Samples as files: PNG and a manifest that says how each can be made again."""
+"""Samples as files: PNG, or NIfTI of volumes, and a manifest that says how each can be made again."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from doppelscan.arguments import Count, Whole, checked
 from doppelscan.errors import InputError
 from doppelscan.files import to_csv, write_atomic
 from doppelscan.generate.conditioning import as_text
+from doppelscan.generate.files import encode_pixels, file_ending
 from doppelscan.generate.generator import Generator
 from doppelscan.images import table_values
-from doppelscan.images.readers import encode_png
 from doppelscan.progress import progress
 
 __all__ = ["MANIFEST", "Sample", "Sampler", "SeededSamples", "write_samples"]
@@ -123,7 +123,7 @@ class Sampler:
         return self.conditions[seed % len(self.conditions)] if self.conditions else {}
 
     def __call__(self, seeds: Sequence[int]) -> np.ndarray:
-        """Samples float32 [N, 1, S, S] in [0, 1], one a seed."""
+        """Samples float32 [N, 1, S, S], or volumes [N, 1, S, S, S], in [0, 1], one a seed."""
         parts = []
         for start in range(0, len(seeds), self.batch_size):
             some = seeds[start : start + self.batch_size]
@@ -132,7 +132,7 @@ class Sampler:
         return np.concatenate(parts)
 
     def write(self, output: str | os.PathLike, count: int, seed: int = 0) -> Path:
-        """Write ``count`` samples of the seeds ``seed``, ``seed + 1``, ... as 8-bit PNG, and manifest.csv.
+        """Write ``count`` samples of the seeds ``seed``, ``seed + 1``, ... as 8-bit PNG, of volumes 8-bit NIfTI, and manifest.csv.
 
         The manifest is written after each batch, so what was sampled before a kill is kept, and the same command goes on from there.
 
@@ -151,12 +151,15 @@ class Sampler:
 
     def _pictures(self, seeds: Sequence[int], paths: Sequence[Path]) -> None:
         for path, image in zip(paths, self(seeds), strict=True):
-            write_atomic(path, encode_png(np.round(image[0] * 255).astype(np.uint8)))
+            write_atomic(
+                path, encode_pixels(np.round(image[0] * 255).astype(np.uint8), self.generator.autoencoder.voxel_size or 1.0)
+            )
 
     def _row(self, seed: int) -> Sample:
         made_by = self.generator
         condition = as_text(self.condition_of(seed))
-        return Sample(f"sample_{seed:06d}.png", str(seed), condition, made_by.sha256, str(made_by.step), str(self.steps))
+        name = f"sample_{seed:06d}{file_ending(made_by.autoencoder.spatial_dims)}"
+        return Sample(name, str(seed), condition, made_by.sha256, str(made_by.step), str(self.steps))
 
 
 def write_samples(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from monai.data import Dataset
@@ -22,11 +22,12 @@ __all__ = ["Latents", "TrainingImages"]
 
 
 class TrainingImages(Dataset):
-    """Images of a set, each prepared once; slices of volumes count as images.
+    """Images of a set, each prepared once; slices of volumes count as images, or volumes whole.
 
     Args:
         source: folder, .csv or .json, see :func:`doppelscan.images.find_images`.
-        preprocessing: MONAI transform of an item {"image": paths, "slice", "axis", "channel"} that leaves a ``thumbnail`` uint8 [1, S, S].
+        preprocessing: MONAI transform of an item {"image": paths, "slice", "axis", "channel"} that leaves a ``thumbnail`` uint8 [1, S, S], of
+            whole volumes a cube [1, S, S, S] and its ``cube_frame``.
         patient_pattern: see :func:`~doppelscan.images.find_images`.
         slice_axis: axis of volumes; 0, 1, 2, sagittal, coronal or axial.
         slice_range: first and last slice, as shares of the axis.
@@ -36,15 +37,17 @@ class TrainingImages(Dataset):
         seed: of the duplication.
         name: of the parameter in messages.
         apart_from: a set whose patients must not be in this one; None allows any.
+        volumes: ``as-slices``, or ``whole``: of a volume one item, of which the slice choices say nothing.
 
-    Items are {"image": float32 [1, S, S] in [0, 1], "label": the same, what an autoencoder is to give, "index": int}.
+    Items are {"image": float32 [1, S, S] or [1, S, S, S] in [0, 1], "label": the same, what an autoencoder is to give, "index": int}.
 
     Attributes:
-        images: uint8 [N, 1, S, S].
+        images: uint8 [N, 1, S, S], or cubes [N, 1, S, S, S].
         records: where each came from.
         repeats: how often each is shown.
         values: of each, what the table says: column -> text.
         skipped: images that could not be prepared, with their reasons.
+        voxel_size: mean side of the cubes' voxels in mm; None of images.
 
     Raises:
         InputError: fewer than two images, all the same, or a patient of ``apart_from``.
@@ -63,22 +66,26 @@ class TrainingImages(Dataset):
         seed: int = 0,
         name: str = "dataset_dir",
         apart_from: TrainingImages | None = None,
+        volumes: Literal["whole", "as-slices"] = "as-slices",
     ) -> None:
         if not isinstance(source, (str, os.PathLike)):
             raise InputError(
                 f"The '{name}' parameter must be an existing folder, .csv or .json. Got {source!r} instead; pass --{name} DIR."
             )
         slices = SliceChoice(slice_axis, float(slice_range[0]), float(slice_range[1]), slice_step, channel)
-        found = find_images(source, name=name, patient_pattern=patient_pattern, slices=slices)
+        found = find_images(source, name=name, patient_pattern=patient_pattern, slices=slices, volumes=volumes)
         self.skipped = list(found.skipped)
         self.records: list[ImageRecord] = []
         images: list[torch.Tensor] = []
+        voxels: list[float] = []
         for record in progress(found.records, "prepare images", "image"):
             made = prepared(record, preprocessing)
             if isinstance(made, SkippedImage):
                 self.skipped.append(made)
                 continue
             images.append(torch.as_tensor(made["thumbnail"]))
+            if "cube_frame" in made:
+                voxels.append(made["cube_frame"].voxel)
             self.records.append(record)
         if len(images) < 2:
             left_out = "".join(
@@ -88,6 +95,7 @@ class TrainingImages(Dataset):
                 f"The '{name}' parameter must name at least 2 images to train on. Got {len(images)} in {str(source)!r}{left_out}; name more."
             )
         self.images = torch.stack(images)
+        self.voxel_size = sum(voxels) / len(voxels) if voxels else None
         if bool((self.images == self.images[0]).all()):
             raise InputError(f"The '{name}' parameter must name different images. Got {len(images)} that are all the same.")
         self.repeats = draw_repeats(self.records, duplication, seed)
@@ -128,7 +136,7 @@ class Latents(Dataset):
         scale_factor: of the latents; None measures it here, as 1 / standard deviation of all values.
         batch_size: images that are encoded at a time.
 
-    Items are {"image": float32 [C, h, w], "index": int} and, where there is a condition, "condition": float32 [1, size].
+    Items are {"image": float32 [C, h, w] or [C, h, w, d], "index": int} and, where there is a condition, "condition": float32 [1, size].
 
     Raises:
         InputError: the images have another size than the autoencoder was trained with, or one that the networks cannot halve.

@@ -38,6 +38,7 @@ from doppelscan.images.transforms import (
     put_slice,
     unit_float,
 )
+from doppelscan.images.volume_transforms import ForegroundCubed, LoadVolumed
 from doppelscan.images.volumes import Volume, read_volume, volume_table
 
 # Counts up when the same files and settings come to give other numbers: it is in the fingerprint of what is stored.
@@ -51,12 +52,14 @@ __all__ = [
     "VOLUME_TRANSFORMS",
     "CubeFrame",
     "DrawnSample",
+    "ForegroundCubed",
     "ForegroundSquared",
     "ImageError",
     "ImageRecord",
     "ImageSet",
     "InputError",
     "LoadSliced",
+    "LoadVolumed",
     "PatientProposal",
     "PlantedCopies",
     "PlantedQueries",

@@ -54,19 +54,24 @@ class MemorizationScorer(nn.Module):
 
     Args:
         encoder: image -> layer features [B, D], with ``output_slices``.
-        poses: 8 scores each image in its best flip and quarter-turn pose; 1 as it is, also for a reference that holds the poses.
+            A :class:`~doppelscan.deepssim.VolumeEncoder` makes a scorer of volumes.
+        poses: 8 scores each image in its best flip and quarter-turn pose, 48 each volume in its best axis pose; 1 as it is, also for a reference
+            that holds the poses.
 
     Shape:
-        image float32 [B, 1, S, S], prepared as for the encoder -> float32 [B, 3]: similarity, MI, ONI.
+        image float32 [B, 1, S, S], or cubes [B, 1, S, S, S], prepared as for the encoder -> float32 [B, 3]: similarity, MI, ONI.
     """
 
     null: torch.Tensor
 
     def __init__(self, encoder: Any, poses: int = 8) -> None:
         super().__init__()
-        if poses not in (1, 8):
-            raise InputError(f"The 'poses' parameter of MemorizationScorer must be 1 or 8. Got {poses!r} instead.")
-        self.encoder, self.poses, self.eps = encoder, poses, EPS
+        known = getattr(encoder, "known_poses", 8)
+        if poses not in (1, known):
+            raise InputError(f"The 'poses' parameter of MemorizationScorer must be 1 or {known}. Got {poses!r} instead.")
+        # An encoder of volumes knows its axis poses from the poses of its slices.
+        self.encoder = encoder.with_poses(poses) if hasattr(encoder, "with_poses") else encoder
+        self.poses, self.eps = poses, EPS
         self.layer_names = list(encoder.output_slices)
         self.layers = nn.ModuleList([LayerScorer(part.start, part.stop) for part in encoder.output_slices.values()])
         self.register_buffer("null", torch.full((2,), float("nan")))
@@ -95,6 +100,8 @@ class MemorizationScorer(nn.Module):
             # Not stacked and flattened: the ONNX export would lose the images' size.
             views = torch.cat([quarter_turn(image, number) for number in range(8)])
         features = self.encoder(views)
+        if features.dim() == 3:  # [B, 48, D] of volumes
+            features = features.transpose(0, 1).flatten(0, 1)
         logarithm = torch.zeros(image.shape[0], dtype=torch.float32, device=image.device)
         for layer in self.layers:
             best = layer(features).view(self.poses, -1).amax(0)

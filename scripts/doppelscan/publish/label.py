@@ -24,43 +24,48 @@ from PIL import Image
 
 from doppelscan.errors import InputError, user_mistake
 from doppelscan.version import __version__
-from doppelscan.workflows import Review
+from doppelscan.workflows import Review, VolumeReview
 
 __all__ = ["DoppelscanApp"]
 
 logger = logging.getLogger(__name__)
 # Which measure of a review a bundle's ``score`` is.
 SCORE_OF = {"deepssim_encoder": "score", "mi_scorer": "mi"}
+# How volumes are compared; the first where nothing is said.
+KINDS = ("whole", "as-slices")
 # --conf NAME VALUE that go to the audit.
 SETTINGS = ("patient_pattern", "slice_axis", "device", "fdr", "seed", "control_size", "candidates")
 
 
 class MemorizationTask(InferTask):
-    """Score one image against the training set; the result image is the map of where it agrees with its match.
+    """Score one image or volume against the training set; the result image is the map of where it agrees with its match.
 
     Args:
         bundle: deepssim_encoder, whose ``score`` is the audit's, or mi_scorer, whose ``score`` is the Memorization Index.
-        review: scores images.
+        review: scores images, and volumes slice by slice.
+        volumes: scores volumes whole, where it takes them; None leaves them to ``review``.
     """
 
-    def __init__(self, bundle: str, review: Review) -> None:
+    def __init__(self, bundle: str, review: Review, volumes: VolumeReview | None = None) -> None:
         super().__init__(
             type=InferType.OTHERS,
             labels=["agreement"],
-            dimension=2,
+            dimension=3 if volumes is not None and volumes.of_volumes else 2,
             description=f"Doppelscan {bundle}: is this image a copy of a training image, and of which",
         )
-        self.bundle, self.review = bundle, review
+        self.bundle, self.review, self.volumes = bundle, review, volumes
 
     def is_valid(self) -> bool:
         return True
 
     def __call__(self, request: dict) -> tuple[str | None, dict]:
         try:
-            found = self.review.image(request["image"])
+            whole = self.volumes is not None and self.volumes.takes(request["image"])
+            found = (self.volumes if whole else self.review).image(request["image"])  # type: ignore[union-attr]
         except Exception as error:
             raise _told(error) from error
-        result = {**found.values, "score": found.values[SCORE_OF[self.bundle]], "combined_score": found.values["score"]}
+        # Of too few training volumes there is no index.
+        result = {**found.values, "score": found.values.get(SCORE_OF[self.bundle]), "combined_score": found.values["score"]}
         return _write(found.agreement, found.affine, request["image"]), {"label_names": {"agreement": 1}, "result": result}
 
 
@@ -117,7 +122,7 @@ class DoppelscanApp(MONAILabelApp):
     """MONAI Label app over packed bundles.
 
     ``--conf training DIR`` is needed; ``--conf models`` names the bundles in ``model/``, ``--conf holdout DIR`` and ``--conf output DIR`` as of
-    the audit. The output folder holds patient data; by default it is ``.doppelscan`` beside the app's ``model`` folder.
+    the audit. Where the training set holds volumes, a volume is compared whole; ``--conf volumes as-slices`` compares its slices. The output folder holds patient data; by default it is ``.doppelscan`` beside the app's ``model`` folder.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
@@ -134,10 +139,20 @@ class DoppelscanApp(MONAILabelApp):
                 MONAILabelError.APP_INIT_ERROR,
                 f"The 'models' setting must name bundles in {app_dir}/model, of {', '.join(SCORE_OF)}. Got {', '.join(missing)}.",
             )
+        kind = conf.get("volumes") or KINDS[0]
+        if kind not in KINDS:
+            raise MONAILabelException(
+                MONAILabelError.APP_INIT_ERROR, f"The 'volumes' setting must be {' or '.join(KINDS)}. Got {kind!r}."
+            )
         settings = {name: conf[name] for name in SETTINGS if conf.get(name)}
         output = conf.get("output") or str(Path(app_dir) / ".doppelscan")
         try:
             self.review = Review(training, output, conf.get("holdout") or None, **settings)
+            self.volumes = None
+            if kind == KINDS[0]:
+                self.volumes = VolumeReview(
+                    training, Path(output) / "volumes", conf.get("patient_pattern") or None, conf.get("device") or "cpu"
+                )
         except InputError as error:
             raise MONAILabelException(MONAILabelError.APP_INIT_ERROR, str(error)) from error
         super().__init__(
@@ -156,7 +171,7 @@ class DoppelscanApp(MONAILabelApp):
         self._auto_update_scoring = False
 
     def init_infers(self) -> dict[str, InferTask]:
-        return {name: MemorizationTask(name, self.review) for name in self.bundles}
+        return {name: MemorizationTask(name, self.review, self.volumes) for name in self.bundles}
 
     def init_strategies(self) -> dict[str, Strategy]:
         return {"most_likely_memorized_first": MostLikelyMemorizedFirst(self.review), "first": First(), "random": Random()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from doppelscan.deepssim import read_checkpoint
 from doppelscan.errors import InputError, WeightsError
 from doppelscan.publish.checksums import CHECKSUMS, changed_files
-from doppelscan.publish.export import CANARY, build_networks
+from doppelscan.publish.export import build_networks, canary_file, exported_kinds
 from doppelscan.version import __version__
 
 __all__ = ["TOLERANCE", "Check", "verify"]
@@ -39,7 +39,7 @@ class Check:
     words: str
 
     def __str__(self) -> str:
-        return f"{ {True: 'ok', False: 'FAILED', None: 'skipped'}[self.passed]:8} {self.name:12} {self.words}"
+        return f"{ {True: 'ok', False: 'FAILED', None: 'skipped'}[self.passed]:8} {self.name:14} {self.words}"
 
 
 def verify(bundle: str | os.PathLike) -> list[Check]:
@@ -80,8 +80,10 @@ def _checks(folder: Path) -> Iterator[Check]:
         "package", True, f"doppelscan {carried}" + ("" if carried == __version__ else f"; checked by doppelscan {__version__}")
     )
     models = folder / "models"
+    kinds = exported_kinds(folder)
     try:
-        networks = build_networks(folder)
+        every = {kind: build_networks(folder, kind) for kind in kinds}
+        networks = every[kinds[0]]
         tensors = read_checkpoint(models / "model.safetensors")
     except WeightsError as error:
         yield Check("weights", False, str(error))
@@ -92,19 +94,26 @@ def _checks(folder: Path) -> Iterator[Check]:
     yield Check(
         "safetensors", same, f"model.safetensors holds {'the' if same else 'other'} tensors {'of' if same else 'than'} model.pt"
     )
-    canary = load_file(models / CANARY)
+    for kind, both in every.items():
+        yield from _outputs(models, kind, both)
+
+
+def _outputs(models: Path, kind: str, networks: Mapping[str, torch.nn.Module]) -> Iterator[Check]:
+    """The stored input of ``kind`` through everything that takes it."""
+    canary = load_file(models / canary_file(kind))
     image = canary["image"]
     with torch.no_grad():
         for name, network in networks.items():
-            yield _compared("canary" if name == "pred" else "inference", network(image).float(), canary[name])
-        yield _compared("torchscript", torch.jit.load(str(models / "model.ts"), map_location="cpu")(image).float(), canary["pred"])
+            yield _compared(f"{'canary' if name == 'pred' else 'inference'}{kind}", network(image).float(), canary[name])
+        script = torch.jit.load(str(models / f"model{kind}.ts"), map_location="cpu")
+        yield _compared(f"torchscript{kind}", script(image).float(), canary["pred"])
     try:
         import onnxruntime
     except ImportError:
-        yield Check("onnx", None, 'onnxruntime is missing: pip install "doppelscan[onnx]"')
+        yield Check(f"onnx{kind}", None, 'onnxruntime is missing: pip install "doppelscan[onnx]"')
         return
-    session = onnxruntime.InferenceSession(str(models / "model.onnx"), providers=["CPUExecutionProvider"])
-    yield _compared("onnx", torch.from_numpy(session.run(None, {"image": image.numpy()})[0]), canary["pred"])
+    session = onnxruntime.InferenceSession(str(models / f"model{kind}.onnx"), providers=["CPUExecutionProvider"])
+    yield _compared(f"onnx{kind}", torch.from_numpy(session.run(None, {"image": image.numpy()})[0]), canary["pred"])
 
 
 def _compared(name: str, found: torch.Tensor, stored: torch.Tensor) -> Check:

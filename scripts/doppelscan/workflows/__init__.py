@@ -34,6 +34,8 @@ from doppelscan.workflows.training import (
 )
 from doppelscan.workflows.volume_audit import VolumeAudit, audit_of
 from doppelscan.workflows.volume_embed import VolumeEmbedder
+from doppelscan.workflows.volume_review import VolumeReview
+from doppelscan.workflows.whole_volumes import WholeVolumes
 
 __all__ = [
     "Audit",
@@ -73,6 +75,8 @@ __all__ = [
     "TrainingTables",
     "VolumeAudit",
     "VolumeEmbedder",
+    "VolumeReview",
+    "WholeVolumes",
     "audit",
     "audit_of",
     "audit_root",

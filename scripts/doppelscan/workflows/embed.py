@@ -19,7 +19,7 @@ from monai.engines import SupervisedEvaluator
 from torch.utils.data import DataLoader, default_collate
 
 from doppelscan.deepssim import ALGORITHM as DEEPSSIM
-from doppelscan.deepssim import ViewInferer, quarter_turn_poses, rotated, view_differences
+from doppelscan.deepssim import ViewInferer, quarter_turn_poses, rotated, view_differences, volume_view_differences
 from doppelscan.errors import InputError
 from doppelscan.files import to_csv, write_atomic
 from doppelscan.images import ALGORITHM as IMAGES
@@ -420,17 +420,21 @@ class EmbeddingEvaluator(SupervisedEvaluator):
         return [r for r, _ in kept], [k for _, k in kept]
 
     def view_differences(self, thumbnails: torch.Tensor, seed: int = 0) -> dict[str, np.ndarray]:
-        """Output name -> float32 [V, C], what views of ``thumbnails`` uint8 [n, 1, S, S] change in it; ``{}`` for another preprocessing
-        than foreground squares."""
-        size = self.dataset.foreground_size
-        if not size:
+        """Output name -> float32 [V, C], what views of ``thumbnails`` uint8 [n, 1, S, S], or cubes [n, 1, S, S, S], change in it; ``{}`` for
+        another preprocessing than foreground squares or cubes."""
+        size, cubes = self.dataset.foreground_size, thumbnails.ndim == 5
+        if not size and not cubes:
             return {}
         self.network.eval()
 
         def embed(images: torch.Tensor) -> torch.Tensor:
-            return self.network(images.to(self.state.device).contiguous(memory_format=torch.channels_last)).float().cpu()
+            layout = torch.contiguous_format if cubes else torch.channels_last
+            return self.network(images.to(self.state.device).contiguous(memory_format=layout)).float().cpu()
 
-        found = view_differences(embed, thumbnails, size, seed=seed).numpy()
+        views = (
+            volume_view_differences(embed, thumbnails, seed=seed) if cubes else view_differences(embed, thumbnails, size, seed=seed)
+        )
+        found = views.numpy()
         return {name: np.ascontiguousarray(found[:, part]) for name, part in self.output_slices.items()}
 
     def fingerprint(self, dataset: RecordDataset, poses: int) -> str:

@@ -22,7 +22,7 @@ from doppelscan.errors import InputError, NotFiniteError, WeightsError
 from doppelscan.files import to_csv, write_atomic
 from doppelscan.generate import Condition, TrainingImages, kl_divergence
 from doppelscan.generate.conditioning import as_text
-from doppelscan.images.readers import encode_png
+from doppelscan.generate.files import encode_pixels, file_ending
 from doppelscan.progress import progress
 from doppelscan.workflows.training import saved, write_weights
 
@@ -197,7 +197,7 @@ class TrainingProgress:
 
 
 class TrainingSetFiles:
-    """Write what a generator is trained on, as it sees it: ``training_images/`` (PNG), ``training_images.csv`` and ``skipped.csv``.
+    """Write what a generator is trained on, as it sees it: ``training_images/`` (PNG, of volumes NIfTI), ``training_images.csv`` and ``skipped.csv``.
 
     The table is a set that an audit takes: path, patient, repeats (how often each image is shown), index (by which errors name images), source
     (the file and slice it came from), condition. It holds patient data.
@@ -225,8 +225,8 @@ class TrainingSetFiles:
         rows = []
         training = self.training
         for index, (record, pixels) in enumerate(zip(training.records, training.images, strict=True)):
-            name = f"{index:06d}.png"
-            write_atomic(images / name, encode_png(pixels[0].numpy()))
+            name = f"{index:06d}{file_ending(pixels.ndim - 1)}"
+            write_atomic(images / name, encode_pixels(pixels[0].numpy(), training.voxel_size or 1.0))
             shown_with = self.condition.of(training.values[index])
             rows.append(
                 {

@@ -21,10 +21,11 @@ from doppelscan.errors import InputError
 from doppelscan.files import to_csv, to_json, write_atomic
 from doppelscan.images import ALGORITHM as IMAGES
 from doppelscan.images import SkippedImage
+from doppelscan.images.cubes import inverse_axis_pose
 from doppelscan.memorization import ALGORITHM as MEMORIZATION
 from doppelscan.memorization import MemorizationIndex, MemorizationScorer, MemorizationScores, spread_over_patients
 from doppelscan.search import EmbeddedSet, EmbeddingStore, StoredFeatures, fingerprint
-from doppelscan.verify import Pose
+from doppelscan.verify import Pose, VolumePose
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
 
 __all__ = ["IndexFitter", "IndexScoreWriter", "index_fingerprint", "reference_file", "reference_poses"]
@@ -58,15 +59,15 @@ def reference_file(reference: str | os.PathLike) -> Path:
     return path
 
 
-def reference_poses(reference: str | os.PathLike) -> int:
-    """Poses that the queries of a fitted reference have to come in, 1 or 8; 8 where train has written none yet.
+def reference_poses(reference: str | os.PathLike, most: int = 8) -> int:
+    """Poses that the queries of a fitted reference have to come in, 1 or ``most`` (48 of volumes); ``most`` where train has written none yet.
 
     A config can so be built, checked and exported before its reference is there; :class:`IndexScoreWriter` refuses to score without one.
     """
     try:
         return MemorizationIndex.saved_poses(reference_file(reference))
     except InputError:
-        return 8
+        return most
 
 
 class IndexFitter:
@@ -243,6 +244,7 @@ class IndexScoreWriter:
         self.index = MemorizationIndex.load(path, index_fingerprint(self.dataset, self.network, self.weights), self.device)
         with open(path.with_name("images.csv"), newline="", encoding="utf-8") as file:
             self.training = list(csv.DictReader(file))
+        self.volumes = self.dataset.image_set.whole_volumes
         self.reference_holds_poses = any(len(value.shape) == 3 for value in self.index.reference.values())
         self.waiting: list[tuple[list[int], np.ndarray]] = []
         self.rows: list[dict] = []
@@ -294,7 +296,7 @@ class IndexScoreWriter:
         match = self.training[int(scores.match[i])]
         row = {
             "image": record.id, "patient": record.patient, "match": match["image"], "match_patient": match["patient"],
-            "pose": self._pose(int(scores.pose[i])).words(0), "similarity": scores.similarity[i], "distance": scores.distance[i],
+            "pose": self._pose_words(int(scores.pose[i])), "similarity": scores.similarity[i], "distance": scores.distance[i],
             "mi": scores.mi[i], "oni": scores.oni[i], "null_p": null_p, "consensus": int(scores.consensus[i]),
             "margin": scores.margin[i].min(),
         }  # fmt: skip
@@ -303,10 +305,12 @@ class IndexScoreWriter:
             row[f"margin_{name}"] = scores.margin[i, k]
         return row
 
-    def _pose(self, number: int) -> Pose:
+    def _pose_words(self, number: int) -> str:
         """What maps the match on the image: the reference's pose, or the inverse of the query's."""
+        if self.volumes:
+            return VolumePose(number if self.reference_holds_poses else inverse_axis_pose(number)).words()
         flip, turns = number >= 4, number % 4
-        return Pose(flip, turns if flip or self.reference_holds_poses else (4 - turns) % 4)
+        return Pose(flip, turns if flip or self.reference_holds_poses else (4 - turns) % 4).words(0)
 
     def _summary(self) -> dict[str, Any]:
         mi = np.array(self.mi)

@@ -92,6 +92,7 @@ def test_a_boolean_means_what_it_says_in_every_spelling(name):
         ("slice_range", (0.5, 1.5), "0 <= start < stop <= 1"),
         ("slice_axis", "oblique", "0, 1, 2, sagittal, coronal or axial. Got 'oblique' instead."),
         ("slice_axis", 3, "sagittal"),
+        ("volumes", "slices", "whole or as-slices. Got 'slices' instead."),
         ("slice_step", 0, "an integer >= 1"),
         ("channel", -1, "an integer >= 0"),
         ("rotations", "steep", "degrees, such as 0,-12,12"),

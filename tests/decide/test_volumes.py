@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from doppelscan.decide import (
     volume_pairs,
 )
 from doppelscan.decide.flags import Calibration, Rule
+from doppelscan.decide.volume_scoring import VolumeBlockScorer
 from doppelscan.images import CubeFrame, ImageRecord
 from doppelscan.search import EmbeddedVolumes, EmbeddingStore, VolumeSearch, frame_row
 from doppelscan.verify import IdenticalImage, VolumeAgreement, VolumePose
@@ -89,6 +91,13 @@ def test_a_second_run_registers_nothing(made):
     first = reference.scored(images, "synthetic").scored
     calls = reference.registration.registration.calls
     assert reference.scored(images, "synthetic").scored == first and reference.registration.registration.calls == calls == 3
+
+
+def test_blocks_can_be_scored_in_another_process(made):
+    reference, images = made
+    block = VolumeBlockScorer(images, reference.training, reference.search, reference.registration, "combined")
+    sent = pickle.loads(pickle.dumps(block))
+    assert sent([0, 1]) == list(reference.scored(images, "synthetic").scored[:2])
 
 
 def test_a_fold_is_scored_against_the_others_and_its_rows_lead_back(made):

@@ -64,7 +64,7 @@ def second_volume(
     """
     others = np.flatnonzero(~np.asarray(excluded, bool)).tolist()
     image, moved, inside = unit_float(cube)[None], *(torch.from_numpy(one)[None, None] for one in (pair.moved, pair.inside))
-    fine, explained = ((one - blur_volumes(one, image.shape[-1] / 24)) * inside for one in (image, moved))
+    fine, explained = _fine(image, inside), _fine(moved, inside)
     gain = float((fine * explained).sum() / (explained * explained).sum().clamp_min(1e-8))
     left = (fine - gain * explained).square().sum() / fine.square().sum().clamp_min(1e-8)
     if not others or float(left) < LEFT:
@@ -74,15 +74,31 @@ def second_volume(
     wanted = _structure(rest)
     alike = [float((wanted * _structure(axis_pose(unit_float(training.thumbnails([row])), number))).sum()) for row in others]
     chosen = [others[i] for i in np.argsort(-np.array(alike), kind="stable")[:REGISTERED].tolist()]
+    left_over = (rest * 255).round().to(torch.uint8)
     (found,) = registration(
-        (rest[0] * 255).round().to(torch.uint8)[None],
+        left_over,
         training.thumbnails(chosen)[None],
         [frame],
         [training.frames(chosen)],
         poses=np.full((1, len(chosen), 1), number),
     )
     best = found[0]
-    return SecondVolume(chosen[best.candidate], best.score, float(np.clip(1 - gain, 0, 1)))
+    row = chosen[best.candidate]
+    (other,) = registration.pairs(left_over, training.thumbnails([row]), [frame], training.frames([row]), [best.pose])
+    second = _fine(torch.from_numpy(other.moved)[None, None], inside)
+    return SecondVolume(row, best.score, _share(fine, explained, second))
+
+
+def _fine(cubes: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+    """What differs from its surroundings, on the intensity scale of ``cubes``."""
+    return (cubes - blur_volumes(cubes, cubes.shape[-1] / 24)) * inside
+
+
+def _share(wanted: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> float:
+    """Weight of ``second`` in the mixture of both that fits best, by least squares, 0 to 1."""
+    columns = torch.stack([first.flatten(), second.flatten()], 1).double()
+    weights = torch.linalg.lstsq(columns, wanted.flatten().double()[:, None]).solution[:, 0].clamp_min(0)
+    return float(weights[1] / weights.sum().clamp_min(1e-6))
 
 
 def _structure(cubes: torch.Tensor) -> torch.Tensor:

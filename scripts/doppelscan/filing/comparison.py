@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +17,9 @@ NOBODY = "no single source"
 LEVEL = 0.05
 # Share of the smaller set that may be in both: beyond it the two are no independent samples.
 SHARED = 0.05
-FEWER, MORE, NO_DIFFERENCE, NOT_COMPARABLE = (
-    "fewer images show a patient",
-    "more images show a patient",
-    "no difference shown",
-    "not comparable",
-)
+FEWER, MORE = "fewer images show a patient", "more images show a patient"
+FEWER_FOUND, MORE_FOUND = "fewer images are found", "more images are found"
+NO_DIFFERENCE, NOT_COMPARABLE = "no difference shown", "not comparable"
 # Columns that tell one image from another when both were measured against the same training set; each is told to a thousandth.
 MEASURED = ("deepssim", "embedding", "detail", "agreement", "part", "ssim")
 
@@ -122,7 +120,8 @@ class Comparison:
     """Two audits side by side.
 
     Attributes:
-        verdict: fewer images show a patient, more images show a patient, no difference shown, or not comparable.
+        verdict: fewer or more images show a patient, where that holds of what each audit may have missed, too; fewer or more images are found, where what is
+            missed leaves it open; no difference shown; or not comparable.
         reason: in a sentence or two.
         obstacles: why no difference is claimed; empty where one could be.
         cautions: what a reader should know beside.
@@ -182,13 +181,13 @@ def compare_audits(before: FinishedAudit, after: FinishedAudit) -> Comparison:
         if audit.redacted and len(audit.volumes) != len(audit.scores):
             obstacles.append(f"the audit {name} is redacted, and which slices are of one volume is not told")
     shares = _shares(before, after, not obstacles)
-    sides = _side(before), _side(after)
+    sides, power = (_side(before), _side(after)), _power(before.summary["self_test"], after.summary["self_test"])
     verdict, reason = _verdict(shares[0], obstacles, *sides)
     return Comparison(
         verdict,
         reason,
         tuple(obstacles),
-        tuple(_cautions(before, after, facts)),
+        tuple([*_cautions(before, after, facts), *_lost(power)]),
         *sides,
         tuple(facts),
         shared,
@@ -197,7 +196,7 @@ def compare_audits(before: FinishedAudit, after: FinishedAudit) -> Comparison:
             KindChange(kind, before.summary["findings"].get(kind, 0), number) for kind, number in after.summary["findings"].items()
         ),
         _patients(before, after, not obstacles),
-        _power(before.summary["self_test"], after.summary["self_test"]),
+        power,
         not (before.redacted or after.redacted),
     )
 
@@ -256,7 +255,7 @@ def _short(value: Any) -> str:
     text = str(value)
     if len(text) == 64 and set(text) <= set("0123456789abcdef"):
         return text[:12] + "..."
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= 60 else f"sha256 {hashlib.sha256(text.encode()).hexdigest()[:12]}..."
 
 
 def _shared(before: FinishedAudit, after: FinishedAudit) -> int:
@@ -306,19 +305,22 @@ def _verdict(shown: Contrast, obstacles: Sequence[str], before: Side, after: Sid
     change = f"the share changed by {100 * shown.change.value:+.1f} percentage points (95 % interval {100 * shown.change.lower:+.1f} to {100 * shown.change.upper:+.1f}, p {shown.p_value:.2g})"
     if shown.p_value is None or shown.p_value > LEVEL:
         return NO_DIFFERENCE, f"{told}; {change}: chance alone explains it"
-    if shown.change.value > 0:
-        return MORE, f"{told}; {change}"
-    return FEWER, f"{told}; {change}. {_missed(before, after)}"
+    more = shown.change.value > 0
+    apart, words = _missed(before, after, more)
+    return ((MORE if more else FEWER) if apart else MORE_FOUND if more else FEWER_FOUND), f"{told}; {change}. {words}"
 
 
-def _missed(before: Side, after: Side) -> str:
-    """Whether fewer are memorized, too, when what each audit may have missed is allowed for."""
-    if before.memorized_lower is None or after.memorized_upper is None:
-        return "An audit had no self-test, so whether fewer are memorized or fewer are found is not known"
-    ranges = f"{100 * before.memorized_lower:.1f} to {100 * (before.memorized_upper or 0):.1f} % before, {100 * (after.memorized_lower or 0):.1f} to {100 * after.memorized_upper:.1f} % after"
-    if after.memorized_upper < before.memorized_lower:
-        return f"Fewer are memorized, too, when what each audit would have missed is allowed for: {ranges}"
-    return f"What each audit may have missed leaves open whether fewer are memorized: {ranges}"
+def _missed(before: Side, after: Side, more: bool) -> tuple[bool, str]:
+    """Whether more or fewer are memorized, too, when what each audit may have missed is allowed for."""
+    ends = [one for side in (before, after) for one in (side.memorized_lower, side.memorized_upper)]
+    known = [one for one in ends if one is not None]
+    if len(known) < len(ends):
+        return False, "An audit had no self-test, so whether others are memorized or others are found is not known"
+    ranges = f"{100 * known[0]:.1f} to {100 * known[1]:.1f} % before, {100 * known[2]:.1f} to {100 * known[3]:.1f} % after"
+    word = "more" if more else "fewer"
+    if known[2] > known[1] if more else known[3] < known[0]:
+        return True, f"{word.capitalize()} are memorized, too, when what each audit may have missed is allowed for: {ranges}"
+    return False, f"What each audit may have missed leaves open whether {word} are memorized: {ranges}"
 
 
 def _percent(share: Share) -> str:
@@ -380,3 +382,19 @@ def _cautions(before: FinishedAudit, after: FinishedAudit, facts: Sequence[Fact]
         "A patient who is gone is shown by none of the images of the new set; another set of the same generator may show them."
     )
     return found
+
+
+def _lost(power: Sequence[PowerChange]) -> list[str]:
+    """Planted copies that one of the audits found less often than the other, beyond chance (Fisher's exact test, Bonferroni over the rows)."""
+    both = [(one.words, one.before, one.after) for one in power if one.before is not None and one.after is not None]
+    told = []
+    for words, first, second in both:
+        hits = [[i < one.count for i in range(one.total)] for one in (first, second)]
+        if share_p_value(hits[0], range(first.total), hits[1], range(second.total)) * len(both) <= LEVEL:
+            told.append(f"{words} ({first.count} of {first.total} before, {second.count} of {second.total} after)")
+    if not told:
+        return []
+    return [
+        f"The audits do not find alike: planted copies {', '.join(told)}. Part of a change may be that. A rate flags the more easily the more there is to find, and a "
+        "blurred or noisy set hides its copies."
+    ]

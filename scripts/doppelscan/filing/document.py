@@ -15,7 +15,7 @@ __all__ = ["Block", "Document", "Facts", "Section", "Table", "Text", "comparison
 
 NOT_GIVEN = "not given"
 COLOURS = {"memorization found": "found", "no memorization found": "clear", "cannot conclude": "unsure"}
-CHANGE_COLOURS = {"fewer images show a patient": "clear", "more images show a patient": "found"}
+CHANGE_COLOURS = {"fewer images show a patient": "clear", "more images show a patient": "found", "more images are found": "found"}
 
 
 @dataclass(frozen=True)
@@ -378,8 +378,13 @@ def _criteria(dossier: Dossier) -> Section:
     return Section(
         "In the words of others",
         (
-            Text("The three risks of WP 216. Whether the set is anonymous is a legal question that no audit answers; the EDPB (Opinion 28/2024) asks that extraction and identification by reasonable means be insignificant."),
+            Text("The three risks of WP 216. Whether a set is anonymous is a legal question that no audit answers."),
             _statements(dossier.criteria, "risk", "in this audit"),
+            Text(
+                "For a generator to be called anonymous, the EDPB (Opinion 28/2024) asks that extracting training data from it, or obtaining them by queries, be insignificantly "
+                "likely by all means reasonably likely to be used. This audit speaks of a set of images, not of the generator.",
+                soft=True,
+            ),
             Text("The seven criteria of the Synthetic Medical Data (SMD) card:"),
             _statements(dossier.card, "criterion", "in this audit"),
         ),

@@ -125,11 +125,14 @@ def criteria(audit: FinishedAudit) -> tuple[Statement, ...]:
         FOUND: f"{len(exposed)} training patients are shown by synthetic images: their records can be isolated by whoever holds an image of them; {at_most}.",
         CLEAR: f"No synthetic image was found to show a training patient; {at_most}.",
     }.get(said, f"The audit cannot conclude, so nothing can be said: {summary['reason']}.")
-    link = (
-        f"{twice} training patients are shown by more than one synthetic image, which can so be linked to each other and to the real record."
-        if exposed
-        else "No synthetic image was found that can be linked to a training record."
-    )
+    link = "No synthetic image was found that can be linked to a training record."
+    if exposed:
+        link = "Whoever holds the real image of a patient who is shown can link the two."
+        link += (
+            f" {twice} patients are shown by more than one synthetic image, which can be linked to each other, too."
+            if twice
+            else ""
+        )
     return (
         Statement("Singling out", {FOUND: "shown", CLEAR: "none found"}.get(said, "not established"), single),
         Statement("Linkability", "shown" if exposed else {CLEAR: "none found"}.get(said, "not established"), f"{link} Links to other data sets (registries, faces, public images) were not tested."),

@@ -140,7 +140,7 @@ def test_the_same_images_twice_are_no_before_and_after(tmp_path):
 
 
 def test_patients_of_redacted_audits_are_not_matched_and_that_is_said(tmp_path, pair):
-    after = moved(made_audit(tmp_path / "redacted", 2, 60, redact=True, change=other_images))
+    after = moved(made_audit(tmp_path / "redacted", 2, 60, redact=True, change=other_images, test=made_test(lower=0.0, upper=0.1)))
     found = result(pair[0], after)
     assert (
         not found.patients_matched

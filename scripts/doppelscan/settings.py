@@ -86,7 +86,7 @@ class AuditSettings:
         correction: Benjamini-Hochberg, or Benjamini-Yekutieli.
         score: what ranks the images and is calibrated.
         candidates: training images that are verified for each image.
-        index: how training images are searched: exact, or ivf, in clusters, which can miss one and says how many; auto is exact up to 10,000.
+        index: how training images are searched: exact, or ivf, in clusters, which can miss one and says how many; auto is exact up to 8,192.
         rotations: rotations in which an image is looked for.
         control_size: images that a control from the training set holds at most.
         redact: leave pictures, paths and patients out of everything that is written.

@@ -68,7 +68,7 @@ from doppelscan.workflows.selftest import CopyPlanter, planted_images, planted_s
 __all__ = ["GATE_STATUS", "Audit", "AuditResult"]
 
 # Training images that --index auto compares with one by one: of more, an exact search would take most of the time (docs/benchmarks.md).
-EXACT = 10_000
+EXACT = 8192
 GATE_STATUS = {"memorization found": 3, "cannot conclude": 4, "no memorization found": 0}
 
 
@@ -123,7 +123,7 @@ class Audit:
         weights: path of the encoder's weights, whose sha256 goes into the summary.
         rules: thresholds of the decision, see :class:`~doppelscan.decide.Rules`.
         candidates: training images that are verified for each image.
-        index: ``exact``, ``ivf`` (see :class:`~doppelscan.search.CandidateSearch`), or ``auto``: exact up to 10,000 training images.
+        index: ``exact``, ``ivf`` (see :class:`~doppelscan.search.CandidateSearch`), or ``auto``: exact up to 8,192 training images.
         control_size: images that a control from the training set, or a holdout with what it is topped up with, holds at most.
         redact: leave pictures, paths and patients out of everything that is written to ``output``; the store then lies elsewhere, by default
             beside it.

@@ -18,8 +18,8 @@ from doppelscan.search import EmbeddingStore
 from doppelscan.workflows import RecordDataset, volume_audit, volume_selftest
 from made_files import save_png
 
-PEOPLE, SIDE, SPACING = 8, 32, (2.0, 2.0, 2.0)
-# Small cubes and slices, and a rate that a control of eight people can reach.
+PEOPLE, SIDE, SPACING = 10, 32, (2.0, 2.0, 2.0)
+# Small cubes and slices, and a rate that a control of ten people can reach.
 SMALL = {"spatial_size": 64, "volume_embedder::size": 32, "fdr": 0.3, "patient_pattern": r"(p\d+)", "device": "cpu"}
 
 
@@ -32,9 +32,10 @@ def write(path: Path, pixels: np.ndarray, spacing=SPACING, affine=None) -> None:
 def sets(tmp_path_factory):
     folder = tmp_path_factory.mktemp("volumes")
     rng = np.random.default_rng(0)
-    heads = [generate_head(seed, SIDE) for seed in range(PEOPLE + 2)]
+    heads = [generate_head(seed, SIDE) for seed in range(2 * PEOPLE + 1)]
     for number in range(PEOPLE):
         write(folder / "training" / f"p{number}.nii.gz", heads[number])
+        write(folder / "holdout" / f"p{PEOPLE + 1 + number}.nii.gz", heads[PEOPLE + 1 + number])
     for name, source, change in (("turned", 3, "rotation 10 x"), ("posed", 5, "axes 2 0 1")):
         made = plant_volume(heads[source], SPACING, change, rng)
         write(folder / "synthetic" / f"{name}.nii.gz", made.pixels, made.spacing)
@@ -112,7 +113,17 @@ def test_a_second_audit_computes_nothing_and_redaction_names_nobody(sets, audite
     files = list((tmp_path / "out").iterdir())
     assert {path.name for path in files} == {*REPORT_FILES, VOLUMES_READ}
     written = "".join(path.read_text() for path in files)
-    assert not re.search(r"\bp[0-7]\b|nii|data:image|turned\.|stranger\.", written)
+    assert not re.search(r"\bp\d+\b|nii|data:image|turned\.|stranger\.", written)
+
+
+def test_a_holdout_is_the_control_and_competes_with_training(sets, audited, tmp_path):
+    holdout = sets["training"].parent / "holdout"
+    result = doppelscan.audit(**sets, holdout=holdout, output=tmp_path, **SMALL)
+    assert result.summary["control"] == f"holdout, topped up with {PEOPLE} training images"
+    assert result.summary["images"]["control"] == 2 * PEOPLE and result.summary["control_against_training"] is not None
+    assert result.summary["competition"]["images"] == 3 and result.summary["competition"]["won_by_training"] >= 2
+    flagged = {Path(row["image"]).name for row in result.scores if row["flagged"]}
+    assert flagged == {"turned.nii.gz", "posed.nii.gz"}
 
 
 def test_planted_volumes_say_what_would_have_been_found(sets, audited, tmp_path, monkeypatch):

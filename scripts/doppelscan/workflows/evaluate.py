@@ -80,11 +80,17 @@ class EvaluationImages:
         return torch.from_numpy(np.stack([prepare({"image": p[None]})["thumbnail"] for p in pixels]))
 
 
-def evaluation_pairs(images: EvaluationImages, pairs: int = 600, seed: int = 0, spatial_size: int = 192) -> PairDataset:
-    """Pairs of all sources, see :class:`~doppelscan.deepssim.PairDataset`; the two of a pair are of one source."""
+def evaluation_pairs(
+    images: EvaluationImages, pairs: int = 600, seed: int = 0, spatial_size: int = 192, published_size: int | None = None
+) -> PairDataset:
+    """Pairs of all sources, see :class:`~doppelscan.deepssim.PairDataset`; the two of a pair are of one source.
+
+    With ``published_size`` their SSIM is the published one, of whole images of that side.
+    """
     images.require()
     made = [images.squares([p for _, p in cohort], spatial_size) for cohort in images.cohorts.values() if cohort]
-    return PairDataset(torch.cat(made), [number for number, part in enumerate(made) for _ in range(len(part))], pairs, seed)
+    cohorts = [number for number, part in enumerate(made) for _ in range(len(part))]
+    return PairDataset(torch.cat(made), cohorts, pairs, seed, published_size or 128, published_size is not None)
 
 
 class CopyDetection:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from convnext_files import torchvision_state
-from doppelscan.deepssim import ConvNeXtEncoder, file_sha256, published_ssim, zscore
+from doppelscan.deepssim import ConvNeXtEncoder, published_ssim, zscore
 from doppelscan.deepssim.ssim import _aligned
 from doppelscan.errors import DoppelscanError, InputError
 from doppelscan.workflows.errors import told_in_one_line
 from made_files import save_png
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
-from warm import run_warm
 
-ENCODER = Path(__file__).parents[2] / "bundles/deepssim_encoder/configs"
+ROOT = Path(__file__).parents[2]
+CONFIGS = "bundles/deepssim_encoder/configs"
+ENCODER = ROOT / CONFIGS
 SIZE = 64
 TINY = {"network_def::depths": [1, 1, 1, 1], "network_def::hidden_sizes": [4, 8, 8, 16], "freeze": []}
 
@@ -228,102 +231,92 @@ def test_options_are_refused_in_one_line(folder, tmp_path, cohort, change, words
     assert "\n" not in str(error.value)
 
 
-def bundle(*words, cwd: Path) -> str:
-    done = run_warm(["-m", "monai.bundle", "run", *words], cwd)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout + done.stderr
+SMALL = {"network_def::depths": [1, 1, 1, 1], "network_def::hidden_sizes": [4, 8, 8, 16], "spatial_size": SIZE}
+FEW = {"pairs": 24, "copies": 3, "transforms": ["exact", "flip-x"], "spatial_size": SIZE}
 
 
-def config_files(*names: str) -> str:
-    return str([str(ENCODER / name) for name in names])
+def run(kind: str, files: list[str], cwd: Path, **overrides) -> None:
+    """What ``python -m monai.bundle run --config_file FILES ...`` runs, in this process and from ``cwd``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        workflow = ConfigWorkflow([str(ROOT / one) for one in files], workflow_type=kind, logging_file=False, **overrides)
+        workflow.initialize()
+        workflow.run()
 
 
-SMALL = ("--network_def::depths", "[1,1,1,1]", "--network_def::hidden_sizes", "[4,8,8,16]", "--spatial_size", "64")
+def documented(begin: str) -> tuple[list[str], dict]:
+    """Config files and options of the command of docs/training.md that holds ``begin``."""
+    page = (ROOT / "docs/training.md").read_text().replace("\\\n", " ")
+    words = shlex.split(next(line for line in page.splitlines() if line.startswith("python -m monai.bundle run") and begin in line))
+    options = dict(zip([one.removeprefix("--") for one in words[4::2]], words[5::2], strict=True))
+    return ast.literal_eval(options.pop("config_file")), options
 
 
 @pytest.fixture(scope="module")
 def trained(folder) -> Path:
-    """A small network of the published form, trained for two batches from a file of ImageNet weights."""
+    """A small network of the published form, trained by the documented command from a file of ImageNet weights."""
     place = folder.parent
     torch.save(torchvision_state((1, 1, 1, 1), (4, 8, 8, 16)), place / "convnext.pth")
-    log = bundle(
-        "--config_file", config_files("train.json", "paper.json"), "--dataset_dir", "['images']", "--pretrained", "convnext.pth",
-        "--ckpt_dir", "weights", "--output_dir", "out", "--max_epochs", 1, "--batches", 2, "--batch_size", 4, *SMALL, cwd=place,
-    )  # fmt: skip
-    assert "sha256" in log and file_sha256(place / "convnext.pth") in log
+    files, options = documented("configs/paper.json")
+    assert options == {"dataset_dir": "['DIR']", "pretrained": "FILE", "ckpt_dir": "weights", "output_dir": "published"}
+    options |= {"dataset_dir": ["images"], "pretrained": "convnext.pth"}
+    run("train", files, place, **options, max_epochs=1, batches=2, batch_size=4, **SMALL)
     return place
 
 
 def test_published_form_trains_and_keeps_what_is_frozen(trained):
     state = torch.load(trained / "weights" / "model.pt", weights_only=True)
     given = torch.load(trained / "convnext.pth", weights_only=True)
-    assert state["head.4.weight"].shape == (256, 512)
+    assert state["head.4.weight"].shape == (256, 512) and (trained / "published" / "training_1.pt").is_file()
     for stage, place in ((0, 1), (1, 3)):
         same = state[f"backbone.encoder.stages.{stage}.layers.0.dwconv.weight"], given[f"features.{place}.0.block.0.weight"]
         torch.testing.assert_close(*same, rtol=0, atol=0)
     assert not torch.equal(state["backbone.encoder.stages.3.layers.0.dwconv.weight"], given["features.7.0.block.0.weight"])
 
 
-def test_what_was_trained_embeds_and_is_evaluated(trained):
-    weights = ("--ckpt_path", "weights/model.pt")
-    bundle(
-        "--config_file", config_files("inference.json", "paper_inference.json"), "--dataset_dir", "images", "--output_dir", "embedded",
-        *weights, *SMALL, cwd=trained,
-    )  # fmt: skip
-    shard = pq.read_table(next((trained / "embedded" / "embeddings").glob("*.parquet"))).to_pydict()
+def embeddings(trained: Path, output: str, **overrides) -> np.ndarray:
+    """float32 [10, D], in the order of the files."""
+    files = [f"{CONFIGS}/{name}" for name in ("inference.json", "paper_inference.json")]
+    run("infer", files, trained, dataset_dir="images", output_dir=output, **overrides)
+    shard = pq.read_table(next((trained / output / "embeddings").glob("*.parquet"))).to_pydict()
+    found = dict(zip(shard["key"], shard["embedding"], strict=True))
+    table = csv.DictReader((trained / output / "images.csv").read_text().splitlines())
+    return np.stack([np.ravel(found[key]) for _, key in sorted((row["image"], row["key"]) for row in table)])
+
+
+def test_what_was_trained_embeds_whole_images_and_is_evaluated_as_documented(trained):
     network = ConvNeXtEncoder((1, 1, 1, 1), (4, 8, 8, 16)).eval()
     network.load_state_dict(torch.load(trained / "weights" / "model.pt", weights_only=True))
     with torch.no_grad():
         expected = network(files(trained / "images"))
-    rows = {row["image"]: row["key"] for row in csv.DictReader((trained / "embedded" / "images.csv").read_text().splitlines())}
-    found = dict(zip(shard["key"], shard["embedding"], strict=True))
-    for path, row in zip(sorted((trained / "images").glob("*.png")), expected, strict=True):
-        key = next(key for image, key in rows.items() if Path(image).name == path.name)
-        np.testing.assert_allclose(np.ravel(found[key]), row, atol=5e-3)
+    found = embeddings(trained, "embedded", ckpt_path="weights/model.pt", **SMALL)
+    np.testing.assert_allclose(found[:, :256], expected, atol=5e-3)
+    configs, options = documented("configs/paper_evaluate.json")
+    run("infer", configs, trained, **{**options, "dataset_dir": ["images"]}, **{**FEW, **SMALL})
+    assert (trained / "evaluation" / "evaluation.md").is_file()
 
 
-EVALUATED = (
-    "--dataset_dir",
-    "['images']",
-    "--pairs",
-    24,
-    "--copies",
-    3,
-    "--transforms",
-    "['exact','flip-x']",
-    "--spatial_size",
-    64,
-)
+class Released(torch.nn.Module):
+    """Stands for best_model_jit.pt: [B, 3, H, W], z-scored and repeated, -> [B, 256], not of unit length."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = torch.nn.Conv2d(3, 256, 5, stride=4)
+
+    def forward(self, image):
+        return self.convolution(image).mean([2, 3])
 
 
 def test_authors_torchscript_embeds_and_is_evaluated_by_the_published_pairs(trained):
-    """best_model_jit.pt: [B, 3, H, W], z-scored and repeated, -> [B, 256], not of unit length."""
-
-    class Released(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.convolution = torch.nn.Conv2d(3, 256, 5, stride=4)
-
-        def forward(self, image):
-            return self.convolution(image).mean([2, 3])
-
     torch.manual_seed(0)
     network = Released().eval()
     torch.jit.script(network).save(str(trained / "best_model_jit.pt"))
-    weights = ("--ckpt_path", "torchscript:best_model_jit.pt")
-    bundle(
-        "--config_file", config_files("inference.json", "paper_inference.json"), "--dataset_dir", "images", "--output_dir", "theirs",
-        "--spatial_size", 64, *weights, cwd=trained,
-    )  # fmt: skip
-    shard = pq.read_table(next((trained / "theirs" / "embeddings").glob("*.parquet"))).to_pydict()
+    weights = {"ckpt_path": "torchscript:best_model_jit.pt"}
     with torch.no_grad():
         expected = torch.nn.functional.normalize(network(files(trained / "images").expand(-1, 3, -1, -1)), dim=1)
-    found = np.stack([np.ravel(one)[:256] for one in shard["embedding"]])
-    assert np.abs(found[:, None] - expected.numpy()[None]).max(2).min(1).max() < 5e-3
-    bundle(
-        "--config_file", config_files("evaluate.json", "paper_evaluate.json"), "--output_dir", "evaluated", *weights, *EVALUATED,
-        cwd=trained,
-    )  # fmt: skip
+    np.testing.assert_allclose(embeddings(trained, "theirs", **weights, spatial_size=SIZE)[:, :256], expected, atol=5e-3)
+    configs, _ = documented("configs/paper_evaluate.json")
+    run("infer", configs, trained, dataset_dir=["images"], output_dir="evaluated", **weights, **FEW)
     result = json.loads((trained / "evaluated" / "evaluation.json").read_text())
     assert list(result["summary"]) == ["deepssim"] and {"mae", "macro_f1"} <= set(result["agreement"]["misaligned"])
     assert result["detection"]["images"]["deepssim"]["exact"]["auc"] == 1.0

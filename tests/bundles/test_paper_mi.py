@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,7 @@ def cohort_folder(tmp_path_factory) -> Path:
     return folder
 
 
-def protocol(files: tuple[str, ...], folder: Path, output: Path, **overrides):
+def protocol(files: list[str], folder: Path, output: Path, **overrides):
     made = ConfigWorkflow(
         [str(SCORER / name) for name in files], workflow_type="infer", logging_file=False, dataset_dir=str(folder),
         output_dir=str(output), **{**FEW, **overrides},
@@ -40,11 +42,18 @@ def protocol(files: tuple[str, ...], folder: Path, output: Path, **overrides):
     return made.parser.get_parsed_content("evaluator")
 
 
+def documented(last: str) -> list[str]:
+    """Names of the config files of the model card's command whose last one is ``last``."""
+    page = (SCORER.parent / "docs/README.md").read_text()
+    lists = [ast.literal_eval(one) for one in re.findall(r'--config_file "(\[[^"]+\])"', page)]
+    return next([Path(name).name for name in one] for one in lists if Path(one[-1]).name == last)
+
+
 @pytest.fixture(scope="module")
 def published(cohort_folder, tmp_path_factory):
     output = tmp_path_factory.mktemp("evaluation")
     with pytest.warns(UserWarning, match="calibration='paper' with 20 training images"):
-        made = protocol(("evaluate.json", "paper_mi.json", "stand_in.json"), cohort_folder, output, spatial_size=64)
+        made = protocol(documented("stand_in.json"), cohort_folder, output, spatial_size=64)
     return made, output
 
 
@@ -102,7 +111,7 @@ def test_mri_core_at_the_blocks_of_the_paper_takes_the_protocol(cohort_folder, t
     torch.save(sam_state(), tmp_path / "mri_foundation.pth")
     small = {"hidden_size": 24, "layers": 3, "heads": 3, "window": 3, "blocks": [0, 2]}
     made = protocol(
-        ("evaluate.json", "paper_mi.json"), cohort_folder, tmp_path / "out", ckpt_path=str(tmp_path / "mri_foundation.pth"),
+        documented("paper_mi.json"), cohort_folder, tmp_path / "out", ckpt_path=str(tmp_path / "mri_foundation.pth"),
         spatial_size=64, **{f"encoder_def::{name}": value for name, value in small.items()},
     )  # fmt: skip
     assert made.features == "MRICoreEncoder: block0 (24), block2 (24)"
@@ -126,7 +135,8 @@ def test_a_window_that_is_none_is_refused():
 @pytest.mark.parametrize("name", ["train", "inference"])
 def test_train_and_inference_take_the_same_overlay(name, cohort_folder):
     parser = ConfigParser()
-    parser.read_config([str(SCORER / one) for one in (f"{name}.json", "paper_mi.json", "stand_in.json")])
+    more = ["paper_mi_train.json"] if name == "train" else []
+    parser.read_config([str(SCORER / one) for one in (f"{name}.json", "paper_mi.json", *more, "stand_in.json")])
     parser["dataset_dir"], parser["spatial_size"] = str(cohort_folder), 64
     dataset = parser.get_parsed_content("train::dataset" if name == "train" else "dataset")
     expected = whole_views(torch.as_tensor(dataset[3]["thumbnail"])[None].float(), 64)[0]

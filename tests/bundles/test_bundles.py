@@ -191,15 +191,6 @@ def test_other_ways_to_train_run(folders, tmp_path, config):
     assert (tmp_path / "weights" / "model.pt").is_file()
 
 
-def test_papers_form_trains(folders, tmp_path):
-    train(
-        "train.json paper.json", "--group_size", "4", "--spatial_size", "64", "--network_def::depths", "[1,1,1,1]",
-        "--network_def::hidden_sizes", "[4,8,8,16]", cwd=tmp_path,
-    )  # fmt: skip
-    state = torch.load(tmp_path / "weights" / "model.pt", weights_only=True)
-    assert state["head.4.weight"].shape == (256, 512)
-
-
 @pytest.mark.slow
 def test_two_processes_train_one_network(folders, tmp_path):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")

@@ -1,10 +1,10 @@
-"""Encoders from elsewhere: released TorchScript, exports, the paper's ConvNeXt."""
+"""Encoders from elsewhere: released TorchScript, exports."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from doppelscan.deepssim import ConvNeXtEncoder, DeepSSIMEncoder, OnnxEncoder, TorchScriptEncoder, WeightsError, load_encoder
+from doppelscan.deepssim import DeepSSIMEncoder, OnnxEncoder, TorchScriptEncoder, WeightsError, load_encoder
 from doppelscan.search import fingerprint
 
 
@@ -99,26 +99,3 @@ def test_onnx_that_is_none_is_refused(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"not a model")
     with pytest.raises(WeightsError, match="must be an ONNX model"):
         OnnxEncoder(tmp_path / "model.onnx", {})
-
-
-def convnext(**changes):
-    return ConvNeXtEncoder(depths=(1, 1, 1, 1), hidden_sizes=(4, 8, 8, 16), **changes)
-
-
-def test_papers_encoder_freezes_what_the_list_names():
-    network = convnext()
-    still = {name.split(".")[1:4][-1] for name, p in network.backbone.named_parameters() if not p.requires_grad}
-    frozen = [name for name, p in network.named_parameters() if not p.requires_grad]
-    assert frozen and all(
-        n.startswith(("backbone.embeddings", "backbone.encoder.stages.0", "backbone.encoder.stages.1")) for n in frozen
-    )
-    assert still and all(p.requires_grad for p in network.head.parameters())
-    assert all(p.requires_grad for p in convnext(freeze=()).parameters())
-    with pytest.raises(ValueError, match="stage9"):
-        convnext(freeze=("stage9",))
-
-
-def test_papers_encoder_gives_unit_vectors_of_256():
-    out = convnext().eval()(torch.randn(2, 1, 64, 64))
-    assert out.shape == (2, 256)
-    torch.testing.assert_close(out.norm(dim=1), torch.ones(2))

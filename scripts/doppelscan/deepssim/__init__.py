@@ -8,20 +8,23 @@ from doppelscan.deepssim.augment import (
     quarter_turn,
     quarter_turn_poses,
     rotated,
+    whole_views,
     zscore,
 )
 from doppelscan.deepssim.classes import THRESHOLDS, VERDICTS, verdict, verdict_number
+from doppelscan.deepssim.convnext import ConvNeXtEncoder
 from doppelscan.deepssim.encoder import DeepSSIMEncoder
 from doppelscan.deepssim.evaluation import PairDataset, PairInferer, PreparePairs
-from doppelscan.deepssim.external import ConvNeXtEncoder, OnnxEncoder, TorchScriptEncoder, encoder_file, export_onnx, load_encoder
+from doppelscan.deepssim.external import OnnxEncoder, TorchScriptEncoder, encoder_file, export_onnx, load_encoder
 from doppelscan.deepssim.hub import HubError, hub_client, hub_encoder, hub_errors, hub_file, hub_versions, repository_and_version
 from doppelscan.deepssim.inferer import AutocastInferer, ViewInferer
 from doppelscan.deepssim.loss import DeepSSIMLoss
 from doppelscan.deepssim.metrics import CopyDetectionMetric, CopyRetrieval, SSIMAgreement, SSIMError
 from doppelscan.deepssim.nuisance import view_differences
 from doppelscan.deepssim.pairs import CohortBatchSampler, CohortDataset, MakeViews
+from doppelscan.deepssim.published_pairs import ImagePairs, PairSampler, PairViews
 from doppelscan.deepssim.roles import Encoder, RoleEncoder, require_heads
-from doppelscan.deepssim.ssim import align_to_first, pairwise_ssim, registered_ssim, ssim
+from doppelscan.deepssim.ssim import align_to_first, pairwise_ssim, published_ssim, registered_ssim, ssim
 from doppelscan.deepssim.volume_encoder import VolumeEncoder
 from doppelscan.deepssim.volume_slices import VolumeSliceInferer, cube_slices, halved_cubes, turned_cubes
 from doppelscan.deepssim.volume_views import VolumeStrength, augment_volumes, volume_view_differences
@@ -43,10 +46,13 @@ __all__ = [
     "DeepSSIMLoss",
     "Encoder",
     "HubError",
+    "ImagePairs",
     "MakeViews",
     "OnnxEncoder",
     "PairDataset",
     "PairInferer",
+    "PairSampler",
+    "PairViews",
     "PreparePairs",
     "RoleEncoder",
     "SSIMAgreement",
@@ -76,6 +82,7 @@ __all__ = [
     "load_weights",
     "misalign",
     "pairwise_ssim",
+    "published_ssim",
     "quarter_turn",
     "quarter_turn_poses",
     "read_checkpoint",
@@ -91,5 +98,6 @@ __all__ = [
     "verdict_number",
     "view_differences",
     "volume_view_differences",
+    "whole_views",
     "zscore",
 ]

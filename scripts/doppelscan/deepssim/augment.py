@@ -13,9 +13,19 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from doppelscan.images import cut_foreground, gaussian_blur, smooth_fields, warp
+from doppelscan.images import cut_foreground, gaussian_blur, smooth_fields, warp, whole_squares
 
-__all__ = ["ViewStrength", "augment", "foreground_views", "misalign", "quarter_turn", "quarter_turn_poses", "rotated", "zscore"]
+__all__ = [
+    "ViewStrength",
+    "augment",
+    "foreground_views",
+    "misalign",
+    "quarter_turn",
+    "quarter_turn_poses",
+    "rotated",
+    "whole_views",
+    "zscore",
+]
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,11 @@ def foreground_views(images: torch.Tensor, size: int) -> torch.Tensor:
     The same as :class:`~doppelscan.images.ForegroundSquared` and MONAI's ``NormalizeIntensityd`` make of each image.
     """
     return zscore(cut_foreground(images, size))
+
+
+def whole_views(images: torch.Tensor, size: int) -> torch.Tensor:
+    """What the published forms see of ``images`` float [B, 1, H, W]: all of them, padded to squares, z-scored, float [B, 1, size, size]."""
+    return zscore(whole_squares(images, size))
 
 
 def augment(images: torch.Tensor, strength: ViewStrength, generator: torch.Generator) -> torch.Tensor:

@@ -108,6 +108,7 @@ class DeepSSIMEncoder(nn.Module):
         if unknown:
             raise InputError(f"The 'outputs' parameter must name some of {', '.join(sizes)}. Got {', '.join(unknown)} instead.")
         self.output_sizes = {name: sizes[name] for name in self.outputs}
+        self.frozen_at_random = tuple(freeze)
         parameters = dict(self.named_parameters())
         for part in freeze:
             found = [name for name in parameters if name == part or name.startswith(f"{part}.")]

@@ -10,9 +10,9 @@ from monai.data import Dataset
 from monai.inferers import SimpleInferer
 from torch.nn import functional as F
 
-from doppelscan.deepssim.augment import foreground_views, misalign, quarter_turn_poses
+from doppelscan.deepssim.augment import foreground_views, misalign, quarter_turn_poses, whole_views
 from doppelscan.deepssim.pairs import coarse_look
-from doppelscan.deepssim.ssim import registered_ssim
+from doppelscan.deepssim.ssim import published_ssim, registered_ssim
 from doppelscan.errors import InputError
 from doppelscan.images import gaussian_blur, smooth_fields, warp
 
@@ -30,6 +30,7 @@ class PairDataset(Dataset):
         pairs: how many.
         seed: of the choice and of the near-duplicates.
         spatial_size: side of the foreground squares that the target is measured on.
+        published: measure :func:`~doppelscan.deepssim.published_ssim` on whole images instead.
 
     Items are {"image": float32 [2, 1, S, S] in [0, 1], "label": float32, the registered SSIM of the clean pair}.
 
@@ -37,7 +38,15 @@ class PairDataset(Dataset):
         InputError: fewer than two images of a cohort.
     """
 
-    def __init__(self, images: torch.Tensor, cohorts: Sequence[int], pairs: int = 600, seed: int = 0, spatial_size: int = 128):
+    def __init__(
+        self,
+        images: torch.Tensor,
+        cohorts: Sequence[int],
+        pairs: int = 600,
+        seed: int = 0,
+        spatial_size: int = 128,
+        published: bool = False,
+    ) -> None:
         self.images, self.generator = images, torch.Generator().manual_seed(seed)
         cohort = torch.as_tensor(cohorts)
         usable = [c for c in cohort.unique().tolist() if int((cohort == c).sum()) >= 2]
@@ -51,9 +60,9 @@ class PairDataset(Dataset):
             items.append((kind, *self._pair(kind, self.members[number % len(self.members)])))
         self.kinds = [kind for kind, _, _ in items]
         first, second = torch.stack([a for _, a, _ in items]), torch.stack([b for _, _, b in items])
+        view, target = (whole_views, published_ssim) if published else (foreground_views, registered_ssim)
         labels = [
-            registered_ssim(foreground_views(a, spatial_size), foreground_views(b, spatial_size))
-            for a, b in zip(first.split(32), second.split(32), strict=True)
+            target(view(a, spatial_size), view(b, spatial_size)) for a, b in zip(first.split(32), second.split(32), strict=True)
         ]
         self.labels = torch.cat(labels) if labels else torch.zeros(0)
         self.pairs = torch.stack([first, second], 1)
@@ -90,13 +99,17 @@ class PreparePairs:
         probability: of each effect of :func:`misalign` on each image; 0 leaves the pairs aligned.
         poses: 8 looks at the second image in all flip and quarter-turn poses.
         seed: of the misalignment.
+        whole: look at whole images, as the published form does, not at their foreground squares.
 
     Returns of a call:
         image float32 [(1 + poses) * B, 1, size, size], the first images, then the second ones pose by pose; and labels [B].
     """
 
-    def __init__(self, spatial_size: int = 128, probability: float = 0.0, poses: int = 1, seed: int = 0) -> None:
+    def __init__(
+        self, spatial_size: int = 128, probability: float = 0.0, poses: int = 1, seed: int = 0, whole: bool = False
+    ) -> None:
         self.spatial_size, self.probability, self.poses = spatial_size, probability, poses
+        self.view = whole_views if whole else foreground_views
         self.generator = torch.Generator().manual_seed(seed)
 
     def __call__(self, batchdata, device=None, non_blocking=False, **kwargs):
@@ -104,7 +117,7 @@ class PreparePairs:
         if self.probability > 0:
             first = misalign(first, self.probability, self.generator)
             second = misalign(second, self.probability, self.generator)
-        a, b = foreground_views(first, self.spatial_size), foreground_views(second, self.spatial_size)
+        a, b = self.view(first, self.spatial_size), self.view(second, self.spatial_size)
         views = quarter_turn_poses(b).flatten(0, 1) if self.poses == 8 else b
         return torch.cat([a, views]), batchdata["label"].to(device)
 

@@ -1,4 +1,4 @@
-"""Encoders that are not ours: a TorchScript file such as the released DeepSSIM, and the paper's ConvNeXt form."""
+"""Encoders that are not ours, from a file: TorchScript such as the released DeepSSIM, ONNX, or weights of any network."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from doppelscan.deepssim.hub import HUB_PREFIX, hub_encoder
@@ -20,7 +19,7 @@ from doppelscan.deepssim.roles import RoleEncoder
 from doppelscan.deepssim.weights import file_sha256, load_weights, require_listed_sha256
 from doppelscan.errors import InputError, WeightsError
 
-__all__ = ["ConvNeXtEncoder", "OnnxEncoder", "TorchScriptEncoder", "encoder_file", "export_onnx", "load_encoder"]
+__all__ = ["OnnxEncoder", "TorchScriptEncoder", "encoder_file", "export_onnx", "load_encoder"]
 
 PREFIX = "torchscript:"
 RUNTIMES = ("torch", "bfloat16", "onnx")
@@ -264,63 +263,3 @@ def _reason(error: BaseException) -> str:
 def _require_file(path: str | os.PathLike, kind: str) -> None:
     if not Path(path).is_file():
         raise WeightsError(f"The 'encoder' parameter must name a file of kind {kind}. Got {str(path)!r}, which does not exist.")
-
-
-class ConvNeXtEncoder(nn.Module):
-    """The encoder of arXiv 2509.16582: ConvNeXt, global average pool, BatchNorm, Linear 512, GELU, Dropout 0.33, Linear 256.
-
-    Args:
-        depths: blocks of the four stages; the default is ConvNeXt-Base.
-        hidden_sizes: channels of the four stages.
-        embedding_size: size of the embedding.
-        dropout: in the head.
-        freeze: stages that are not trained, of ``stem``, ``stage1`` .. ``stage4``. The paper names the first two stages; its code
-            froze 58.6 % of the parameters by a substring match, so the list is explicit here.
-        pretrained: folder of a ``transformers`` ConvNeXt checkpoint; None starts from random weights. Nothing is downloaded.
-
-    Shape:
-        image float32 [B, 1, H, W], z-scored -> float32 [B, embedding_size] of unit length.
-
-    Raises:
-        ImportError: transformers is missing; ``pip install "doppelscan[paper]"``.
-        ValueError: an unknown name in ``freeze``.
-    """
-
-    def __init__(
-        self,
-        depths: Sequence[int] = (3, 3, 27, 3),
-        hidden_sizes: Sequence[int] = (128, 256, 512, 1024),
-        embedding_size: int = 256,
-        dropout: float = 0.33,
-        freeze: Sequence[str] = ("stem", "stage1", "stage2"),
-        pretrained: str | None = None,
-    ) -> None:
-        super().__init__()
-        try:
-            from transformers import ConvNextConfig, ConvNextModel
-        except ImportError as error:
-            raise ImportError('ConvNeXtEncoder needs transformers: pip install "doppelscan[paper]"') from error
-        if pretrained is None:
-            self.backbone = ConvNextModel(ConvNextConfig(depths=list(depths), hidden_sizes=list(hidden_sizes)))
-        else:
-            self.backbone = ConvNextModel.from_pretrained(pretrained, local_files_only=True)
-        width, self.embedding_size = list(hidden_sizes)[-1], embedding_size
-        self.head = nn.Sequential(
-            nn.BatchNorm1d(width), nn.Linear(width, 512), nn.GELU(), nn.Dropout(dropout), nn.Linear(512, embedding_size)
-        )
-        parts: dict[str, nn.Module] = {"stem": self.backbone.embeddings}
-        parts |= {f"stage{i}": stage for i, stage in enumerate(self.backbone.encoder.stages, 1)}
-        unknown = [name for name in freeze if name not in parts]
-        if unknown:
-            raise InputError(f"The 'freeze' parameter must name some of {', '.join(parts)}. Got {', '.join(unknown)} instead.")
-        for name in freeze:
-            parts[name].requires_grad_(False)
-
-    @property
-    def output_slices(self) -> dict[str, slice]:
-        """The one embedding plays every role."""
-        return dict.fromkeys(("deepssim", "embedding", "layer"), slice(0, self.embedding_size))
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        hidden = self.backbone(image.expand(-1, 3, -1, -1)).last_hidden_state
-        return F.normalize(self.head(hidden.mean((2, 3))).float(), dim=1)

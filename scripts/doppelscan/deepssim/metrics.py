@@ -42,18 +42,19 @@ class SSIMError(Cumulative):
     Args:
         embedding_size: size of the deepssim head, the first values of the prediction.
         negative: aggregate to minus the error, for a key metric, of which higher is better.
+        squared: mean squared difference, by which arXiv 2509.16582 chooses its weights.
     """
 
-    def __init__(self, embedding_size: int = 256, negative: bool = False) -> None:
+    def __init__(self, embedding_size: int = 256, negative: bool = False, squared: bool = False) -> None:
         super().__init__()
-        self.embedding_size, self.sign = embedding_size, -1 if negative else 1
+        self.embedding_size, self.sign, self.power = embedding_size, -1 if negative else 1, 2 if squared else 1
 
     def __call__(self, y_pred: torch.Tensor, y: dict[str, torch.Tensor]) -> torch.Tensor:
         target = y["ssim"]
         first, second = y_pred[:, : self.embedding_size].float().chunk(2)
         groups, members, _ = target.shape
         cosine = first.view(groups, members, -1) @ second.view(groups, members, -1).transpose(1, 2)
-        error = (cosine - target).abs().flatten()
+        error = (cosine - target).abs().flatten() ** self.power
         self.extend(error[:, None])
         return error
 

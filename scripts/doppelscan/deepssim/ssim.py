@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from doppelscan.images import align
 
-__all__ = ["align_to_first", "pairwise_ssim", "registered_ssim", "ssim"]
+__all__ = ["align_to_first", "pairwise_ssim", "published_ssim", "registered_ssim", "ssim"]
 
 K1, K2 = 0.01, 0.03
 
@@ -37,7 +37,9 @@ def _joint_range(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (high - low).clamp_min(1e-8)
 
 
-def ssim(first: torch.Tensor, second: torch.Tensor, window_size: int = 7, stride: int = 1) -> torch.Tensor:
+def ssim(
+    first: torch.Tensor, second: torch.Tensor, window_size: int = 7, stride: int = 1, data_range: torch.Tensor | None = None
+) -> torch.Tensor:
     """Mean structural similarity of each pair (Wang et al. 2004; uniform window, joint data range, symmetric).
 
     Args:
@@ -45,13 +47,15 @@ def ssim(first: torch.Tensor, second: torch.Tensor, window_size: int = 7, stride
         second: the same shape.
         window_size: side of the uniform window in pixels.
         stride: average over every so many windows a side.
+        data_range: float [B] of each pair; None takes that of both images together.
 
     Returns:
         float [B] in [-1, 1].
     """
     mean_a, var_a = _moments(first, window_size, stride)
     mean_b, var_b = _moments(second, window_size, stride)
-    return _mean_ssim(first * second, mean_a, var_a, mean_b, var_b, _joint_range(first, second), window_size, stride)
+    data_range = _joint_range(first, second) if data_range is None else data_range
+    return _mean_ssim(first * second, mean_a, var_a, mean_b, var_b, data_range, window_size, stride)
 
 
 def _mean_ssim(product, mean_a, var_a, mean_b, var_b, data_range, size, stride) -> torch.Tensor:
@@ -125,6 +129,25 @@ def registered_ssim(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """
     (forward,), (backward,) = _aligned(first, second), _aligned(second, first)
     return torch.maximum(ssim(first, forward), ssim(second, backward))
+
+
+def published_ssim(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """SSIM(a, phi(b)) of each pair as published: the target of arXiv 2509.16582, section 3.
+
+    phi registers b on a (rotation, scale and shift, from where the images are; b as it is where that is not nearer), in this direction alone.
+    Every 7 x 7 window counts, and the data range is that of a, as in the authors' code: the value depends on the order of the two, which
+    :func:`registered_ssim` mends.
+
+    Args:
+        first: float [B, 1, S, S], whole images, z-scored.
+        second: float [B, 1, S, S].
+
+    Returns:
+        float [B] in [-1, 1].
+    """
+    (moved,) = _aligned(first, second)
+    flat = first.flatten(1)
+    return ssim(first, moved, data_range=(flat.amax(1) - flat.amin(1)).clamp_min(1e-8))
 
 
 def align_to_first(images: torch.Tensor, variants: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

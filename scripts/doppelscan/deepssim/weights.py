@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from doppelscan.errors import WeightsError
+from doppelscan.errors import InputError, WeightsError
 
 __all__ = ["file_sha256", "load_weights", "read_checkpoint", "require_listed_sha256", "start_from", "unwrapped"]
 
@@ -101,7 +101,17 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
 
 
 def start_from(network: nn.Module, path: str | os.PathLike | None) -> nn.Module:
-    """``network`` with the weights of ``path`` to train on from, or as it is (random) for None; see :func:`load_weights`."""
+    """``network`` with the weights of ``path`` to train on from, or as it is (random) for None; see :func:`load_weights`.
+
+    Raises:
+        InputError: parts that are frozen would keep random weights: the network's ``frozen_at_random`` names them.
+    """
+    frozen = getattr(network, "frozen_at_random", ())
+    if path is None and frozen:
+        raise InputError(
+            f"The 'freeze' parameter must name parts that have trained weights. Got {', '.join(frozen)} with random ones: pass "
+            f'{getattr(network, "start_options", "--init_ckpt FILE")}, or --freeze "[]" to train every part.'
+        )
     return network if path is None else load_weights(network, path)
 
 

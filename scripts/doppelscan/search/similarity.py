@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from doppelscan.deepssim import foreground_views, pairwise_ssim, quarter_turn_poses, view_differences, zscore
+from doppelscan.deepssim import foreground_views, pairwise_ssim, quarter_turn_poses, view_differences, whole_views, zscore
 from doppelscan.errors import MissingPackageError
 from doppelscan.images import evenly_chosen, unit_float
 from doppelscan.memorization import Whitening
@@ -45,17 +45,24 @@ class PoseEmbedder:
         poses: 1 or 8.
         spatial_size: the network's input.
         device: of the network.
+        whole: embed whole images, as the published forms do, not their foreground squares.
     """
 
     def __init__(
-        self, network: torch.nn.Module, poses: int = 8, spatial_size: int = 128, device: str | torch.device = "cpu"
+        self,
+        network: torch.nn.Module,
+        poses: int = 8,
+        spatial_size: int = 128,
+        device: str | torch.device = "cpu",
+        whole: bool = False,
     ) -> None:
+        self.view = whole_views if whole else foreground_views
         self.network, self.poses, self.spatial_size, self.device = network, poses, spatial_size, torch.device(device)
         self.kept: tuple[Any, torch.Tensor] = (None, torch.zeros(0))
 
     @torch.no_grad()
     def forward(self, views: torch.Tensor) -> torch.Tensor:
-        """float32 [B, D] of z-scored foreground squares [B, 1, size, size]."""
+        """float32 [B, D] of z-scored views [B, 1, size, size]."""
         batches = views.to(self.device).contiguous(memory_format=torch.channels_last).split(64)
         return torch.cat([self.network(batch).float().cpu() for batch in batches])
 
@@ -63,7 +70,7 @@ class PoseEmbedder:
         """float32 [poses, N, D] of ``images`` uint8 or float [N, 1, S, S]."""
         poses = poses or self.poses
         if self.kept[0] is not images or len(self.kept[1]) != poses:
-            views = torch.cat([foreground_views(unit_float(part), self.spatial_size) for part in images.split(64)])
+            views = torch.cat([self.view(unit_float(part), self.spatial_size) for part in images.split(64)])
             posed = quarter_turn_poses(views) if poses == 8 else views[None]
             self.kept = images, torch.stack([self.forward(view) for view in posed])
         return self.kept[1]

@@ -41,6 +41,7 @@ class EvaluationImages:
         preprocessing: MONAI transform of an item {"image": paths, ...} that leaves "image" float32 [1, H, W] in [0, 1].
         patient_pattern: see :func:`doppelscan.images.find_images`.
         most: images of a source; an even choice where there are more.
+        window: percentiles of a square image, as a planted copy is seen, that come to 0 and 1; 0 and 100 clip nothing.
 
     Attributes:
         cohorts: source name -> list of (patient, pixels float32 [H, W]).
@@ -48,8 +49,18 @@ class EvaluationImages:
     """
 
     def __init__(
-        self, sources: str | Sequence[str] | None, preprocessing: Any, patient_pattern: str | None = None, most: int = 400
+        self,
+        sources: str | Sequence[str] | None,
+        preprocessing: Any,
+        patient_pattern: str | None = None,
+        most: int = 400,
+        window: Sequence[float] = (0.5, 99.5),
     ) -> None:
+        if len(window) != 2 or not 0 <= window[0] < window[1] <= 100:
+            raise InputError(
+                f"The 'window' parameter must be two rising percentiles from 0 to 100. Got {list(window)!r} instead; pass [0.5, 99.5] or [0, 100]."
+            )
+        self.window = tuple(window)
         self.cohorts: dict[str, list[tuple[str, np.ndarray]]] = {}
         self.skipped: list[tuple[str, str]] = []
         for source in [sources] if isinstance(sources, str) else sources or []:
@@ -77,15 +88,21 @@ class EvaluationImages:
 
     def squares(self, pixels: Sequence[np.ndarray], size: int) -> torch.Tensor:
         """Whole images, windowed (a planted copy may have another one) and padded to squares: uint8 [N, 1, size, size]."""
-        prepare = Compose([Windowd("image"), SquareThumbnaild("image", size)])
+        prepare = Compose([Windowd("image", *self.window), SquareThumbnaild("image", size)])
         return torch.from_numpy(np.stack([prepare({"image": p[None]})["thumbnail"] for p in pixels]))
 
 
-def evaluation_pairs(images: EvaluationImages, pairs: int = 600, seed: int = 0, spatial_size: int = 192) -> PairDataset:
-    """Pairs of all sources, see :class:`~doppelscan.deepssim.PairDataset`; the two of a pair are of one source."""
+def evaluation_pairs(
+    images: EvaluationImages, pairs: int = 600, seed: int = 0, spatial_size: int = 192, published_size: int | None = None
+) -> PairDataset:
+    """Pairs of all sources, see :class:`~doppelscan.deepssim.PairDataset`; the two of a pair are of one source.
+
+    With ``published_size`` their SSIM is the published one, of whole images of that side.
+    """
     images.require()
     made = [images.squares([p for _, p in cohort], spatial_size) for cohort in images.cohorts.values() if cohort]
-    return PairDataset(torch.cat(made), [number for number, part in enumerate(made) for _ in range(len(part))], pairs, seed)
+    cohorts = [number for number, part in enumerate(made) for _ in range(len(part))]
+    return PairDataset(torch.cat(made), cohorts, pairs, seed, published_size or 128, published_size is not None)
 
 
 class CopyDetection:

@@ -69,9 +69,11 @@ class ContaminationProtocol:
         seed: of splits and draws.
 
     Attributes:
-        samples: data set -> variant -> transform -> ``auc``, ``ap`` over the largest level's copies and all novel images.
+        samples: data set -> variant -> transform -> ``auc``, ``ap`` over the largest level's copies and all novel images, and the copies' mean
+            and lowest MI beside the novel images' highest.
         sets: data set -> transform -> level -> score name -> value; the scores of a variant are called ``variant: score``.
-        null: data set -> variant -> mean and standard deviation of the novel images' MI, share above the threshold, and counts.
+        null: data set -> variant -> mean and standard deviation of the novel images' MI, share above the threshold, counts, and the null's
+            own mean and standard deviation, as similarities.
     """
 
     def __init__(
@@ -102,6 +104,12 @@ class ContaminationProtocol:
         self.samples: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
         self.sets: dict[str, dict[str, dict[float, dict[str, float]]]] = {}
         self.null: dict[str, dict[str, dict[str, float]]] = {}
+
+    @property
+    def features(self) -> str:
+        """What the index is taken on: the network and its layers with their values."""
+        layers = ", ".join(f"{name} ({part.stop - part.start})" for name, part in self.slices.items())
+        return f"{type(self.embedder.network).__name__}: {layers}"
 
     def run(self) -> None:
         """Measure; fills the attributes."""
@@ -150,6 +158,7 @@ class ContaminationProtocol:
             self.null[source][name] = {
                 "mean": float(scores.mi.mean()), "std": float(scores.mi.std()), "share": index.memorized_share(scores.mi),
                 "training": len(parts.training), "novel": len(scores.mi),
+                "null mean": index.null_mean, "null std": index.null_std, "null clipped": index.clipped_in_null,
             }  # fmt: skip
             if others is not None:
                 found = index.score(_posed(others, variant.poses))
@@ -250,6 +259,7 @@ def _sample_metrics(copies: np.ndarray, novel: np.ndarray) -> dict[str, float]:
     return {
         "auc": float(roc_auc_score(truth, score)),
         "ap": float(average_precision_score(truth, score)),
+        "mean copy": float(copies.mean()),
         "lowest copy": float(copies.min()),
         "highest novel": float(novel.max()),
     }

@@ -41,7 +41,13 @@ class ProtocolReport:
         """Write the files; the folder is made."""
         self.output_dir.mkdir(parents=True, exist_ok=True)
         protocol = self.protocol
-        content = {"samples": protocol.samples, "sets": protocol.sets, "null": protocol.null, "summary": self.summary()}
+        content = {
+            "features": protocol.features,
+            "samples": protocol.samples,
+            "sets": protocol.sets,
+            "null": protocol.null,
+            "summary": self.summary(),
+        }
         write_atomic(self.output_dir / "evaluation.json", to_json(content))
         write_atomic(self.output_dir / "evaluation.md", self._tables())
         name = next(iter(protocol.variants))
@@ -81,7 +87,7 @@ class ProtocolReport:
 
     def _tables(self) -> str:
         protocol, summary = self.protocol, self.summary()
-        lines = ["# Evaluation by the protocol of arXiv 2602.13066", ""]
+        lines = ["# Evaluation by the protocol of arXiv 2602.13066", "", f"Features: {protocol.features}.", ""]
         lines += self._level_table() + self._summary_table(summary) + self._variation_table(summary)
         for name in protocol.variants:
             lines += self._sample_table(name)
@@ -132,27 +138,30 @@ class ProtocolReport:
         samples = self.protocol.samples
         lines = [f"## Table 4. Sample-level detection, {variant}", ""]
         lines += [
-            "| transform | published AUC mean (min) | AUC mean (min) | AP mean (min) | "
+            "| transform | published AUC mean (min) | AUC mean (min) | AP mean (min) | MI of copies | "
             + " | ".join(f"{s}: AUC" for s in samples)
             + " |"
         ]
-        lines.append("|---" * (4 + len(samples)) + "|")
+        lines.append("|---" * (5 + len(samples)) + "|")
         for transform in self.protocol.transforms:
             published = PUBLISHED_AUC.get(transform)
             rows = [part[variant][transform] for part in samples.values()]
             auc, ap = [row["auc"] for row in rows], [row["ap"] for row in rows]
             lines.append(
                 f"| {transform} | {'' if published is None else f'{published[0]:.3f} ({published[1]:.3f})'} | {np.mean(auc):.3f} ({min(auc):.3f}) | "
-                f"{np.mean(ap):.3f} ({min(ap):.3f}) | " + " | ".join(f"{value:.3f}" for value in auc) + " |"
+                f"{np.mean(ap):.3f} ({min(ap):.3f}) | {np.mean([row['mean copy'] for row in rows]):.1f} | "
+                + " | ".join(f"{value:.3f}" for value in auc)
+                + " |"
             )
         return [*lines, ""]
 
     def _null_table(self) -> list[str]:
         lines = ["## Without copies", "", "Other slices: real images of training patients that are no copies.", ""]
         lines += [
-            "| data set | variant | training images | novel images | mean MI | std of MI | share above threshold | other slices: n, mean MI, share |"
+            "| data set | variant | training images | novel images | null: mean, std | mean MI | std of MI | share above threshold | "
+            "other slices: n, mean MI, share |"
         ]
-        lines.append("|---" * 8 + "|")
+        lines.append("|---" * 9 + "|")
         for source, variants in self.protocol.null.items():
             for name, row in variants.items():
                 other = (
@@ -161,6 +170,6 @@ class ProtocolReport:
                     else ""
                 )
                 lines.append(
-                    f"| {source} | {name} | {row['training']} | {row['novel']} | {row['mean']:.2f} | {row['std']:.2f} | {row['share']:.3f} | {other} |"
+                    f"| {source} | {name} | {row['training']} | {row['novel']} | {row['null mean']:.3f}, {row['null std']:.3f} | {row['mean']:.2f} | {row['std']:.2f} | {row['share']:.3f} | {other} |"
                 )
         return lines

@@ -88,7 +88,7 @@ class EvaluationImages:
 
     def squares(self, pixels: Sequence[np.ndarray], size: int) -> torch.Tensor:
         """Whole images, windowed (a planted copy may have another one) and padded to squares: uint8 [N, 1, size, size]."""
-        prepare = Compose([Windowd("image", *self.window), SquareThumbnaild("image", size)])
+        prepare = Compose([Windowd("image", self.window[0], self.window[1]), SquareThumbnaild("image", size)])
         return torch.from_numpy(np.stack([prepare({"image": p[None]})["thumbnail"] for p in pixels]))
 
 

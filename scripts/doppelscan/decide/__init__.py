@@ -7,7 +7,8 @@ from doppelscan.decide.domain import other_modalities, unlike_training
 from doppelscan.decide.findings import KINDS, OF_NOBODY, Finding, NearDuplicate, PairEvidence, explain, kind_of
 from doppelscan.decide.flags import Calibration, Flag, Reason, Rule, control_as_close, wider
 from doppelscan.decide.owed import owed_to_training
-from doppelscan.decide.people import People, PersonPair, find_people, person_pairs
+from doppelscan.decide.pairs import PersonPair, registered_pairs
+from doppelscan.decide.people import People, find_people, person_pairs
 from doppelscan.decide.power import NegativeResult, PlantedResult, SelfTest
 from doppelscan.decide.preliminary import (
     FirstMatch,
@@ -74,6 +75,7 @@ __all__ = [
     "owed_to_training",
     "person_pairs",
     "ranked_so_far",
+    "registered_pairs",
     "same_kind",
     "sample_words",
     "score_images",

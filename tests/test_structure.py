@@ -28,6 +28,7 @@ ROOMS = [
     "rivals",
     "calibrate",
     "decide",
+    "overlap",
     "report",
     "generate",
     "workflows",

@@ -8,7 +8,7 @@ from typing import Any
 from doppelscan.threads import wait_passively
 from doppelscan.version import __version__
 
-__all__ = ["__version__", "audit"]
+__all__ = ["__version__", "audit", "duplicates", "leak"]
 
 wait_passively()
 # At INFO it tells of every build of FAISS that is not there, in the words of an error.
@@ -16,9 +16,13 @@ logging.getLogger("faiss.loader").setLevel(logging.WARNING)
 
 
 def __getattr__(name: str) -> Any:
-    """``doppelscan.audit`` is loaded when it is first used: importing the package alone does not load torch."""
+    """``doppelscan.audit`` and its like are loaded when they are first used: importing the package alone does not load torch."""
     if name == "audit":
         from doppelscan.workflows.run import audit
 
         return audit
+    if name in ("duplicates", "leak"):
+        from doppelscan.workflows import leak
+
+        return getattr(leak, name)
     raise AttributeError(f"module 'doppelscan' has no attribute {name!r}")

@@ -7,12 +7,23 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["NOT_FINISHED", "REPORT_FILES", "audit_root", "bundle_id", "bundle_root", "encoder_weights", "is_finished"]
+__all__ = [
+    "NOT_FINISHED",
+    "OVERLAP_FILES",
+    "REPORT_FILES",
+    "audit_root",
+    "bundle_id",
+    "bundle_root",
+    "encoder_weights",
+    "is_finished",
+]
 
 PACKAGE = Path(__file__).resolve().parent
 ENCODER = "deepssim_encoder"
 # Of an audit, in its output folder.
 REPORT_FILES = ("scores.csv", "control.csv", "volumes.csv", "patients.csv", "exposure.csv", "summary.json", "report.html")
+# Of a search for what is there twice, likewise.
+OVERLAP_FILES = ("groups.csv", "pairs.csv", "remove.csv", "summary.json", "report.html")
 # What an audit says in the place of a conclusion until it has one.
 NOT_FINISHED = "not finished"
 

@@ -3,14 +3,18 @@
 from doppelscan.errors import ReportError
 from doppelscan.report.figures import agreement_figure, contamination_figure, roc_figure
 from doppelscan.report.inline import CONTROL, FLAGGED, INK, inline_picture, inline_svg, page_templates
+from doppelscan.report.overlap import GROUP_COLUMNS, PAIR_COLUMNS, SPLIT_COLUMNS, split_rows, write_overlap
 from doppelscan.report.tables import SCORE_COLUMNS, to_csv, to_json, write_atomic
 from doppelscan.report.write import write_preliminary, write_report
 
 __all__ = [
     "CONTROL",
     "FLAGGED",
+    "GROUP_COLUMNS",
     "INK",
+    "PAIR_COLUMNS",
     "SCORE_COLUMNS",
+    "SPLIT_COLUMNS",
     "ReportError",
     "agreement_figure",
     "contamination_figure",
@@ -18,9 +22,11 @@ __all__ = [
     "inline_svg",
     "page_templates",
     "roc_figure",
+    "split_rows",
     "to_csv",
     "to_json",
     "write_atomic",
+    "write_overlap",
     "write_preliminary",
     "write_report",
 ]

@@ -3,7 +3,7 @@
 from doppelscan.search.describe import describe, fingerprint
 from doppelscan.search.embedded import EmbeddedSet, StoredFeatures, StoredThumbnails, content_of, output_columns, rounded
 from doppelscan.search.patches import PatchDescriptor, PatchMatches, PatchSearch, mean_agreement
-from doppelscan.search.proposals import CandidateSearch, Proposals, view_similarity
+from doppelscan.search.proposals import CandidateSearch, Proposals, likely_poses, view_similarity
 from doppelscan.search.similarity import (
     EncoderSimilarity,
     NormalisedCorrelation,
@@ -40,6 +40,7 @@ __all__ = [
     "content_of",
     "describe",
     "fingerprint",
+    "likely_poses",
     "mean_agreement",
     "output_columns",
     "rounded",

@@ -1,0 +1,81 @@
+"""Links: two real images that are the same, the same but changed, or of one person, as search and registration found them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from doppelscan.decide import PersonPair, Rules
+from doppelscan.overlap.rules import OverlapRules
+from doppelscan.search import EmbeddedSet
+from doppelscan.verify import IdenticalImage, Pose
+
+__all__ = ["COPIES", "RELATIONS", "Link", "Pool", "Relation", "identical_link", "link_of"]
+
+Relation = Literal["same image", "same image changed", "same person"]
+RELATIONS: tuple[Relation, ...] = ("same image", "same image changed", "same person")
+# Relations of two files that hold one image.
+COPIES = RELATIONS[:2]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The images of one set, or of two, as one.
+
+    Attributes:
+        images: as they are searched, turned by a few degrees too.
+        posed: the same in all flip-and-turn poses, as they are looked for.
+        names: of the sets.
+        of_set: of each image the number of its set in ``names``.
+    """
+
+    images: EmbeddedSet
+    posed: EmbeddedSet
+    names: tuple[str, ...]
+    of_set: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class Link:
+    """Two images of a :class:`Pool`.
+
+    Attributes:
+        first, second: their rows.
+        relation: what they are to each other.
+        score: verified score of the registered pair, of the same pixels their correlation.
+        pose: what maps the second on the first.
+        explained: share of the structure of the first that the second explains; 1 for the same pixels.
+        fine: share of the fine structure alone; 1 likewise.
+        joins: it makes them one group; False where one pair alone would join two people of many images.
+    """
+
+    first: int
+    second: int
+    relation: Relation
+    score: float
+    pose: Pose
+    explained: float = 1.0
+    fine: float = 1.0
+    joins: bool = True
+
+    @property
+    def strength(self) -> tuple[int, float, float]:
+        """Sorts the strongest evidence first."""
+        return RELATIONS.index(self.relation), -self.explained, -self.score
+
+
+def identical_link(row: int, same: IdenticalImage) -> Link:
+    """Of the image ``row`` and an earlier one of the same pixels."""
+    return Link(row, same.row, "same image", same.correlation, same.mapped)
+
+
+def link_of(pair: PersonPair, rules: Rules, own: OverlapRules) -> Link | None:
+    """What a registered pair says, or None where it says nothing."""
+    changed = pair.score >= rules.close_pair and not pair.coarse and pair.explained >= own.changed
+    if not changed and not pair.confirmed:
+        return None
+    relation: Relation = "same image changed" if changed else "same person"
+    return Link(pair.first, pair.second, relation, pair.score, pair.pose, pair.explained, pair.fine)

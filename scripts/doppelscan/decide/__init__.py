@@ -8,7 +8,7 @@ from doppelscan.decide.findings import KINDS, OF_NOBODY, Finding, NearDuplicate,
 from doppelscan.decide.flags import Calibration, Flag, Reason, Rule, control_as_close, wider
 from doppelscan.decide.owed import owed_to_training
 from doppelscan.decide.pairs import PersonPair, registered_pairs
-from doppelscan.decide.people import People, find_people, person_pairs
+from doppelscan.decide.people import People, find_people, names_of_files, person_pairs
 from doppelscan.decide.power import NegativeResult, PlantedResult, SelfTest
 from doppelscan.decide.preliminary import (
     FirstMatch,
@@ -69,6 +69,7 @@ __all__ = [
     "explain",
     "find_people",
     "kind_of",
+    "names_of_files",
     "nearest_by_encoder",
     "of_sample",
     "other_modalities",

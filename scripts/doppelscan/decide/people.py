@@ -19,7 +19,7 @@ from doppelscan.images.people import PatientProposal, agrees, people_of, propose
 from doppelscan.memorization import Nearest, nearest_rows, searched
 from doppelscan.search import CandidateSearch, EmbeddedSet
 
-__all__ = ["People", "find_people", "person_pairs"]
+__all__ = ["People", "find_people", "names_of_files", "person_pairs"]
 
 NEAREST, BLOCK = 3, 64
 # Pairs come by falling similarity; after so many in a row that are not of one person, none is expected any more.
@@ -79,7 +79,7 @@ def find_people(
             notes.append(
                 f"{len(unknown)} of {len(part)} {label} images have no patient, the others have: who they are was looked for."
             )
-        words, chosen = _named_by_files([records[i] for i in unknown], unknown, confirmed, nearest, rules)
+        words, chosen = names_of_files([records[i] for i in unknown], unknown, confirmed, nearest, rules)
         if chosen is not None:
             # The names of a holdout speak of its own people: p01 here need not be p01 there.
             for i, patient in zip(unknown, chosen.patients, strict=True):
@@ -137,10 +137,21 @@ def _unknown(unknown: Sequence[int], people: Sequence[str], confirmed: set[int])
     )
 
 
-def _named_by_files(
+def names_of_files(
     records: list[ImageRecord], rows: list[int], confirmed: Sequence[tuple[int, int]], nearest: np.ndarray, rules: Rules
 ) -> tuple[str, PatientProposal | None]:
-    """What is said of the names of the files, and the proposal that agrees with what was found, or None."""
+    """What the names of files say of who is who, held against what was found.
+
+    Args:
+        records: of one set, whose patients nothing names.
+        rows: of each record, in what ``confirmed`` and ``nearest`` speak of.
+        confirmed: pairs of rows that are of one person.
+        nearest: int, the nearest image of each row.
+        rules: what the names must be borne out by.
+
+    Returns:
+        what is said of them, empty where they say nothing, and the proposal that agrees with what was found, or None.
+    """
     proposals = propose_patients(records)
     if not proposals:
         return "", None

@@ -2,7 +2,7 @@
 
 from doppelscan.overlap.groups import KNOWN, Group, Grouping, Membership, grouped
 from doppelscan.overlap.links import COPIES, RELATIONS, Link, Pool, link_of
-from doppelscan.overlap.names import Disagreement, NamedPeople, compare_names
+from doppelscan.overlap.names import Disagreement, NamedPeople, compare_names, with_names_of_files
 from doppelscan.overlap.removal import Removal, removable
 from doppelscan.overlap.rules import OverlapRules
 from doppelscan.overlap.search import LinkSearch, NearestImage, SearchedPool, same_pixels
@@ -10,6 +10,7 @@ from doppelscan.overlap.split import Split, people_apart, split_people
 from doppelscan.overlap.summary import (
     FOUND,
     NOTHING,
+    PEOPLE,
     UNSURE,
     Overlap,
     OverlapSummary,
@@ -23,6 +24,7 @@ __all__ = [
     "FOUND",
     "KNOWN",
     "NOTHING",
+    "PEOPLE",
     "RELATIONS",
     "UNSURE",
     "Disagreement",
@@ -50,4 +52,5 @@ __all__ = [
     "removable",
     "same_pixels",
     "split_people",
+    "with_names_of_files",
 ]

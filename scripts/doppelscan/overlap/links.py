@@ -64,7 +64,7 @@ class Link:
     @property
     def strength(self) -> tuple[int, float, float]:
         """Sorts the strongest evidence first."""
-        return RELATIONS.index(self.relation), -self.explained, -self.score
+        return RELATIONS.index(self.relation), -self.fine, -self.score
 
 
 def identical_link(row: int, same: IdenticalImage) -> Link:

@@ -1,14 +1,16 @@
-"""Names against what was found: one person under two names, an image under a wrong one, one name in two sets."""
+"""Names: those that files have, where they agree with what was found; one person under two names, an image under a wrong one, one name in two sets."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from doppelscan.decide import Rules, names_of_files
 from doppelscan.overlap.groups import Grouping
 from doppelscan.overlap.links import Link, Pool
+from doppelscan.overlap.search import SearchedPool
 
-__all__ = ["Disagreement", "NamedPeople", "compare_names"]
+__all__ = ["Disagreement", "NamedPeople", "compare_names", "with_names_of_files"]
 
 TWO_NAMES, OTHER_NAME = "one person under two names?", "an image under another's name?"
 
@@ -45,6 +47,38 @@ class NamedPeople:
     in_both: tuple[str, ...]
     borne_out: tuple[str, ...]
     disagreements: tuple[Disagreement, ...]
+
+
+def with_names_of_files(found: SearchedPool, rules: Rules) -> tuple[SearchedPool, list[str]]:
+    """What was found, with the patients that the names of the files tell where nothing else does, and what is said of them.
+
+    Names are believed as in an audit: where pairs and nearest images bear them out. ``p01`` of one set need not be ``p01`` of the other.
+    """
+    pool = found.pool
+    records = list(pool.images.records)
+    confirmed = [(one.first, one.second) for one in found.links]
+    notes, labels = [], []
+    for number, name in enumerate(pool.names):
+        rows = [i for i, of in enumerate(pool.of_set) if of == number and not records[i].patient_known]
+        if not rows:
+            continue
+        words, chosen = names_of_files([records[i] for i in rows], rows, confirmed, found.beside, rules)
+        of = f" of {name}" if len(pool.names) > 1 else ""
+        notes.append(f"Nobody named the patients of {len(rows)} images{of}. {words}".strip())
+        if chosen is not None:
+            labels.append({one for i, one in zip(rows, chosen.patients, strict=True) if one != records[i].volume})
+            for i, patient in zip(rows, chosen.patients, strict=True):
+                # What the names do not match is a person of its own, which no name tells.
+                own = patient != records[i].volume
+                label = patient if len(pool.names) == 1 else f"{name} {patient}"
+                records[i] = replace(records[i], patient=label, patient_known=True) if own else records[i]
+    both = set.intersection(*labels) if len(labels) == len(pool.names) == 2 else set()
+    if both:
+        notes.append(
+            f"{len(both)} of these names are in both sets. If both number their patients by one list, pass --patient-pattern: then they count as leaks."
+        )
+    named = replace(pool, images=replace(pool.images, records=records))
+    return replace(found, pool=named), notes
 
 
 def compare_names(pool: Pool, grouping: Grouping) -> NamedPeople:

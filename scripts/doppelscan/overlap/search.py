@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +46,7 @@ class SearchedPool:
         pool: which.
         links: see :class:`~doppelscan.overlap.Link`.
         nearest: of each image the one that agrees best, in another set where there are two.
+        beside: int64 [N], of each image the nearest of its own set by the embedding, -1 for none.
         registered: number of pairs that were registered.
         few: the pool is too small for pairs that are not of the same pixels to be evidence.
     """
@@ -53,6 +54,7 @@ class SearchedPool:
     pool: Pool
     links: tuple[Link, ...]
     nearest: tuple[NearestImage, ...]
+    beside: np.ndarray
     registered: int
     few: bool
 
@@ -95,16 +97,16 @@ class LinkSearch:
         for link in same:
             _nearer(nearest, link.first, link.second, link.score, self.pool)
         few = len(images) < self.own.fewest
-        pairs = [] if len(images) < 2 else list(self._registered(held))
+        every, beside = self._candidates() if len(images) > 1 else ({}, np.full(len(images), -1))
+        pairs = list(self._registered({key: one for key, one in every.items() if key not in held}))
         for pair in pairs:
             _nearer(nearest, pair.first, pair.second, pair.score, self.pool)
         found = [link_of(pair, self.rules, self.own) for pair in pairs]
         kept = [one for one in found if one is not None and not (few and one.relation == "same person")]
-        return SearchedPool(self.pool, (*same, *kept), tuple(nearest), len(pairs), few)
+        return SearchedPool(self.pool, (*same, *kept), tuple(nearest), beside, len(pairs), few)
 
-    def _registered(self, held: set[frozenset[int]]) -> Iterator[PersonPair]:
+    def _registered(self, every: Mapping[frozenset[int], _Candidate]) -> Iterator[PersonPair]:
         """The nearest of each image, and further ones by falling similarity until no more of them agree."""
-        every = {key: one for key, one in self._candidates().items() if key not in held}
         first: dict[int, frozenset[int]] = {}
         ordered = sorted(every, key=lambda key: (-every[key].similarity, every[key].first, every[key].second))
         for key in ordered:
@@ -132,9 +134,10 @@ class LinkSearch:
         self.registration.verified.refresh()
         return [pair for part in parts for pair in part]
 
-    def _candidates(self) -> dict[frozenset[int], _Candidate]:
-        """Pairs of rows, each once, as the nearer of the two sees it."""
+    def _candidates(self) -> tuple[dict[frozenset[int], _Candidate], np.ndarray]:
+        """Pairs of rows, each once, as the nearer of the two sees it; and of each image the nearest of its own set."""
         found: dict[frozenset[int], _Candidate] = {}
+        beside = np.full(len(self.pool), -1)
         people, volumes = _people(self.pool)
         of_set = np.array(self.pool.of_set)
         for own in range(len(self.pool.names)):
@@ -144,9 +147,11 @@ class LinkSearch:
                 white = self.search.whitened(self.pool.posed.features(asked.tolist(), ["embedding"])["embedding"])
                 for other in range(len(self.pool.names)):
                     left_out = self.search.repeated | (of_set != other)
-                    for codes, k in ((people, OTHERS), (volumes, ANYBODY)):
-                        self._nearest(found, white, asked, left_out, codes, k)
-        return found
+                    self._nearest(found, white, asked, left_out, people, OTHERS)
+                    anybody = self._nearest(found, white, asked, left_out, volumes, ANYBODY)
+                    if own == other:
+                        beside[asked] = anybody[:, 0]
+        return found, beside
 
     def _nearest(
         self,
@@ -156,7 +161,8 @@ class LinkSearch:
         left_out: np.ndarray,
         codes: np.ndarray,
         k: int,
-    ) -> None:
+    ) -> np.ndarray:
+        """Add the nearest of the images ``asked`` to what was ``found``; int64 [M, k], -1 for none."""
         near = nearest_rows(
             white, self.search.embedding, k, left_out=left_out, groups=(codes[asked], codes), device=self.search.device
         )
@@ -168,6 +174,7 @@ class LinkSearch:
                 value = round(float(near.similarity[i, place]), 4)
                 if other >= 0 and (key not in found or found[key].similarity < value):
                     found[key] = _Candidate(row, other, value, tuple(poses[i, place].tolist()))
+        return rows
 
 
 def same_pixels(pool: Pool, rules: Rules) -> list[Link]:

@@ -13,10 +13,12 @@ from doppelscan.overlap.names import NamedPeople
 from doppelscan.overlap.rules import OverlapRules
 from doppelscan.overlap.search import SearchedPool
 
-__all__ = ["FOUND", "NOTHING", "UNSURE", "Overlap", "OverlapSummary", "SetCounts", "conclude_overlap"]
+__all__ = ["FOUND", "NOTHING", "PEOPLE", "UNSURE", "Overlap", "OverlapSummary", "SetCounts", "conclude_overlap"]
 
 UNSURE = "cannot conclude"
 FOUND = {"leak": "leak found", "duplicates": "duplicates found"}
+# No image twice, but images of one person that no name told: a finding of its own, which a split has to know of.
+PEOPLE = "several images of one person"
 NOTHING = {"leak": "no leak found", "duplicates": "no duplicates found"}
 
 
@@ -152,7 +154,8 @@ def conclude_overlap(
     )
     known = [one for one in asked if command == "leak" and one.relation == KNOWN]
     if copied or news or known or (command == "duplicates" and names.disagreements):
-        verdict, reason = FOUND[command], _found_words(command, sets, news, known, names)
+        twice = command == "leak" or copied or names.disagreements
+        verdict, reason = FOUND[command] if twice else PEOPLE, _found_words(command, sets, news, known, names)
     else:
         unsure = _why_unsure(found, sets, own)
         verdict = NOTHING[command] if unsure is None else UNSURE
@@ -178,7 +181,9 @@ def _found_words(command: str, sets: Sequence[SetCounts], news: Sequence[Group],
             told.append(f"{counted(len(known), 'more patient')} have the same name in both")
     else:
         (only,) = sets
-        told.append(f"{only.copies} of {counted(only.images, 'image')} are there more than once")
+        told.append(
+            f"{only.copies or 'none'} of {counted(only.images, 'image')} {'is' if not only.copies else 'are'} there more than once"
+        )
         if people:
             told.append(f"{counted(people, 'group')} of different images are of one person each, which no name told")
         if names.disagreements:

@@ -19,6 +19,7 @@ from doppelscan.errors import InputError, ReportError
 from doppelscan.images import evenly_chosen
 from doppelscan.overlap import (
     FOUND,
+    PEOPLE,
     UNSURE,
     LinkSearch,
     Overlap,
@@ -36,6 +37,7 @@ from doppelscan.overlap import (
     removable,
     same_pixels,
     split_people,
+    with_names_of_files,
 )
 from doppelscan.progress import OTHER, RunProgress, Work
 from doppelscan.report import SPLIT_COLUMNS, split_rows, to_csv, write_atomic, write_overlap
@@ -63,7 +65,8 @@ class OverlapResult:
     """What :func:`leak` and :func:`duplicates` return.
 
     Attributes:
-        conclusion: ``leak found``, ``no leak found``, ``duplicates found``, ``no duplicates found`` or ``cannot conclude``.
+        conclusion: ``leak found`` or ``no leak found``; ``duplicates found``, ``several images of one person`` or ``no duplicates found``; or
+            ``cannot conclude``.
         reason: why, in one line.
         summary: what summary.json holds.
         groups: one dictionary an image, the rows of groups.csv.
@@ -148,6 +151,7 @@ class OverlapRun:
 
     def __init__(self, command: str, own: OverlapSettings, sources: dict[str, Any], keep: str | None) -> None:
         self.command, self.own, self.keep = command, own, keep
+        self.said: list[str] = []
         config = audit_workflow(**{name: getattr(own, name) for name in ENGINE}, output=own.output).parser
         self.evaluator: EmbeddingEvaluator = config.get_parsed_content("evaluator")
         self.rules: Rules = config.get_parsed_content("rules")
@@ -192,7 +196,7 @@ class OverlapRun:
                 key = None if self.own.key is None else Path(self.own.key)
                 rows = write_overlap(self.output, overlap, summary, removals, self.own.redact, key)
                 self._write_split(overlap, split)
-        status = {FOUND[self.command]: 3, UNSURE: 4}.get(overlap.verdict, 0) if self.own.gate else 0
+        status = {FOUND[self.command]: 3, PEOPLE: 3, UNSURE: 4}.get(overlap.verdict, 0) if self.own.gate else 0
         return OverlapResult(overlap.verdict, overlap.reason, summary.as_dict(), rows, self.output, status)
 
     def _pool(self) -> Pool:
@@ -223,10 +227,14 @@ class OverlapRun:
         return search.fit(features, view_differences=differences, thumbnails=StoredThumbnails(images), keys=keys)
 
     def _grouped(self, found: SearchedPool) -> Overlap:
+        as_named = found.pool
+        found, self.said = with_names_of_files(found, self.rules)
         pool = found.pool
         grouping = grouped(pool.images.records, pool.of_set, found.links, self.overlap_rules)
+        # The names of the files of two sets are two lists: that they differ says nothing.
+        names = compare_names(pool if len(pool.names) == 1 else as_named, grouping)
         left_out = [len({s.path for s in one.image_set.skipped}) for one in self.datasets]
-        return conclude_overlap(self.command, found, grouping, compare_names(pool, grouping), left_out, self.overlap_rules)
+        return conclude_overlap(self.command, found, grouping, names, left_out, self.overlap_rules)
 
     def _split(self, overlap: Overlap) -> Split | None:
         if self.own.split is None:
@@ -315,17 +323,11 @@ class OverlapRun:
 
     def _notes(self, overlap: Overlap) -> list[str]:
         pool = overlap.found.pool
-        notes = []
-        for dataset, counts in zip(self.datasets, overlap.sets, strict=True):
-            words = "" if len(self.datasets) == 1 else f" of {counts.name}"
-            source = dataset.image_set.patient_source
-            if counts.named < counts.images:
-                notes.append(
-                    f"Nothing names the patients of {counts.images - counts.named} of {counts.images} images{words}: which are of one person was looked "
-                    "for in the images alone."
-                )
-            else:
-                notes.append(f"The patients{words} are named ({source}).")
+        notes = list(self.said)
+        for dataset in self.datasets:
+            words = "" if len(self.datasets) == 1 else f" of {dataset.image_set.name}"
+            if not dataset.image_set.unknown_patients:
+                notes.append(f"The patients{words} are named ({dataset.image_set.patient_source}).")
             if dataset.image_set.unmatched:
                 notes.append(f"The patient pattern does not match {dataset.image_set.unmatched} names{words}.")
         for rows in overlap.grouping.pictures:

@@ -7,7 +7,7 @@ from doppelscan.decide.domain import other_modalities, unlike_training
 from doppelscan.decide.findings import KINDS, OF_NOBODY, Finding, NearDuplicate, PairEvidence, explain, kind_of
 from doppelscan.decide.flags import Calibration, Flag, Reason, Rule, control_as_close, wider
 from doppelscan.decide.owed import owed_to_training
-from doppelscan.decide.pairs import PersonPair, registered_pairs
+from doppelscan.decide.pairs import PersonPair, registered_candidates, registered_pairs
 from doppelscan.decide.people import People, find_people, names_of_files, person_pairs
 from doppelscan.decide.power import NegativeResult, PlantedResult, SelfTest
 from doppelscan.decide.preliminary import (
@@ -76,6 +76,7 @@ __all__ = [
     "owed_to_training",
     "person_pairs",
     "ranked_so_far",
+    "registered_candidates",
     "registered_pairs",
     "same_kind",
     "sample_words",

@@ -13,7 +13,7 @@ from doppelscan.decide.scoring import StoredPair, StoredRegistration
 from doppelscan.search import EmbeddedSet, PatchDescriptor
 from doppelscan.verify import AlignedPair, Pose, verified_score
 
-__all__ = ["PersonPair", "registered_pairs"]
+__all__ = ["PersonPair", "registered_candidates", "registered_pairs"]
 
 UNMOVED = Pose()
 
@@ -51,31 +51,15 @@ def registered_pairs(
     registration: StoredRegistration,
     descriptor: PatchDescriptor,
     rules: Rules,
-    poses: np.ndarray | None = None,
 ) -> list[PersonPair]:
-    """Pairs of real images registered.
-
-    Args:
-        block: pairs of rows, as of :class:`PersonPair`.
-        training: the training set.
-        holdout: real images of other patients, or None.
-        registration: of pairs, which are kept.
-        descriptor: of local structure.
-        rules: what makes two images of one person.
-        poses: int [P, n], the flip-and-turn poses in which the second of each pair is laid on the first; None is as it is and mirrored.
-
-    Returns:
-        in the order of ``block``.
-    """
-    posed = np.tile([0, 4], (len(block), 1)) if poses is None else poses
-    pose_of = dict(zip(block, posed, strict=True))
+    """The pairs of ``block`` registered as they are and mirrored, in its order; rows as of :class:`PersonPair`."""
     count = len(training)
     found: dict[tuple[int, int], PersonPair] = {}
     for first, second, own in _by_sets(block, training, holdout):
         rows = [a if first is training else a - count for a, _ in own]
         others = [b if second is training else b - count for _, b in own]
-        tried = np.stack([pose_of[pair] for pair in own])[:, None]
-        best = registration.best(first, rows, second, np.array(others)[:, None], tried, descriptor)
+        poses = np.tile([0, 4], (len(own), 1, 1))
+        best = registration.best(first, rows, second, np.array(others)[:, None], poses, descriptor)
         pairs = [StoredPair(*map(float, one[0])) for one in best]
         scores = [verified_score(pair.detail, pair.agreement) for pair in pairs]
         close = [i for i, score in enumerate(scores) if score >= rules.close_pair]
@@ -86,6 +70,44 @@ def registered_pairs(
         for i, (a, b) in enumerate(own):
             found[a, b] = _person_pair(a, b, scores[i], pairs[i].pose, in_full.get(i), rules)
     return [found[pair] for pair in block]
+
+
+def registered_candidates(
+    images: EmbeddedSet,
+    rows: Sequence[int],
+    candidates: np.ndarray,
+    poses: np.ndarray,
+    registration: StoredRegistration,
+    descriptor: PatchDescriptor,
+    rules: Rules,
+) -> list[PersonPair]:
+    """The best pairs of some images of a set and their candidates in it.
+
+    Args:
+        images: the set.
+        rows: M rows of it.
+        candidates: int [M, K], rows of it; -1 fills up at the end.
+        poses: int [M, K, n], the flip-and-turn poses in which a candidate is laid on its image.
+        registration: of pairs, which are kept.
+        descriptor: of local structure.
+        rules: what makes two images of one person.
+
+    Returns:
+        of each row the pairs that were measured, as many as registration refines, the row first.
+    """
+    best = registration.best(images, rows, images, candidates, poses, descriptor)
+    found = [
+        (row, int(own[int(pair.candidate)]), pair)
+        for row, own, values in zip(rows, candidates, best, strict=True)
+        for pair in (StoredPair(*map(float, one)) for one in values if one[0] >= 0)
+    ]
+    scores = [verified_score(pair.detail, pair.agreement) for _, _, pair in found]
+    close = [i for i, score in enumerate(scores) if score >= rules.close_pair]
+    aligned = registration.aligned(
+        images, [found[i][0] for i in close], images, [found[i][1] for i in close], [found[i][2].pose for i in close], descriptor
+    )
+    in_full = dict(zip(close, aligned, strict=True))
+    return [_person_pair(a, b, scores[i], pair.pose, in_full.get(i), rules) for i, (a, b, pair) in enumerate(found)]
 
 
 def _person_pair(first: int, second: int, score: float, pose: Pose, pair: AlignedPair | None, rules: Rules) -> PersonPair:

@@ -74,8 +74,11 @@ def identical_link(row: int, same: IdenticalImage) -> Link:
 
 def link_of(pair: PersonPair, rules: Rules, own: OverlapRules) -> Link | None:
     """What a registered pair says, or None where it says nothing."""
-    changed = pair.score >= rules.close_pair and not pair.coarse and pair.explained >= own.changed
-    if not changed and not pair.confirmed:
+    if pair.score < rules.close_pair:
         return None
+    explained = 0.0 if pair.coarse else pair.explained
+    if not pair.confirmed and explained < rules.explained and pair.score < own.certain:
+        return None
+    changed = explained >= own.changed
     relation: Relation = "same image changed" if changed else "same person"
     return Link(pair.first, pair.second, relation, pair.score, pair.pose, pair.explained, pair.fine)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from doppelscan.decide import PersonPair, Rules, StoredRegistration, registered_pairs
-from doppelscan.memorization import nearest_rows
+from doppelscan.decide import PersonPair, Rules, StoredRegistration, registered_candidates
+from doppelscan.memorization import Rows, interleaved, nearest_rows
 from doppelscan.overlap.links import Link, Pool, identical_link, link_of
 from doppelscan.overlap.rules import OverlapRules
 from doppelscan.progress import progress
@@ -18,11 +19,9 @@ from doppelscan.workers import THIS_PROCESS, Workers
 
 __all__ = ["LinkSearch", "NearestImage", "SearchedPool"]
 
-# Of each image so many of other people are looked at, in each set, and one of whoever it is.
-OTHERS, ANYBODY = 3, 1
+# Of each image, in each set: so many of other people by the whitened embedding and by the deepssim head, and so many of whoever they are.
+OTHERS, ANYBODY = 5, 2
 BLOCK, QUERIES = 64, 1024
-# Pairs come by falling similarity; after so many in a row that say nothing, none is expected any more.
-PATIENCE = 128
 
 
 @dataclass(frozen=True)
@@ -60,16 +59,6 @@ class SearchedPool:
 
 
 @dataclass(frozen=True)
-class _Candidate:
-    """A pair that is to be registered: the second is laid on the first in ``poses``."""
-
-    first: int
-    second: int
-    similarity: float
-    poses: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class LinkSearch:
     """Looks for links in a pool.
 
@@ -97,84 +86,78 @@ class LinkSearch:
         for link in same:
             _nearer(nearest, link.first, link.second, link.score, self.pool)
         few = len(images) < self.own.fewest
-        every, beside = self._candidates() if len(images) > 1 else ({}, np.full(len(images), -1))
-        pairs = list(self._registered({key: one for key, one in every.items() if key not in held}))
+        beside = np.full(len(images), -1)
+        pairs = [pair for own in self._sets() for other in self._sets() for pair in self._between(own, other, held, beside)]
         for pair in pairs:
             _nearer(nearest, pair.first, pair.second, pair.score, self.pool)
-        found = [link_of(pair, self.rules, self.own) for pair in pairs]
-        kept = [one for one in found if one is not None and not (few and one.relation == "same person")]
+        found = self._links(pairs)
+        kept = [one for one in found if not (few and one.relation == "same person")]
         return SearchedPool(self.pool, (*same, *kept), tuple(nearest), beside, len(pairs), few)
 
-    def _registered(self, every: Mapping[frozenset[int], _Candidate]) -> Iterator[PersonPair]:
-        """The nearest of each image, and further ones by falling similarity until no more of them agree."""
-        first: dict[int, frozenset[int]] = {}
-        ordered = sorted(every, key=lambda key: (-every[key].similarity, every[key].first, every[key].second))
-        for key in ordered:
-            for row in key:
-                first.setdefault(row, key)
-        # Of every image the nearest is registered, whatever its similarity: a page that says "none" shows how near the nearest is.
-        must = set(first.values())
-        yield from self._pairs([every[key] for key in ordered if key in must])
-        misses = 0
-        rest = [every[key] for key in ordered if key not in must]
-        step = BLOCK * self.workers.count
-        for start in range(0, len(rest), step):
-            for pair in self._pairs(rest[start : start + step]):
-                misses = 0 if pair.confirmed else misses + 1
-                yield pair
-            if misses >= PATIENCE:
-                break
+    def _sets(self) -> range:
+        return range(len(self.pool.names))
 
-    def _pairs(self, candidates: Sequence[_Candidate]) -> list[PersonPair]:
-        self.registration.verified.flush()  # other processes see what is on disk
+    def _links(self, pairs: Sequence[PersonPair]) -> list[Link]:
+        """What the pairs say; of two that were laid on each other both ways, the stronger."""
+        best: dict[frozenset[int], Link] = {}
+        for pair in pairs:
+            link, key = link_of(pair, self.rules, self.own), frozenset((pair.first, pair.second))
+            if link is not None and (key not in best or link.strength < best[key].strength):
+                best[key] = link
+        return list(best.values())
+
+    def _between(self, own: int, other: int, held: Container[frozenset[int]], beside: np.ndarray) -> list[PersonPair]:
+        """Each image of the set ``own`` and its candidates in the set ``other``, registered; ``held`` pairs are known already."""
+        rows = np.flatnonzero(np.array(self.pool.of_set) == own)
+        candidates, poses = self._candidates(rows, other, held)
+        if own == other:
+            beside[rows] = candidates[:, 0]
+        some = np.flatnonzero(candidates[:, 0] >= 0) if candidates.size else np.zeros(0, np.int64)
         assert self.search.patches is not None
-        task = _PairRegistrar(self.pool, tuple(candidates), self.registration, self.search.patches.descriptor, self.rules)
-        with progress(None, "verify pairs", "pair", total=len(candidates)) as bar:
-            parts = self.workers.map(task, range(len(candidates)), bar.update)
+        self.registration.verified.flush()  # other processes see what is on disk
+        task = _PairRegistrar(
+            self.pool, rows[some], candidates[some], poses[some], self.registration, self.search.patches.descriptor, self.rules
+        )
+        with progress(None, "verify pairs", "image", total=len(some)) as bar:
+            parts = self.workers.map(task, range(len(some)), bar.update)
         self.registration.verified.refresh()
         return [pair for part in parts for pair in part]
 
-    def _candidates(self) -> tuple[dict[frozenset[int], _Candidate], np.ndarray]:
-        """Pairs of rows, each once, as the nearer of the two sees it; and of each image the nearest of its own set."""
-        found: dict[frozenset[int], _Candidate] = {}
-        beside = np.full(len(self.pool), -1)
+    def _candidates(self, rows: np.ndarray, other: int, held: Container[frozenset[int]]) -> tuple[np.ndarray, np.ndarray]:
+        """Of some images the nearest of a set, int64 [M, K], -1 at the end, and the poses to lay them in, int64 [M, K, n]."""
         people, volumes = _people(self.pool)
-        of_set = np.array(self.pool.of_set)
-        for own in range(len(self.pool.names)):
-            rows = np.flatnonzero(of_set == own)
-            for start in range(0, len(rows), QUERIES):
-                asked = rows[start : start + QUERIES]
-                white = self.search.whitened(self.pool.posed.features(asked.tolist(), ["embedding"])["embedding"])
-                for other in range(len(self.pool.names)):
-                    left_out = self.search.repeated | (of_set != other)
-                    self._nearest(found, white, asked, left_out, people, OTHERS)
-                    anybody = self._nearest(found, white, asked, left_out, volumes, ANYBODY)
-                    if own == other:
-                        beside[asked] = anybody[:, 0]
-        return found, beside
+        left_out = self.search.repeated | (np.array(self.pool.of_set) != other)
+        blocks = []
+        for start in range(0, len(rows), QUERIES):
+            asked = rows[start : start + QUERIES]
+            heads = self.pool.posed.features(asked.tolist(), ["embedding", "deepssim"])
+            white = self.search.whitened(heads["embedding"])
+            lists = [
+                _nearest(white, self.search.embedding, OTHERS, left_out, (people[asked], people), self.search.device),
+                _nearest(white, self.search.embedding, ANYBODY, left_out, (volumes[asked], volumes), self.search.device),
+                _nearest(heads["deepssim"], self.search.deepssim, ANYBODY, left_out, (people[asked], people), self.search.device),
+            ]
+            merged = interleaved(lists, 2 * OTHERS)
+            known = [
+                [frozenset((row, one)) in held for one in near] for row, near in zip(asked.tolist(), merged.tolist(), strict=True)
+            ]
+            merged = interleaved([np.where(np.array(known, bool).reshape(merged.shape), -1, merged)], 2 * OTHERS)
+            merged = np.pad(merged, ((0, 0), (0, 2 * OTHERS - merged.shape[1])), constant_values=-1)
+            blocks.append((merged, likely_poses(view_similarity(white, self.search.embedding, merged))))
+        return np.concatenate([one for one, _ in blocks]), np.concatenate([poses for _, poses in blocks])
 
-    def _nearest(
-        self,
-        found: dict[frozenset[int], _Candidate],
-        white: np.ndarray,
-        asked: np.ndarray,
-        left_out: np.ndarray,
-        codes: np.ndarray,
-        k: int,
-    ) -> np.ndarray:
-        """Add the nearest of the images ``asked`` to what was ``found``; int64 [M, k], -1 for none."""
-        near = nearest_rows(
-            white, self.search.embedding, k, left_out=left_out, groups=(codes[asked], codes), device=self.search.device
-        )
-        rows = np.where(np.isfinite(near.similarity), near.rows, -1)
-        poses = likely_poses(view_similarity(white, self.search.embedding, rows))
-        for i, row in enumerate(asked.tolist()):
-            for place, other in enumerate(rows[i].tolist()):
-                key = frozenset((row, other))
-                value = round(float(near.similarity[i, place]), 4)
-                if other >= 0 and (key not in found or found[key].similarity < value):
-                    found[key] = _Candidate(row, other, value, tuple(poses[i, place].tolist()))
-        return rows
+
+def _nearest(
+    queries: np.ndarray,
+    reference: Rows,
+    k: int,
+    left_out: np.ndarray,
+    groups: tuple[np.ndarray, np.ndarray],
+    device: str | torch.device,
+) -> np.ndarray:
+    """int64 [M, k], -1 where fewer take part."""
+    near = nearest_rows(queries, reference, k, left_out=left_out, groups=groups, device=device)
+    return np.where(np.isfinite(near.similarity), near.rows, -1)
 
 
 def same_pixels(pool: Pool, rules: Rules) -> list[Link]:
@@ -207,21 +190,24 @@ def _nearer(nearest: list[NearestImage], first: int, second: int, score: float, 
 
 @dataclass(frozen=True)
 class _PairRegistrar:
-    """Registers blocks of candidates; what it holds is what :func:`~doppelscan.decide.registered_pairs` takes."""
+    """Registers blocks of images and their candidates; what it holds is what :func:`~doppelscan.decide.registered_candidates` takes."""
 
     pool: Pool
-    candidates: tuple[_Candidate, ...]
+    rows: np.ndarray
+    candidates: np.ndarray
+    poses: np.ndarray
     registration: StoredRegistration
     descriptor: PatchDescriptor
     rules: Rules
 
     def __call__(self, rows: Sequence[int], advance: Callable[[int], object] = lambda count: None) -> list[PersonPair]:
-        """One pair a row of ``candidates``; registered pairs are on disk when it returns."""
+        """The pairs of some of ``rows``; registered pairs are on disk when it returns."""
         result: list[PersonPair] = []
         for start in range(0, len(rows), BLOCK):
-            block = [self.candidates[row] for row in rows[start : start + BLOCK]]
-            pairs, poses = [(one.first, one.second) for one in block], np.array([one.poses for one in block])
-            result += registered_pairs(pairs, self.pool.images, None, self.registration, self.descriptor, self.rules, poses)
+            block = list(rows[start : start + BLOCK])
+            result += registered_candidates(
+                self.pool.images, self.rows[block].tolist(), self.candidates[block], self.poses[block], self.registration, self.descriptor, self.rules
+            )  # fmt: skip
             advance(len(block))
         self.registration.verified.flush()
         return result

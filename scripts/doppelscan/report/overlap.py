@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from doppelscan.overlap import KNOWN, RELATIONS, Group, Link, Overlap, OverlapSummary, Removal, Split
+from doppelscan.overlap import KNOWN, RELATIONS, Group, Link, Membership, Overlap, OverlapSummary, Removal, Split
 from doppelscan.report.inline import inline_picture, page_templates
 from doppelscan.report.redaction import Pseudonyms
 from doppelscan.report.tables import NONE, Row, to_csv
@@ -32,17 +32,22 @@ def group_rows(overlap: Overlap) -> list[Row]:
     """One row an image, in the order of the sets: its group, or none, and what is nearest to it."""
     number = {row: group.number for group in overlap.groups for row in group.rows}
     member = {one.row: one for group in overlap.groups for one in group.members}
-    return [_group_row(overlap, row, number.get(row, 0), member.get(row)) for row in range(len(overlap.found.pool))]
+    sides = _longer_sides(overlap)
+    return [_group_row(overlap, row, number.get(row, 0), member.get(row), sides[row]) for row in range(len(sides))]
 
 
-def _group_row(overlap: Overlap, row: int, number: int, member: object) -> Row:
+def _longer_sides(overlap: Overlap) -> list[int]:
+    """Of each image, in pixels."""
+    images = overlap.found.pool.images
+    return images.native_shapes(range(len(images))).max(1).tolist()
+
+
+def _group_row(overlap: Overlap, row: int, number: int, member: Membership | None, side: int) -> Row:
     pool, found = overlap.found.pool, overlap.found.nearest[row]
-    link = None if member is None else member.link  # type: ignore[attr-defined]
-    if link is None:
-        match, score, explained, pose = found.row, found.score, NONE, ""
-    else:
-        match, score, explained = member.nearest, link.score, link.explained  # type: ignore[attr-defined]
-        pose = _pose_words(overlap, link, row)
+    match, score, explained, pose = found.row, found.score, NONE, ""
+    if member is not None and member.link is not None:
+        match, score, explained = member.nearest, member.link.score, member.link.explained
+        pose = _pose_words(member.link, row, side)
     record = pool.images.records[row]
     other = None if match < 0 else pool.images.records[match]
     return {
@@ -50,7 +55,7 @@ def _group_row(overlap: Overlap, row: int, number: int, member: object) -> Row:
         "set": pool.names[pool.of_set[row]],
         "patient": record.patient if record.patient_known else "",
         "group": str(number or ""),
-        "relation": "" if member is None else member.relation,  # type: ignore[attr-defined]
+        "relation": "" if member is None else member.relation,
         "match": "" if other is None else other.id,
         "match_set": "" if other is None else pool.names[pool.of_set[match]],
         "match_patient": other.patient if other is not None and other.patient_known else "",
@@ -60,16 +65,17 @@ def _group_row(overlap: Overlap, row: int, number: int, member: object) -> Row:
     }
 
 
-def _pose_words(overlap: Overlap, link: Link, row: int) -> str:
-    """What maps the other image of a link on image ``row``."""
+def _pose_words(link: Link, row: int, side: int) -> str:
+    """What maps the other image of a link on image ``row`` of so many pixels."""
     pose = link.pose if link.first == row else link.pose.inverse
-    return pose.words(int(overlap.found.pool.images.native_shapes([row])[0].max()))
+    return pose.words(side)
 
 
 def pair_rows(overlap: Overlap) -> list[Row]:
     """One row a link, the strongest first."""
     pool, records = overlap.found.pool, overlap.found.pool.images.records
     rows: list[Row] = []
+    sides = _longer_sides(overlap)
     for link in sorted(overlap.links, key=lambda one: (*one.strength, one.first, one.second)):
         first, second = records[link.first], records[link.second]
         rows.append(
@@ -84,7 +90,7 @@ def pair_rows(overlap: Overlap) -> list[Row]:
                 "score": link.score,
                 "explained": link.explained,
                 "fine": link.fine,
-                "pose": _pose_words(overlap, link, link.first),
+                "pose": _pose_words(link, link.first, sides[link.first]),
                 "group": str(overlap.grouping.of_image[link.first] if link.joins else ""),
                 "joined": link.joins,
             }

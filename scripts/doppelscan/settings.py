@@ -214,6 +214,7 @@ class OverlapSettings(PrivateOutput):
         split: csv to write with a part for each file, people apart.
         folds: parts of one size that the split has; 5 unless parts are given.
         parts: shares of the parts, such as training, validation and test.
+        regions: look for regions of one image in another, too; compares each image without a match with all others.
         gate: exit status 3 when something was found, 4 when nothing can be concluded.
         workers: processes that embed and register; by default as many as this process may use processors, and this process alone below 256 images.
         seed: of draws.
@@ -237,6 +238,7 @@ class OverlapSettings(PrivateOutput):
     redact: Flag = False
     key: AnyPath | None = None
     gate: Flag = False
+    regions: Flag = False
     index: Index = "auto"
     rotations: Degrees = (0, -12, 12)
     seed: Whole = 0

@@ -73,7 +73,7 @@ def test_every_file_says_the_same(leaked):
         pairs = list(csv.DictReader(file))
     assert len(pairs) == sum(summary["pairs"].values()) == 3 and {one["joined"] for one in pairs} == {"true"}
     page = (out / "report.html").read_text()
-    assert "leak found" in page and page.count("data:image/webp") == 6 and "https://" not in page and "broken.png" in page
+    assert "leak found" in page and page.count("data:image/webp") == 6 + 12 and "https://" not in page and "broken.png" in page
 
 
 def test_a_redacted_report_names_nobody_and_shows_nobody(leaked):
@@ -91,18 +91,29 @@ def test_a_redacted_report_names_nobody_and_shows_nobody(leaked):
     assert list(dict.fromkeys(numbers)) == ["1", "2", "3"], "numbered in the order of the pseudonyms, not of the files"
 
 
-def test_duplicates_of_one_set_with_a_split_and_what_can_go(leaked):
+def test_duplicates_of_one_set_with_a_split_and_what_can_go(leaked, cohort):
+    """Among them an image whose left half is another one's."""
     place = leaked["place"]
     table = place / "all.csv"
-    files = [*sorted((place / "train").iterdir()), *sorted((place / "test").iterdir())]
+    half = np.where(np.arange(96) < 48, cohort[31], cohort[45])
+    files = [*sorted((place / "train").iterdir()), *sorted((place / "test").iterdir()), save_png(place / "half.png", half)]
     table.write_text("path\n" + "\n".join(map(str, files)) + "\n")
     result = doppelscan.duplicates(
-        table, output=place / "one", store=leaked["store"], split=place / "split.csv", parts=(0.6, 0.2, 0.2), keep="one"
+        table,
+        output=place / "one",
+        store=leaked["store"],
+        split=place / "split.csv",
+        parts=(0.6, 0.2, 0.2),
+        keep="one",
+        regions=True,
     )
+    parts = {os.path.basename(row["image"]): row for row in result.groups if row["relation"] == "part"}
+    source = f"{7919 * 31 % 10007:05d}.png"
+    assert set(parts) == {"half.png", source} and os.path.basename(parts["half.png"]["match"]) == source
     assert result.conclusion == "duplicates found" and result.exit_status == 0, "without --gate the status is that it ran"
     with open(place / "split.csv", newline="") as file:
         rows = {os.path.basename(row["path"]): row for row in csv.DictReader(file)}
-    assert len(rows) == 39 and {row["part"] for row in rows.values()} == {"train", "validation", "test"}
+    assert len(rows) == 40 and {row["part"] for row in rows.values()} == {"train", "validation", "test"}
     source = f"{7919 * 3 % 10007:05d}.png"
     assert rows["mirrored.png"]["person"] == rows[source]["person"] and rows["mirrored.png"]["part"] == rows[source]["part"]
     with open(place / "one" / "remove.csv", newline="") as file:

@@ -21,7 +21,7 @@ from doppelscan.decide.preliminary import (
 from doppelscan.decide.reference import FittedReference, ScoredSet
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.sampled import SampleClaim, sample_words
-from doppelscan.decide.scoring import ScoredImage, StoredRegistration, combined_score, score_images
+from doppelscan.decide.scoring import ScoredImage, StoredRegistration, best_region, combined_score, score_images
 from doppelscan.decide.signing import Planted, of_sample, self_tested, sign
 from doppelscan.decide.summary import AuditSummary, ImageCounts, LeftOut, NearDuplicateRow, summarize
 
@@ -61,6 +61,7 @@ __all__ = [
     "SelfTest",
     "StoredRegistration",
     "Verdict",
+    "best_region",
     "combined_score",
     "conclude",
     "control_as_close",

@@ -10,10 +10,10 @@ from doppelscan.overlap.rules import OverlapRules
 from doppelscan.search import EmbeddedSet
 from doppelscan.verify import IdenticalImage, Pose
 
-__all__ = ["COPIES", "RELATIONS", "Link", "Pool", "Relation", "identical_link", "link_of"]
+__all__ = ["COPIES", "RELATIONS", "Link", "Pool", "Relation", "identical_link", "link_of", "part_link"]
 
-Relation = Literal["same image", "same image changed", "same person"]
-RELATIONS: tuple[Relation, ...] = ("same image", "same image changed", "same person")
+Relation = Literal["same image", "same image changed", "same person", "part"]
+RELATIONS: tuple[Relation, ...] = ("same image", "same image changed", "same person", "part")
 # Relations of two files that hold one image.
 COPIES = RELATIONS[:2]
 
@@ -45,10 +45,10 @@ class Link:
     Attributes:
         first, second: their rows.
         relation: what they are to each other.
-        score: verified score of the registered pair, of the same pixels their correlation.
+        score: verified score of the registered pair, of the same pixels their correlation, of a part its agreement.
         pose: what maps the second on the first.
-        explained: share of the structure of the first that the second explains; 1 for the same pixels.
-        fine: share of the fine structure alone; 1 likewise.
+        explained: share of the structure of the first that the second explains; 1 for the same pixels, of a part how much of the first it is.
+        fine: share of the fine structure alone; 1 for the same pixels, 0 for a part, which alone joins no two people of many images.
         joins: it makes them one group; False where one pair alone would join two people of many images.
     """
 
@@ -82,3 +82,11 @@ def link_of(pair: PersonPair, rules: Rules, own: OverlapRules) -> Link | None:
     changed = explained >= own.changed
     relation: Relation = "same image changed" if changed else "same person"
     return Link(pair.first, pair.second, relation, pair.score, pair.pose, pair.explained, pair.fine)
+
+
+def part_link(row: int, region: tuple[float, int, float, bool], rules: Rules) -> Link | None:
+    """Of the image ``row`` and the one that its best region agrees with, see :func:`~doppelscan.decide.best_region`; None where it says nothing."""
+    agreement, other, share, mirrored = region
+    if other < 0 or agreement < rules.shared_part or share < rules.beyond_share:
+        return None
+    return Link(row, other, "part", agreement, Pose(mirrored), share, 0.0)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from doppelscan.decide import PersonPair, Rules, StoredRegistration, registered_candidates
+from doppelscan.decide import PersonPair, Rules, StoredRegistration, best_region, registered_candidates
 from doppelscan.memorization import Rows, interleaved, nearest_rows
-from doppelscan.overlap.links import Link, Pool, identical_link, link_of
+from doppelscan.overlap.links import Link, Pool, identical_link, link_of, part_link
 from doppelscan.overlap.rules import OverlapRules
 from doppelscan.progress import progress
-from doppelscan.search import CandidateSearch, PatchDescriptor, likely_poses, view_similarity
+from doppelscan.search import CandidateSearch, PatchDescriptor, PatchSearch, likely_poses, view_similarity
 from doppelscan.verify import IdenticalPixels
 from doppelscan.workers import THIS_PROCESS, Workers
 
@@ -69,6 +69,7 @@ class LinkSearch:
         rules: what makes two images of one person.
         own: see :class:`OverlapRules`.
         workers: who registers.
+        regions: look for regions of other images, too, in those that have no link: each is compared with all.
     """
 
     pool: Pool
@@ -77,6 +78,7 @@ class LinkSearch:
     rules: Rules
     own: OverlapRules
     workers: Workers = THIS_PROCESS
+    regions: bool = False
 
     def __call__(self, same: Sequence[Link]) -> SearchedPool:
         """All links: ``same`` of :func:`same_pixels`, and what registration finds."""
@@ -92,7 +94,20 @@ class LinkSearch:
             _nearer(nearest, pair.first, pair.second, pair.score, self.pool)
         found = self._links(pairs)
         kept = [one for one in found if not (few and one.relation == "same person")]
-        return SearchedPool(self.pool, (*same, *kept), tuple(nearest), beside, len(pairs), few)
+        links = [*same, *kept]
+        if self.regions and not few:
+            links += self._regions({row for one in links for row in (one.first, one.second)})
+        return SearchedPool(self.pool, tuple(links), tuple(nearest), beside, len(pairs), few)
+
+    def _regions(self, linked: Container[int]) -> list[Link]:
+        """Links of images without one to those that a region of them agrees with, in place."""
+        assert self.search.patches is not None
+        people, volumes = _people(self.pool)
+        rows = [row for row in range(len(self.pool)) if row not in linked]
+        task = _RegionSearch(self.pool, tuple(rows), self.search.patches, self.rules)
+        with progress(None, "compare regions", "image", total=len(rows)) as bar:
+            found = [link for part in self.workers.map(task, range(len(rows)), bar.update) for link in part]
+        return [one for one in found if people[one.first] != people[one.second] and volumes[one.first] != volumes[one.second]]
 
     def _sets(self) -> range:
         return range(len(self.pool.names))
@@ -211,3 +226,24 @@ class _PairRegistrar:
             advance(len(block))
         self.registration.verified.flush()
         return result
+
+
+@dataclass(frozen=True)
+class _RegionSearch:
+    """Looks for regions of blocks of images in all others."""
+
+    pool: Pool
+    rows: tuple[int, ...]
+    patches: PatchSearch
+    rules: Rules
+
+    def __call__(self, rows: Sequence[int], advance: Callable[[int], object] = lambda count: None) -> list[Link]:
+        """The links of some of ``rows``, at most one each."""
+        result: list[Link | None] = []
+        for start in range(0, len(rows), BLOCK):
+            block = [self.rows[row] for row in rows[start : start + BLOCK]]
+            structure = self.patches.descriptor.structure(self.pool.images.thumbnails(block))
+            found = self.patches.search_structure(structure, without=np.array(block))
+            result += [part_link(row, best_region(found, position), self.rules) for position, row in enumerate(block)]
+            advance(len(block))
+        return [one for one in result if one is not None]

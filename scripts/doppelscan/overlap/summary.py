@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from doppelscan.decide import LeftOut
 from doppelscan.decide.conclusion import counted
+from doppelscan.images import ImageRecord
 from doppelscan.overlap.groups import KNOWN, Group, Grouping
 from doppelscan.overlap.links import COPIES, RELATIONS, Link
 from doppelscan.overlap.names import NamedPeople
@@ -83,6 +84,23 @@ class Overlap:
             or self.command != "leak"
             or of_set[one.first] != of_set[one.second]
         ]
+
+    @property
+    def unlinked(self) -> list[tuple[int, int, float]]:
+        """The nearest pairs that say nothing: two rows and their score, the highest first, without those of one name or volume."""
+        records = self.found.pool.images.records
+        linked = {frozenset((one.first, one.second)) for one in self.grouping.links}
+        found: dict[frozenset[int], tuple[int, int, float]] = {}
+        for row, near in enumerate(self.found.nearest):
+            pair = frozenset((row, near.row))
+            if near.row >= 0 and pair not in linked and _who(records[row]) != _who(records[near.row]):
+                found.setdefault(pair, (row, near.row, near.score))
+        return sorted(found.values(), key=lambda one: (-one[2], one[0]))
+
+
+def _who(record: ImageRecord) -> str:
+    """The patient as far as it is named, else the volume."""
+    return record.patient if record.patient_known else record.volume
 
 
 @dataclass(frozen=True)
@@ -163,11 +181,11 @@ def conclude_overlap(
     return Overlap(command, found, grouping, names, sets, verdict, reason)
 
 
-def _is_news(group: Group, records: Sequence) -> bool:
+def _is_news(group: Group, records: Sequence[ImageRecord]) -> bool:
     """Whether a group says more than names and volumes do: copies, or images that nothing else holds together."""
     if group.relation in COPIES:
         return True
-    return len({records[row].patient if records[row].patient_known else records[row].volume for row in group.rows}) > 1
+    return len({_who(records[row]) for row in group.rows}) > 1
 
 
 def _found_words(command: str, sets: Sequence[SetCounts], news: Sequence[Group], known: Sequence[Group], names: NamedPeople) -> str:

@@ -25,7 +25,7 @@ PAIR_COLUMNS = (
 REMOVE_COLUMNS = ("path", "relation", "kept")
 SPLIT_COLUMNS = ("path", "set", "patient", "person", "part")
 # 200 groups of up to 8 pictures of about 4 KB keep the page under 10 MB.
-PICTURED_GROUPS, PICTURED_IMAGES = 200, 8
+PICTURED_GROUPS, PICTURED_IMAGES, UNLINKED = 200, 8, 6
 
 
 def group_rows(overlap: Overlap) -> list[Row]:
@@ -191,6 +191,7 @@ def _page(overlap: Overlap, summary: OverlapSummary, rows: Sequence[Row], number
             summary=summary,
             groups=groups,
             kinds=", ".join(f"{kinds[name]} {name}" for name in RELATIONS if kinds[name]),
+            unlinked=[_shown_pair(overlap, one, rows, redact) for one in overlap.unlinked[:UNLINKED]],
             known=sum(not one.found for one in overlap.groups),
             redact=redact,
             pictured=PICTURED_GROUPS,
@@ -219,3 +220,13 @@ def _shown_group(overlap: Overlap, group: Group, rows: Sequence[Row], number_of:
         "names": sorted({str(rows[one.row]["patient"]) for one in group.members} - {""}),
         "sets": [overlap.found.pool.names[number] for number in group.sets],
     }
+
+
+def _shown_pair(overlap: Overlap, pair: tuple[int, int, float], rows: Sequence[Row], redact: bool) -> dict[str, object]:
+    """What the page shows of a pair that was not linked."""
+    chosen = pair[:2]
+    pictures = ["", ""]
+    if not redact:
+        pictures = [inline_picture(one[0]) for one in overlap.found.pool.images.thumbnails(chosen).numpy()]
+    told = [rows[row] | {"picture": picture} for row, picture in zip(chosen, pictures, strict=True)]
+    return {"score": pair[2], "images": told}

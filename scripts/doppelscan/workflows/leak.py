@@ -186,7 +186,7 @@ class OverlapRun:
                 search = self._fitted(pool)
                 registration = stored_registration(self.registration, self.datasets[0], self.own.store_folder)
             with self.clock.stage("verify"):
-                find = LinkSearch(pool, search, registration, self.rules, self.overlap_rules, self.workers)
+                find = LinkSearch(pool, search, registration, self.rules, self.overlap_rules, self.workers, self.own.regions)
                 found = find(same)
             with self.clock.stage("group"):
                 overlap = self._grouped(found)
@@ -263,16 +263,9 @@ class OverlapRun:
             ) from error
 
     def _summary(self, overlap: Overlap, split: Split | None, removals: Sequence[Removal] | None) -> OverlapSummary:
-        pool, grouping = overlap.found.pool, overlap.grouping
-        records, links = pool.images.records, overlap.links
+        records, links = overlap.found.pool.images.records, overlap.links
         told = counted_relations([one for one in links if one.joins])
         relations = [one.relation for one in overlap.groups]
-        linked = {frozenset((one.first, one.second)) for one in grouping.links}
-        free = [
-            near.score
-            for row, near in enumerate(overlap.found.nearest)
-            if near.row >= 0 and frozenset((row, near.row)) not in linked and not _one_name(records, row, near.row)
-        ]
         return OverlapSummary(
             command=self.command,
             conclusion=overlap.verdict,
@@ -283,7 +276,7 @@ class OverlapRun:
             pairs=told,
             doubted_pairs=sum(not one.joins for one in links),
             registered_pairs=overlap.found.registered,
-            highest_unlinked=max(free, default=None),
+            highest_unlinked=max((score for _, _, score in overlap.unlinked), default=None),
             names_in_both=len(overlap.names.in_both),
             names_borne_out=len(overlap.names.borne_out),
             disagreements=[
@@ -306,6 +299,7 @@ class OverlapRun:
             ),
             settings={
                 "index": self.own.index,
+                "regions": self.own.regions,
                 "seed": self.own.seed,
                 "redact": self.own.redact,
                 "preprocessing": self.datasets[0].transform_settings(),
@@ -366,7 +360,3 @@ def _joined(sets: Sequence[EmbeddedSet]) -> EmbeddedSet:
     store.refresh()
     records = [record for one in sets for record in one.records]
     return EmbeddedSet(records, [key for one in sets for key in one.keys], store, sets[0].outputs)
-
-
-def _one_name(records: Sequence[Any], row: int, other: int) -> bool:
-    return records[row].patient_known and records[other].patient_known and records[row].patient == records[other].patient

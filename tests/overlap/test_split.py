@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from doppelscan.errors import InputError
@@ -41,8 +44,31 @@ def test_more_parts_than_people_is_refused_in_one_line():
 
 def test_pairs_that_are_doubted_stay_together_in_a_split():
     inside = [person(a, a + 1, 0.95) for a in (0, 1, 3, 4)]
-    pool = made_pool([None] * 7)
-    assert people_apart(pool, grouping(pool, [*inside, person(2, 3, 0.87)])) == [1, 1, 1, 1, 1, 1, 2]
+    pool = made_pool([None] * 120)
+    assert people_apart(pool, grouping(pool, [*inside, person(2, 3, 0.87)]), OverlapRules())[:7] == [1, 1, 1, 1, 1, 1, 2]
+
+
+def test_many_pairs_that_are_doubted_leave_something_to_split():
+    """A ring of wrong pairs between a hundred people of three images."""
+    inside = [person(3 * p + i, 3 * p + i + 1, 0.95) for p in range(100) for i in range(2)]
+    wrong = [person(3 * p, (3 * p + 4) % 300, 0.865) for p in range(100)]
+    pool = made_pool([None] * 300)
+    people = people_apart(pool, grouping(pool, [*inside, *wrong]), OverlapRules())
+    assert max(Counter(people).values()) <= 15 and len(split_people(people, 5).images) == 5
+
+
+def test_a_file_that_a_table_names_twice_is_not_to_be_removed(tmp_path):
+    """Nor is one to which what stays is a link."""
+    pool = made_pool(["anna", "ben", None])
+    first = pool.images.records[0]
+    pool.images.records[1] = replace(first, patient="ben")
+    (tmp_path / "a.png").touch()
+    (tmp_path / "link.png").symlink_to(tmp_path / "a.png")
+    assert removable(pool, grouping(pool, [copy(1, 0)])) == []
+    paths = [str(tmp_path / name) for name in ("link.png", "a.png")]
+    linked = made_pool([None, None])
+    linked.images.records[:] = [replace(r, paths=(p,)) for r, p in zip(linked.images.records, paths, strict=True)]
+    assert removable(linked, grouping(linked, [copy(1, 0)])) == []
 
 
 def test_of_three_copies_two_can_go_and_a_named_one_stays():

@@ -10,7 +10,7 @@ from doppelscan.images import ImageRecord
 from doppelscan.overlap.links import COPIES, RELATIONS, Link
 from doppelscan.overlap.rules import OverlapRules
 
-__all__ = ["KNOWN", "Group", "Grouping", "Membership", "grouped"]
+__all__ = ["KNOWN", "Group", "Grouping", "Joined", "Membership", "grouped"]
 
 # Of images that only a name, a volume or a table says to be of one person.
 KNOWN = "known"
@@ -85,19 +85,25 @@ class Grouping:
         return [one for one in self.links if not one.joins]
 
 
-class _Joined:
-    """Sets of rows that are joined, and who is in each (union-find)."""
+class Joined:
+    """Sets of rows that are joined, and who is in each (union-find).
+
+    Attributes:
+        members: of the row that stands for a set, see :meth:`of`, all that are in it.
+    """
 
     def __init__(self, count: int) -> None:
         self.root = list(range(count))
         self.members = [{i} for i in range(count)]
 
     def of(self, row: int) -> int:
+        """The row that stands for all that are joined with ``row``."""
         while self.root[row] != row:
             self.root[row] = row = self.root[self.root[row]]
         return row
 
     def join(self, first: int, second: int) -> None:
+        """Join what two rows are in."""
         kept, gone = sorted((self.of(first), self.of(second)), key=lambda r: -len(self.members[r]))
         if kept != gone:
             self.root[gone] = kept
@@ -117,13 +123,13 @@ def grouped(records: Sequence[ImageRecord], of_set: Sequence[int], links: Sequen
         links: between rows of the pool.
         rules: what joins.
     """
-    copies = _Joined(len(records))
+    copies = Joined(len(records))
     for link in links:
         if link.relation in COPIES:
             copies.join(link.first, link.second)
     pictures = _shared_pictures(records, copies, rules)
     nobody = {row for rows in pictures for row in rows}
-    joined = _Joined(len(records))
+    joined = Joined(len(records))
     _join_by_names(records, joined, nobody)
     ordered = sorted(links, key=lambda one: (*one.strength, one.first, one.second))
     kept: dict[int, Link] = {}
@@ -150,7 +156,7 @@ def grouped(records: Sequence[ImageRecord], of_set: Sequence[int], links: Sequen
     return _named(records, of_set, told, joined, pictures)
 
 
-def _shared_pictures(records: Sequence[ImageRecord], copies: _Joined, rules: OverlapRules) -> tuple[tuple[int, ...], ...]:
+def _shared_pictures(records: Sequence[ImageRecord], copies: Joined, rules: OverlapRules) -> tuple[tuple[int, ...], ...]:
     found = []
     for members in copies.members:
         names = {records[row].patient for row in members if records[row].patient_known}
@@ -159,7 +165,7 @@ def _shared_pictures(records: Sequence[ImageRecord], copies: _Joined, rules: Ove
     return tuple(sorted(found))
 
 
-def _join_by_names(records: Sequence[ImageRecord], joined: _Joined, nobody: set[int]) -> None:
+def _join_by_names(records: Sequence[ImageRecord], joined: Joined, nobody: set[int]) -> None:
     first: dict[tuple[str, str], int] = {}
     for row, record in enumerate(records):
         if row in nobody:
@@ -169,7 +175,7 @@ def _join_by_names(records: Sequence[ImageRecord], joined: _Joined, nobody: set[
             joined.join(first.setdefault(kind, row), row)
 
 
-def _may_join(link: Link, of_row: Mapping[int, Sequence[Link]], joined: _Joined, rules: OverlapRules) -> bool:
+def _may_join(link: Link, of_row: Mapping[int, Sequence[Link]], joined: Joined, rules: OverlapRules) -> bool:
     """Whether a pair of one person may make two groups one: they are already, one is small, it is sure, or another pair says so, too."""
     one, other = joined.of(link.first), joined.of(link.second)
     small, large = sorted((one, other), key=lambda root: len(joined.members[root]))
@@ -187,7 +193,7 @@ def _named(
     records: Sequence[ImageRecord],
     of_set: Sequence[int],
     links: Sequence[Link],
-    joined: _Joined,
+    joined: Joined,
     pictures: tuple[tuple[int, ...], ...],
 ) -> Grouping:
     """The groups of at least two images, numbered."""

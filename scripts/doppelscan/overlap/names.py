@@ -56,7 +56,7 @@ def with_names_of_files(found: SearchedPool, rules: Rules) -> tuple[SearchedPool
     """
     pool = found.pool
     records = list(pool.images.records)
-    confirmed = [(one.first, one.second) for one in found.links]
+    confirmed = [(one.first, one.second) for one in found.links if one.relation != "part"]
     notes, labels = [], []
     for number, name in enumerate(pool.names):
         rows = [i for i, of in enumerate(pool.of_set) if of == number and not records[i].patient_known]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -51,7 +52,10 @@ def removable(pool: Pool, grouping: Grouping) -> list[Removal]:
             gone += [(rows[0], Removal(path, relation, records[kept].paths[0])) for path in records[rows[0]].paths]
         else:
             stays.update(rows)
-    return [one for _, one in sorted(gone, key=lambda pair: pair[0])]
+    # One file under two names in a table, or a link to what stays: to remove it would remove both.
+    kept_files = {os.path.realpath(path) for row in stays for path in records[row].paths}
+    listed = [one for one in gone if os.path.realpath(one[1].path) not in kept_files]
+    return [one for _, one in sorted(listed, key=lambda pair: pair[0])]
 
 
 def _kept_copy(row: int, copies: dict[int, dict[int, Relation]], stays: set[int]) -> tuple[int, Relation] | None:

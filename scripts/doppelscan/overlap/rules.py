@@ -22,6 +22,8 @@ class OverlapRules:
         large: groups of at least so many images are joined by more than one pair of one person, or by
         sure: a pair that explains this share of the fine structure: one wrong pair joins no two people of many images.
         shared_names: the same picture under more names than this is a template, a phantom or a logo: it joins nobody.
+        suspected: in a split, pairs that join nobody keep people together all the same, up to this share of all images: many wrong ones would leave
+            nothing to split.
         left_out: share of the images that could not be read above which nothing can be concluded from finding nothing.
     """
 
@@ -31,6 +33,7 @@ class OverlapRules:
     large: Count = 3
     sure: Share = 0.9
     shared_names: Count = 3
+    suspected: Share = 0.05
     left_out: Share = 0.05
 
     def __post_init__(self) -> None:

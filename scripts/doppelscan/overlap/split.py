@@ -9,8 +9,9 @@ import numpy as np
 from sklearn.model_selection import GroupKFold
 
 from doppelscan.errors import InputError
-from doppelscan.overlap.groups import Grouping
+from doppelscan.overlap.groups import Grouping, Joined
 from doppelscan.overlap.links import Pool
+from doppelscan.overlap.rules import OverlapRules
 
 __all__ = ["Split", "people_apart", "split_people"]
 
@@ -35,25 +36,22 @@ class Split:
     people: tuple[int, ...]
 
 
-def people_apart(pool: Pool, grouping: Grouping) -> list[int]:
+def people_apart(pool: Pool, grouping: Grouping, rules: OverlapRules) -> list[int]:
     """Of each image the number of its person, counted from 1; an image in no group is a person of its own.
 
-    Links that were doubted keep people together here: a split may be too careful, never too careless.
+    Pairs that were doubted keep people together here, up to a share of all images: a split may be too careful, not too careless.
     """
-    root = list(range(len(pool)))
-
-    def of(row: int) -> int:
-        while root[row] != row:
-            root[row] = row = root[root[row]]
-        return row
-
+    apart = Joined(len(pool))
     for group in grouping.groups:
         for row in group.rows:
-            root[of(row)] = of(group.rows[0])
-    for link in grouping.links:
-        root[of(link.first)] = of(link.second)
-    first: dict[int, int] = {}
-    return [first.setdefault(of(row), len(first) + 1) for row in range(len(pool))]
+            apart.join(group.rows[0], row)
+    most = rules.suspected * len(pool)
+    for link in sorted(grouping.doubtful, key=lambda one: one.strength):
+        first, second = (apart.members[apart.of(row)] for row in (link.first, link.second))
+        if len(first) + len(second) <= most:
+            apart.join(link.first, link.second)
+    number: dict[int, int] = {}
+    return [number.setdefault(apart.of(row), len(number) + 1) for row in range(len(pool))]
 
 
 def split_people(person: Sequence[int], folds: int | None = None, parts: Sequence[float] | None = None) -> Split:

@@ -186,6 +186,7 @@ class OverlapRun:
                 search = self._fitted(pool)
                 registration = stored_registration(self.registration, self.datasets[0], self.own.store_folder)
             with self.clock.stage("verify"):
+                # Of volumes these are slices; a search over volumes whole that gives a SearchedPool would take this place.
                 find = LinkSearch(pool, search, registration, self.rules, self.overlap_rules, self.workers, self.own.regions)
                 found = find(same)
             with self.clock.stage("group"):
@@ -239,7 +240,7 @@ class OverlapRun:
     def _split(self, overlap: Overlap) -> Split | None:
         if self.own.split is None:
             return None
-        person = people_apart(overlap.found.pool, overlap.grouping)
+        person = people_apart(overlap.found.pool, overlap.grouping, self.overlap_rules)
         return split_people(person, self.own.folds, self.own.parts)
 
     def _removals(self, overlap: Overlap) -> list[Removal] | None:

@@ -149,7 +149,7 @@ def measure(truth: list[dict[str, Any]], result: Any) -> dict[str, Any]:
     wrong = sorted({tuple(sorted((truth[a]["subject"], truth[b]["subject"]))) for a, b in (tuple(p) for p in grouped - by_person)})
     return {
         "images": len(read), "people": len(count), "copies": sum(bool(one["copy_of"]) for one in truth), "strangers": len(strangers),
-        "auc_copies": area(lambda i: has_copy[i]), "auc_adjacent": area(lambda i: truth[i]["adjacent"] and not has_copy[i]),
+        "auc_copies": area(lambda i: has_copy[i]), "auc_adjacent": area(lambda i: truth[i]["adjacent"] and not has_copy[i] and count[truth[i]["subject"]] > 1),
         "highest_stranger": float(np.nanmax(scores[strangers])) if strangers else None,
         "close_pairs": f1({p for p in grouped if p in by_link | near or p not in by_person}, by_link | near),
         "people_pairs": f1(grouped, by_person),

@@ -193,7 +193,8 @@ def _found_words(command: str, sets: Sequence[SetCounts], news: Sequence[Group],
     told = []
     if command == "leak":
         first, second = sets
-        told.append(f"{second.copies} of {counted(second.images, 'image')} of {second.name} are images of {first.name}")
+        number = f"{second.copies or 'none'} of {counted(second.images, 'image')} of {second.name}"
+        told.append(f"{number} {'are images' if second.copies else 'is an image'} of {first.name}")
         told.append(f"{second.people} are in {counted(len(news), 'group')} of one person or one image that reach into both")
         if known:
             told.append(f"{counted(len(known), 'more patient')} have the same name in both")

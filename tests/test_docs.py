@@ -111,11 +111,14 @@ STORED_ALIKE = {
     "index",
 }
 
+OVERLAP_ALIKE = {"a", "b", "output", "store", "gate", "patient-pattern", "split", "folds", "parts", "keep"}
+
 
 def share_store(words: list[str], place: Path) -> None:
     """Let audits that differ in nothing that is stored have one store: each image is embedded once."""
     options = {word.removeprefix("--"): value for word, value in zip(words, [*words[1:], ""], strict=True) if word.startswith("--")}
-    if words[:2] == ["doppelscan", "audit"] and set(options) <= STORED_ALIKE:
+    searches = {"audit": STORED_ALIKE, "leak": OVERLAP_ALIKE, "duplicates": OVERLAP_ALIKE}
+    if words[0] == "doppelscan" and set(options) <= searches.get(words[1], set()):
         store = place / (options.get("store") or f"{options['output']}/store")
         if not store.exists():
             store.parent.mkdir(parents=True, exist_ok=True)

@@ -31,6 +31,7 @@ ROOMS = [
     "rivals",
     "calibrate",
     "decide",
+    "overlap",
     "report",
     "filing",
     "generate",

@@ -8,7 +8,7 @@ from typing import Any
 from doppelscan.threads import wait_passively
 from doppelscan.version import __version__
 
-__all__ = ["__version__", "audit", "compare", "dossier"]
+__all__ = ["__version__", "audit", "compare", "dossier", "duplicates", "leak"]
 
 wait_passively()
 # At INFO it tells of every build of FAISS that is not there, in the words of an error.
@@ -25,4 +25,8 @@ def __getattr__(name: str) -> Any:
         from doppelscan import filing
 
         return getattr(filing, name)
+    if name in ("duplicates", "leak"):
+        from doppelscan.workflows import leak
+
+        return getattr(leak, name)
     raise AttributeError(f"module 'doppelscan' has no attribute {name!r}")

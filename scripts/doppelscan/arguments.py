@@ -154,6 +154,12 @@ def _axis(value: Any) -> int | str:
     return int(value) if str(value).isdigit() else value
 
 
+def _whole(value: tuple[float, ...]) -> tuple[float, ...]:
+    if abs(sum(value) - 1) > 1e-6:
+        raise ValueError(f"which add up to {sum(value):g}")
+    return value
+
+
 def _changes(value: Any) -> tuple[str, ...]:
     names = tuple(one.strip() for one in value.split(",")) if isinstance(value, str) else tuple(value)
     for one in names:
@@ -232,6 +238,12 @@ Range = Annotated[
     Must("two shares with 0 <= start < stop <= 1, such as 0.25,0.75", _rising),
 ]
 Degrees = Annotated[tuple[int | float, ...], MinLen(1), Must("degrees, such as 0,-12,12", list)]
+Parts = Annotated[
+    tuple[Annotated[float, Gt(0), Lt(1)], ...],
+    MinLen(2),
+    Must("two or more shares that add up to 1, such as 0.8,0.1,0.1", _whole),
+]
+Keep = Annotated[Literal["one"], Must("one")]
 Changes = Annotated[Any, Must("changes of planted copies, such as rotation,noise", _changes)]
 Correction = Annotated[Literal["bh", "by"], Must("bh or by")]
 Score = Annotated[Literal["combined", "verified", "deepssim", "mi"], Must("combined, verified, deepssim or mi")]

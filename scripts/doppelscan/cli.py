@@ -8,7 +8,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import fire
 from fire.helptext import HelpText
@@ -34,7 +34,7 @@ from doppelscan.arguments import (
     words_of,
 )
 from doppelscan.errors import InputError, user_mistake
-from doppelscan.settings import AuditSettings, audit_settings, overridable
+from doppelscan.settings import AuditSettings, DuplicatesSettings, LeakSettings, audit_settings, overridable
 from doppelscan.version import __version__
 
 __all__ = ["main"]
@@ -54,6 +54,26 @@ class Commands:
         from doppelscan.workflows.run import audit
 
         result = audit(**given)
+        print(*result.words, sep="\n")
+        sys.exit(result.exit_status)
+
+    def leak(self, *, a: Source, b: Source, output: Folder, **settings: Any) -> None:
+        """Find the images and the people of one set in another, such as training and test, or two releases."""
+        given = {"a": a, "b": b, "output": output, **settings}
+        LeakSettings(**given).require_private()  # before what takes seconds is imported
+        from doppelscan.workflows.leak import leak
+
+        result = leak(**given)
+        print(*result.words, sep="\n")
+        sys.exit(result.exit_status)
+
+    def duplicates(self, images: Source, *, output: Folder, **settings: Any) -> None:
+        """Find the images of a set that are there twice, and those that are of one person."""
+        given = {"images": images, "output": output, **settings}
+        DuplicatesSettings(**given).require_private()
+        from doppelscan.workflows.leak import duplicates
+
+        result = duplicates(**given)
         print(*result.words, sep="\n")
         sys.exit(result.exit_status)
 
@@ -322,6 +342,8 @@ class Commands:
 
 
 COMMANDS = {name: command for name, command in inspect.getmembers(Commands()) if inspect.ismethod(command)}
+# What ``**settings`` of a command stands for.
+SETTINGS: dict[str, type] = {"audit": AuditSettings, "leak": LeakSettings, "duplicates": DuplicatesSettings}
 
 
 def _parameters(command: Callable[..., None]) -> tuple[dict[str, inspect.Parameter], list[str]]:
@@ -329,7 +351,9 @@ def _parameters(command: Callable[..., None]) -> tuple[dict[str, inspect.Paramet
     known = dict(parameters(command))
     if known.pop("settings", None) is None:
         return known, []
-    return known | {name: one for name, one in parameters(AuditSettings).items() if name not in known}, overridable()
+    own = SETTINGS[command.__name__]
+    others = overridable() if own is AuditSettings else []
+    return known | {name: one for name, one in parameters(own).items() if name not in known}, others
 
 
 @fire.decorators.SetParseFn(str)
@@ -391,7 +415,13 @@ def _value(name: str, parameter: inspect.Parameter, text: str) -> Any:
         return None
     if text == "True" and kind is not Flag:  # what fire gives an option without a value
         raise InputError(f"The option {_dashed(name)} needs a value: {_dashed(name)} {name.upper()}.")
-    return checked(name, kind, DefaultParseValue(text) if get_origin(get_args(kind)[0]) is tuple else text)
+    return checked(name, kind, DefaultParseValue(text) if _is_tuple(kind) else text)
+
+
+def _is_tuple(kind: Any) -> bool:
+    """Whether values of ``kind``, or of ``kind`` or None, are tuples."""
+    annotated = next((part for part in get_args(kind) if get_origin(part) is Annotated), kind)
+    return get_origin(get_args(annotated)[0]) is tuple
 
 
 class _Unset:
@@ -408,10 +438,12 @@ def _help(name: str) -> str:
 
     command = COMMANDS[name]
     known, _ = _parameters(command)
-    said = dict(re.findall(r"^ +(\w+): (.*)\.$", f"{AuditSettings.__doc__}\n{command.__doc__}", re.M))
+    settings = SETTINGS.get(name, AuditSettings).__mro__
+    documented = "\n".join([str(AuditSettings.__doc__), *(str(one.__doc__) for one in reversed(settings)), str(command.__doc__)])
+    said = dict(re.findall(r"^ +(\w+): (.*)\.$", documented, re.M))
     lines = [f"    {one}: {said[one]} ({words_of(known[one].annotation)})." for one in known]
     plain = [one.replace(annotation=one.empty, default=_Unset() if one.default is None else one.default) for one in known.values()]
-    if "settings" in parameters(command):
+    if "settings" in parameters(command) and "settings" in said:
         lines.append(f"    settings: {said['settings']}.")
         plain.append(parameters(command)["settings"])
     shown.__signature__ = inspect.Signature(plain)  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 __all__ = [
     "NOT_FINISHED",
+    "OVERLAP_FILES",
     "REPORT_FILES",
     "VOLUMES_READ",
     "audit_root",
@@ -24,6 +25,8 @@ ENCODER = "deepssim_encoder"
 REPORT_FILES = ("scores.csv", "control.csv", "volumes.csv", "patients.csv", "exposure.csv", "summary.json", "report.html")
 # Which is there where volumes were read.
 VOLUMES_READ = "volumes_read.csv"
+# Of a search for what is there twice, likewise.
+OVERLAP_FILES = ("groups.csv", "pairs.csv", "remove.csv", "summary.json", "report.html")
 # What an audit says in the place of a conclusion until it has one.
 NOT_FINISHED = "not finished"
 

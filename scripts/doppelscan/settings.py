@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from doppelscan.arguments import (
     AnyPath,
@@ -23,6 +24,8 @@ from doppelscan.arguments import (
     Flag,
     Folder,
     Index,
+    Keep,
+    Parts,
     Pattern,
     Range,
     Rate,
@@ -38,9 +41,19 @@ from doppelscan.arguments import (
     parameters,
 )
 from doppelscan.errors import InputError
-from doppelscan.locations import REPORT_FILES, VOLUMES_READ, audit_root
+from doppelscan.locations import OVERLAP_FILES, REPORT_FILES, VOLUMES_READ, audit_root
 
-__all__ = ["AuditSettings", "audit_command", "audit_overrides", "audit_settings", "masked_command", "overridable"]
+__all__ = [
+    "AuditSettings",
+    "DuplicatesSettings",
+    "LeakSettings",
+    "OverlapSettings",
+    "audit_command",
+    "audit_overrides",
+    "audit_settings",
+    "masked_command",
+    "overridable",
+]
 
 # Where the setting has another name than in configs/audit.json.
 IDS = {
@@ -66,8 +79,60 @@ NAMING = (
 )
 
 
+class PrivateOutput:
+    """What is written where, of settings with ``output``, ``store``, ``redact`` and ``key``.
+
+    Attributes:
+        report_files: that a report consists of.
+    """
+
+    report_files: ClassVar[tuple[str, ...]] = (*REPORT_FILES, VOLUMES_READ)
+    output: Any
+    store: Any
+    redact: Any
+    key: Any
+
+    @property
+    def store_folder(self) -> Path:
+        """Where the embeddings lie: not in the folder of a redacted report, which is handed on."""
+        output = Path(self.output)
+        if self.store is not None:
+            return Path(self.store)
+        return output.resolve().with_name(output.resolve().name + "-store") if self.redact else output / "store"
+
+    def require_private(self) -> None:
+        """Refuse what would put names beside a redacted report.
+
+        Raises:
+            InputError: the store or the key would lie in it, it holds other files, or a key is asked for of a report that names everybody.
+        """
+        if not self.redact:
+            if self.key is not None:
+                raise InputError(
+                    f"The 'key' parameter must come with --redact. Got {str(self.key)!r} for a report that names everybody."
+                )
+            return
+        output = Path(self.output)
+        for name, path in (("store", self.store_folder), ("key", self.key)):
+            if path is not None and output.resolve() in (Path(path).resolve(), *Path(path).resolve().parents):
+                raise InputError(
+                    f"The '{name}' parameter must lie outside of the output folder of a redacted report, which is handed on. Got {str(path)!r}; "
+                    f"pass another --{name}."
+                )
+        others = (
+            sorted(one.name for one in output.iterdir() if one.name.removesuffix(".tmp") not in self.report_files)
+            if output.is_dir()
+            else []
+        )
+        if others:
+            raise InputError(
+                f"The 'output' parameter must be a new or empty folder, or an earlier redacted report, for a redacted report. Got {str(output)!r}, which "
+                f"also holds {len(others)} files or folders such as {others[0]!r} that may name patients; pass another --output."
+            )
+
+
 @dataclass(frozen=True, kw_only=True)
-class AuditSettings:
+class AuditSettings(PrivateOutput):
     """Settings of an audit, each made what its type says; None leaves what configs/audit.json has.
 
     Args:
@@ -156,43 +221,117 @@ class AuditSettings:
                 "The 'declared' parameter must name changes that are planted. Got 'reconstruct' without an autoencoder; pass --reconstruct FILE.ts."
             )
 
-    @property
-    def store_folder(self) -> Path:
-        """Where the embeddings lie: not in the folder of a redacted report, which is handed on."""
-        output = Path(self.output)
-        if self.store is not None:
-            return Path(self.store)
-        return output.resolve().with_name(output.resolve().name + "-store") if self.redact else output / "store"
 
-    def require_private(self) -> None:
-        """Refuse what would put names beside a redacted report.
+@dataclass(frozen=True, kw_only=True)
+class OverlapSettings(PrivateOutput):
+    """Settings of a search for images and people who are there twice, each made what its type says; see :class:`AuditSettings` for those without a word.
 
-        Raises:
-            InputError: the store or the key would lie in it, it holds other files, or a key is asked for of a report that names everybody.
-        """
-        if not self.redact:
-            if self.key is not None:
-                raise InputError(
-                    f"The 'key' parameter must come with --redact. Got {str(self.key)!r} for a report that names everybody."
-                )
-            return
-        output = Path(self.output)
-        for name, path in (("store", self.store_folder), ("key", self.key)):
-            if path is not None and output.resolve() in (Path(path).resolve(), *Path(path).resolve().parents):
-                raise InputError(
-                    f"The '{name}' parameter must lie outside of the output folder of a redacted report, which is handed on. Got {str(path)!r}; "
-                    f"pass another --{name}."
-                )
-        others = (
-            sorted(one.name for one in output.iterdir() if one.name.removesuffix(".tmp") not in (*REPORT_FILES, VOLUMES_READ))
-            if output.is_dir()
-            else []
-        )
-        if others:
+    Args:
+        output: folder for groups.csv, pairs.csv, summary.json and report.html.
+        store: folder of the embeddings, shared between searches and audits; by default in the output folder.
+        split: csv to write with a part for each file, people apart.
+        folds: parts of one size that the split has; 5 unless parts are given.
+        parts: shares of the parts, such as training, validation and test.
+        regions: look for regions of one image in another, too; compares each image without a match with all others.
+        gate: exit status 3 when something was found, 4 when nothing can be concluded.
+        workers: processes that embed and register; by default as many as this process may use processors, and this process alone below 256 images.
+        seed: of draws.
+
+    Raises:
+        InputError: one of them is something else, or is not there; one line.
+    """
+
+    report_files: ClassVar[tuple[str, ...]] = OVERLAP_FILES
+
+    output: Folder = "overlap"
+    store: Folder | None = None
+    patient_pattern: Pattern | None = None
+    slice_axis: Axis = 2
+    slice_range: Range = (0.25, 0.75)
+    slice_step: Count | None = None
+    channel: Whole | None = None
+    split: AnyPath | None = None
+    folds: Count | None = None
+    parts: Parts | None = None
+    redact: Flag = False
+    key: AnyPath | None = None
+    gate: Flag = False
+    regions: Flag = False
+    index: Index = "auto"
+    rotations: Degrees = (0, -12, 12)
+    seed: Whole = 0
+    batch_size: Count = 16
+    num_workers: Whole = 0
+    threads: Count | None = None
+    workers: Count | None = None
+    runtime: Runtime = "torch"
+    device: Device | None = None
+    encoder: Encoder | None = None
+    roles: Roles | None = None
+    spatial_size: Count = 128
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.folds is not None and self.parts is not None:
+            raise InputError(f"The 'folds' parameter must come without --parts. Got {self.folds} and {self.parts}; leave one out.")
+        if self.folds == 1:
+            raise InputError("The 'folds' parameter must be an integer >= 2. Got 1 instead.")
+        if self.split is None and (self.folds is not None or self.parts is not None):
+            name = "folds" if self.parts is None else "parts"
+            raise InputError(f"The '{name}' parameter must come with a table to write. Got no --split; pass --split FILE.csv.")
+        if self.split is not None and self.redact and _inside(self.split, self.output):
             raise InputError(
-                f"The 'output' parameter must be a new or empty folder, or an earlier redacted report, for a redacted report. Got {str(output)!r}, which "
-                f"also holds {len(others)} files or folders such as {others[0]!r} that may name patients; pass another --output."
+                f"The 'split' parameter must lie outside of the output folder of a redacted report, as it names files. Got {str(self.split)!r}; "
+                "pass another --split."
             )
+        if self.split is not None and (
+            os.path.isdir(self.split) or not os.path.isdir(os.path.dirname(os.path.abspath(self.split)))
+        ):
+            raise InputError(
+                f"The 'split' parameter must be a file in a folder that exists. Got {str(self.split)!r}; pass another --split."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeakSettings(OverlapSettings):
+    """Settings of :func:`doppelscan.leak`, see :class:`OverlapSettings`.
+
+    Args:
+        a: one set, such as the training set; .csv with a column path, .json a MONAI data list.
+        b: the other, such as the test set, or a later release.
+
+    Raises:
+        InputError: one of them is something else, or is not there; one line.
+    """
+
+    a: Source | None = None
+    b: Source | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuplicatesSettings(OverlapSettings):
+    """Settings of :func:`doppelscan.duplicates`, see :class:`OverlapSettings`.
+
+    Args:
+        images: the set; .csv with a column path, .json a MONAI data list.
+        keep: one writes remove.csv, which files can go so that each image is there once; nothing is removed.
+
+    Raises:
+        InputError: one of them is something else, or is not there; one line.
+    """
+
+    images: Source | None = None
+    keep: Keep | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.keep is not None and self.redact:
+            raise InputError("The 'keep' parameter must come without --redact, as remove.csv names files. Got both; leave one out.")
+
+
+def _inside(path: Any, folder: Any) -> bool:
+    place = Path(path).resolve()
+    return Path(folder).resolve() in (place, *place.parents)
 
 
 def overridable() -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from doppelscan.images import ImageRecord, SquareThumbnaild, Windowd, generate_cohort
-from doppelscan.search import EmbeddedSet
+from doppelscan.search import EmbeddedSet, content_of
 from doppelscan.verify import IdenticalPixels
 from PIL import Image
 
@@ -21,6 +21,8 @@ class Prepared:
         square, windowed = SquareThumbnaild("image", 128), Windowd("image")
         made = [square(windowed({"image": image[None]})) for image in images]
         self.arrays = {name: np.stack([one[name] for one in made]) for name in ("thumbnail", "native_shape")}
+        contents = zip(self.arrays["thumbnail"], self.arrays["native_shape"], strict=True)
+        self.arrays["content"] = np.stack([content_of(*one) for one in contents])
 
     def read(self, keys: Sequence[str], names: Sequence[str], keep: bool = False) -> dict[str, np.ndarray]:
         return {name: self.arrays[name][[int(key) for key in keys]] for name in names}
@@ -115,3 +117,23 @@ def test_an_image_without_an_own_direction_keeps_the_plain_pose():
     disc = np.hypot(*np.mgrid[-31.5:32, -31.5:32]) < 20
     found = IdenticalPixels(embedded([disc.astype(np.float32)])).find(embedded([disc.astype(np.float32)]))
     assert found[0] is not None and (found[0].row, found[0].pose, found[0].inverted) == (0, 0, False)
+
+
+def test_within_one_set_each_image_names_the_first_before_it_and_never_itself(training):
+    images = [training[0], training[1], np.rot90(training[0]), training[4], training[0], training[0].max() - training[4]]
+    found = IdenticalPixels(embedded(images)).repeats()
+    assert [None if one is None else one.row for one in found] == [None, None, 0, None, 0, 3]
+    assert found[2] is not None and found[2].pose == 1 and found[5] is not None and found[5].inverted
+
+
+def test_a_hundred_copies_of_one_file_are_compared_with_the_first_of_them_alone(training, monkeypatch):
+    asked: list[int] = []
+    plain = IdenticalPixels._compared
+
+    def counting(self, image, shape, rows):
+        asked.append(len(rows))
+        return plain(self, image, shape, rows)
+
+    monkeypatch.setattr(IdenticalPixels, "_compared", counting)
+    found = IdenticalPixels(embedded([training[0]] * 100)).repeats()
+    assert found[0] is None and all(one is not None and one.row == 0 for one in found[1:]) and max(asked) == 1

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from doppelscan.deepssim import verdict
+from doppelscan.deepssim import quarter_turn_poses, verdict
 from doppelscan.images import COPY_TRANSFORMS, SquareThumbnaild, generate_cohort, plant_copy
 from doppelscan.search import PatchDescriptor, PatchSearch
 from doppelscan.verify import Pose, Registration, match_intensity
+from doppelscan.verify.pose import _turned
 from doppelscan.verify.registration import filled_border
 
 
@@ -189,3 +190,20 @@ def test_an_inverted_training_image_is_shown_as_the_image_is():
     descriptor = PatchDescriptor().fit(image)
     (pair,) = Registration().pairs(255 - image, image, [Pose(inverted=True)], descriptor)
     assert np.abs(pair.moved - (255 - image[0, 0].numpy()) / 255).max() < 1e-5 and pair.explained > 0.999
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_the_inverse_of_a_pose_leads_back(number):
+    pose = Pose(number >= 4, number % 4, -4.8, 1.1, 3 / 160, -2 / 160, inverted=True)
+    back = pose.inverse
+    image = torch.arange(49.0).view(1, 1, 7, 7)
+    assert torch.equal(quarter_turn_poses(quarter_turn_poses(image)[number])[back.number], image)
+
+    def sampled(one: Pose, points: np.ndarray) -> np.ndarray:
+        """Where points of the image lie in the match."""
+        matrix, turned = one.sampling_matrix(), _turned(one.number)
+        return turned @ (matrix[:, :2] @ points + matrix[:, 2:])
+
+    points = np.random.default_rng(0).uniform(-1, 1, (2, 20))
+    assert np.allclose(sampled(back, sampled(pose, points)), points, atol=1e-9)
+    assert back.inverted and np.isclose(back.scale, 1 / 1.1) and back.inverse.words(160) == pose.words(160)

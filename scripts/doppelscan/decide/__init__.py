@@ -8,7 +8,8 @@ from doppelscan.decide.evidence import PairEvidence
 from doppelscan.decide.findings import KINDS, OF_NOBODY, Finding, NearDuplicate, explain, kind_of
 from doppelscan.decide.flags import Calibration, Flag, Reason, Rule, control_as_close, wider
 from doppelscan.decide.owed import owed_to_training
-from doppelscan.decide.people import People, PersonPair, find_people, person_pairs
+from doppelscan.decide.pairs import PersonPair, registered_candidates, registered_pairs
+from doppelscan.decide.people import People, find_people, names_of_files, person_pairs
 from doppelscan.decide.power import NegativeResult, PlantedResult, SelfTest
 from doppelscan.decide.preliminary import (
     FirstMatch,
@@ -21,7 +22,7 @@ from doppelscan.decide.preliminary import (
 from doppelscan.decide.reference import FittedReference, Reference, ScoredSet
 from doppelscan.decide.rules import Rules, VolumeRules
 from doppelscan.decide.sampled import SampleClaim, sample_words
-from doppelscan.decide.scoring import ScoredImage, StoredRegistration, combined_score, score_images
+from doppelscan.decide.scoring import ScoredImage, StoredRegistration, best_region, combined_score, score_images
 from doppelscan.decide.signing import Planted, of_sample, self_tested, sign
 from doppelscan.decide.summary import AuditSummary, ImageCounts, LeftOut, NearDuplicateRow, SetFacts, summarize
 from doppelscan.decide.volume_reference import FittedVolumes, fitted_search, volume_pairs
@@ -69,6 +70,7 @@ __all__ = [
     "StoredVolumes",
     "Verdict",
     "VolumeRules",
+    "best_region",
     "combined_score",
     "conclude",
     "control_as_close",
@@ -78,12 +80,15 @@ __all__ = [
     "find_people",
     "fitted_search",
     "kind_of",
+    "names_of_files",
     "nearest_by_encoder",
     "of_sample",
     "other_modalities",
     "owed_to_training",
     "person_pairs",
     "ranked_so_far",
+    "registered_candidates",
+    "registered_pairs",
     "same_kind",
     "sample_words",
     "score_images",

@@ -11,35 +11,19 @@ from scipy.stats import binomtest
 
 from doppelscan.decide.conclusion import counted
 from doppelscan.decide.findings import NearDuplicate
+from doppelscan.decide.pairs import PersonPair, registered_pairs
 from doppelscan.decide.rules import Rules
-from doppelscan.decide.scoring import StoredPair, StoredRegistration
+from doppelscan.decide.scoring import StoredRegistration
 from doppelscan.images import ImageRecord
 from doppelscan.images.people import PatientProposal, agrees, people_of, propose_patients
 from doppelscan.memorization import Nearest, nearest_rows, searched
-from doppelscan.search import CandidateSearch, EmbeddedSet, PatchDescriptor
-from doppelscan.verify import verified_score
+from doppelscan.search import CandidateSearch, EmbeddedSet
 
-__all__ = ["People", "PersonPair", "find_people", "person_pairs"]
+__all__ = ["People", "find_people", "names_of_files", "person_pairs"]
 
-NEAREST, BLOCK, ROWS = 3, 64, 1024
+NEAREST, BLOCK = 3, 64
 # Pairs come by falling similarity; after so many in a row that are not of one person, none is expected any more.
 PATIENCE = 128
-
-
-@dataclass(frozen=True)
-class PersonPair:
-    """Two real images that agree as copies do; rows of the training set, or behind its end of the holdout.
-
-    Attributes:
-        first, second: rows, the first is the smaller.
-        score: verified score of the pair.
-        confirmed: one explains the fine structure of the other as slices of one person do: they are of one person.
-    """
-
-    first: int
-    second: int
-    score: float
-    confirmed: bool
 
 
 @dataclass(frozen=True)
@@ -95,7 +79,7 @@ def find_people(
             notes.append(
                 f"{len(unknown)} of {len(part)} {label} images have no patient, the others have: who they are was looked for."
             )
-        words, chosen = _named_by_files([records[i] for i in unknown], unknown, confirmed, nearest, rules)
+        words, chosen = names_of_files([records[i] for i in unknown], unknown, confirmed, nearest, rules)
         if chosen is not None:
             # The names of a holdout speak of its own people: p01 here need not be p01 there.
             for i, patient in zip(unknown, chosen.patients, strict=True):
@@ -153,10 +137,21 @@ def _unknown(unknown: Sequence[int], people: Sequence[str], confirmed: set[int])
     )
 
 
-def _named_by_files(
+def names_of_files(
     records: list[ImageRecord], rows: list[int], confirmed: Sequence[tuple[int, int]], nearest: np.ndarray, rules: Rules
 ) -> tuple[str, PatientProposal | None]:
-    """What is said of the names of the files, and the proposal that agrees with what was found, or None."""
+    """What the names of files say of who is who, held against what was found.
+
+    Args:
+        records: of one set, whose patients nothing names.
+        rows: of each record, in what ``confirmed`` and ``nearest`` speak of.
+        confirmed: pairs of rows that are of one person.
+        nearest: int, the nearest image of each row.
+        rules: what the names must be borne out by.
+
+    Returns:
+        what is said of them, empty where they say nothing, and the proposal that agrees with what was found, or None.
+    """
     proposals = propose_patients(records)
     if not proposals:
         return "", None
@@ -223,7 +218,7 @@ def person_pairs(
     found: list[PersonPair] = []
     misses = 0
     for block in _blocks(candidates):
-        for pair in _registered(block, training, holdout, registration, search.patches.descriptor, rules):
+        for pair in registered_pairs(block, training, holdout, registration, search.patches.descriptor, rules):
             if pair.score >= rules.close_pair:
                 found.append(pair)
             misses = 0 if pair.confirmed else misses + 1
@@ -243,43 +238,3 @@ def _neighbours(embedding: np.ndarray, patients: np.ndarray, clustered: bool) ->
     itself, reference = np.arange(len(embedding)), searched(embedding, clustered)
     others = nearest_rows(embedding, reference, NEAREST, groups=(patients, patients))
     return others, nearest_rows(embedding, reference, 1, groups=(itself, itself)).rows[:, 0]
-
-
-def _registered(
-    block: Sequence[tuple[int, int]],
-    training: EmbeddedSet,
-    holdout: EmbeddedSet | None,
-    registration: StoredRegistration,
-    descriptor: PatchDescriptor,
-    rules: Rules,
-) -> list[PersonPair]:
-    """The pairs of ``block`` registered, in its order; rows as of :class:`PersonPair`."""
-    count = len(training)
-    found: dict[tuple[int, int], PersonPair] = {}
-    for first, second, own in _by_sets(block, training, holdout):
-        rows = [a if first is training else a - count for a, _ in own]
-        others = [b if second is training else b - count for _, b in own]
-        poses = np.tile([0, 4], (len(own), 1, 1))
-        best = registration.best(first, rows, second, np.array(others)[:, None], poses, descriptor)
-        pairs = [StoredPair(*map(float, one[0])) for one in best]
-        scores = [verified_score(pair.detail, pair.agreement) for pair in pairs]
-        close = [i for i, score in enumerate(scores) if score >= rules.close_pair]
-        aligned = registration.aligned(
-            first, [rows[i] for i in close], second, [others[i] for i in close], [pairs[i].pose for i in close], descriptor
-        )
-        explained = dict(zip(close, (one.fine for one in aligned), strict=True))
-        for i, (a, b) in enumerate(own):
-            found[a, b] = PersonPair(a, b, scores[i], explained.get(i, 0.0) >= rules.same_person)
-    return [found[pair] for pair in block]
-
-
-def _by_sets(
-    block: Sequence[tuple[int, int]], training: EmbeddedSet, holdout: EmbeddedSet | None
-) -> Iterator[tuple[EmbeddedSet, EmbeddedSet, list[tuple[int, int]]]]:
-    """Pairs of rows by the sets that they are of."""
-    count = len(training)
-    for first in (training, holdout):
-        for second in (training, holdout):
-            own = [(a, b) for a, b in block if (a >= count) == (first is holdout) and (b >= count) == (second is holdout)]
-            if own and first is not None and second is not None:
-                yield first, second, own

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from doppelscan.memorization import MemorizationScores, falling_order
 from doppelscan.progress import progress
-from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, PatchDescriptor, Proposals
+from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, PatchDescriptor, PatchMatches, Proposals
 from doppelscan.verify import AlignedPair, IdenticalImage, PairAgreement, Pose, Registration, verified_score
 from doppelscan.workers import THIS_PROCESS, Workers
 
@@ -21,6 +21,7 @@ __all__ = [
     "ScoredImage",
     "StoredPair",
     "StoredRegistration",
+    "best_region",
     "combined_score",
     "ranking_score",
     "score_images",
@@ -298,7 +299,8 @@ def chosen_by(score: str, proposals: Proposals) -> Proposals:
 def _best(proposals: Proposals, position: int, row: int, found: np.ndarray, score: str, patients: Sequence[str]) -> ScoredImage:
     candidates = proposals.rows[position][proposals.rows[position] >= 0]
     similarity, mi, oni, consensus = _index_columns(proposals.index, position)
-    part, part_match, part_share, part_mirrored = _part(proposals, position)
+    assert proposals.patches is not None
+    part, part_match, part_share, part_mirrored = best_region(proposals.patches, position)
     scored = []
     for values in found[found[:, 0] >= 0]:
         pair = StoredPair(*map(float, values))
@@ -332,10 +334,8 @@ def _best(proposals: Proposals, position: int, row: int, found: np.ndarray, scor
     return replace(best, score=ranking_score(best, score), runner_up=runner_up, runner_up_match=row_of_it)
 
 
-def _part(proposals: Proposals, position: int) -> tuple[float, int, float, bool]:
-    """Agreement, training row and share of the image of the region that agrees best, and whether it is mirrored."""
-    patches = proposals.patches
-    assert patches is not None
+def best_region(patches: PatchMatches, position: int) -> tuple[float, int, float, bool]:
+    """Of the image at ``position``: agreement, training row and share of the image of the region that agrees best, and whether it is mirrored."""
     cells = patches.part_cells[position]
     grid = cells.reshape(PatchDescriptor.grid, -1)
     regions, _ = ndimage.label(grid >= min(REGION, float(cells.max())), np.ones((3, 3)))

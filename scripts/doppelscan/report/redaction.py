@@ -21,6 +21,10 @@ class ReportPseudonyms(Pseudonyms):
         """A row of a table."""
         return {key: self.of(str(value)) if key in IDENTIFYING else value for key, value in row.items()}
 
+    def rows(self, rows: Sequence[Row]) -> list[Row]:
+        """Rows of a table, in the order of their first column: that of the names would undo the pseudonyms."""
+        return sorted((self.row(row) for row in rows), key=lambda row: str(next(iter(row.values()))))
+
     def summary(self, summary: AuditSummary) -> AuditSummary:
         """The summary; of the reasons of what was left out, whatever looks like a path is taken out too."""
         twice = [

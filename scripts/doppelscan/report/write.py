@@ -26,7 +26,7 @@ from doppelscan.report.tables import (
     volume_rows,
 )
 
-__all__ = ["write_preliminary", "write_report"]
+__all__ = ["write_files", "write_preliminary", "write_report"]
 
 VOLUME_COLUMNS = ("volume", "patient", "images", "flagged_images", "match_patient", "match", "score", "p_value", "verdict")
 READ_COLUMNS = (
@@ -85,7 +85,7 @@ def write_report(
         "summary.json": json.dumps(summary.as_dict(), indent=2, default=float),
         "report.html": render_page(decision, summary, page, exposure, redact, pair),
     }
-    _write_files(output, files)
+    write_files(output, files)
     if not read:  # of an earlier audit
         (output / VOLUMES_READ).unlink(missing_ok=True)
     return rows
@@ -119,13 +119,18 @@ def write_preliminary(
         "summary.json": json.dumps(summary.as_dict(), indent=2, default=float),
         "scores.csv": to_csv(SCORE_COLUMNS, rows),
     }
-    _write_files(output, files)
+    write_files(output, files)
     for name in {*REPORT_FILES, VOLUMES_READ} - files.keys():
         (output / name).unlink(missing_ok=True)
     return rows
 
 
-def _write_files(output: Path, files: Mapping[str, str]) -> None:
+def write_files(output: Path, files: Mapping[str, str]) -> None:
+    """Write ``files``, name -> content, one after the other.
+
+    Raises:
+        ReportError: one cannot be written; what was written before is whole.
+    """
     for name, content in files.items():
         try:
             write_atomic(output / name, content)

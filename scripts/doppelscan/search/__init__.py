@@ -12,7 +12,7 @@ from doppelscan.search.embedded import (
     rounded,
 )
 from doppelscan.search.patches import PatchDescriptor, PatchMatches, PatchSearch, mean_agreement
-from doppelscan.search.proposals import CandidateSearch, Proposals, view_similarity
+from doppelscan.search.proposals import CandidateSearch, Proposals, likely_poses, view_similarity
 from doppelscan.search.similarity import (
     EncoderSimilarity,
     NormalisedCorrelation,
@@ -51,6 +51,7 @@ __all__ = [
     "describe",
     "fingerprint",
     "frame_row",
+    "likely_poses",
     "mean_agreement",
     "output_columns",
     "rounded",

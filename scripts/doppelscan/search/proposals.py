@@ -33,7 +33,7 @@ from doppelscan.search.patches import PatchMatches, PatchSearch
 # Of a candidate's 8 flip-and-turn poses the three that the embedding likes best: the right one is among them in 99.6 % (docs/benchmarks.md).
 POSES_KEPT = 3
 
-__all__ = ["CandidateSearch", "Proposals", "view_similarity"]
+__all__ = ["CandidateSearch", "Proposals", "likely_poses", "view_similarity"]
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class CandidateSearch:
             merged,
             views.max(1),
             view_similarity(queries["deepssim"], self.deepssim, merged).max(1),
-            None if views.shape[1] % 8 else _likely_poses(views, in_place),
+            None if views.shape[1] % 8 else likely_poses(views, in_place),
             index,
             patches,
         )
@@ -205,8 +205,13 @@ def view_similarity(queries: np.ndarray, reference: Rows, rows: np.ndarray) -> n
     return np.where(rows[:, None] < 0, np.float32(-1), similarity)
 
 
-def _likely_poses(views: np.ndarray, in_place: np.ndarray | None) -> np.ndarray:
-    """int64 [M, k, n]: the poses whose views are nearest; identity and mirror join for candidates that were found ``in_place``."""
+def likely_poses(views: np.ndarray, in_place: np.ndarray | None = None) -> np.ndarray:
+    """int64 [M, k, n]: the poses whose views are nearest, as they map a candidate on the query.
+
+    Args:
+        views: float [M, V, k], similarity of each view of a query in 8 poses, as of :func:`view_similarity`.
+        in_place: bool [M, k], candidates that were found in place: identity and mirror join for them.
+    """
     count, _, kept = views.shape
     by_pose = views.reshape(count, -1, 8, kept).max(1).transpose(0, 2, 1)
     best = falling_order(by_pose.reshape(-1, 8))[:, :POSES_KEPT].reshape(count, kept, -1)

@@ -9,7 +9,7 @@ then compared pixel by pixel, of images of different sizes up to the detail that
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,6 +76,18 @@ class IdenticalPixels:
 
     def find(self, images: EmbeddedSet) -> list[IdenticalImage | None]:
         """The training image of the same pixels, or None, for each of ``images``."""
+        return self._found(images, lambda row, near: near)
+
+    def repeats(self) -> list[IdenticalImage | None]:
+        """The first training image before it that has the same pixels, or None, for each training image."""
+        first: dict[str, int] = {}
+        distinct = {first.setdefault(content, row) for row, content in enumerate(self.training.contents)}
+        # A thousand copies of one file are compared with the first of them, not with each other.
+        found = self._found(self.training, lambda row, near: [one for one in near if one < row and one in distinct])
+        return found
+
+    def _found(self, images: EmbeddedSet, asked: Callable[[int, list[int]], list[int]]) -> list[IdenticalImage | None]:
+        """Of each image the best of the training rows near to it that are ``asked`` about."""
         # Pixels that correlate so well differ by at most this (root mean square of z-scores), and so do the signatures.
         reach = math.sqrt(2 * (1 - math.sqrt(self.same)))
         result: list[IdenticalImage | None] = []
@@ -87,7 +99,8 @@ class IdenticalPixels:
                 sorted({*plain, *turned})
                 for plain, turned in zip(*(self.tree.query_ball_point(s, reach + KERNEL * small) for s in (own, -own)), strict=True)
             ]
-            result += [self._compared(*one) for one in zip(squares, shapes, near, strict=True)]
+            wanted = [asked(row, found) for row, found in zip(part, near, strict=True)]
+            result += [self._compared(*one) for one in zip(squares, shapes, wanted, strict=True)]
         return result
 
     def _compared(self, image: torch.Tensor, shape: np.ndarray, rows: list[int]) -> IdenticalImage | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -70,3 +70,20 @@ class Pose:
         rotation = math.degrees(math.atan2(linear[1, 0] - linear[0, 1], linear[0, 0] + linear[1, 1]))
         shift = -np.linalg.solve(linear, offset) / 2
         return cls(number >= 4, number % 4, rotation, scale, float(shift[0]), float(shift[1]))
+
+    @property
+    def inverse(self) -> Pose:
+        """What maps the image on the match: square images, as both lie in their squares."""
+        turned = _turned(self.number)
+        back = np.linalg.inv(turned)
+        number = next(n for n in range(8) if np.array_equal(_turned(n), back))
+        matrix = self.sampling_matrix()
+        linear = np.linalg.inv(matrix[:, :2])
+        inverse = np.concatenate([turned @ linear @ back, -turned @ linear @ matrix[:, 2:]], 1)
+        return replace(Pose.from_sampling_matrix(number, inverse), inverted=self.inverted)
+
+
+def _turned(number: int) -> np.ndarray:
+    """Where in the match a point of the flipped and turned match comes from: int [2, 2]."""
+    turn = np.linalg.matrix_power(np.array([[0, -1], [1, 0]]), number % 4)
+    return np.array([[-1, 0], [0, 1]]) @ turn if number >= 4 else turn

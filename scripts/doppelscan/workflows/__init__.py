@@ -17,6 +17,7 @@ from doppelscan.workflows.generate import (
     TrainingSetFiles,
 )
 from doppelscan.workflows.index import IndexFitter, IndexScoreWriter, reference_poses
+from doppelscan.workflows.leak import OverlapResult
 from doppelscan.workflows.protocol import ContaminationProtocol, IndexVariant
 from doppelscan.workflows.protocol_report import ProtocolReport
 from doppelscan.workflows.review import Review, ReviewedImage
@@ -62,6 +63,7 @@ __all__ = [
     "ListOutput",
     "MovingAverage",
     "NamedHandlers",
+    "OverlapResult",
     "PoseInferer",
     "ProtocolReport",
     "RecordDataset",

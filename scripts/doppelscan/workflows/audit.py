@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -29,7 +27,6 @@ from doppelscan.decide import (
     Reference,
     Rules,
     ScoredSet,
-    StoredRegistration,
     Verdict,
     decide,
     find_people,
@@ -47,23 +44,22 @@ from doppelscan.decide import (
     unlike_training,
     without_leaks,
 )
-from doppelscan.deepssim import encoder_file, file_sha256, require_heads
+from doppelscan.deepssim import encoder_file, file_sha256
 from doppelscan.errors import InputError
-from doppelscan.images import ALGORITHM as IMAGES
 from doppelscan.images import ImageSet, SkippedImage, volume_table
 from doppelscan.memorization import spread_over_patients
 from doppelscan.progress import RunProgress, Work
 from doppelscan.report import write_report
-from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, StoredFeatures, StoredThumbnails, fingerprint
+from doppelscan.search import CandidateSearch, EmbeddedSet, StoredFeatures, StoredThumbnails
 from doppelscan.settings import AuditSettings
 from doppelscan.threads import team
 from doppelscan.verify import IdenticalImage, IdenticalPixels, Registration
-from doppelscan.version import __version__
 from doppelscan.workers import Workers
 from doppelscan.workflows.early import EarlyReport, expected_work
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
 from doppelscan.workflows.options import called_by, on_command_line
 from doppelscan.workflows.selftest import CopyPlanter, planted_images, planted_scores, size_of
+from doppelscan.workflows.stored import chosen_workers, made_folder, stored_registration, stored_set, versions
 
 __all__ = ["GATE_STATUS", "Audit", "AuditResult"]
 
@@ -193,35 +189,17 @@ class Audit:
         self.store = own.store_folder
         self.called = ""
         self.workers = self._workers(own)
-        self._make_output()
+        made_folder(self.output)
 
     def _like_synthetic(self, source: str | os.PathLike, name: str) -> RecordDataset:
         """The other sets are read with the choices of the synthetic one, so that all three are prepared alike."""
         return self.synthetic.with_source(source, name)
 
     def _workers(self, own: AuditSettings) -> Workers:
-        device = self.evaluator.state.device
-        if device.type == "cpu":
-            sets = [self.synthetic] if self.holdout is None else [self.synthetic, self.holdout]
-            # A training image is embedded in few views and not scored.
-            images = sum(len(one.image_set.records) for one in sets) + len(self.training.image_set.records) // 8
-            return Workers.chosen(images, own.workers, own.threads, own.ray)
-        if own.ray is not None:
-            raise InputError(
-                f"The 'ray' parameter must come with the device cpu. Got {own.ray!r} with {device}; pass --device cpu, or leave --ray out."
-            )
-        return Workers(own.workers or 1)
-
-    def _make_output(self) -> None:
-        try:
-            self.output.mkdir(parents=True, exist_ok=True)
-            probe = self.output / ".doppelscan-write-test"
-            probe.write_bytes(b"")
-            probe.unlink(missing_ok=True)  # another process of torchrun may be as far
-        except OSError as error:
-            raise InputError(
-                f"The 'output' parameter must be a folder that can be written. Got {str(self.output)!r}: {error.strerror}."
-            ) from error
+        sets = [self.synthetic] if self.holdout is None else [self.synthetic, self.holdout]
+        # A training image is embedded in few views and not scored.
+        images = sum(len(one.image_set.records) for one in sets) + len(self.training.image_set.records) // 8
+        return chosen_workers(images, self.evaluator.state.device, own.workers, own.threads, own.ray)
 
     def run(self) -> AuditResult:
         """Run every stage and write the report; of a long audit a preliminary one first."""
@@ -363,7 +341,7 @@ class Audit:
         differences = self.evaluator.view_differences(posed.thumbnails(range(len(posed))), self.seed)
         features = StoredFeatures.searched(training)
         search.fit(features, view_differences=differences, thumbnails=StoredThumbnails(training), keys=training.contents)
-        registration = StoredRegistration(self.registration, self._verified_store())
+        registration = stored_registration(self.registration, self.synthetic, self.store)
         pairs, nearest = person_pairs(training, holdout, search, registration, self.rules)
         people = find_people(training, holdout, pairs, nearest, self.training.image_set.patient_source, self.rules)
         search.fit_index(features, people.training.patients, posed.features(), np.array(rows), view_differences=differences)
@@ -388,14 +366,6 @@ class Audit:
         words = told if counts[1] else "what it misses was not measured, as there was no self-test"
         return [*notes, f"Training images were searched in clusters (--index exact compares with every one): {words}."]
 
-    def _verified_store(self) -> EmbeddingStore:
-        return EmbeddingStore(
-            self.store / "verified",
-            # What weights propose is named by the key of each row: a pair is the same pair whoever proposed it.
-            fingerprint("verified", IMAGES, self.synthetic.transform, self.registration.settings()),
-            512,
-        )
-
     def _refuse_same_set(self) -> None:
         sets = [d.image_set for d in (self.training, self.synthetic, self.holdout) if d is not None]
         for i, first in enumerate(sets):
@@ -414,14 +384,7 @@ class Audit:
         Raises:
             InputError: no image of it can be read, or the encoder lacks a head.
         """
-        outputs = self.evaluator.output_slices
-        require_heads(outputs)
-        made_by = self.evaluator.fingerprint(dataset, poses)
-        store = EmbeddingStore(self.store / f"poses-{poses}", made_by)
-        records, keys = self.evaluator.embed(dataset, store, poses, label, self.workers)
-        if not records:
-            raise dataset.image_set.unreadable()
-        return EmbeddedSet(records, keys, store, outputs)
+        return stored_set(self.evaluator, dataset, self.store, poses, label, self.workers)
 
     def _control_rows(self, training: EmbeddedSet) -> list[int]:
         return spread_over_patients(training.patients, self.control_size, self.seed)
@@ -481,7 +444,7 @@ class Audit:
                 "runtime": getattr(self.evaluator.network, "runtime", f"torch {torch.__version__}"),
             },
             "weights_sha256": self.weights_sha256,
-            "versions": _versions(),
+            "versions": versions(),
             "seconds": clock.seconds,
         }
 
@@ -512,14 +475,3 @@ class Audit:
             for one in (dataset.image_set for dataset in (self.training, self.holdout) if dataset is not None)
             if one.unmatched
         ]
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in ("monai", "pytorch-ignite", "numpy", "faiss-cpu", "pyarrow", "nibabel", "pydicom"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    found |= {"doppelscan": __version__, "torch": torch.__version__}
-    return found

@@ -1,0 +1,56 @@
+"""Overlap: which real images are there twice and which are of one person, in one set or across two."""
+
+from doppelscan.overlap.groups import KNOWN, Group, Grouping, Membership, grouped
+from doppelscan.overlap.links import COPIES, RELATIONS, Link, Pool, link_of
+from doppelscan.overlap.names import Disagreement, NamedPeople, compare_names, with_names_of_files
+from doppelscan.overlap.removal import Removal, removable
+from doppelscan.overlap.rules import OverlapRules
+from doppelscan.overlap.search import LinkSearch, NearestImage, SearchedPool, same_pixels
+from doppelscan.overlap.split import Split, people_apart, split_people
+from doppelscan.overlap.summary import (
+    FOUND,
+    NOTHING,
+    PEOPLE,
+    UNSURE,
+    Overlap,
+    OverlapSummary,
+    SetCounts,
+    conclude_overlap,
+    counted_relations,
+)
+
+__all__ = [
+    "COPIES",
+    "FOUND",
+    "KNOWN",
+    "NOTHING",
+    "PEOPLE",
+    "RELATIONS",
+    "UNSURE",
+    "Disagreement",
+    "Group",
+    "Grouping",
+    "Link",
+    "LinkSearch",
+    "Membership",
+    "NamedPeople",
+    "NearestImage",
+    "Overlap",
+    "OverlapRules",
+    "OverlapSummary",
+    "Pool",
+    "Removal",
+    "SearchedPool",
+    "SetCounts",
+    "Split",
+    "compare_names",
+    "conclude_overlap",
+    "counted_relations",
+    "grouped",
+    "link_of",
+    "people_apart",
+    "removable",
+    "same_pixels",
+    "split_people",
+    "with_names_of_files",
+]

@@ -1,0 +1,40 @@
+"""Every threshold that only a search for people twice has; what makes a pair one person is shared with the audit's rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from doppelscan.arguments import Count, Share, check_fields
+
+__all__ = ["OverlapRules"]
+
+
+@dataclass(frozen=True)
+class OverlapRules:
+    """Thresholds beside :class:`~doppelscan.decide.Rules`; docs/leaks.md has them in words.
+
+    Attributes:
+        changed: share of the structure, at the image's own sharpness and noise, that an image explains of another when both are one image that was
+            changed (noise, JPEG, gamma, cropping); slices of one person 1 mm apart reached 0.984.
+        certain: a pair of this verified score is of one person though its fine structure was lost or bent (coarse or elastic copies): the nearest
+            strangers of six cohorts reached 0.70.
+        fewest: of fewer images whitening learns nothing of what strangers share: pairs that are not of the same pixels are then no evidence.
+        large: groups of at least so many images are joined by more than one pair of one person, or by
+        sure: a pair that explains this share of the fine structure: one wrong pair joins no two people of many images.
+        shared_names: the same picture under more names than this is a template, a phantom or a logo: it joins nobody.
+        suspected: in a split, pairs that join nobody keep people together all the same, up to this share of all images: many wrong ones would leave
+            nothing to split.
+        left_out: share of the images that could not be read above which nothing can be concluded from finding nothing.
+    """
+
+    changed: Share = 0.985
+    certain: Share = 0.8
+    fewest: Count = 30
+    large: Count = 3
+    sure: Share = 0.9
+    shared_names: Count = 3
+    suspected: Share = 0.05
+    left_out: Share = 0.05
+
+    def __post_init__(self) -> None:
+        check_fields(self)

@@ -1,0 +1,92 @@
+"""What every search over real images stands on: a folder to write to, embeddings and registered pairs that are kept, who computes, with what."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from doppelscan.decide import StoredRegistration
+from doppelscan.deepssim import require_heads
+from doppelscan.errors import InputError
+from doppelscan.images import ALGORITHM as IMAGES
+from doppelscan.search import EmbeddedSet, EmbeddingStore, fingerprint
+from doppelscan.verify import Registration
+from doppelscan.version import __version__
+from doppelscan.workers import Workers
+from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
+
+__all__ = ["chosen_workers", "made_folder", "stored_registration", "stored_set", "versions"]
+
+
+def made_folder(output: Path) -> None:
+    """Make ``output`` where it is missing, and see that it can be written.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        probe = output / ".doppelscan-write-test"
+        probe.write_bytes(b"")
+        probe.unlink(missing_ok=True)  # another process of torchrun may be as far
+    except OSError as error:
+        raise InputError(
+            f"The 'output' parameter must be a folder that can be written. Got {str(output)!r}: {error.strerror}."
+        ) from error
+
+
+def chosen_workers(
+    images: int, device: torch.device, workers: int | None = None, threads: int | None = None, ray: str | None = None
+) -> Workers:
+    """Who embeds and scores ``images`` images, see :meth:`~doppelscan.workers.Workers.chosen`; a GPU is asked by one process.
+
+    Raises:
+        InputError: a Ray cluster with a GPU of this machine.
+    """
+    if device.type == "cpu":
+        return Workers.chosen(images, workers, threads, ray)
+    if ray is not None:
+        raise InputError(
+            f"The 'ray' parameter must come with the device cpu. Got {ray!r} with {device}; pass --device cpu, or leave --ray out."
+        )
+    return Workers(workers or 1)
+
+
+def stored_set(
+    evaluator: EmbeddingEvaluator, dataset: RecordDataset, folder: Path, poses: int, label: str, workers: Workers
+) -> EmbeddedSet:
+    """``dataset`` in the store in ``folder``, in 1 or 8 poses.
+
+    Raises:
+        InputError: no image of it can be read, or the encoder lacks a head.
+    """
+    outputs = evaluator.output_slices
+    require_heads(outputs)
+    made_by = evaluator.fingerprint(dataset, poses)
+    store = EmbeddingStore(folder / f"poses-{poses}", made_by)
+    records, keys = evaluator.embed(dataset, store, poses, label, workers)
+    if not records:
+        raise dataset.image_set.unreadable()
+    return EmbeddedSet(records, keys, store, outputs)
+
+
+def stored_registration(registration: Registration, dataset: RecordDataset, folder: Path) -> StoredRegistration:
+    """Registration of images that were prepared as those of ``dataset``, whose pairs are kept in ``folder``."""
+    # What weights propose is named by the key of each row: a pair is the same pair whoever proposed it.
+    made_by = fingerprint("verified", IMAGES, dataset.transform, registration.settings())
+    return StoredRegistration(registration, EmbeddingStore(folder / "verified", made_by, 512))
+
+
+def versions() -> dict[str, str]:
+    """Package -> version, of what a result may depend on."""
+    found = {"python": platform.python_version()}
+    for name in ("monai", "pytorch-ignite", "numpy", "faiss-cpu", "pyarrow", "nibabel", "pydicom"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    found |= {"doppelscan": __version__, "torch": torch.__version__}
+    return found

@@ -60,7 +60,7 @@ class EvaluationImages:
             raise InputError(
                 f"The 'window' parameter must be two rising percentiles from 0 to 100. Got {list(window)!r} instead; pass [0.5, 99.5] or [0, 100]."
             )
-        self.window = tuple(window)
+        self.window = float(window[0]), float(window[1])
         self.cohorts: dict[str, list[tuple[str, np.ndarray]]] = {}
         self.skipped: list[tuple[str, str]] = []
         for source in [sources] if isinstance(sources, str) else sources or []:

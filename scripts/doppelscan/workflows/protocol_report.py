@@ -170,6 +170,6 @@ class ProtocolReport:
                     else ""
                 )
                 lines.append(
-                    f"| {source} | {name} | {row['training']} | {row['novel']} | {row['null mean']:.3f}, {row['null std']:.3f} | {row['mean']:.2f} | {row['std']:.2f} | {row['share']:.3f} | {other} |"
+                    f"| {source} | {name} | {row['training']} | {row['novel']} | {row['null mean']:.3g}, {row['null std']:.3g} | {row['mean']:.2f} | {row['std']:.2f} | {row['share']:.3f} | {other} |"
                 )
         return lines

@@ -64,16 +64,16 @@ def test_a_file_that_a_table_names_twice_is_not_to_be_removed(tmp_path):
     pool.images.records[1] = replace(first, patient="ben")
     (tmp_path / "a.png").touch()
     (tmp_path / "link.png").symlink_to(tmp_path / "a.png")
-    assert removable(pool, grouping(pool, [copy(1, 0)])) == []
+    assert removable(pool, grouping(pool, [copy(1, 0)]), OverlapRules()) == []
     paths = [str(tmp_path / name) for name in ("link.png", "a.png")]
     linked = made_pool([None, None])
     linked.images.records[:] = [replace(r, paths=(p,)) for r, p in zip(linked.images.records, paths, strict=True)]
-    assert removable(linked, grouping(linked, [copy(1, 0)])) == []
+    assert removable(linked, grouping(linked, [copy(1, 0)]), OverlapRules()) == []
 
 
 def test_of_three_copies_two_can_go_and_a_named_one_stays():
     pool = made_pool([None, "anna", None, None])
-    gone = removable(pool, grouping(pool, [copy(1, 0), changed(2, 1)]))
+    gone = removable(pool, grouping(pool, [copy(1, 0), changed(2, 1)]), OverlapRules())
     assert [(one.path, one.relation, one.kept) for one in gone] == [
         ("0.png", "same image", "1.png"), ("2.png", "same image changed", "1.png"),
     ]  # fmt: skip
@@ -82,9 +82,12 @@ def test_of_three_copies_two_can_go_and_a_named_one_stays():
 def test_a_volume_stays_when_one_of_its_slices_is_in_no_other():
     pool = made_pool([None] * 5, volumes=["v0", "v0", "v1", "v1", "v1"])
     made = grouping(pool, [copy(2, 0), copy(3, 1)])
-    assert [one.path for one in removable(pool, made)] == ["v0"], "all of it is in v1, which has a slice more"
+    assert [one.path for one in removable(pool, made, OverlapRules())] == ["v0"], "all of it is in v1, which has a slice more"
 
 
 def test_other_slices_of_one_person_are_not_to_be_removed():
     pool = made_pool([None] * 3)
-    assert removable(pool, grouping(pool, [person(0, 1), person(1, 2)])) == []
+    blurred = replace(changed(2, 0), fine=0.9)
+    assert removable(pool, grouping(pool, [person(0, 1), person(1, 2), blurred]), OverlapRules()) == [], (
+        "a blurred one may be a neighbour"
+    )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from doppelscan.overlap.groups import Grouping
 from doppelscan.overlap.links import COPIES, RELATIONS, Pool, Relation
+from doppelscan.overlap.rules import OverlapRules
 
 __all__ = ["Removal", "removable"]
 
@@ -27,14 +28,14 @@ class Removal:
     kept: str
 
 
-def removable(pool: Pool, grouping: Grouping) -> list[Removal]:
+def removable(pool: Pool, grouping: Grouping, rules: OverlapRules) -> list[Removal]:
     """Files all of whose images are in a file that stays; of two the larger one stays, and one with a named patient, then the first.
 
     A volume goes only where each of its slices that were looked at is in what stays.
     """
     copies: dict[int, dict[int, Relation]] = defaultdict(dict)
     for link in grouping.links:
-        if link.relation in COPIES:
+        if link.relation in COPIES and link.fine >= rules.same_detail:
             copies[link.first][link.second] = copies[link.second][link.first] = link.relation
     records, shapes = pool.images.records, pool.images.native_shapes(range(len(pool)))
     units: dict[tuple[int, str], list[int]] = defaultdict(list)

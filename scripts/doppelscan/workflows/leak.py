@@ -245,7 +245,7 @@ class OverlapRun:
         return split_people(person, self.own.folds, self.own.parts)
 
     def _removals(self, overlap: Overlap) -> list[Removal] | None:
-        return None if self.keep is None else removable(overlap.found.pool, overlap.grouping)
+        return None if self.keep is None else removable(overlap.found.pool, overlap.grouping, self.overlap_rules)
 
     def _part_names(self, split: Split) -> list[str]:
         count = len(split.images)

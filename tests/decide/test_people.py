@@ -161,7 +161,8 @@ class Agreement:
         return np.array([[[0, 0, 0, 0, 1, 0, 0, score, score, score, 1]] for score in scores], np.float32)
 
     def aligned(self, queries, rows, training, matches, poses, descriptor):
-        return [SimpleNamespace(fine=self._of(queries, a, training, b)[1]) for a, b in zip(rows, matches, strict=True)]
+        shares = [self._of(queries, a, training, b)[1] for a, b in zip(rows, matches, strict=True)]
+        return [SimpleNamespace(explained=share, coarse=False, fine=share) for share in shares]
 
 
 class Directions:

@@ -62,6 +62,18 @@ class Killed:
         return [row * row for row in rows]
 
 
+held: list[bytes] = []
+
+
+class Growing:
+    """Keeps another 50 MB at each block, for which it takes 0.3 seconds: where it runs."""
+
+    def __call__(self, rows: Sequence[int], advance: Callable[[int], Any]) -> int:
+        held.append(os.urandom(1) * 50_000_000)
+        time.sleep(0.3)
+        return os.getpid()
+
+
 class Refused:
     """A user's mistake, found in a worker."""
 

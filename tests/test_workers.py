@@ -18,7 +18,7 @@ import torch
 from doppelscan import workers
 from doppelscan.errors import InputError, MissingPackageError
 from doppelscan.workers import Workers
-from made_tasks import Broken, Killed, Listed, Refused, Sums
+from made_tasks import Broken, Growing, Killed, Listed, Refused, Sums
 
 ROWS = range(100)
 
@@ -57,6 +57,12 @@ def test_a_worker_that_dies_is_replaced_and_only_what_was_not_done_is_done_again
     assert [value for part in parts for value in part] == [row * row for row in ROWS] and sum(told) == 100
     assert len(list(tmp_path.glob("died-*"))) == 2
     assert (tmp_path / "done-0").read_text() == "x"
+
+
+def test_a_worker_whose_memory_grows_goes_on():
+    # Of a training set of 100,000 each block was done by a new process, which opened gigabytes first.
+    places = Workers(2).map(Growing(), range(128 * 24))
+    assert len(set(places)) == 2 and min(places.count(place) for place in set(places)) > 6
 
 
 def test_a_block_that_kills_every_worker_is_told_in_one_line(tmp_path):

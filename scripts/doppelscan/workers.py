@@ -243,6 +243,10 @@ _open: dict[str, _OpenTask] = {}
 
 def _begin(threads: int, parent: int) -> None:
     """What a process does once."""
+    from joblib.externals.loky import process_executor
+
+    # Else loky ends a process whose memory grew by 300 MB, as it does when a task of a large training set is opened, and each block pays for another.
+    process_executor._USE_PSUTIL = False
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asked is told, and ends its workers
     warnings.filterwarnings("ignore")

@@ -7,6 +7,7 @@ from doppelscan.decide.domain import other_modalities, unlike_training
 from doppelscan.decide.evidence import PairEvidence
 from doppelscan.decide.findings import KINDS, OF_NOBODY, Finding, NearDuplicate, explain, kind_of
 from doppelscan.decide.flags import Calibration, Flag, Reason, Rule, control_as_close, wider
+from doppelscan.decide.kept import kept_from_flag
 from doppelscan.decide.owed import owed_to_training
 from doppelscan.decide.people import People, PersonPair, find_people, person_pairs
 from doppelscan.decide.power import NegativeResult, PlantedResult, SelfTest
@@ -19,6 +20,15 @@ from doppelscan.decide.preliminary import (
     summarize_preliminary,
 )
 from doppelscan.decide.reference import FittedReference, Reference, ScoredSet
+from doppelscan.decide.reviewed import (
+    DECISION_COLUMNS,
+    DECISIONS,
+    DISPUTED,
+    ReviewCount,
+    ReviewedImages,
+    ReviewerSaid,
+    read_reviews,
+)
 from doppelscan.decide.rules import Rules, VolumeRules
 from doppelscan.decide.sampled import SampleClaim, sample_words
 from doppelscan.decide.scoring import ScoredImage, StoredRegistration, combined_score, score_images
@@ -28,6 +38,9 @@ from doppelscan.decide.volume_reference import FittedVolumes, fitted_search, vol
 from doppelscan.decide.volume_scoring import ScoredVolume, StoredVolumes, score_volumes
 
 __all__ = [
+    "DECISIONS",
+    "DECISION_COLUMNS",
+    "DISPUTED",
     "KINDS",
     "OF_NOBODY",
     "AuditSummary",
@@ -56,6 +69,9 @@ __all__ = [
     "PreliminarySummary",
     "Reason",
     "Reference",
+    "ReviewCount",
+    "ReviewedImages",
+    "ReviewerSaid",
     "Rule",
     "Rules",
     "SampleClaim",
@@ -77,6 +93,7 @@ __all__ = [
     "explain",
     "find_people",
     "fitted_search",
+    "kept_from_flag",
     "kind_of",
     "nearest_by_encoder",
     "of_sample",
@@ -84,6 +101,7 @@ __all__ = [
     "owed_to_training",
     "person_pairs",
     "ranked_so_far",
+    "read_reviews",
     "same_kind",
     "sample_words",
     "score_images",

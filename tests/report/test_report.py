@@ -6,25 +6,17 @@ import csv
 import re
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from doppelscan.calibrate import compete
-from doppelscan.decide import ScoredImage, SetFacts
+from doppelscan.decide import SetFacts
 from doppelscan.files import to_csv
 from doppelscan.report import SCORE_COLUMNS, write_report
 from doppelscan.report.tables import exposure_rows, patient_rows, volume_rows
-from doppelscan.verify import AlignedPair
-from made_records import made_decision, made_summary
-
-
-def pair(scored: ScoredImage) -> AlignedPair:
-    """What a registration would give."""
-    grey, nowhere = np.full((128, 128), 0.5, np.float32), np.full((128, 128), np.nan, np.float32)
-    return AlignedPair(grey, np.ones_like(grey), 0.99, False, 0.99, np.ones(81), np.ones(81, bool), nowhere, grey)
+from made_records import made_decision, made_pair, made_summary
 
 
 def written(folder, decision, redact=False) -> list[dict]:
-    return write_report(folder, decision, made_summary(decision), redact=redact, pair=pair)
+    return write_report(folder, decision, made_summary(decision), redact=redact, pair=made_pair)
 
 
 @pytest.mark.parametrize("flagged", [0, 1, 50, 2000])

@@ -25,6 +25,8 @@ __all__ = ["ReviewPage", "render_page"]
 # Pairs that are pictured, brought into their pose, and images that are shown beside their match as it is; of volumes, whose slices are about 130 KB a pair,
 # fewer. The others are rows without pictures.
 PICTURED_PAIRS, PICTURED_OTHERS, PICTURED_VOLUMES = 5000, 2000, 60
+# Pairs that the page draws, about 40 elements each; further ones are a line, which the script draws when it is come to: a browser takes seconds for thousands.
+DRAWN_PAIRS = 200
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def render_page(
     gallery = hang({} if redact or pair is None else _pictures(decision, entries, pair, volumes))
     names = [str(row[column]) for row in rows for column in ("image", "match", "part_match", "second_match", "match_patient")]
     shorts = short_names([*names, *(str(row["patient"]) for row in exposure)])
-    carded = (*entries.flagged, *entries.nearest)
+    drawn = {one.number for one in (*entries.flagged[:DRAWN_PAIRS], *entries.nearest)}
     environment = page_templates()
     environment.globals |= {"short": lambda name: shorts.get(str(name), str(name)), "gloss": GLOSSARY}
     style, script = (
@@ -80,7 +82,7 @@ def render_page(
         style=style,
         script=script,
         policy=_policy(style, script),
-        data=page_data(entries, shorts, gallery.shown, reviews, audit, len(carded)),
+        data=page_data(entries, shorts, gallery.shown, reviews, audit, drawn),
         entries=entries,
         shown=gallery.shown,
         in_folder=bool(gallery.files),
@@ -96,6 +98,7 @@ def render_page(
         volumes=volumes,
         side=len(decision.training.thumbnails([0])[0][0]) if volumes else 0,
         listed=LISTED,
+        drawn=DRAWN_PAIRS,
         pose=lambda entry: pose_sentence(str(entry.row["pose"]), volumes),
     )
     return ReviewPage(text, gallery.files)

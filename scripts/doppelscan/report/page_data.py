@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from doppelscan.decide import ReviewedImages
 from doppelscan.report.entries import Entries, PageEntry
@@ -23,7 +23,12 @@ COLUMNS = (
 
 
 def page_data(
-    entries: Entries, shorts: Mapping[str, str], shown: Mapping[int, ShownPair], reviews: ReviewedImages, audit: str, carded: int
+    entries: Entries,
+    shorts: Mapping[str, str],
+    shown: Mapping[int, ShownPair],
+    reviews: ReviewedImages,
+    audit: str,
+    drawn: Collection[int],
 ) -> str:
     """The JSON, without what would end its element.
 
@@ -33,7 +38,7 @@ def page_data(
         shown: number of an entry -> its pictures.
         reviews: decisions that were read.
         audit: names the audit, so that a browser keeps the decisions of each apart.
-        carded: entries up to this number have a card, which holds the picture.
+        drawn: numbers of the entries that the page itself draws, with their pictures.
     """
     places: dict[str, int] = {}
 
@@ -42,7 +47,7 @@ def page_data(
 
     volume = any(one.image.record.whole for one in entries.every)
     listed = entries.every[: max(LISTED, len(entries.flagged))]
-    rows = [_row(one, place, shown.get(one.number), one.number <= carded, volume) for one in listed]
+    rows = [_row(one, place, shown.get(one.number), one.number in drawn, volume) for one in listed]
     content = {
         "audit": audit,
         "columns": COLUMNS,
@@ -53,7 +58,7 @@ def page_data(
     return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
-def _row(one: PageEntry, place, shown: ShownPair | None, carded: bool, volume: bool) -> list[object]:
+def _row(one: PageEntry, place, shown: ShownPair | None, drawn: bool, volume: bool) -> list[object]:
     scored = one.image.scored
     return [
         place(str(one.row["image"])),
@@ -71,7 +76,7 @@ def _row(one: PageEntry, place, shown: ShownPair | None, carded: bool, volume: b
         ),
         pose_sentence(str(one.row["pose"]) if not one.image.of_region else one.pair.pose.words(0), volume),
         one.why,
-        "" if shown is None or carded else shown.strip,
+        "" if shown is None or drawn else shown.strip,
         0 if shown is None else shown.tiles,
     ]  # fmt: skip
 

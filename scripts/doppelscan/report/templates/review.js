@@ -137,10 +137,45 @@
     var here = new Set(chosen.slice(0, most).map(function (one) { return one.n; })), last = null;
     Array.from(into.children).forEach(function (card) { card.hidden = !here.has(Number(card.dataset.n)); });
     chosen.forEach(function (one) {
+      if (here.has(one.n)) draw(one);
       var card = cards.get(one.n), place = last ? last.nextElementSibling : into.firstElementChild;
       if (card !== place) into.insertBefore(card, place);
       last = card;
     });
+  }
+  // What the page holds as a line becomes as the others are once it is come to.
+  function draw(one) {
+    var card = cards.get(one.n);
+    if (card.firstElementChild.tagName !== "P") return;
+    card.textContent = "";
+    card.setAttribute("aria-label", "pair " + one.n);
+    var look = make("div", "", card), button = make("button", one.picture ? "" : "details", look), into = make("dl", "", card);
+    look.className = "look"; button.type = "button"; button.className = one.picture ? "open" : "open plain";
+    if (one.picture) {
+      var strip = make("img", "", button);
+      button.setAttribute("aria-label", "open pair " + one.n + " large");
+      strip.className = "strip"; strip.loading = "lazy"; strip.width = 128 * one.tiles; strip.height = {{ 384 if volumes else 128 }};
+      strip.alt = "synthetic, match in its pose, difference, where they agree, match in training"; strip.src = one.picture;
+      var captions = make("p", "", look);
+      captions.className = "captions"; captions.setAttribute("aria-hidden", "true");
+      ["synthetic", "match, in its pose", "difference", "agreement", "in training"].forEach(function (word) { make("span", word, captions); });
+    }
+    function line(word, text) { make("dt", word, into); return make("dd", text, into); }
+    named(line("image", ""), one.image, one.imageShort); named(line(one.kind === "part" ? "source" : "match", ""), one.match, one.matchShort);
+    var kind = make("span", one.kind, line("finding", ""));
+    kind.className = /^(same|no s|unre)/.test(one.kind) ? "kind patient" : "kind";
+    line("reason", one.why);
+    named(line("patient", ""), one.patient, one.patientShort);
+    line("pose", one.pose); line("score", one.score.toFixed(3) + (one.p === null ? "" : ", p " + one.p.toPrecision(2)));
+    if (one.condition) line("condition", one.condition);
+    var said = make("p", "", card);
+    said.className = "said"; mark(card, one);
+  }
+  function mark(card, one) {
+    var said = told(one.image), line = card.querySelector(".said");
+    if (!line) return;
+    line.hidden = !said;
+    line.textContent = said ? "reviewed: " + said + (one.flagged ? said === "not a copy" ? ", against the flag" : "" : said === "copy" ? ", though not flagged" : "") : "";
   }
   function list() {
     var body = find("rows"), conditions = Boolean(find("condition"));
@@ -163,11 +198,7 @@
   }
   function named(into, full, brief) { var one = make("span", brief, into); one.className = "name"; if (brief !== full) one.title = full; }
   function refresh() {
-    cards.forEach(function (card, n) {
-      var said = told(entries[n - 1].image), line = card.querySelector(".said");
-      line.hidden = !said;
-      line.textContent = said ? "reviewed: " + said + (entries[n - 1].flagged ? said === "not a copy" ? ", against the flag" : "" : said === "copy" ? ", though not flagged" : "") : "";
-    });
+    cards.forEach(function (card, n) { mark(card, entries[n - 1]); });
     list();
     var counts = DECISIONS.concat("disputed").map(function (kind) { return [kind, entries.filter(function (one) { return told(one.image) === kind; }).length]; });
     var against = entries.filter(function (one) { var said = told(one.image); return one.flagged ? said === "not a copy" : said === "copy"; }).length;

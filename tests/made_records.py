@@ -31,7 +31,7 @@ from doppelscan.decide import (
 )
 from doppelscan.images import ImageRecord
 from doppelscan.search import EmbeddedSet, content_of
-from doppelscan.verify import Pose
+from doppelscan.verify import AlignedPair, Pose
 
 BY_RATE = Reason(Rule.RATE, 0.02, 0.05)
 BY_REGION = Reason(Rule.REGION_RATE, 0.02, 0.05)
@@ -145,6 +145,12 @@ def made_decision(flagged: int, total: int | None = None, cohort: np.ndarray | N
         None,
         Conclusion(verdict, "because"),
     )
+
+
+def made_pair(scored: ScoredImage) -> AlignedPair:
+    """What a registration would give: grey all over."""
+    grey, nowhere = np.full((128, 128), 0.5, np.float32), np.full((128, 128), np.nan, np.float32)
+    return AlignedPair(grey, np.ones_like(grey), 0.99, False, 0.99, np.ones(81), np.ones(81, bool), nowhere, grey)
 
 
 def made_summary(decision: Decision, **changed: Any) -> AuditSummary:

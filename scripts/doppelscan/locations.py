@@ -22,7 +22,16 @@ __all__ = [
 PACKAGE = Path(__file__).resolve().parent
 ENCODER = "deepssim_encoder"
 # Of an audit, in its output folder.
-REPORT_FILES = ("scores.csv", "control.csv", "volumes.csv", "patients.csv", "exposure.csv", "summary.json", "report.html")
+REPORT_FILES = (
+    "scores.csv",
+    "control.csv",
+    "volumes.csv",
+    "patients.csv",
+    "exposure.csv",
+    "remove.csv",
+    "summary.json",
+    "report.html",
+)
 # Which is there where volumes were read.
 VOLUMES_READ = "volumes_read.csv"
 # Of a search for what is there twice, likewise.

@@ -160,6 +160,7 @@ class AuditSettings(PrivateOutput):
         self_test: plant copies in this cohort and say which of them would have been found; without it no set is called clean.
         reconstruct: TorchScript autoencoder through which copies are planted, too.
         declared: changes that a claim of none found is to cover; by default all that the self-test plants.
+        decisions: .csv of reviewers' decisions on synthetic images, as the page saves it: counted beside the flags, which they do not change.
         limit: audit a random sample of so many synthetic images, for a first answer on a large set; its page says what it can have missed.
         seed: of folds and draws.
         batch_size: images that are embedded at a time.
@@ -201,6 +202,7 @@ class AuditSettings(PrivateOutput):
     self_test: Flag = True
     reconstruct: Existing | None = None
     declared: Changes | None = None
+    decisions: Existing | None = None
     limit: Count | None = None
     seed: Whole = 0
     batch_size: Count = 16

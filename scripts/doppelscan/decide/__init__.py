@@ -7,6 +7,7 @@ from doppelscan.decide.domain import other_modalities, unlike_training
 from doppelscan.decide.evidence import PairEvidence
 from doppelscan.decide.findings import KINDS, OF_NOBODY, Finding, NearDuplicate, explain, kind_of
 from doppelscan.decide.flags import Calibration, Flag, Reason, Rule, control_as_close, wider
+from doppelscan.decide.kept import kept_from_flag
 from doppelscan.decide.owed import owed_to_training
 from doppelscan.decide.pairs import PersonPair, registered_candidates, registered_pairs
 from doppelscan.decide.people import People, find_people, names_of_files, person_pairs
@@ -20,6 +21,15 @@ from doppelscan.decide.preliminary import (
     summarize_preliminary,
 )
 from doppelscan.decide.reference import FittedReference, Reference, ScoredSet
+from doppelscan.decide.reviewed import (
+    DECISION_COLUMNS,
+    DECISIONS,
+    DISPUTED,
+    ReviewCount,
+    ReviewedImages,
+    ReviewerSaid,
+    read_reviews,
+)
 from doppelscan.decide.rules import Rules, VolumeRules
 from doppelscan.decide.sampled import SampleClaim, sample_words
 from doppelscan.decide.scoring import ScoredImage, StoredRegistration, best_region, combined_score, score_images
@@ -29,6 +39,9 @@ from doppelscan.decide.volume_reference import FittedVolumes, fitted_search, vol
 from doppelscan.decide.volume_scoring import ScoredVolume, StoredVolumes, score_volumes
 
 __all__ = [
+    "DECISIONS",
+    "DECISION_COLUMNS",
+    "DISPUTED",
     "KINDS",
     "OF_NOBODY",
     "AuditSummary",
@@ -57,6 +70,9 @@ __all__ = [
     "PreliminarySummary",
     "Reason",
     "Reference",
+    "ReviewCount",
+    "ReviewedImages",
+    "ReviewerSaid",
     "Rule",
     "Rules",
     "SampleClaim",
@@ -79,6 +95,7 @@ __all__ = [
     "explain",
     "find_people",
     "fitted_search",
+    "kept_from_flag",
     "kind_of",
     "names_of_files",
     "nearest_by_encoder",
@@ -87,6 +104,7 @@ __all__ = [
     "owed_to_training",
     "person_pairs",
     "ranked_so_far",
+    "read_reviews",
     "registered_candidates",
     "registered_pairs",
     "same_kind",

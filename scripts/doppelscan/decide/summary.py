@@ -12,6 +12,7 @@ import numpy as np
 from doppelscan.calibrate import Competition, Share, duplication_trend, residual_risk
 from doppelscan.decide.decision import Decision
 from doppelscan.decide.power import SelfTest
+from doppelscan.decide.reviewed import ReviewCount, ReviewedImages
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.sampled import SampleClaim
 from doppelscan.deepssim import VERDICTS, verdict
@@ -114,15 +115,16 @@ class AuditSummary:
     command: str = ""
     finished: str = ""
     sample: SampleClaim | None = None
+    decisions: ReviewCount | None = None
 
     def as_dict(self) -> dict[str, object]:
-        """Plain dictionaries and lists, in the order of the file; ``sample`` is there where one was audited."""
+        """Plain dictionaries and lists, in the order of the file; ``sample`` and ``decisions`` are there where there are any."""
         return plain(self)
 
 
 def plain(summary: Any) -> dict[str, object]:
-    """A summary's record as plain dictionaries and lists, in the order of the file; ``sample`` is there where one was audited."""
-    return {name: value for name, value in asdict(summary).items() if name != "sample" or value is not None}
+    """A summary's record as plain dictionaries and lists, in the order of the file; ``sample`` and ``decisions`` are there where there are any."""
+    return {name: value for name, value in asdict(summary).items() if name not in ("sample", "decisions") or value is not None}
 
 
 def summarize(
@@ -139,6 +141,7 @@ def summarize(
     seconds: Mapping[str, float],
     command: str = "",
     finished: str = "",
+    reviews: ReviewedImages | None = None,
 ) -> AuditSummary:
     """The numbers of ``decision``; what it cannot know of the run is passed by its name in :class:`AuditSummary`."""
     images, null, alike = decision.images, decision.null, decision.same_kind
@@ -207,7 +210,13 @@ def summarize(
         command=command,
         finished=finished,
         sample=decision.sample,
+        decisions=None if reviews is None or not reviews.said else reviews.count(_findings(decision)),
     )
+
+
+def _findings(decision: Decision) -> dict[str, str]:
+    """Image -> kind of its finding, empty where it is not flagged."""
+    return {one.record.id: "" if one.finding is None else one.finding.kind for one in decision.images}
 
 
 def _competition(owed: Competition) -> dict[str, float]:

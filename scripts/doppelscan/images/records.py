@@ -100,6 +100,7 @@ class ImageRecord:
         whole: whether it is a volume that is scored whole, see :func:`doppelscan.images.read_volume`.
         geometry: of such a volume, by its header alone; else None.
         format: of such a volume: nifti, dicom, nrrd, metaimage, npy or tiff; else None.
+        condition: what the generator was asked for, from a column ``condition``; empty where nothing is said.
     """
 
     id: str
@@ -116,6 +117,7 @@ class ImageRecord:
     whole: bool = False
     geometry: VolumeGeometry | None = None
     format: str | None = None
+    condition: str = ""
 
 
 @dataclass(frozen=True)
@@ -736,7 +738,14 @@ def _add(result: ImageSet, volume: _Volume, pattern: re.Pattern | None, slices: 
         patient, origin = volume.id, "volume"
     known = origin != "volume"
     whole = ImageRecord(
-        volume.id, volume.paths, volume.id, patient, repeats=row.repeats, modality=header.modality, patient_known=known
+        volume.id,
+        volume.paths,
+        volume.id,
+        patient,
+        repeats=row.repeats,
+        modality=header.modality,
+        patient_known=known,
+        condition=row.condition,
     )
     if len(shape) == 2:
         result.records.append(whole)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from doppelscan.decide import AuditSummary, LeftOut
+from doppelscan.decide import AuditSummary, LeftOut, ReviewedImages
 from doppelscan.pseudonyms import Pseudonyms
 from doppelscan.report.tables import Row
 
@@ -38,6 +38,14 @@ class ReportPseudonyms(Pseudonyms):
             for one in summary.near_duplicates
         ]
         return replace(summary, skipped=self.left_out(summary.skipped), near_duplicates=sorted(twice, key=lambda one: -one.score))
+
+    def reviews(self, reviews: ReviewedImages) -> ReviewedImages:
+        """The decisions without comments, in which anybody may be named; of reviewers there is only who is not who, and of dates nothing."""
+        numbers = {name: f"reviewer {k}" for k, name in enumerate(dict.fromkeys(one.reviewer for one in reviews.said), 1)}
+        hidden = [
+            replace(one, image=self.of(one.image), comment="", reviewer=numbers[one.reviewer], date="") for one in reviews.said
+        ]
+        return ReviewedImages(tuple(sorted(hidden, key=lambda one: (one.image, one.reviewer))))
 
     def left_out(self, skipped: Sequence[LeftOut]) -> list[LeftOut]:
         """What was left out, in the order of the pseudonyms: that of the names would undo them for whoever has a list of the files."""

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from doppelscan.calibrate import simes_p_values
-from doppelscan.decide import KINDS, OF_NOBODY, AuditedImage, Decision
+from doppelscan.decide import KINDS, OF_NOBODY, AuditedImage, Decision, ReviewedImages
 from doppelscan.deepssim import verdict
 from doppelscan.images import ImageRecord, plane_position
 from doppelscan.verify import Pose
 
 __all__ = [
-    "EXPOSING", "SCORE_COLUMNS", "Row", "exposure_rows", "patient_rows", "score_rows", "volume_rows",
+    "EXPOSING", "REMOVE_COLUMNS", "SCORE_COLUMNS", "Row", "exposure_rows", "patient_rows", "remove_rows", "score_rows", "volume_rows",
 ]  # fmt: skip
 
 Row = dict[str, str | float | int | bool]
@@ -86,6 +86,19 @@ def _score_row(one: AuditedImage) -> Row:
         "unlike": one.unlike,
         "reason": "" if said.reason is None else said.reason.words,
     }
+
+
+REMOVE_COLUMNS = ("image", "finding", "decision")
+
+
+def remove_rows(rows: Iterable[Row], reviews: ReviewedImages) -> list[Row]:
+    """Images that are to be taken out of the set, of ``rows`` of scores.csv: flagged and not lifted by reviewers, or called a copy by them."""
+    told = reviews.by_image
+    return [
+        {"image": row["image"], "finding": row["finding"], "decision": told.get(str(row["image"]), "")}
+        for row in rows
+        if reviews.removes(str(row["image"]), bool(row["flagged"]))
+    ]
 
 
 def volume_rows(decision: Decision) -> list[Row]:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from doppelscan.decide import AuditSummary, Decision, Preliminary, PreliminarySummary, ScoredImage
+from doppelscan.decide import AuditSummary, Decision, Preliminary, PreliminarySummary, ReviewedImages, ScoredImage
 from doppelscan.errors import ReportError
 from doppelscan.files import to_csv, write_atomic
 from doppelscan.locations import REPORT_FILES, VOLUMES_READ
+from doppelscan.report.gallery import FOLDER
 from doppelscan.report.page import render_page
 from doppelscan.report.preliminary import preliminary_rows, render_preliminary
 from doppelscan.report.redaction import ReportPseudonyms
 from doppelscan.report.tables import (
     EXPOSING,
+    REMOVE_COLUMNS,
     SCORE_COLUMNS,
     Row,
     exposure_rows,
     patient_rows,
+    remove_rows,
     score_columns,
     score_rows,
     volume_rows,
@@ -45,13 +50,15 @@ def write_report(
     pair: Callable[[ScoredImage], Any] | None = None,
     key: Path | None = None,
     read: Sequence[Row] = (),
+    reviews: ReviewedImages | None = None,
 ) -> list[Row]:
-    """Write scores.csv, control.csv, volumes.csv, patients.csv, exposure.csv, summary.json and report.html to ``output``.
+    """Write scores.csv, control.csv, volumes.csv, patients.csv, exposure.csv, remove.csv, summary.json and report.html to ``output``.
 
     With ``redact`` every path and patient is replaced by a pseudonym that is new in each report, rows come in the order of these, which tells
     nothing, and the page has no pictures. ``pair`` gives
     the :class:`~doppelscan.verify.AlignedPair` of a scored image, or the ``AlignedVolume`` of a volume, for its pictures; None leaves out what needs one. ``key`` is a file, outside of
-    ``output``, that says which pseudonym stands for what. ``read`` are rows of volumes_read.csv, which is written where there are any.
+    ``output``, that says which pseudonym stands for what. ``read`` are rows of volumes_read.csv, which is written where there are any. ``reviews``
+    are what reviewers decided, by the images' own names; comments and who they are stay out of a redacted report.
 
     Returns:
         the rows of scores.csv as they were written.
@@ -61,9 +68,10 @@ def write_report(
     """
     rows, control = score_rows(decision.images), score_rows(decision.control)
     volumes, patients, exposure = volume_rows(decision), patient_rows(decision), exposure_rows(decision)
-    page = rows
+    page, reviews = rows, reviews or ReviewedImages()
+    names = ReportPseudonyms()
     if redact:
-        names = ReportPseudonyms()
+        reviews = names.reviews(reviews)
         rows, control, volumes, patients, exposure, read = (
             [names.row(row) for row in part] for part in (rows, control, volumes, patients, exposure, read)
         )
@@ -75,16 +83,29 @@ def write_report(
         exposure.sort(key=lambda row: (-float(row["flagged_images"]), -float(row["highest_score"])))
         if key is not None:
             names.write_key(key)
+    scores = to_csv(score_columns(rows), rows)
+    drawn = render_page(
+        decision,
+        summary,
+        page,
+        exposure,
+        pair,
+        pseudonym=names.of if redact else None,
+        reviews=reviews,
+        audit=hashlib.sha256(scores.encode()).hexdigest()[:16],
+    )
     files = {
-        "scores.csv": to_csv(score_columns(rows), rows),
+        "scores.csv": scores,
         "control.csv": to_csv(score_columns(rows), control),
         "volumes.csv": to_csv((*VOLUME_COLUMNS, "pose") if any("pose" in row for row in volumes) else VOLUME_COLUMNS, volumes),
         "patients.csv": to_csv(VOLUME_COLUMNS[1:], patients),
         "exposure.csv": to_csv(EXPOSURE_COLUMNS, exposure),
         **({VOLUMES_READ: to_csv(READ_COLUMNS, read)} if read else {}),
+        "remove.csv": to_csv(REMOVE_COLUMNS, remove_rows(rows, reviews)),
         "summary.json": json.dumps(summary.as_dict(), indent=2, default=float),
-        "report.html": render_page(decision, summary, page, exposure, redact, pair),
+        "report.html": drawn.text,
     }
+    _write_pictures(output / FOLDER, drawn.files)
     write_files(output, files)
     if not read:  # of an earlier audit
         (output / VOLUMES_READ).unlink(missing_ok=True)
@@ -122,7 +143,22 @@ def write_preliminary(
     write_files(output, files)
     for name in {*REPORT_FILES, VOLUMES_READ} - files.keys():
         (output / name).unlink(missing_ok=True)
+    _write_pictures(output / FOLDER, {})
     return rows
+
+
+def _write_pictures(folder: Path, pictures: Mapping[str, bytes]) -> None:
+    """Make ``folder`` hold ``pictures`` and no others; without any there is none."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        if pictures:
+            folder.mkdir()
+        for name, content in pictures.items():  # of thousands none is worth its own fsync: the page is written after them
+            (folder / name).write_bytes(content)
+    except OSError as error:
+        raise ReportError(
+            f"{FOLDER} cannot be written to {str(folder.parent)!r}: {error.strerror}; free space or pass another --output."
+        ) from error
 
 
 def write_files(output: Path, files: Mapping[str, str]) -> None:

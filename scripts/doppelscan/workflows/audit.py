@@ -36,6 +36,7 @@ from doppelscan.decide import (
     owed_to_training,
     person_pairs,
     ranked_so_far,
+    read_reviews,
     same_kind,
     self_tested,
     sign,
@@ -128,6 +129,7 @@ class Audit:
         self_test: plant copies in this cohort and say which of them would have been found; without it no set is called clean.
         reconstruct: TorchScript autoencoder through which copies are planted, too.
         declared: changes that a claim of none found is to cover; None is all that are planted.
+        decisions: .csv of what reviewers decided of synthetic images, counted beside the flags.
         seed: of folds and draws.
         threads: that compute; None takes as many as this process may use.
         workers: processes that embed and score, see :meth:`~doppelscan.workers.Workers.chosen`; a GPU is asked by this one alone.
@@ -160,6 +162,7 @@ class Audit:
         self_test: bool = True,
         reconstruct: str | os.PathLike | None = None,
         declared: Sequence[str] | str | None = None,
+        decisions: str | os.PathLike | None = None,
         seed: int = 0,
         threads: int | None = None,
         workers: int | None = None,
@@ -168,7 +171,7 @@ class Audit:
         # On MONAI's command line all of them are strings.
         own = AuditSettings(
             output=output, store=store, candidates=candidates, index=index, control_size=control_size, redact=redact, key=key, gate=gate,
-            self_test=self_test, reconstruct=reconstruct, declared=declared, seed=seed, threads=threads,
+            self_test=self_test, reconstruct=reconstruct, declared=declared, decisions=decisions, seed=seed, threads=threads,
             workers=workers, ray=ray,
         )  # fmt: skip
         own.require_private()
@@ -185,6 +188,7 @@ class Audit:
         self.index = own.index
         self.redact, self.gate, self.seed, self.threads = own.redact, own.gate, own.seed, own.threads
         self.self_test, self.reconstruct, self.declared = own.self_test, own.reconstruct, own.declared
+        self.reviews = read_reviews(own.decisions, [one.id for one in self.synthetic.image_set.records])
         self.key = None if own.key is None else Path(own.key)
         self.store = own.store_folder
         self.called = ""
@@ -252,7 +256,9 @@ class Audit:
         ]
         summary = self._summary(decision, people, [*notes, *self._set_notes(), *self._pattern_notes()], clock)
         with clock.stage("report"):
-            written = write_report(self.output, decision, summary, self.redact, synthetic.pair, self.key, self._read())
+            written = write_report(
+                self.output, decision, summary, self.redact, synthetic.pair, self.key, self._read(), self.reviews
+            )
         return AuditResult(decision.conclusion, summary.as_dict(), written, self.output, self._status(decision))
 
     def _status(self, decision: Decision) -> int:
@@ -423,6 +429,7 @@ class Audit:
             notes=notes,
             command=self.called or called_by(self.redact),
             finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            reviews=self.reviews,
             **self._made_with(clock),
         )
 

@@ -34,31 +34,33 @@
   }
   function grey(volume) { return function (x, y, z) { var v = volume(x, y, z); return [v, v, v]; }; }
   function mixed(from, to, share) { return from.map(function (v, i) { return v + share * (to[i] - v); }); }
-  Array.from(document.querySelectorAll(".slices input")).forEach(function (slider) {
-    var side = parseInt(slider.max, 10) + 1, figures = slider.closest("label").previousElementSibling.querySelectorAll("figure");
-    var asked = false, volumes = {};
+  // Lets `slider` go through the slices of one pair: `mosaics` holds three of them, `figures` are image, match, difference and agreement.
+  window.goThroughSlices = function (mosaics, slider, place, figures) {
+    var side = parseInt(slider.max, 10) + 1, asked = false, volumes = {}, own = Array.from(figures);
     function show() {
-      var k = parseInt(slider.value, 10), own = volumes.synthetic, moved = volumes.aligned, agree = volumes.agreement;
-      slider.parentNode.querySelector("output").textContent = (k + 1) + " of " + side;
-      if (!own || !moved || !agree) return;
-      paint(figures[0], side, grey(own), k);
-      paint(figures[1], side, grey(moved), k);
-      paint(figures[2], side, function (x, y, z) {
-        return mixed([255, 255, 255], [192, 57, 43], Math.min(1, Math.abs(own(x, y, z) - moved(x, y, z)) / 128));
+      var k = parseInt(slider.value, 10), image = volumes.synthetic, moved = volumes.aligned, agree = volumes.agreement;
+      place.textContent = (k + 1) + " of " + side;
+      if (!image || !moved || !agree) return;
+      paint(own[0], side, grey(image), k);
+      paint(own[1], side, grey(moved), k);
+      paint(own[2], side, function (x, y, z) {
+        return mixed([255, 255, 255], [192, 57, 43], Math.min(1, Math.abs(image(x, y, z) - moved(x, y, z)) / 128));
       }, k);
-      paint(figures[3], side, function (x, y, z) {
-        var v = own(x, y, z), lit = Math.min(1, v / 25), share = Math.min(1, Math.max(0, (agree(x, y, z) / 255 - 0.2) / 0.7));
+      paint(own[3], side, function (x, y, z) {
+        var v = image(x, y, z), lit = Math.min(1, v / 25), share = Math.min(1, Math.max(0, (agree(x, y, z) / 255 - 0.2) / 0.7));
         return mixed([0.8 * v, 0.8 * v, 0.8 * v], [46, 160, 140], 0.6 * lit * share);
       }, k);
     }
-    slider.addEventListener("input", function () {
+    slider.value = Math.floor(side / 2);
+    show();
+    slider.oninput = function () {
       if (!asked) {
         asked = true;
         ["synthetic", "aligned", "agreement"].forEach(function (name) {
-          read(slider.dataset[name], side, function (volume) { volumes[name] = volume; show(); });
+          read(mosaics[name], side, function (volume) { volumes[name] = volume; show(); });
         });
       }
       show();
-    });
-  });
+    };
+  };
 })();

@@ -1,0 +1,50 @@
+"""The terms of the page, each explained once, in the words of docs/interpretation.md."""
+
+from __future__ import annotations
+
+__all__ = ["GLOSSARY", "KINDS_TOLD", "MAY_SIGN"]
+
+GLOSSARY = {
+    "flagged": "An image that is too near to one training image to be explained by chance, as the control measures it.",
+    "interval": "The true share lies in this range with 95 % confidence (Wilson); few images make it wide.",
+    "control": "Real images of other patients, looked for in the training set in the same way: how near do strangers come?",
+    "residual risk": "Share of the set that shows a patient beyond what chance explains: (share that shows a patient - share of the control) / (1 - share of the control).",
+    "exposed": "A training patient whom at least one flagged image shows.",
+    "memorized share": "At most so much of the set is a copy, also of copies that were missed: what planted copies of this cohort show, with 95 % confidence.",
+    "score": "The one number that ranks, about 0 to 1: mostly how well the image agrees with its match after registration (verified), a little what the encoder and the Memorization Index say.",
+    "verified": "Agreement of the registered pair: 0.35 x correlation of fine detail + 0.65 x agreement of local structure. Other people stay below 0.65, copies mostly above 0.8.",
+    "p-value": "How often a stranger, as the control shows them, would score as high.",
+    "q-value": "Flagging all images down to this one, about this share of the flags would be false.",
+    "SSIM": "Structural similarity of image and match in its pose: 1 is the same picture. Above 0.85 duplicate, above 0.60 similar.",
+    "DeepSSIM": "The encoder's estimate of that similarity, without aligning.",
+    "Memorization Index": "MI: how many standard deviations nearer to the training set than other patients are. ONI is its gauge, -1 memorized, +1 novel.",
+    "best region": "Agreement of the region that agrees best with any training image, in the same place.",
+    "field of view": "Share of the picture in which the two agree as one person's images do.",
+    "pose": "What has to be done to the training image so that it lies on the synthetic one.",
+}  # fmt: skip
+
+KINDS_TOLD = {
+    "copy": "a training image came back, perhaps turned, mirrored, noisy, blurred or of other contrast",
+    "blend": "two training images in one, mixed or side by side",
+    "part": "only a region is copied",
+    "same patient?": "the patient came back, but perhaps not this image: a neighbouring slice, another visit",
+    "no single source": "derived from training images, of no patient alone",
+    "unresolved": "a patient came back, but the picture does not tell whether as a copy, or whose",
+}
+
+# The conclusion -> what may be signed, what may not.
+MAY_SIGN = {
+    "memorization found": (
+        "that these images show these training patients, with the kinds of findings below; each flag states its own error in its reason",
+        "that the other images are safe: see the share that may be memorized",
+    ),
+    "no memorization found": (
+        "that copies changed in the ways of the table “What this audit could have found” would be found with at least the stated probability, and that "
+        "at most the stated share of this set is such a copy (95 %)",
+        "that the generator has not memorized, that a next set is clean, or anything of a copy that was changed in another way",
+    ),
+    "cannot conclude": (
+        "nothing: the reason above says what is missing",
+        "that the set was audited",
+    ),
+}

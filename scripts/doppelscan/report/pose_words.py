@@ -1,0 +1,74 @@
+"""A pose as a sentence."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["pose_sentence"]
+
+
+def pose_sentence(pose: str, volume: bool = False) -> str:
+    """What the words of a table's column ``pose`` say; those it does not know stay as they are.
+
+    Args:
+        pose: for example ``flip-x turn 90 rot -4.8 scale 1.18 shift 3,-2``, see :meth:`doppelscan.verify.Pose.words`.
+        volume: its axes are right, front and top, and it is in mm.
+    """
+    if pose in ("", "identity"):
+        return "in place, as it is"
+    rest, told = pose, []
+    for pattern, words in VOLUME if volume else IMAGE:
+        found = re.search(pattern, rest)
+        if found is not None:
+            told.append(words(found))
+            rest = rest.replace(found[0], "", 1)
+    return ", ".join([*told, *([rest.strip()] if rest.strip() else [])])
+
+
+def _sense(value: float, positive: str, negative: str) -> str:
+    return positive if value >= 0 else negative
+
+
+def _scaled(found: re.Match) -> str:
+    scale = float(found[1])
+    return f"{'enlarged' if scale > 1 else 'made smaller'} by {100 * abs(scale - 1):.0f} %"
+
+
+def _turned(found: re.Match) -> str:
+    degrees = float(found[1])
+    return f"turned by {abs(degrees):g}° {_sense(degrees, 'counter-clockwise', 'clockwise')}"
+
+
+def _shifted(found: re.Match) -> str:
+    x, y = float(found[1]), float(found[2])
+    parts = [f"{abs(x):g} px {_sense(x, 'to the right', 'to the left')}"] if x else []
+    parts += [f"{abs(y):g} px {_sense(y, 'down', 'up')}"] if y else []
+    return "shifted " + " and ".join(parts or ["by less than a pixel"])
+
+
+def _shifted_volume(found: re.Match) -> str:
+    ways = (("to the right", "to the left"), ("to the front", "to the back"), ("up", "down"))
+    values = [float(found[k]) for k in (1, 2, 3)]
+    parts = [f"{abs(v):g} mm {_sense(v, *way)}" for v, way in zip(values, ways, strict=True) if abs(v) >= 0.05]
+    return "shifted " + ", ".join(parts)
+
+
+NUMBER = r"(-?[\d.]+)"
+IMAGE = (
+    (r"\binverted\b", lambda found: "dark and bright exchanged"),
+    (r"\bflip-x\b", lambda found: "mirrored left to right"),
+    (r"\bflip-y\b", lambda found: "mirrored top to bottom"),
+    (r"\bturn (\d+)", lambda found: f"turned by {found[1]}° counter-clockwise"),
+    (rf"\brot {NUMBER}", _turned),
+    (rf"\bscale {NUMBER}", _scaled),
+    (rf"\bshift {NUMBER},{NUMBER}", _shifted),
+)
+VOLUME = (
+    (r"\baxes (\d) (\d) (\d)", lambda found: "its axes exchanged: " + ", ".join(f"{n} was {'xyz'[int(found[k])]}" for k, n in enumerate("xyz", 1))),
+    (r"\bflip-x\b", lambda found: "mirrored left to right"),
+    (r"\bflip-y\b", lambda found: "mirrored front to back"),
+    (r"\bflip-z\b", lambda found: "mirrored top to bottom"),
+    (rf"\brot x {NUMBER} y {NUMBER} z {NUMBER}", lambda found: f"turned by {found[1]}° about x, {found[2]}° about y, {found[3]}° about z"),
+    (rf"\bscale {NUMBER}", _scaled),
+    (rf"\bshift {NUMBER},{NUMBER},{NUMBER} mm", _shifted_volume),
+)  # fmt: skip

@@ -1,0 +1,155 @@
+"""What the page tells without a browser: everybody who is exposed, near misses with their reason, decisions, and nothing of anybody when redacted."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from doppelscan.decide import ReviewedImages, ReviewerSaid, kept_from_flag
+from doppelscan.report import write_report
+from doppelscan.report.entries import entries_of, short_names
+from doppelscan.report.histogram import histogram
+from doppelscan.report.pose_words import pose_sentence
+from doppelscan.report.tables import score_rows
+from made_records import made_decision, made_pair, made_summary
+
+
+class Parsed(HTMLParser):
+    """Tags with their attributes, and the text of the page's data."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+        found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
+        assert found is not None
+        self.data = json.loads(found[1])
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    @property
+    def images(self) -> list[dict]:
+        rows = [dict(zip(self.data["columns"], row, strict=True)) for row in self.data["rows"]]
+        return [{**row, "image": self.data["names"][row["image"]][0]} for row in rows]
+
+
+def written(folder, decision, **given) -> str:
+    summary = made_summary(decision, **({"reviews": given["reviews"]} if "reviews" in given else {}))
+    write_report(folder, decision, summary, given.pop("redact", False), pair=made_pair, **given)
+    return (folder / "report.html").read_text()
+
+
+def test_every_flagged_image_and_every_exposed_patient_is_in_the_page_and_every_image_can_be_looked_up(tmp_path, cohort):
+    decision = made_decision(250, 400, cohort=cohort)
+    page = written(tmp_path, decision)
+    parsed = Parsed(page)
+    cards = [given for tag, given in parsed.tags if tag == "article"]
+    assert [int(one["data-n"] or 0) for one in cards] == list(range(1, 263)), "250 flagged, 12 near misses"
+    assert {one["image"] for one in parsed.images} == {one.record.id for one in decision.images}
+    with open(tmp_path / "exposure.csv", newline="") as file:
+        exposed = page[page.index('id="exposed"') : page.index('id="filters"')]
+        assert all(f">{row['patient']}<" in exposed for row in csv.DictReader(file))
+    pictures = {given["src"] for tag, given in parsed.tags if tag == "img"} | {
+        row["picture"] for row in parsed.images if row["picture"]
+    }
+    assert len(pictures) == 400 and all((tmp_path / str(one)).is_file() for one in pictures)
+
+
+def test_near_misses_come_first_with_the_rule_that_kept_them(cohort):
+    decision = made_decision(2, 8, cohort=cohort)
+    scores = (0.3, 0.2, 0.71, 0.9, 0.1, 0.4)
+    images = [
+        replace(one, scored=replace(one.scored, score=score, detail=score, agreement=score))
+        for one, score in zip(decision.images[2:], scores, strict=True)
+    ]
+    images[0] = replace(images[0], unlike=True)
+    decision = replace(decision, images=(*decision.images[:2], *images))
+    entries = entries_of(decision, score_rows(decision.images))
+    assert [one.image.scored.score for one in entries.others] == [0.9, 0.71, 0.4, 0.2, 0.1, 0.3], "another domain comes last"
+    assert (
+        "q 0.6 is above the rate of 0.05" in entries.others[0].kept
+        and "agrees as copies do (verified 0.90)" in entries.others[0].kept
+    )
+    assert "agrees as copies do" not in entries.others[1].kept and entries.others[-1].kept.startswith("unlike the training set")
+    weak = replace(images[1], flag=replace(images[1].flag, q_value=0.01))
+    assert "verified score 0.20 is below 0.6" in kept_from_flag(weak, decision) and not kept_from_flag(decision.images[0], decision)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_page_asks_nobody_but_its_own_folder_and_runs_nothing_but_its_own_script(tmp_path, cohort, many):
+    page = written(tmp_path, made_decision(301 if many else 3, cohort=cohort))
+    places = [given[name] for _, given in Parsed(page).tags for name in ("src", "href") if given.get(name)]
+    assert all(re.match(r"data:image/webp|#|report_files/" if many else r"data:image/webp|#", str(one)) for one in places)
+    assert "://" not in page.replace("http://www.w3.org", "")
+    policy = next(given["content"] for tag, given in Parsed(page).tags if given.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in str(policy) and "unsafe" not in str(policy)
+    assert not any("style" in given or any(name.startswith("on") for name in given) for _, given in Parsed(page).tags)
+
+
+def test_decisions_stand_beside_the_statistics_and_change_none_of_them(tmp_path, cohort):
+    decision = made_decision(3, 8, cohort=cohort)
+    said = [("synthetic/0.png", "not a copy"), ("synthetic/1.png", "copy"), ("synthetic/6.png", "copy")]
+    reviews = ReviewedImages(tuple(ReviewerSaid(image, told, "anna knows", "Dr. B", "2026-11-29") for image, told in said))
+    for name in ("with", "without", "redacted"):
+        (tmp_path / name).mkdir()
+    page = " ".join(written(tmp_path / "with", decision, reviews=reviews).split())
+    written(tmp_path / "without", decision)
+    assert "1 flagged, but no copy to reviewers:" in page and "1 not flagged, but a copy to reviewers:" in page
+    summary = json.loads((tmp_path / "with" / "summary.json").read_text())
+    counted = summary.pop("decisions")
+    assert (counted["copy"], counted["not_a_copy"], counted["unsure"], counted["disagree"]) == (2, 1, 0, 2)
+    assert summary == json.loads((tmp_path / "without" / "summary.json").read_text())
+    for table in ("scores.csv", "control.csv"):
+        assert (tmp_path / "with" / table).read_bytes() == (tmp_path / "without" / table).read_bytes()
+    removed = [row.split(",")[0] for row in (tmp_path / "with" / "remove.csv").read_text().splitlines()]
+    assert removed == ["image", "synthetic/1.png", "synthetic/2.png", "synthetic/6.png"]
+    assert len((tmp_path / "without" / "remove.csv").read_text().splitlines()) == 4
+    redacted = written(tmp_path / "redacted", decision, reviews=reviews, redact=True)
+    assert not re.search(r"anna|Dr\. B|synthetic/\d|training-patient", redacted) and "reviewer 1" in redacted
+    pseudonyms = {row["image"] for row in Parsed(redacted).images}
+    assert {row[0] for row in Parsed(redacted).data["decisions"]} <= pseudonyms and not (
+        tmp_path / "redacted" / "report_files"
+    ).exists()
+
+
+def test_a_redacted_page_tells_no_condition_and_leaves_no_pictures_of_an_earlier_one(tmp_path, cohort):
+    decision = made_decision(301, cohort=cohort)
+    images = tuple(replace(one, record=replace(one.record, condition="of anna")) for one in decision.images)
+    decision = replace(decision, images=images)
+    assert "of anna" in written(tmp_path, decision) and (tmp_path / "report_files").is_dir()
+    assert "of anna" not in written(tmp_path, decision, redact=True) and not (tmp_path / "report_files").exists()
+
+
+def test_names_are_as_short_as_they_can_be_told_apart():
+    found = short_names(["/data/one/a.png", "/data/two/a.png", "/data/two/b.png", "x/two/c.png", "y/two/c.png", "plain"])
+    assert list(found.values()) == ["one/a.png", "two/a.png", "b.png", "x/two/c.png", "y/two/c.png", "plain"]
+
+
+@pytest.mark.parametrize(
+    ("pose", "volume", "words"),
+    [
+        ("identity", False, "in place, as it is"),
+        ("flip-x turn 90 rot -4.8 scale 1.18 shift 3,-2", False,
+         "mirrored left to right, turned by 90° counter-clockwise, turned by 4.8° clockwise, enlarged by 18 %, shifted 3 px to the right and 2 px up"),
+        ("inverted flip-y scale 0.90", False, "dark and bright exchanged, mirrored top to bottom, made smaller by 10 %"),
+        ("axes 2 0 1 flip-z rot x 9.8 y -0.3 z 1.2 shift 3.0,-2.1,0.0 mm", True,
+         "its axes exchanged: x was z, y was x, z was y, mirrored top to bottom, turned by 9.8° about x, -0.3° about y, 1.2° about z, "
+         "shifted 3 mm to the right, 2.1 mm to the back"),
+    ],
+)  # fmt: skip
+def test_a_pose_is_a_sentence(pose, volume, words):
+    assert pose_sentence(pose, volume) == words
+
+
+def test_a_histogram_tells_in_words_what_it_shows_and_takes_no_values():
+    drawn = histogram({"synthetic": [0.1, 0.2, float("nan")], "control": []}, "score", {0.15: "lowest <flagged>"})
+    assert (
+        'aria-label="score: synthetic 2 images, median 0.15, highest 0.20; control none"' in drawn
+        and "lowest &lt;flagged&gt;" in drawn
+    )
+    assert "style=" not in drawn and histogram({"synthetic": []}, "score", {}) == ""

@@ -1,0 +1,203 @@
+"""The page in a browser: every control, both colour schemes, a phone's width, paper; and axe-core finds nothing.
+
+Needs Playwright (``pip install playwright axe-playwright-python``) and a Chromium, named by DOPPELSCAN_CHROMIUM or on the PATH; none is downloaded.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doppelscan.decide import read_reviews
+from doppelscan.report import write_report
+from made_records import made_decision, made_pair, made_summary
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
+CHROMIUM = os.environ.get("DOPPELSCAN_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.loopback,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: set DOPPELSCAN_CHROMIUM to its executable, or put it on the PATH"),
+]
+FLAGGED, TOTAL = 130, 300
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory, cohort) -> Path:
+    """A page of more pairs than are shown at once, with conditions."""
+    decision = made_decision(FLAGGED, TOTAL, cohort=cohort)
+    images = tuple(replace(one, record=replace(one.record, condition=("t1", "t2")[i % 2])) for i, one in enumerate(decision.images))
+    decision, folder = replace(decision, images=images), tmp_path_factory.mktemp("report")
+    write_report(folder, decision, made_summary(decision), redact=False, pair=made_pair)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as play:
+        running = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser, report) -> Iterator[Any]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    opened, told = context.new_page(), []
+    opened.on("console", lambda message: told.append(message.text))
+    opened.on("pageerror", lambda error: told.append(str(error)))
+    opened.goto((report / "report.html").as_uri())
+    yield opened
+    context.close()
+    assert not told, "the page's own policy lets it run, and nothing fails"
+
+
+def shown(page) -> int:
+    return page.locator("#pairs .pair:visible").count()
+
+
+def test_every_filter_and_sort_changes_the_lists(page):
+    assert shown(page) == 100 and page.locator("#more").is_visible()
+    page.click("#more")
+    assert shown(page) == FLAGGED and not page.locator("#more").is_visible()
+    page.select_option("#kind", "copy")
+    assert shown(page) == sum(i % 6 == 0 for i in range(FLAGGED))
+    page.select_option("#condition", "t2")
+    assert shown(page) == 0, "copies are even, t2 is odd"
+    page.click("#reset")
+    page.wait_for_function("document.querySelectorAll('#pairs .pair:not([hidden])').length === 100")
+    page.fill("#text", "synthetic/17.png")
+    assert shown(page) == 1 and page.locator("#rows tr").count() == 0
+    page.fill("#text", "")
+    page.fill("#least", "0.9")
+    assert page.locator("#rows tr").count() == 0 and shown(page) == 100
+    page.fill("#least", "")
+    page.select_option("#patient", "training-patient2")
+    assert 0 < shown(page) < 100
+    page.select_option("#patient", "")
+    page.select_option("#kind", "-")
+    assert shown(page) == 0 and page.locator("#rows tr").count() == 100
+    page.click("#morerows")
+    assert page.locator("#rows tr").count() == TOTAL - FLAGGED
+    page.select_option("#kind", "")
+    page.select_option("#sort", "image")
+    first = page.locator("#pairs .pair:visible .name").first.inner_text()
+    page.click("#turn")
+    assert page.locator("#pairs .pair:visible .name").first.inner_text() != first
+    page.select_option("#decided", "copy")
+    assert shown(page) == 0
+
+
+def test_a_pair_opens_large_in_every_view_by_mouse_and_by_key(page):
+    page.locator("#pairs .open").first.click()
+    dialog = page.locator("#dialog")
+    assert dialog.is_visible() and page.locator("#views figure:visible").count() == 5
+    for mode, visible in (("flicker", 2), ("wipe", 2), ("difference", 1), ("agreement", 1), ("side", 5)):
+        page.click(f'#modes [data-mode="{mode}"]')
+        assert page.locator("#views figure:not(.off)").evaluate_all(
+            "all => all.filter(one => getComputedStyle(one).display !== 'none').length"
+        ) in (visible, visible - (mode == "flicker")), mode
+    page.click('[data-mode="flicker"]')
+    page.wait_for_selector("#views figure.off", state="attached")
+    page.click("#swap")
+    assert page.inner_text("#swap") == "swap"
+    page.keyboard.press("3")
+    page.locator("#wipe").fill("25")
+    assert "75%" in page.locator("#views figure").nth(1).get_attribute("style")
+    page.keyboard.press("4")
+    assert page.locator(".scale.difference").is_visible()
+    title = page.inner_text("#title")
+    page.locator("#title").focus()
+    page.keyboard.press("n")
+    assert page.inner_text("#title") != title
+    page.keyboard.press("p")
+    assert page.inner_text("#title") == title and "synthetic/" in page.inner_text("#values")
+    page.locator("#values button").first.click()
+    page.wait_for_function("document.getElementById('heard').textContent !== ''")
+    page.keyboard.press("Escape")
+    assert not dialog.is_visible()
+
+
+def test_decisions_are_kept_saved_read_again_and_name_what_to_remove(page, report, tmp_path):
+    page.fill("#reviewer", "Dr. A")
+    page.locator("#pairs .open").first.click()
+    page.fill("#comment", 'other gyri, "clearly"\nnot him')
+    page.keyboard.press("Tab")
+    page.check('input[value="not a copy"]')
+    page.locator("#title").focus()
+    page.keyboard.press("n")
+    page.keyboard.press("u")
+    page.click("#close")
+    page.locator("#near .open").first.click()
+    page.check('input[name="decision"][value="copy"]')
+    page.click("#close")
+    assert "2 against the audit" in page.inner_text("#status")
+    page.reload()
+    assert "1 copy, 1 not a copy, 1 unsure" in page.inner_text("#status"), "this browser kept them"
+    with page.expect_download() as saved:
+        page.click("#export")
+    saved.value.save_as(tmp_path / "decisions.csv")
+    ids = [row["image"] for row in read(report / "scores.csv")]
+    found = read_reviews(tmp_path / "decisions.csv", ids)
+    assert sorted(found.by_image.values()) == ["copy", "not a copy", "unsure"]
+    assert found.said[0].comment == 'other gyri, "clearly"\nnot him' and {one.reviewer for one in found.said} == {"Dr. A"}
+    with page.expect_download() as saved:
+        page.click("#remove")
+    saved.value.save_as(tmp_path / "remove.csv")
+    assert len(read(tmp_path / "remove.csv")) == FLAGGED - 1 + 1
+    page.evaluate("localStorage.clear()")
+    page.reload()
+    assert page.inner_text("#status") == ""
+    page.set_input_files("#import", tmp_path / "decisions.csv")
+    page.wait_for_function("document.getElementById('status').textContent.includes('3 decisions read')")
+    (tmp_path / "wrong.csv").write_text("image,decision,comment,reviewer,date\nnobody.png,copy,,,\n")
+    page.set_input_files("#import", tmp_path / "wrong.csv")
+    page.wait_for_function("document.getElementById('status').textContent.includes('line 2 names the image nobody.png')")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(browser, report, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python").Axe()
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme, bypass_csp=True)
+    page = context.new_page()
+    page.goto((report / "report.html").as_uri())
+    page.locator(".gloss summary").first.click()
+    found = axe.run(page)
+    assert found.violations_count == 0, found.generate_report()
+    page.locator("#pairs .open").first.click()
+    found = axe.run(page, "#dialog")
+    assert found.violations_count == 0, found.generate_report()
+    context.close()
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_nothing_is_wider_than_the_screen(browser, report, width):
+    context = browser.new_context(viewport={"width": width, "height": 740})
+    page = context.new_page()
+    page.goto((report / "report.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.locator("#pairs .open").first.click()
+    assert page.evaluate("document.getElementById('dialog').scrollWidth") <= width
+    context.close()
+
+
+def test_paper_holds_every_flagged_pair_and_every_exposed_patient_whatever_is_filtered(page, report, tmp_path):
+    pypdf = pytest.importorskip("pypdf", reason="pip install pypdf")
+    page.fill("#text", "nothing has this name")
+    assert shown(page) == 0
+    page.pdf(path=tmp_path / "page.pdf")
+    text = "".join("".join(sheet.extract_text().split()) for sheet in pypdf.PdfReader(tmp_path / "page.pdf").pages)
+    for row in read(report / "scores.csv"):
+        assert row["flagged"] == "false" or row["image"] in text, row["image"]
+    for row in read(report / "exposure.csv"):
+        assert row["patient"] in text
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))

@@ -6,6 +6,7 @@ import csv
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from doppelscan.calibrate import compete
 from doppelscan.decide import SetFacts

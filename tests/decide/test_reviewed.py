@@ -55,7 +55,7 @@ def test_a_missing_column_a_second_decision_and_a_picture_are_told(tmp_path):
     with pytest.raises(InputError, match="has no 'reviewer'; add it"):
         read_reviews(table(tmp_path, columns=("image", "decision", "comment", "date")), IMAGES)
     twice = ("set/a.png", "copy", "", "A", "")
-    with pytest.raises(InputError, match="a second decision of A on 'set/a.png' in line 3"):
+    with pytest.raises(InputError, match=r"a second decision of A on 'set/a\.png' in line 3"):
         read_reviews(table(tmp_path, twice, twice), IMAGES)
     (tmp_path / "picture.csv").write_bytes(b"\x89PNG\xff\xfe")
     with pytest.raises(InputError, match="save it as CSV in UTF-8"):

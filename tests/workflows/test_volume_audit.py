@@ -96,7 +96,7 @@ def test_what_was_read_is_a_table(audited):
 
 def test_the_page_shows_three_planes_and_goes_through_the_slices_offline(audited):
     page = (audited[1] / "report.html").read_text()
-    assert page.count("data-synthetic=") == page.count('class="strip"') == 2 and 'id="slice" min="0" max="' in page
+    assert page.count("data-synthetic=") == page.count('class="strip"') == 3 and 'id="slice" min="0" max="' in page
     assert "data-aligned=" in page and "getImageData" in page and not re.search(r'(src|href)="(?!data:|#)', page)
     assert "axes 2 0 1" in page and "(ONI" not in page, "what is not defined for volumes is not shown"
 

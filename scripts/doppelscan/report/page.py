@@ -67,6 +67,7 @@ def render_page(
     """
     entries, reviews, redact = entries_of(decision, rows, pseudonym), reviews or ReviewedImages(), pseudonym is not None
     volumes = any(one.image.record.whole for one in entries.every)
+    slices = volumes and not redact
     gallery = hang({} if redact or pair is None else _pictures(decision, entries, pair, volumes))
     names = [str(row[column]) for row in rows for column in ("image", "match", "part_match", "second_match", "match_patient")]
     shorts = short_names([*names, *(str(row["patient"]) for row in exposure)])
@@ -74,7 +75,7 @@ def render_page(
     environment = page_templates()
     environment.globals |= {"short": lambda name: shorts.get(str(name), str(name)), "gloss": GLOSSARY}
     style, script = (
-        environment.get_template(name).render(colour=COLOURS[summary.conclusion], volumes=volumes)
+        environment.get_template(name).render(colour=COLOURS[summary.conclusion], volumes=volumes, slices=slices)
         for name in ("review.css", "review.js")
     )
     text = environment.get_template("report.html").render(
@@ -96,6 +97,7 @@ def render_page(
         redact=redact,
         control_verdicts=_verdicts(decision),
         volumes=volumes,
+        slices=slices,
         side=len(decision.training.thumbnails([0])[0][0]) if volumes else 0,
         listed=LISTED,
         drawn=DRAWN_PAIRS,

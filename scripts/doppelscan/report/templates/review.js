@@ -1,4 +1,4 @@
-{% if volumes %}
+{% if slices %}
 {% include "slices.js" %}
 
 {% endif %}
@@ -223,7 +223,7 @@
       make("figcaption", caption, figure);
     });
     Array.from(find("modes").children).forEach(function (button) { button.hidden = one.tiles === 2 && /difference|agreement/.test(button.dataset.mode); });
-    {% if volumes %}
+    {% if slices %}
     find("slicing").hidden = !(strip && strip.dataset.synthetic);
     if (strip && strip.dataset.synthetic) window.goThroughSlices(strip.dataset, find("slice"), find("place"), views.children);
     {% endif %}

@@ -117,7 +117,7 @@ class TrainingTables:
         write_atomic(self.folder / "skipped.csv", to_csv(("image", "reason"), listed))
         logger.info(
             f"Training on {sum(map(bool, training.paths))} images and {training.paths.count('')} generated ones, validating on "
-            f"{len(self.validation)}; {len(skipped)} could not be used and are listed with their reasons in {self.folder / 'skipped.csv'}."
+            f"{len(self.validation.paths)}; {len(skipped)} could not be used and are listed with their reasons in {self.folder / 'skipped.csv'}."
         )
 
 

@@ -1,6 +1,6 @@
 """The page in a browser: every control, both colour schemes, a phone's width, paper; and axe-core finds nothing.
 
-Needs Playwright (``pip install playwright axe-playwright-python``) and a Chromium, named by DOPPELSCAN_CHROMIUM or on the PATH; none is downloaded.
+Needs Playwright (extra ``browser``) and a Chromium, named by DOPPELSCAN_CHROMIUM or on the PATH; none is downloaded.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -49,6 +50,18 @@ def test_another_domain_is_told_and_strangers_are_not(reference):
     store: Any = Features(mixed)
     unlike, notes = unlike_training(replace(drawn("synthetic", 60, 1), store=store), reference, Rules())
     assert not unlike[:30].any() and unlike[30:].all() and not notes
+
+
+def test_of_many_training_images_some_of_every_person_are_compared(reference, monkeypatch):
+    # All with all is 100,000 x 100,000 distances of a large training set.
+    domain = importlib.import_module("doppelscan.decide.domain")
+    compared: list[int] = []
+    plain = domain._distances
+    monkeypatch.setattr(domain, "_distances", lambda asked, own, *groups: compared.append(len(own)) or plain(asked, own, *groups))
+    monkeypatch.setattr(domain, "MOST", 60)
+    near, _ = unlike_training(drawn("synthetic", 30, 1), reference, Rules())
+    far, _ = unlike_training(drawn("synthetic", 30, 1, shift=4), reference, Rules())
+    assert set(compared) == {60} and not near.any() and far.all()
 
 
 def test_a_holdout_that_lies_further_away_widens_what_is_usual(reference):

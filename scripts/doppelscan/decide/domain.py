@@ -8,7 +8,7 @@ import numpy as np
 
 from doppelscan.decide.reference import FittedReference
 from doppelscan.decide.rules import Rules
-from doppelscan.memorization import nearest_rows
+from doppelscan.memorization import nearest_rows, spread_over_patients
 from doppelscan.search import EmbeddedSet
 
 __all__ = ["unlike_training"]
@@ -17,6 +17,8 @@ __all__ = ["unlike_training"]
 LAYERS = ("layer2", "layer3")
 NEIGHBOURS = 3
 QUERIES = 1024
+# Training images that stand for all: what is usual among them is known from so many, and each is compared with all of them.
+MOST = 8192
 
 
 def unlike_training(
@@ -25,7 +27,7 @@ def unlike_training(
     """Which images lie further from the training set than its own patients lie from each other.
 
     The distance is that to the nearest three training images in whitened early features; the scale is the distance of training images to those of other
-    people, and of the holdout's, which were not whitened on.
+    people, and of the holdout's, which were not whitened on. Of many training images some of every person stand for all.
 
     Args:
         images: what is asked about.
@@ -51,6 +53,8 @@ def unlike_training(
             parts.append(np.concatenate(white, 1).astype(np.float32))
         return np.concatenate(parts)
 
+    if len(training) > MOST:
+        training = training.subset(spread_over_patients(training.patients, MOST, 0))
     own = whitened(training)
     people = np.unique(training.patients, return_inverse=True)[1].reshape(-1)
     usual = np.quantile(_distances(own, own, (people, people)), rules.unlike_usual)

@@ -177,6 +177,8 @@ def test_9_augmentation_is_the_papers_with_the_noise_of_its_figure(folder):
 def test_10_freezing_random_weights_is_an_error(folder):
     with pytest.raises(InputError, match=r"'freeze'.*--pretrained FILE"), told_in_one_line():
         paper(folder, freeze=["stem", "stage1", "stage2"]).get_parsed_content("network")
+    network = paper(folder, freeze=[]).get_parsed_content("network")  # what the message says to do
+    assert all(parameter.requires_grad for name, parameter in network.named_parameters() if "backbone.layernorm" not in name)
 
 
 # What else the recipe is.

@@ -118,7 +118,7 @@ def share_store(words: list[str], place: Path) -> None:
     """Let audits that differ in nothing that is stored have one store: each image is embedded once."""
     options = {word.removeprefix("--"): value for word, value in zip(words, [*words[1:], ""], strict=True) if word.startswith("--")}
     searches = {"audit": STORED_ALIKE, "leak": OVERLAP_ALIKE, "duplicates": OVERLAP_ALIKE}
-    if words[0] == "doppelscan" and set(options) <= searches.get(words[1], set()):
+    if words[0] == "doppelscan" and words[1] in searches and set(options) <= searches[words[1]]:
         store = place / (options.get("store") or f"{options['output']}/store")
         if not store.exists():
             store.parent.mkdir(parents=True, exist_ok=True)

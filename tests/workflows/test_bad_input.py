@@ -249,6 +249,7 @@ def test_nothing_is_logged_of_an_audit_that_names_a_patient(folders, caplog, mon
     class Logs:
         def __init__(self, **overrides):
             workflows.info(overrides["training_dir"])
+            self.parser = SimpleNamespace(get_parsed_content=lambda name: SimpleNamespace())
 
         def initialize(self):
             workflows.warning("initialize")

@@ -200,7 +200,7 @@ def test_a_plain_network_serves_a_whole_audit(folders, tmp_path):
 
 def test_the_documented_network_loads_with_every_role():
     text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
-    command = text[text.index("doppelscan audit") :].split("```")[0]
+    command = next(block for block in text.split("```")[1::2] if "--network_def" in block).removeprefix("bash")
     words = shlex.split(command.replace("\\\n", " "))
     network = ConfigParser({"n": json.loads(words[words.index("--network_def") + 1])}).get_parsed_content("n")
     found = load_encoder(network, words[words.index("--encoder") + 1])

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import warnings
+from types import SimpleNamespace
 
 import doppelscan
 import nibabel as nib

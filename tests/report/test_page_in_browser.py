@@ -70,7 +70,7 @@ def test_every_filter_and_sort_changes_the_lists(page):
     page.select_option("#condition", "t2")
     assert shown(page) == 0, "copies are even, t2 is odd"
     page.click("#reset")
-    page.wait_for_function("document.querySelectorAll('#pairs .pair:not([hidden])').length === 100")
+    sync_api.expect(page.locator("#pairs .pair:not([hidden])")).to_have_count(100)
     page.fill("#text", "synthetic/17.png")
     assert shown(page) == 1 and page.locator("#rows tr").count() == 0
     page.fill("#text", "")
@@ -118,7 +118,7 @@ def test_a_pair_opens_large_in_every_view_by_mouse_and_by_key(page):
     page.keyboard.press("p")
     assert page.inner_text("#title") == title and "synthetic/" in page.inner_text("#values")
     page.locator("#values button").first.click()
-    page.wait_for_function("document.getElementById('heard').textContent !== ''")
+    sync_api.expect(page.locator("#heard")).not_to_be_empty()
     page.keyboard.press("Escape")
     assert not dialog.is_visible()
 
@@ -154,10 +154,10 @@ def test_decisions_are_kept_saved_read_again_and_name_what_to_remove(page, repor
     page.reload()
     assert page.inner_text("#status") == ""
     page.set_input_files("#import", tmp_path / "decisions.csv")
-    page.wait_for_function("document.getElementById('status').textContent.includes('3 decisions read')")
+    sync_api.expect(page.locator("#status")).to_contain_text("3 decisions read")
     (tmp_path / "wrong.csv").write_text("image,decision,comment,reviewer,date\nnobody.png,copy,,,\n")
     page.set_input_files("#import", tmp_path / "wrong.csv")
-    page.wait_for_function("document.getElementById('status').textContent.includes('line 2 names the image nobody.png')")
+    sync_api.expect(page.locator("#status")).to_contain_text("line 2 names the image nobody.png")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -22,6 +22,7 @@ ROOMS = [
     "files",
     "pages",
     "pseudonyms",
+    "reviewers",
     "workers",
     "images",
     "deepssim",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 
 import pytest
-from doppelscan.decide import DECISION_COLUMNS, read_reviews
+from doppelscan.decide import read_reviews
 from doppelscan.errors import InputError
+from doppelscan.reviewers import DECISION_COLUMNS
 
 IMAGES = ["set/a.png", "set/b.png", "set/c.png", "other/c.png", "set/d.png"]
 FINDINGS = {"set/a.png": "copy", "set/b.png": "copy", "set/c.png": "", "other/c.png": "", "set/d.png": "part"}

@@ -9,12 +9,13 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from doppelscan.decide import ReviewedImages, ReviewerSaid, kept_from_flag
+from doppelscan.decide import ReviewedImages, kept_from_flag
 from doppelscan.report import write_report
 from doppelscan.report.entries import entries_of, short_names
 from doppelscan.report.histogram import histogram
 from doppelscan.report.pose_words import pose_sentence
 from doppelscan.report.tables import score_rows
+from doppelscan.reviewers import ReviewerSaid
 from made_records import made_decision, made_pair, made_summary
 
 

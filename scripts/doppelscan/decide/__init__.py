@@ -22,12 +22,10 @@ from doppelscan.decide.preliminary import (
 )
 from doppelscan.decide.reference import FittedReference, Reference, ScoredSet
 from doppelscan.decide.reviewed import (
-    DECISION_COLUMNS,
     DECISIONS,
     DISPUTED,
     ReviewCount,
     ReviewedImages,
-    ReviewerSaid,
     read_reviews,
 )
 from doppelscan.decide.rules import Rules, VolumeRules
@@ -40,7 +38,6 @@ from doppelscan.decide.volume_scoring import ScoredVolume, StoredVolumes, score_
 
 __all__ = [
     "DECISIONS",
-    "DECISION_COLUMNS",
     "DISPUTED",
     "KINDS",
     "OF_NOBODY",
@@ -72,7 +69,6 @@ __all__ = [
     "Reference",
     "ReviewCount",
     "ReviewedImages",
-    "ReviewerSaid",
     "Rule",
     "Rules",
     "SampleClaim",

@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import datetime
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
-from doppelscan.errors import InputError
+from doppelscan.reviewers import ReviewerSaid, read_decision_rows
 
-__all__ = ["DECISIONS", "DECISION_COLUMNS", "DISPUTED", "ReviewCount", "ReviewedImages", "ReviewerSaid", "read_reviews"]
+__all__ = ["DECISIONS", "DISPUTED", "ReviewCount", "ReviewedImages", "read_reviews"]
 
-DECISION_COLUMNS = ("image", "decision", "comment", "reviewer", "date")
 COPY, NOT_A_COPY, UNSURE = DECISIONS = ("copy", "not a copy", "unsure")
 # Of an image of which two reviewers decided differently.
 DISPUTED = "disputed"
-
-
-@dataclass(frozen=True)
-class ReviewerSaid:
-    """A row of the table.
-
-    Attributes:
-        image: its id.
-        decision: one of :data:`DECISIONS`.
-        comment, reviewer: as given, or empty.
-        date: YYYY-MM-DD, or empty.
-    """
-
-    image: str
-    decision: str
-    comment: str = ""
-    reviewer: str = ""
-    date: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,57 +89,10 @@ def read_reviews(path: str | os.PathLike | None, images: Sequence[str]) -> Revie
     """
     if path is None:
         return ReviewedImages()
-    known, named = set(images), defaultdict(list)
-    for image in images:
-        named[os.path.basename(image)].append(image)
-    found: dict[tuple[str, str], ReviewerSaid] = {}
-    for line, row in _rows(Path(path)):
-        values = {name: (row.get(name) or "").strip() for name in DECISION_COLUMNS}
 
-        def refuse(what: str, todo: str, line: int = line) -> InputError:
-            return InputError(
-                f"The 'decisions' parameter must be a table of decisions on synthetic images. Got {what} in line {line} of {str(path)!r}; {todo}."
-            )
+    def mistaken(decision: str, image: str) -> tuple[str, str] | None:
+        if decision in DECISIONS:
+            return None
+        return f"the decision {decision!r}", f"write {', '.join(DECISIONS[:-1])} or {DECISIONS[-1]}"
 
-        image = values["image"]
-        if image not in known:
-            if len(named[image]) != 1:
-                what = "several folders have" if named[image] else "is not in the synthetic set"
-                raise refuse(f"the image {image!r}, which {what}", "name it as scores.csv does")
-            image = named[image][0]
-        values["decision"] = " ".join(values["decision"].lower().split())
-        if values["decision"] not in DECISIONS:
-            raise refuse(f"the decision {values['decision']!r}", f"write {', '.join(DECISIONS[:-1])} or {DECISIONS[-1]}")
-        if values["date"] and not _is_date(values["date"]):
-            raise refuse(f"the date {values['date']!r}", "write it as 2026-11-29")
-        if (image, values["reviewer"]) in found:
-            raise refuse(
-                f"a second decision of {values['reviewer'] or 'an unnamed reviewer'} on {values['image']!r}", "keep one of them"
-            )
-        found[image, values["reviewer"]] = ReviewerSaid(**{**values, "image": image})
-    return ReviewedImages(tuple(found.values()))
-
-
-def _is_date(text: str) -> bool:
-    try:
-        datetime.date.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in DECISION_COLUMNS if name not in (reader.fieldnames or ())]
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"The 'decisions' parameter must be a .csv file in UTF-8. Got {str(path)!r}, which cannot be read; save it as CSV in UTF-8."
-        ) from error
-    if missing:
-        raise InputError(
-            f"The 'decisions' parameter must be a .csv with the columns {', '.join(DECISION_COLUMNS)}. Got {str(path)!r}, which has no {missing[0]!r}; add it."
-        )
-    return rows
+    return ReviewedImages(tuple(read_decision_rows(path, images, "synthetic images", "is not in the synthetic set", mistaken)))

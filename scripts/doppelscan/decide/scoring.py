@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from scipy import ndimage
@@ -15,7 +15,7 @@ from doppelscan.memorization import MemorizationScores, falling_order
 from doppelscan.progress import progress
 from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, PatchDescriptor, PatchMatches, Proposals
 from doppelscan.verify import AlignedPair, IdenticalImage, PairAgreement, Pose, Registration, verified_score
-from doppelscan.workers import THIS_PROCESS, Workers
+from doppelscan.workers import THIS_PROCESS, Task, Workers
 
 __all__ = [
     "ScoredImage",
@@ -25,8 +25,10 @@ __all__ = [
     "combined_score",
     "ranking_score",
     "score_images",
+    "scored_in_blocks",
 ]
 
+Scored = TypeVar("Scored")
 # Share of a copied region: cells above this, joined to the one that agrees best.
 REGION = 0.8
 
@@ -248,12 +250,19 @@ def score_images(
     ``search`` must have been fitted with thumbnails; ``score`` is a name of :data:`~doppelscan.arguments.Score`. Whatever ``workers``, the
     scores are the same.
     """
-    registration.verified.flush()  # other processes see what is on disk
     block = BlockScorer(queries, training, search, registration, score)
-    with progress(None, f"verify {label}", "image", total=len(queries)) as bar:
-        parts = workers.map(block, range(len(queries)), bar.update)
-    registration.verified.refresh()
-    return [image for part in parts for image in part]
+    return scored_in_blocks(block, len(queries), registration.verified, label, "image", workers)
+
+
+def scored_in_blocks(
+    block: Task[list[Scored]], count: int, verified: EmbeddingStore, label: str, unit: str, workers: Workers
+) -> list[Scored]:
+    """One entry for each of ``count`` rows that ``block`` scores, whose registered pairs go to ``verified``; whoever computes it."""
+    verified.flush()  # other processes see what is on disk
+    with progress(None, f"verify {label}", unit, total=count) as bar:
+        parts = workers.map(block, range(count), bar.update)
+    verified.refresh()
+    return [one for part in parts for one in part]
 
 
 @dataclass(frozen=True)

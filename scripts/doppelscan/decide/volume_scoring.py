@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from doppelscan.decide.scoring import ScoredImage, ranking_score
+from doppelscan.decide.scoring import ScoredImage, ranking_score, scored_in_blocks
 from doppelscan.images.cubes import inverse_axis_pose
-from doppelscan.progress import progress
 from doppelscan.search import EmbeddedVolumes, EmbeddingStore, VolumeProposals, VolumeSearch
 from doppelscan.verify import AlignedVolume, IdenticalImage, VolumeAgreement, VolumePose, VolumeRegistration
 from doppelscan.workers import THIS_PROCESS, Workers
@@ -174,12 +173,8 @@ def score_volumes(
     workers: Workers = THIS_PROCESS,
 ) -> list[ScoredVolume]:
     """Score every volume of ``queries``, embedded in 48 poses, against ``training``; whatever ``workers``, the scores are the same."""
-    registration.verified.flush()  # other processes see what is on disk
     block = VolumeBlockScorer(queries, training, search, registration, score)
-    with progress(None, f"verify {label}", "volume", total=len(queries)) as bar:
-        parts = workers.map(block, range(len(queries)), bar.update)
-    registration.verified.refresh()
-    return [one for part in parts for one in part]
+    return scored_in_blocks(block, len(queries), registration.verified, label, "volume", workers)
 
 
 @dataclass(frozen=True)

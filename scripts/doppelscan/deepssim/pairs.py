@@ -25,7 +25,7 @@ from doppelscan.images import (
     warp,
 )
 
-__all__ = ["CohortBatchSampler", "CohortDataset", "MakeViews"]
+__all__ = ["CohortBatchSampler", "CohortDataset", "EpochBatches", "MakeViews"]
 
 
 class CohortDataset(Dataset):
@@ -135,7 +135,37 @@ def coarse_look(images: torch.Tensor) -> torch.Tensor:
     return F.normalize(small - small.mean(1, keepdim=True), dim=1)
 
 
-class CohortBatchSampler(Sampler[list[int]]):
+class EpochBatches(Sampler[list[int]]):
+    """As many batches an epoch, drawn by :meth:`batch` from the seed, the epoch and the rank.
+
+    Args:
+        batches: batches an epoch.
+        seed: with the epoch and the rank, decides the batches.
+        rank: of this process; each rank draws its own batches.
+    """
+
+    def __init__(self, batches: int, seed: int, rank: int) -> None:
+        self.batches, self.seed, self.rank, self.epoch = batches, seed, rank, 0
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next batches are those of ``epoch`` (from 0), so that resumed training goes on where it stopped."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch * 1009 + self.rank)
+        self.epoch += 1  # unless somebody says which, the next one
+        for _ in range(self.batches):
+            yield self.batch(generator)
+
+    def batch(self, generator: torch.Generator) -> list[int]:
+        """The indices of one batch."""
+        raise NotImplementedError
+
+
+class CohortBatchSampler(EpochBatches):
     """Batches made of groups; a group holds images of one cohort, half of them the nearest look-alikes of its first.
 
     Args:
@@ -160,9 +190,8 @@ class CohortBatchSampler(Sampler[list[int]]):
         seed: int = 0,
         rank: int = 0,
     ) -> None:
-        self.dataset, self.groups, self.group_size, self.batches = dataset, groups, group_size, batches
-        self.real_share, self.seed, self.rank = real_share, seed, rank
-        self.epoch = 0
+        super().__init__(batches, seed, rank)
+        self.dataset, self.groups, self.group_size, self.real_share = dataset, groups, group_size, real_share
         self.tiny = coarse_look(dataset.images)
         if weights is not None and len(weights) != dataset.real_cohorts:
             raise InputError(
@@ -175,21 +204,9 @@ class CohortBatchSampler(Sampler[list[int]]):
         shares = [len(m) ** 0.5 for m in members] if weights is None else weights
         self.weights = torch.tensor([float(w) for w, m in zip(shares, members, strict=False) if len(m) >= 2][: len(self.real)])
 
-    def __len__(self) -> int:
-        return self.batches
-
-    def set_epoch(self, epoch: int) -> None:
-        """The next batches are those of ``epoch`` (from 0), so that resumed training goes on where it stopped."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch * 1009 + self.rank)
-        self.epoch += 1  # unless somebody says which, the next one
-        for _ in range(self.batches):
-            batch: list[int] = []
-            for _ in range(self.groups):
-                batch += self._group(generator)
-            yield batch
+    def batch(self, generator: torch.Generator) -> list[int]:
+        """Its groups, one after the other."""
+        return [index for _ in range(self.groups) for index in self._group(generator)]
 
     def _group(self, generator: torch.Generator) -> list[int]:
         use_real = bool(self.real) and (not self.generated or float(torch.rand((), generator=generator)) < self.real_share)

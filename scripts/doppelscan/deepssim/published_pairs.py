@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from monai.data import Dataset
 from monai.transforms import Randomizable
 from monai.utils import convert_to_tensor
-from torch.utils.data import Sampler
 
 from doppelscan.deepssim.augment import zscore
-from doppelscan.deepssim.pairs import read_cohorts
+from doppelscan.deepssim.pairs import EpochBatches, read_cohorts
 from doppelscan.deepssim.ssim import published_ssim
 from doppelscan.errors import InputError
 from doppelscan.images import SliceChoice
@@ -67,7 +66,7 @@ class ImagePairs(Dataset):
         return {"image": self.images[pair], "index": pair}
 
 
-class PairSampler(Sampler[list[int]]):
+class PairSampler(EpochBatches):
     """Batches of pairs, each drawn from all pairs alike, whatever they look like.
 
     Args:
@@ -87,21 +86,12 @@ class PairSampler(Sampler[list[int]]):
             raise InputError(
                 f"The parameters 'batch_size' and 'batches' must be whole numbers from 1 on. Got {', '.join(wrong)} instead."
             )
-        self.dataset, self.batch_size, self.batches, self.seed, self.rank = dataset, batch_size, batches, seed, rank
-        self.epoch = 0
+        super().__init__(batches, seed, rank)
+        self.dataset, self.batch_size = dataset, batch_size
 
-    def __len__(self) -> int:
-        return self.batches
-
-    def set_epoch(self, epoch: int) -> None:
-        """The next batches are those of ``epoch`` (from 0), so that resumed training goes on where it stopped."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch * 1009 + self.rank)
-        self.epoch += 1  # unless somebody says which, the next one
-        for _ in range(self.batches):
-            yield torch.randint(len(self.dataset), (self.batch_size,), generator=generator).tolist()
+    def batch(self, generator: torch.Generator) -> list[int]:
+        """Pairs by their numbers."""
+        return torch.randint(len(self.dataset), (self.batch_size,), generator=generator).tolist()
 
 
 def _count(value: Any) -> bool:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import datetime
 import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from doppelscan.errors import InputError
 from doppelscan.filing.audits import FinishedAudit
 from doppelscan.filing.details import named_in
+from doppelscan.reviewers import read_decision_rows
 
-__all__ = ["COLUMNS", "DecisionCount", "Review", "ReviewerDecision", "read_decisions"]
-
-COLUMNS = ("image", "decision", "comment", "reviewer", "date")
+__all__ = ["DecisionCount", "Review", "ReviewerDecision", "read_decisions"]
 
 
 @dataclass(frozen=True)
@@ -96,38 +92,12 @@ def read_decisions(path: str | os.PathLike | None, audit: FinishedAudit) -> Revi
     if path is None:
         return None
     finding = {row["image"]: row["finding"] for row in audit.scores}
-    named = defaultdict(list)
-    for image in finding:
-        named[os.path.basename(image)].append(image)
-    found: list[ReviewerDecision] = []
-    for line, row in _rows(Path(path)):
 
-        def refuse(what: str, todo: str, line: int = line) -> InputError:
-            return InputError(
-                f"The 'decisions' parameter must be a table of decisions on images of the audit. Got {what} in line {line} of {str(path)!r}; {todo}."
-            )
+    def mistaken(decision: str, image: str) -> tuple[str, str] | None:
+        return None if decision else (f"no decision on {image!r}", "write one, such as memorized, not memorized or unclear")
 
-        values = {name: (row.get(name) or "").strip() for name in COLUMNS}
-        image = values["image"] if values["image"] in finding else next(iter(named.get(values["image"], ())), "")
-        if not image or (values["image"] not in finding and len(named[values["image"]]) > 1):
-            what = "is not there" if not image else "several folders have"
-            raise refuse(f"the image {values['image']!r}, which {what}", "name it as scores.csv does")
-        if not values["decision"]:
-            raise refuse(f"no decision on {values['image']!r}", "write one, such as memorized, not memorized or unclear")
-        if values["date"]:
-            try:
-                datetime.date.fromisoformat(values["date"])
-            except ValueError as error:
-                raise refuse(f"the date {values['date']!r}", "write it as 2026-11-29") from error
-        if any((one.image, one.reviewer) == (image, values["reviewer"]) for one in found):
-            raise refuse(
-                f"a second decision of {values['reviewer'] or 'an unnamed reviewer'} on {values['image']!r}", "keep one of them"
-            )
-        found.append(
-            ReviewerDecision(
-                **{**values, "image": image, "decision": " ".join(values["decision"].lower().split()), "finding": finding[image]}
-            )
-        )
+    said = read_decision_rows(path, finding, "images of the audit", "is not there", mistaken)
+    found = [ReviewerDecision(**vars(one), finding=finding[one.image]) for one in said]
     return _review(found, audit)
 
 
@@ -151,20 +121,3 @@ def _review(found: Sequence[ReviewerDecision], audit: FinishedAudit) -> Review:
         sum(row["image"] in of_image for row in audit.flagged),
         sum(len(decisions) > 1 for decisions in of_image.values()),
     )
-
-
-def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"The 'decisions' parameter must be a .csv file in UTF-8. Got {str(path)!r}, which cannot be read; save it as CSV in UTF-8."
-        ) from error
-    if missing:
-        raise InputError(
-            f"The 'decisions' parameter must be a .csv with the columns {', '.join(COLUMNS)}. Got {str(path)!r}, which has no {missing[0]!r}; add it."
-        )
-    return rows

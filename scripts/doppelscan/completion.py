@@ -34,19 +34,16 @@ def _by_place(command: Command) -> list[Option]:
 
 def _bash(commands: Sequence[Command]) -> str:
     names = " ".join(one.name for one in commands)
-    values, options = [], []
+    values, options, places = [], [], []
     for command in commands:
-        options.append(
-            f"    {command.name}) words={_quoted(' '.join(w for o in _named(command) for w in (*_spellings(o),)) + ' --help')} ;;"
-        )
-        for one in _named(command):
-            if not one.is_flag:
-                values.append(f'    "{command.name} {one.dashed}") words={_quoted(" ".join(choices_of(one.kind)))}; value=1 ;;')
-    places = [
-        f"    {one.name}) places={_quoted(' '.join(choices_of(_by_place(one)[0].kind)))}; place=1 ;;"
-        for one in commands
-        if _by_place(one)
-    ]
+        own = [spelling for one in _named(command) for spelling in _spellings(one)]
+        options.append(f"    {command.name}) words={_quoted(' '.join([*own, '--help']))} ;;")
+        valued = [one for one in _named(command) if not one.is_flag]
+        values += [
+            f'    "{command.name} {one.dashed}") words={_quoted(" ".join(choices_of(one.kind)))}; value=1 ;;' for one in valued
+        ]
+        first = [" ".join(choices_of(one.kind)) for one in _by_place(command)[:1]]
+        places += [f"    {command.name}) places={_quoted(words)}; place=1 ;;" for words in first]
     return "\n".join(
         [
             "# Completion of doppelscan in bash.",
@@ -65,13 +62,14 @@ def _bash(commands: Sequence[Command]) -> str:
             "  esac",
             '  case "$command" in',
             *places,
-            "    *) ;;",
             "  esac",
             '  if [ -z "$value" ] && { [ -z "$place" ] || [[ "$cur" == -* ]]; }; then',
-            '  case "$command" in',
-            *options,
-            "  esac",
-            '  elif [ -z "$value" ]; then words="$places"; fi',
+            '    case "$command" in',
+            *(f"  {one}" for one in options),
+            "    esac",
+            '  elif [ -z "$value" ]; then',
+            '    words="$places"',
+            "  fi",
             '  COMPREPLY=($(compgen -W "$words" -- "$cur"))',
             "}",
             "complete -o bashdefault -o default -F _doppelscan doppelscan",
@@ -84,14 +82,7 @@ def _zsh(commands: Sequence[Command]) -> str:
     cases = []
     for command in commands:
         words = [_zsh_option(one, spelling) for one in _named(command) for spelling in _spellings(one)]
-        words += [
-            _quoted(
-                f"{'' if one.required else ':'}:{one.name}:{_zsh_values(one)}"
-                if not one.required
-                else f":{one.name}:{_zsh_values(one)}"
-            )
-            for one in _by_place(command)
-        ]
+        words += [_quoted(f"{'' if one.required else ':'}:{one.name}:{_zsh_values(one)}") for one in _by_place(command)]
         cases.append(f"    {command.name}) _arguments {' '.join([*words, _quoted('--help[what it takes]')])} ;;")
     return "\n".join(
         [
@@ -116,7 +107,7 @@ def _zsh(commands: Sequence[Command]) -> str:
 
 
 def _zsh_option(one: Option, spelling: str) -> str:
-    said = _short(one.said).replace("[", "(").replace("]", ")")
+    said = _told(one, spelling).replace("[", "(").replace("]", ")")
     return _quoted(f"{spelling}[{said}]" if one.is_flag else f"{spelling}=[{said}]:{one.name}:{_zsh_values(one)}")
 
 
@@ -133,11 +124,15 @@ def _fish(commands: Sequence[Command]) -> str:
         lines.append(f"complete -c doppelscan -f -n __fish_use_subcommand -a {command.name} -d {_quoted(_short(command.said))}")
         seen = f"complete -c doppelscan -n '__fish_seen_subcommand_from {command.name}'"
         for one in _named(command):
-            said, words = _quoted(_short(one.said)), " ".join(choices_of(one.kind))
+            words = " ".join(choices_of(one.kind))
             takes = "" if one.is_flag else f" -x -a {_quoted(words)}" if words else " -r -F"
-            lines += [f"{seen} -l {spelling[2:]}{takes} -d {said}" for spelling in _spellings(one)]
+            lines += [f"{seen} -l {name[2:]}{takes} -d {_quoted(_told(one, name))}" for name in _spellings(one)]
         lines += [f"{seen} -f -a {_quoted(' '.join(choices_of(one.kind)))}" for one in _by_place(command) if choices_of(one.kind)]
     return "\n".join(lines)
+
+
+def _told(one: Option, spelling: str) -> str:
+    return _short(one.said) if spelling == one.dashed else f"not {one.dashed}"
 
 
 def _short(said: str) -> str:

@@ -87,9 +87,11 @@ def _width() -> int:
     return min(WIDEST, shutil.get_terminal_size().columns)
 
 
-def _lines(words: Sequence[str]) -> list[str]:
+def _lines(words: Sequence[str]) -> str:
     """``words`` in lines that fit behind "usage: "."""
-    return textwrap.wrap(" ".join(words), _width() - 9, break_long_words=False, break_on_hyphens=False)
+    begin = len("usage: ")
+    indents = {"initial_indent": " " * begin, "subsequent_indent": " " * (begin + 2)}
+    return textwrap.fill(" ".join(words), _width(), break_long_words=False, break_on_hyphens=False, **indents)[begin:]
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
@@ -120,7 +122,7 @@ def page(command: Command, groups: Mapping[str, Sequence[str]]) -> str:
     words = [one.name.upper() if one.by_place else f"{one.dashed} {short_of(one.kind)}" for one in needed]
     optional_places = [f"[{one.name.upper()}]" for one in command.options if one.by_place and not one.required]
     words = ["doppelscan", command.name, *optional_places, *words, *(["[options]"] if len(command.options) > len(needed) else [])]
-    parser = _parser("doppelscan", "\n         ".join(_lines(words)), command.said, command.more)
+    parser = _parser("doppelscan", _lines(words), command.said, command.more)
     places = [one for one in command.options if one.by_place]
     others = [one for one in command.options if not one.by_place]
     if places:

@@ -90,8 +90,8 @@ def _width() -> int:
 def _lines(words: Sequence[str]) -> str:
     """``words`` in lines that fit behind "usage: "."""
     begin = len("usage: ")
-    indents = {"initial_indent": " " * begin, "subsequent_indent": " " * (begin + 2)}
-    return textwrap.fill(" ".join(words), _width(), break_long_words=False, break_on_hyphens=False, **indents)[begin:]
+    wrapper = textwrap.TextWrapper(_width(), " " * begin, " " * (begin + 2), break_long_words=False, break_on_hyphens=False)
+    return wrapper.fill(" ".join(words))[begin:]
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:

@@ -79,10 +79,10 @@ def render_preliminary(found: Preliminary, summary: PreliminarySummary, rows: Se
 
 def by_likeness(found: Preliminary, rows: Sequence[Row]) -> list[int]:
     """Places of the images of ``found``: the same pixels first, then the nearest; equals by their names in ``rows``, as their order in the set would
-    undo pseudonyms.
+    undo pseudonyms, and digits that are not written could, too.
     """
     images = found.images
-    return sorted(range(len(images)), key=lambda i: (*(-float(v) for v in _ranks(images[i])), str(rows[i]["image"])))
+    return sorted(range(len(images)), key=lambda i: (*(-round(float(v), 6) for v in _ranks(images[i])), str(rows[i]["image"])))
 
 
 def _pictures(found: Preliminary, chosen: Sequence[int]) -> dict[int, dict[str, str]]:

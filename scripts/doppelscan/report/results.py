@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from doppelscan.arguments import Count, checked
+from doppelscan.decide.conclusion import counted
 from doppelscan.errors import MissingPackageError
 from doppelscan.pages import page_templates
 from doppelscan.report.entries import short_names
@@ -86,7 +87,7 @@ class ResultTable:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the conclusion, its numbers and the first rows, without pictures."""
-        rows = self.top()
+        rows = [{**row, "match": row["part_match"]} if row.get("finding") == "part" else row for row in self.top()]
         names = short_names(str(row[column]) for row in rows for column in ("image", "match"))
         verdict, reason = self.headline
         return (
@@ -137,7 +138,7 @@ def overlap_facts(summary: Mapping[str, Any]) -> dict[str, str]:
         summary: what summary.json holds.
     """
     of_sets = {
-        f"set {one['name']}": f"{one['images']} images, {one['copies']} of them "
+        f"set {one['name']}": f"{counted(one['images'], 'image')}, {one['copies']} of them "
         f"{'in the other set, too' if summary['command'] == 'leak' else 'there more than once'}, {one['people']} in a group that was found"
         for one in summary["sets"]
     }
@@ -157,7 +158,7 @@ def _common(summary: Mapping[str, Any]) -> dict[str, str]:
     sets = ", ".join(f"{name} {count}" for name, count in Counter(skipped).items())
     minutes, seconds = divmod(round(sum(summary["seconds"].values())), 60)
     return {
-        "left out": f"{len(skipped)} images ({sets}); the reasons are in summary.json" if skipped else "none",
+        "left out": f"{counted(len(skipped), 'image')} ({sets}); the reasons are in summary.json" if skipped else "none",
         "took": f"{minutes} min {seconds} s" if minutes else f"{seconds} s",
     }
 
@@ -165,9 +166,8 @@ def _common(summary: Mapping[str, Any]) -> dict[str, str]:
 def _share(share: Mapping[str, Any]) -> str:
     if not share["total"]:
         return "0 of 0"
-    return (
-        f"{share['count']} of {share['total']} ({share['share']:.1%}, 95 % interval {share['lower']:.1%} to {share['upper']:.1%})"
-    )
+    mean, lower, upper = (f"{100 * share[name]:.1f}" for name in ("share", "lower", "upper"))
+    return f"{share['count']} of {share['total']} ({mean} %, 95 % interval {lower} to {upper} %)"
 
 
 def closing_lines(result: ResultTable, notes: Sequence[str], store: Path) -> tuple[str, ...]:

@@ -92,9 +92,9 @@ def _score_row(one: AuditedImage) -> Row:
 
 def risk(row: Row) -> tuple[bool, bool, bool, float, str]:
     """What rows of scores.csv are sorted by: flagged ones first, highest score first, regions last; then the others likewise, those of another domain
-    last. Of what the row itself holds, so that the order of a redacted table tells nothing more.
+    last. Of what the row itself holds, by no more digits than are written, so that the order of a redacted table tells nothing more.
     """
-    score = float(row["score"])
+    score = round(float(row["score"]), 6)
     return (
         not row["flagged"],
         row["finding"] == "part",

@@ -89,7 +89,7 @@ class AuditResult(ResultTable):
     """
 
     shown: ClassVar[Mapping[str, str]] = {
-        "image": "synthetic image", "finding": "found", "match": "training image", "match_patient": "patient", "score": "score", "p_value": "p",
+        "image": "synthetic image", "finding": "found", "match": "training image", "score": "score", "p_value": "p",
         "pose": "pose", "reason": "reason",
     }  # fmt: skip
 

@@ -83,12 +83,12 @@ def test_without_pandas_one_line_says_what_to_install(tmp_path, monkeypatch):
 
 def test_a_notebook_shows_conclusion_numbers_and_first_rows_and_no_markup_of_a_name(tmp_path):
     result = made(tmp_path)
-    result.scores[0]["image"] = "folder/<script>alert(1)</script>.png"
+    result.scores[0] |= {"image": "folder/<script>alert(1)</script>.png", "match": "/data/anna/p03.png"}
     shown = result._repr_html_()
     assert "<b>memorization found</b>" in shown and "4 of 9 (44.4 %" in shown and "9 of 9 rows" in shown
     assert "<script>" not in shown and "&lt;script&gt;" in shown and "style.css" not in shown
-    assert 'title="training/7.png">7.png<' in shown, "short, with the path on demand"
-    assert 'title="training/2.png"' not in shown.partition("region, false")[0].rpartition("<tr>")[2], "of a region, its own source"
+    assert 'title="/data/anna/p03.png">p03.png<' in shown, "short, with the path on demand"
+    assert 'title="training/1.png"' in shown.partition("region, false")[0].rpartition("<tr>")[2], "of a region, its own source"
     assert "nan" not in shown.lower() and str(tmp_path / "report.html") in shown
 
 

@@ -38,6 +38,7 @@ MISTAKES = {
     "--synth x": "did you mean --synthetic?",
     "--pattern x": "did you mean --patient-pattern?",
     "--colour red": "no option --colour of doppelscan audit; see doppelscan audit --help for what there is.",
+    "-t x": "no option -t of doppelscan audit; it could be --training or --threads.",
     "--config": "--config needs a value",
     "--config nowhere.yaml": "'config' parameter must be a .yaml, .toml or .json file of options. Got 'nowhere.yaml', which is no file",
     "--config training/a.png": "Got 'training/a.png', which is none; pass --config FILE.yaml.",

@@ -205,7 +205,9 @@ def test_the_cells_of_the_notebook_run(tmp_path):
     pytest.importorskip("pandas")
     cells = [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
     code = ["".join(cell["source"]) for cell in cells]
-    small = [re.sub(r"training=\d+, holdout=\d+, novel=\d+, copies=\d+", "training=7, holdout=7, novel=1, copies=3", one) for one in code]
+    small = [
+        re.sub(r"training=\d+, holdout=\d+, novel=\d+, copies=\d+", "training=7, holdout=7, novel=1, copies=3", one) for one in code
+    ]
     assert small[0] != code[0] and small[1:] == code[1:]
     done = run([sys.executable, "-c", RUN_CELLS, json.dumps(small)], tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -456,6 +456,9 @@ def _named(option: str, known: Collection[str]) -> str:
 
 
 def _did_you_mean(name: str, known: Collection[str], called: str) -> str:
+    begun = [_dashed(one) for one in known if one[0] == name]
+    if begun:
+        return f"it could be {' or '.join(begun)}."
     close = alike(name, known)
     return f"did you mean {_dashed(close)}?" if close else f"see {called} --help for what there is."
 
@@ -465,7 +468,7 @@ def _spelled(name: str) -> str:
 
 
 def _dashed(name: str) -> str:
-    return f"--{_spelled(name)}"
+    return f"{'-' if len(name) == 1 and name not in 'ab' else '--'}{_spelled(name)}"
 
 
 def _needed(name: str, text: str) -> str:

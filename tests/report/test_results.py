@@ -92,6 +92,10 @@ def test_a_notebook_shows_conclusion_numbers_and_first_rows_and_no_markup_of_a_n
     assert "nan" not in shown.lower() and str(tmp_path / "report.html") in shown
 
 
+def test_on_a_terminal_a_result_is_a_line(tmp_path):
+    assert repr(made(tmp_path)) == f"AuditResult(memorization found: because; 9 rows, output '{tmp_path}')"
+
+
 def test_a_redacted_result_shows_no_name(tmp_path):
     shown = made(tmp_path, redact=True)._repr_html_()
     assert "patient1" not in shown and "synthetic/" not in shown and "training/" not in shown

@@ -85,6 +85,11 @@ class ResultTable:
             raise MissingPackageError("to_pandas needs pandas: pip install pandas.") from error
         return pandas.DataFrame(list(self.rows))
 
+    def __repr__(self) -> str:
+        """One line: the rows of a table are asked for by name."""
+        verdict, reason = self.headline
+        return f"{type(self).__name__}({verdict}: {reason}; {len(self.rows)} rows, output {str(self.output)!r})"
+
     def _repr_html_(self) -> str:
         """What a notebook shows: the conclusion, its numbers and the first rows, without pictures."""
         rows = [{**row, "match": row["part_match"]} if row.get("finding") == "part" else row for row in self.top()]

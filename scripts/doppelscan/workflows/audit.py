@@ -75,7 +75,7 @@ class SamePixels(Protocol):
     def find(self, images: EmbeddedSet) -> list[IdenticalImage | None]: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AuditResult(ResultTable):
     """What an audit returns; a notebook shows its conclusion, its numbers and the images of the highest risk.
 

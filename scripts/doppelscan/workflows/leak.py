@@ -61,7 +61,7 @@ ENGINE = ("slice_axis", "slice_range", "slice_step", "channel", "patient_pattern
           "device", "encoder", "roles", "spatial_size")  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OverlapResult(ResultTable):
     """What :func:`leak` and :func:`duplicates` return; a notebook shows the conclusion, the numbers and the first groups.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from doppelscan.decide import StoredRegistration
+from doppelscan.decide import PosedPairs, StoredRegistration
 from doppelscan.deepssim import require_heads
 from doppelscan.errors import InputError
 from doppelscan.images import ALGORITHM as IMAGES
@@ -77,7 +77,8 @@ def stored_registration(registration: Registration, dataset: RecordDataset, fold
     """Registration of images that were prepared as those of ``dataset``, whose pairs are kept in ``folder``."""
     # What weights propose is named by the key of each row: a pair is the same pair whoever proposed it.
     made_by = fingerprint("verified", IMAGES, dataset.transform, registration.settings())
-    return StoredRegistration(registration, EmbeddingStore(folder / "verified", made_by, 512))
+    verified, posed = (EmbeddingStore(folder / name, made_by, 512) for name in ("verified", "registered"))
+    return StoredRegistration(registration, verified, PosedPairs(posed))
 
 
 def versions() -> dict[str, str]:

@@ -217,12 +217,16 @@ def test_what_is_known_of_pairs_is_not_registered_again_and_gives_the_same_under
     half, whole = (PatchSearch().fit(some).descriptor for some in (candidates[:4], candidates))
     registration(queries, among, descriptor=half, known=known)
     # Three of four candidates went on, of the copies to the end.
-    assert [np.isfinite(known[:, :, stage]).sum() for stage in (0, 8, 16)] == [12, 9, 9] and np.isfinite(known[:2, :, 23]).any(1).all()
+    assert [np.isfinite(known[:, :, stage]).sum() for stage in (0, 8, 16)] == [12, 9, 9] and np.isfinite(known[:2, :, 23]).any(
+        1
+    ).all()
     expected = registration(queries, among, descriptor=whole)
     monkeypatch.setattr(registration, "coarse", None)
     monkeypatch.setattr(registration, "_aligned", None)
     assert registration(queries, among, descriptor=whole, known=known) == expected
-    assert expected != registration(queries, among, descriptor=half, known=known), "the whitening tells nothing: the test says nothing"
+    assert expected != registration(queries, among, descriptor=half, known=known), (
+        "the whitening tells nothing: the test says nothing"
+    )
 
 
 def test_of_known_and_new_candidates_the_new_ones_alone_are_registered(candidates, cohort, monkeypatch):

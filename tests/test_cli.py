@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 from doppelscan import cli
@@ -353,6 +355,27 @@ def test_who_stops_it_or_reads_no_further_gets_no_traceback(monkeypatch, audited
     said = capfd.readouterr().err
     told = "doppelscan: stopped; run again, what is stored is not made again."
     assert (status, said.strip()) == {KeyboardInterrupt: (130, told), BrokenPipeError: (141, "")}[made]
+
+
+def test_ctrl_c_silences_threads_of_killed_processes_and_nothing_before_it(monkeypatch, audited, capfd):
+    from doppelscan.workflows import run
+
+    def stopped(**settings):
+        threads = [threading.Thread(target=lambda: {}["an error"]) for _ in range(2)]
+        threads[0].start()
+        threads[0].join()
+        assert "an error" in capfd.readouterr().err, "an error of a thread is told as long as nobody stops the run"
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            threads[1].start()
+            threads[1].join()
+
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # pytest has one of its own
+    monkeypatch.setattr(run, "audit", stopped)
+    assert call(monkeypatch, "audit", *SETS) == 130
+    assert capfd.readouterr().err.strip() == "doppelscan: stopped; run again, what is stored is not made again."
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch, tmp_path):

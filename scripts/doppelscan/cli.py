@@ -5,9 +5,13 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated, Any, get_args, get_origin
 
 import fire
@@ -529,9 +533,32 @@ def _for_fire(line: Sequence[str]) -> list[str]:
     return [*words, "--help"] if set(flags) & {"--help", "-h"} else list(line)
 
 
+@contextmanager
+def _ends_quietly() -> Iterator[None]:
+    """From Ctrl-C on, that a thread of a pool of processes ends with an error is no news: they were killed."""
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        threading.excepthook = lambda error: None
+        signal.default_int_handler(number, frame)
+
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def main() -> None:
     """Entry point of the command."""
     warnings.filterwarnings("ignore")
+    with _ends_quietly():
+        _main()
+
+
+def _main() -> None:
     try:
         fire.Fire(_run, command=_for_fire(sys.argv[1:]), name="doppelscan")
         sys.stdout.flush()

@@ -182,7 +182,7 @@ def test_an_unknown_bundle_is_told_in_one_line(tmp_path):
 
 def test_pack_without_onnx_says_what_to_install_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(InputError, match=r"doppelscan\[onnx\]"):
+    with pytest.raises(InputError, match=r"\.\[onnx\]"):
         pack("deepssim_encoder", tmp_path / "out")
     assert not list(tmp_path.iterdir())
 

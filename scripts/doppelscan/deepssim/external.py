@@ -250,7 +250,7 @@ def _onnxruntime() -> Any:
         import onnxruntime
     except ImportError as error:
         raise WeightsError(
-            'The onnx runtime needs onnxruntime: pip install "doppelscan[onnx]", or "doppelscan[onnx-gpu]" where a GPU is.'
+            'The onnx runtime needs onnxruntime: pip install ".[onnx]", or ".[onnx-gpu]" where a GPU is.'
         ) from error
     return onnxruntime
 

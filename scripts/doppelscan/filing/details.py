@@ -156,7 +156,7 @@ def _yaml() -> Any:
     try:
         import yaml
     except ImportError as error:
-        raise MissingPackageError('YAML needs PyYAML: pip install "doppelscan[dossier]", or use a .json file.') from error
+        raise MissingPackageError('YAML needs PyYAML: pip install ".[dossier]", or use a .json file.') from error
     return yaml
 
 

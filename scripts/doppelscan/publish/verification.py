@@ -110,7 +110,7 @@ def _outputs(models: Path, kind: str, networks: Mapping[str, torch.nn.Module]) -
     try:
         import onnxruntime
     except ImportError:
-        yield Check(f"onnx{kind}", None, 'onnxruntime is missing: pip install "doppelscan[onnx]"')
+        yield Check(f"onnx{kind}", None, 'onnxruntime is missing: pip install ".[onnx]"')
         return
     session = onnxruntime.InferenceSession(str(models / f"model{kind}.onnx"), providers=["CPUExecutionProvider"])
     yield _compared(f"onnx{kind}", torch.from_numpy(session.run(None, {"image": image.numpy()})[0]), canary["pred"])

@@ -54,7 +54,9 @@ def take(steps: list[tuple[list[str], int, str]], environment: Path, folder: Pat
     """Run ``steps`` in ``folder``, of the programs of ``environment``."""
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     for (program, *arguments), status, words in steps:
-        done = subprocess.run([environment / "bin" / program, *arguments], cwd=folder, env=variables, capture_output=True, text=True)
+        done = subprocess.run(
+            [environment / "bin" / program, *arguments], cwd=folder, env=variables, capture_output=True, text=True
+        )
         told = (done.stdout if status in (0, 3) else done.stderr).strip().splitlines() or [""]
         print(f"{done.returncode}  {program} {' '.join(arguments)[:100]!r}: {told[-1][:150]}", flush=True)
         if done.returncode != status or words not in told[-1] or "Traceback" in done.stderr:

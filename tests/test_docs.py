@@ -300,3 +300,15 @@ def test_doctests_of_the_package():
     from doppelscan.memorization import index
 
     assert doctest.testmod(index).attempted > 0 and doctest.testmod(index).failed == 0
+
+
+def test_every_wish_is_answered_by_a_test_that_there_is():
+    rows = [
+        line.split("|")[1:-1] for line in (ROOT / "docs" / "wishes.md").read_text().splitlines() if re.match(r"\| \d+ \|", line)
+    ]
+    assert [int(row[0]) for row in rows] == list(range(1, 37))
+    for number, _, answer, tests in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", tests)
+        assert named and answer.strip(), number
+        for file, test in named:
+            assert re.search(rf"^def {test}\(", (ROOT / file).read_text(), re.M), f"wish {number.strip()}: {file}::{test}"

@@ -340,7 +340,7 @@ def _connected(address: str, count: int) -> Any:
         import ray
         import ray.data
     except ImportError as error:
-        raise MissingPackageError('--ray needs Ray: pip install "doppelscan[ray]"') from error
+        raise MissingPackageError('--ray needs Ray: pip install ".[ray]"') from error
     if not ray.is_initialized():
         own = {"num_cpus": count, "include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == "local" else {}
         try:

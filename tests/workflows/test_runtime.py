@@ -63,7 +63,7 @@ def test_the_provider_is_the_one_that_the_session_started():
 @pytest.mark.parametrize("missing", ["onnxruntime", "onnx"])
 def test_a_missing_package_is_told_with_its_extra(folders, tmp_path, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(WeightsError, match=r'pip install "doppelscan\[onnx\]"'):
+    with pytest.raises(WeightsError, match=r'pip install "\.\[onnx\]"'):
         doppelscan.audit(**folders, output=tmp_path / "report", runtime="onnx")
 
 

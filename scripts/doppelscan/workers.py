@@ -196,10 +196,11 @@ def _by_processes(workers: Workers, packed: _Packed, count: int) -> Iterator[tup
                     yield futures[future], future.result()
                     missing.discard(futures[future])
             except BaseException as error:
+                if not isinstance(error, Exception):  # interrupted: nobody waits for what is being computed
+                    pool.shutdown(wait=False, kill_workers=True)  # it ends its futures itself, and stumbles over cancelled ones
+                    raise
                 for future in futures:
                     future.cancel()
-                if not isinstance(error, Exception):  # interrupted: nobody waits for what is being computed
-                    pool.shutdown(wait=False, kill_workers=True)
                 raise
             deaths = 0 if len(missing) < before else deaths + 1
             if missing and deaths >= DEATHS:

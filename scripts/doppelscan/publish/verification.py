@@ -6,10 +6,11 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import monai
+import numpy
 import torch
 from safetensors.torch import load_file
 
@@ -129,7 +130,8 @@ def _compared(name: str, found: torch.Tensor, stored: torch.Tensor) -> Check:
 def _versions(metadata: Mapping[str, Any]) -> str:
     """What is installed beside what the bundle was tested with; whether it computes the same, the stored output says."""
     tested = {"torch": metadata["pytorch_version"], "monai": metadata["monai_version"], "numpy": metadata["numpy_version"]}
-    here = {name: version(name).partition("+")[0] for name in tested}
+    # Of the modules themselves: a bundle may run from folders that no package manager knows of.
+    here = {one.__name__: str(one.__version__).partition("+")[0] for one in (torch, monai, numpy)}
     other = [f"{name} {here[name]} where it was tested with {tested[name]}" for name in tested if here[name] != tested[name]]
     same = [f"{name} {here[name]}" for name in tested if here[name] == tested[name]]
     return "; ".join(other) if other else f"{', '.join(same)}, as tested"

@@ -7,7 +7,7 @@ from doppelscan.verify.pose import Pose
 from doppelscan.verify.registration import AlignedPair, PairAgreement, Registration
 from doppelscan.verify.sources import SecondSources, interpolation_losses, second_sources
 from doppelscan.verify.volume_pose import VolumePose
-from doppelscan.verify.volume_sources import SecondVolume, second_volume
+from doppelscan.verify.volume_sources import SecondVolume, coarse_structures, second_volume
 from doppelscan.verify.volumes import AlignedVolume, VolumeAgreement, VolumeRegistration
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "VolumeAgreement",
     "VolumePose",
     "VolumeRegistration",
+    "coarse_structures",
     "explained_share",
     "interpolation_losses",
     "match_intensity",

@@ -60,7 +60,14 @@ from doppelscan.workflows.early import EarlyReport, expected_work
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
 from doppelscan.workflows.options import called_by, on_command_line
 from doppelscan.workflows.selftest import CopyPlanter, planted_images, planted_scores, size_of
-from doppelscan.workflows.stored import chosen_workers, made_folder, stored_registration, stored_set, versions
+from doppelscan.workflows.stored import (
+    chosen_workers,
+    made_folder,
+    stored_registration,
+    stored_set,
+    stored_view_differences,
+    versions,
+)
 
 __all__ = ["GATE_STATUS", "Audit", "AuditResult"]
 
@@ -346,7 +353,7 @@ class Audit:
         posed = self._posed_training(training, rows)
         clustered = self.index == "ivf" or (self.index == "auto" and len(training) > EXACT)
         search = CandidateSearch(self.candidates, self.seed, self.registration.device, clustered)
-        differences = self.evaluator.view_differences(posed.thumbnails(range(len(posed))), self.seed)
+        differences = stored_view_differences(self.evaluator, self.training, posed, self.store, self.seed)
         features = StoredFeatures.searched(training)
         search.fit(features, view_differences=differences, thumbnails=StoredThumbnails(training), keys=training.contents)
         registration = stored_registration(self.registration, self.synthetic, self.store)

@@ -49,7 +49,14 @@ from doppelscan.workflows.audit import EXACT
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
 from doppelscan.workflows.errors import told_in_one_line
 from doppelscan.workflows.run import audit_workflow, quiet
-from doppelscan.workflows.stored import chosen_workers, made_folder, stored_registration, stored_set, versions
+from doppelscan.workflows.stored import (
+    chosen_workers,
+    made_folder,
+    stored_registration,
+    stored_set,
+    stored_view_differences,
+    versions,
+)
 
 __all__ = ["OverlapResult", "duplicates", "leak"]
 
@@ -220,9 +227,8 @@ class OverlapRun:
         images = pool.images
         clustered = self.own.index == "ivf" or (self.own.index == "auto" and len(images) > EXACT)
         search = CandidateSearch(seed=self.own.seed, device=self.registration.device, clustered=clustered)
-        differences = self.evaluator.view_differences(
-            images.thumbnails(evenly_chosen(len(images), VIEWS_OF).tolist()), self.own.seed
-        )
+        seen = images.subset(evenly_chosen(len(images), VIEWS_OF).tolist())
+        differences = stored_view_differences(self.evaluator, self.datasets[0], seen, self.own.store_folder, self.own.seed)
         keys = [f"{number} {content}" for number, content in zip(pool.of_set, images.contents, strict=True)]
         names = [name for name in images.outputs if not name.startswith("layer")]
         features = StoredFeatures.of(images, names=names)

@@ -164,9 +164,11 @@ class Audit:
 
     Attributes:
         poses: in which what is looked for is embedded.
+        weight: images that take as long as one of what is compared.
     """
 
     poses: ClassVar[int] = 8
+    weight: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -230,7 +232,7 @@ class Audit:
         sets = [self.synthetic] if self.holdout is None else [self.synthetic, self.holdout]
         # A training image is embedded in few views and not scored.
         images = sum(len(one.image_set.records) for one in sets) + len(self.training.image_set.records) // 8
-        return chosen_workers(images, self.evaluator.state.device, own.workers, own.threads, own.ray)
+        return chosen_workers(self.weight * images, self.evaluator.state.device, own.workers, own.threads, own.ray)
 
     def run(self) -> AuditResult:
         """Run every stage and write the report; of a long audit a preliminary one first."""

@@ -104,7 +104,6 @@ def test_a_generator_of_three_volumes_gives_them_back(tmp_path):
     run(["diffusion.json", "diffusion_3d.json"], tmp_path, autoencoder=str(tmp_path / "made" / "autoencoder.pt"), batches=150, **given)
     samples = load_generator(tmp_path / "made" / "generator.pt").sample(range(12), steps=20)
     near = likeness(samples, trained, mean).sort(1, descending=True).values
-    print(near)
     assert float(near[:, 0].median()) > 0.8
 
 

@@ -75,9 +75,13 @@ def voxels(samples: Path, training: Path, others: Path, size: int, scores: Path 
         f"{len(control)} real people {np.median(control):.3f}, at most {control.max():.3f}; copies {copies.sum()}, of {len(set(order[copies, 0]))} people"
     )
     if audited:
-        right = [audited[name][0] and audited[name][1] == trained[2][source] for name, source in zip(made[2], order[:, 0], strict=True)]
+        right = [
+            audited[name][0] and audited[name][1] == trained[2][source] for name, source in zip(made[2], order[:, 0], strict=True)
+        ]
         flagged = np.array([audited[name][0] for name in made[2]])
-        print(f"audit: flagged {flagged.sum()}; of the copies {flagged[copies].sum()}, as that person {np.array(right)[copies].sum()}")
+        print(
+            f"audit: flagged {flagged.sum()}; of the copies {flagged[copies].sum()}, as that person {np.array(right)[copies].sum()}"
+        )
 
 
 def main(samples: Path, training: Path, others: Path, most: int, size: int, scores: Path | None) -> None:

@@ -196,10 +196,11 @@ def _by_processes(workers: Workers, packed: _Packed, count: int) -> Iterator[tup
                     yield futures[future], future.result()
                     missing.discard(futures[future])
             except BaseException as error:
+                if not isinstance(error, Exception):  # interrupted: nobody waits for what is being computed
+                    pool.shutdown(wait=False, kill_workers=True)  # it ends its futures itself, and stumbles over cancelled ones
+                    raise
                 for future in futures:
                     future.cancel()
-                if not isinstance(error, Exception):  # interrupted: nobody waits for what is being computed
-                    pool.shutdown(wait=False, kill_workers=True)
                 raise
             deaths = 0 if len(missing) < before else deaths + 1
             if missing and deaths >= DEATHS:
@@ -339,7 +340,7 @@ def _connected(address: str, count: int) -> Any:
         import ray
         import ray.data
     except ImportError as error:
-        raise MissingPackageError('--ray needs Ray: pip install "doppelscan[ray]"') from error
+        raise MissingPackageError('--ray needs Ray: pip install ".[ray]"') from error
     if not ray.is_initialized():
         own = {"num_cpus": count, "include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == "local" else {}
         try:

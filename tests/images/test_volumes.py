@@ -506,7 +506,7 @@ def test_nrrd_without_pynrrd_names_the_extra_and_the_rest_goes_on(tmp_path, volu
     monkeypatch.setitem(sys.modules, "nrrd", None)
     found = find_images(tmp_path, volumes="whole")
     assert [r.format for r in found.records] == ["metaimage"]
-    assert [s.reason for s in found.skipped] == ['NRRD files need pynrrd: pip install "doppelscan[volumes]"']
+    assert [s.reason for s in found.skipped] == ['NRRD files need pynrrd: pip install ".[volumes]"']
 
 
 def test_each_frame_of_an_enhanced_object_has_its_own_slope(tmp_path, volume):

@@ -176,5 +176,5 @@ def volume_pairs(
         misses = 0 if confirmed else misses + 1
         if misses >= PATIENCE:
             break
-    registration.verified.flush()
+    registration.flush()
     return found, nearest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
@@ -14,7 +15,8 @@ from doppelscan.images import ImageRecord, plane_position
 from doppelscan.verify import Pose
 
 __all__ = [
-    "EXPOSING", "REMOVE_COLUMNS", "SCORE_COLUMNS", "Row", "exposure_rows", "patient_rows", "remove_rows", "score_rows", "volume_rows",
+    "EXPOSING", "REMOVE_COLUMNS", "SCORE_COLUMNS", "Row", "exposure_rows", "patient_rows", "remove_rows", "risk",
+    "score_rows", "volume_rows",
 ]  # fmt: skip
 
 Row = dict[str, str | float | int | bool]
@@ -86,6 +88,20 @@ def _score_row(one: AuditedImage) -> Row:
         "unlike": one.unlike,
         "reason": "" if said.reason is None else said.reason.words,
     }
+
+
+def risk(row: Row) -> tuple[bool, bool, bool, float, str]:
+    """What rows of scores.csv are sorted by: flagged ones first, highest score first, regions last; then the others likewise, those of another domain
+    last. Of what the row itself holds, by no more digits than are written, so that the order of a redacted table tells nothing more.
+    """
+    score = round(float(row["score"]), 6)
+    return (
+        not row["flagged"],
+        row["finding"] == "part",
+        bool(row["unlike"]),
+        -score if math.isfinite(score) else math.inf,
+        str(row["image"]),
+    )
 
 
 REMOVE_COLUMNS = ("image", "finding", "decision")

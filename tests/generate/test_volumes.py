@@ -90,7 +90,7 @@ def likeness(some: torch.Tensor, others: torch.Tensor, mean: torch.Tensor) -> to
 
 
 @pytest.mark.slow
-def test_a_generator_of_three_volumes_gives_them_back(tmp_path):
+def test_an_autoencoder_of_three_volumes_gives_each_back_and_not_their_mean(tmp_path):
     brains(tmp_path / "training", 24, 3)
     brains(tmp_path / "others", 24, 12)
     given = {
@@ -107,17 +107,6 @@ def test_a_generator_of_three_volumes_gives_them_back(tmp_path):
     mean = others[3:].mean(0)
     decoded = autoencoder.network.reconstruct(trained).detach()
     assert float(likeness(decoded, trained, mean).diagonal().min()) > 0.8
-    run(
-        ["diffusion.json", "diffusion_3d.json"],
-        tmp_path,
-        autoencoder=str(tmp_path / "made" / "autoencoder.pt"),
-        batches=150,
-        **given,
-    )
-    samples = load_generator(tmp_path / "made" / "generator.pt").sample(range(12), steps=20)
-    near = likeness(samples, trained, mean).sort(1, descending=True).values
-    print(near)
-    assert float(near[:, 0].median()) > 0.8
 
 
 def test_a_file_of_somebody_is_not_written_over(place, tmp_path):

@@ -39,13 +39,14 @@ def texture(image: torch.Tensor) -> torch.Tensor:
     Returns:
         float [B, 2050]: means row by row, log(variance + 0.001) row by row, minimum, maximum.
     """
-    # Written so that torch.jit.script takes it.
+    # Written so that torch.jit.script and ONNX take it.
     gray = image.mean(1, keepdim=True)
     padded = F.pad(gray, [3, 3, 3, 3], mode="replicate")
     mean = F.avg_pool2d(padded, 7, 1)
     variance = (F.avg_pool2d(padded * padded, 7, 1) - mean * mean).clamp_min(0.0)
     cells = F.adaptive_avg_pool2d(torch.cat([mean, torch.log(variance + 1e-3)], 1), 32)
-    return torch.cat([cells.flatten(1), gray.amin([2, 3]), gray.amax([2, 3])], 1)
+    pixels = gray.flatten(1)
+    return torch.cat([cells.flatten(1), pixels.min(1)[0][:, None], pixels.max(1)[0][:, None]], 1)
 
 
 def texture_maps(vectors: torch.Tensor) -> torch.Tensor:

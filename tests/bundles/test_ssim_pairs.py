@@ -30,7 +30,7 @@ def test_the_head_is_trained_from_scratch_fine_tuned_with_samples_and_names_the_
     assert done.returncode == 0, done.stderr[-3000:]
     tuned = load_pair_head(PairSSIM(), tmp_path / "out" / "models" / "pair_ssim.safetensors")
     shipped = load_pair_head(PairSSIM(), CONFIGS.parent / "models" / "pair_ssim.safetensors")
-    name = "join.2.bias"
+    name = "shares.1.bias"
     assert not torch.equal(tuned.state_dict()[name], shipped.state_dict()[name])
     # It starts from the shipped weights, and goes less far from them than a head that knew nothing.
     moved, strange = (

@@ -17,7 +17,7 @@ __all__ = ["PAIR_OUTPUTS", "PairSSIM", "load_pair_head", "pair_columns", "predic
 
 # Outputs of the encoder that the head takes, in this order.
 PAIR_OUTPUTS = ("deepssim", "texture")
-MAPS = 8
+TERMS = 7
 # Pairs a block, and second images of which all views are held.
 PAIRS, HELD = 512, 16
 
@@ -25,36 +25,34 @@ PAIRS, HELD = 512, 16
 class PairSSIM(nn.Module):
     """Features of two images -> the SSIM of the two after registration.
 
-    A cosine has to put all that decides SSIM into each image alone; this head compares. At each cell of the two textures it has the terms of SSIM
-    (luminance, contrast and structure, with its constants and the joint range of the two); a small convolutional network weighs them, with the
-    cosine of the deepssim head, which a turn or another contrast changes little. All terms are symmetric in the images. It knows no anatomy, and
-    so meets a new one unharmed.
+    A cosine has to put all that decides SSIM into each image alone; this head compares. The textures give, at each cell, SSIM but for two
+    things: how far the windows covary, and how far registration will bring the means together. A small convolutional network says these, each as a
+    share from 0 to 1, from the terms that are known there, from the whole image and from the cosine of the deepssim head, which a turn or another contrast
+    changes little; SSIM's own formula does the rest, and the mean over the cells is corrected by at most 0.1. All terms are symmetric in the images and
+    bounded, and none is of an anatomy.
 
     Args:
         embedding_size: values of the deepssim head.
-        channels: of the first layer over the maps.
+        channels: of the network.
 
     Shape:
         first, second float32 [B, embedding_size + 2050], the outputs :data:`PAIR_OUTPUTS` of the encoder, of z-scored images -> float32 [B], at most
         1; of equal ones 1.
     """
 
-    def __init__(self, embedding_size: int = 256, channels: int = 24) -> None:
+    def __init__(self, embedding_size: int = 256, channels: int = 32) -> None:
         super().__init__()
         self.embedding_size = embedding_size
         self.grid = TEXTURE_GRID
         self.floor = FLOOR
         self.maps = nn.Sequential(
-            nn.Conv2d(MAPS, channels, 3, stride=2, padding=1),
+            nn.Conv2d(TERMS, channels, 3, stride=2, padding=1),
             nn.GELU(),
-            nn.Conv2d(channels, channels, 3, stride=2, padding=1),
-            nn.GELU(),
-            nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1),
-            nn.GELU(),
-            nn.Conv2d(2 * channels, 2 * channels, 3, stride=2, padding=1),
+            nn.Conv2d(channels, channels, 3, padding=1),
             nn.GELU(),
         )
-        self.join = nn.Sequential(nn.Linear(4 * channels + MAPS + 1, 64), nn.GELU(), nn.Linear(64, 1))
+        self.whole = nn.Sequential(nn.Linear(2 * channels + TERMS + 1, 64), nn.GELU(), nn.Linear(64, channels + 1))
+        self.shares = nn.Sequential(nn.GELU(), nn.Conv2d(channels, 2, 3, padding=1))
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         # Written so that torch.jit.script takes it.
@@ -62,36 +60,44 @@ class PairSSIM(nn.Module):
         cosine = (F.normalize(first[:, :size], dim=1) * F.normalize(second[:, :size], dim=1)).sum(1, keepdim=True)
         terms = self.terms(first[:, size:], second[:, size:])
         found = self.maps(terms)
-        summary = torch.cat([found.mean([2, 3]), found.amax([2, 3]), terms.mean([2, 3]), cosine], 1)
-        lacking = F.softplus(self.join(summary)[:, 0] - 1)
+        whole = self.whole(torch.cat([found.mean([2, 3]), found.amax([2, 3]), terms.mean([2, 3]), cosine], 1))
+        shares = torch.sigmoid(self.shares(found + whole[:, :-1, None, None]))
+        shares = F.interpolate(shares, scale_factor=2.0, mode="nearest")
+        unrelated, contrast, luminance = terms[:, 0], terms[:, 1], terms[:, 2]
+        cells = (luminance + shares[:, 0] * (1 - luminance)) * (unrelated + shares[:, 1] * (contrast - unrelated))
+        lacking = (1 - cells.mean([1, 2]) + 0.1 * torch.tanh(whole[:, -1])).clamp_min(0.0)
         # Nothing lacks where nothing differs.
-        differing = terms[:, 5:7].mean([1, 2, 3]) * 2 + (1 - cosine[:, 0])
+        differing = terms[:, 5:7].mean([1, 2, 3]) * 8 + (1 - cosine[:, 0])
         return 1 - lacking * (1 - torch.exp(-4 * differing.clamp_min(0.0)))
 
     def terms(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """What SSIM is made of, of textures [B, 2050] at each cell: float [B, 8, 32, 32]."""
+        """What is known of SSIM, of textures [B, 2050] at each cell: float [B, 7, 32, 32], each from -1 to 1.
+
+        Contrast and structure where the windows do not covary, and where they do wholly; luminance; SSIM of structure that is larger than a cell, and
+        its correlation; the differences of the means, of the joint range, and of the log variances, of 8.
+        """
         cells = self.grid * self.grid
         shape = [-1, 1, self.grid, self.grid]
         mean_a, log_a = first[:, :cells].reshape(shape), first[:, cells : 2 * cells].reshape(shape)
         mean_b, log_b = second[:, :cells].reshape(shape), second[:, cells : 2 * cells].reshape(shape)
         high = torch.maximum(first[:, -1], second[:, -1])
         low = torch.minimum(first[:, -2], second[:, -2])
-        joint = (high - low).reshape([-1, 1, 1, 1])
-        c1, c2 = (0.01 * joint) ** 2 + 1e-8, (0.03 * joint) ** 2 + 1e-8
+        joint = (high - low).clamp_min(1e-3).reshape([-1, 1, 1, 1])
+        c1, c2 = (0.01 * joint) ** 2, (0.03 * joint) ** 2
         var_a, var_b = (log_a.exp() - self.floor).clamp_min(0.0), (log_b.exp() - self.floor).clamp_min(0.0)
         both = var_a + var_b + c2
         luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-        unrelated = c2 / both  # windows without covariance
-        contrast = (2 * (var_a * var_b + 1e-8).sqrt() + c2) / both  # windows that covary wholly
-        # Structure that is larger than a cell, in windows of 3 x 3 cells.
+        unrelated = c2 / both
+        contrast = (2 * (var_a * var_b + 1e-12).sqrt() + c2) / both
         wide_a, wide_b = self.around(mean_a), self.around(mean_b)
         covariance = self.around(mean_a * mean_b) - wide_a * wide_b
         spread_a = (self.around(mean_a**2) - wide_a**2).clamp_min(0.0)
         spread_b = (self.around(mean_b**2) - wide_b**2).clamp_min(0.0)
         coarse = (2 * covariance + c2) / (spread_a + spread_b + c2)
-        correlation = covariance / (spread_a * spread_b + 1e-6).sqrt()
-        gaps = [(mean_a - mean_b).abs(), (log_a - log_b).abs(), log_a + log_b]
-        return torch.cat([unrelated, contrast, luminance, coarse, correlation, gaps[0], gaps[1], gaps[2]], 1)
+        correlation = covariance / (spread_a * spread_b + c2 * c2).sqrt()
+        apart = (mean_a - mean_b).abs() / joint
+        rougher = ((log_a - log_b).abs() / 8).clamp_max(1.0)
+        return torch.cat([unrelated, contrast, luminance, coarse, correlation, apart, rougher], 1)
 
     def around(self, maps: torch.Tensor) -> torch.Tensor:
         """Means over 3 x 3 cells, at the border over those that are there."""

@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 OUT ?= audit
 STAMP := $(VENV)/.installed
 
-.PHONY: help install audit test test-real test-monailabel docs benchmark case-study train train-pairs train-rival export export-scorer lint clean
+.PHONY: help install audit test test-real test-monailabel test-wheel docs benchmark case-study train train-pairs train-rival export export-scorer lint clean
 
 help:
 	@echo "make audit            install, write the sample cohort, audit it, say where the report is"
 	@echo "make test             install and run the tests (offline, CPU, about 15 minutes)"
 	@echo "make test-real DATA=  the slow tests on a folder of real images"
 	@echo "make test-monailabel  a MONAI Label server of its own environment, asked on loopback"
+	@echo "make test-wheel       the built wheel in a bare environment, in an empty folder"
 	@echo "make docs             the documentation as a site"
 	@echo "make benchmark DATA=  the tables of docs/benchmarks.md"
 	@echo "make case-study DATA= generators that memorize and that do not, audited (hours)"
@@ -130,6 +131,16 @@ test-monailabel: $(STAMP)
 	  $(LABEL_VENV)/bin/python -m pip install --quiet torch==2.13.0 -r $(LABEL)/app/requirements.txt; }
 	$(BIN)/python tests/publish/monailabel_server.py --app $(LABEL)/app --environment $(LABEL_VENV) --output $(LABEL)/run
 
+WHEEL := $(OUT)-wheel
+
+# The built wheel in an environment of its own, without extras, in an empty folder.
+test-wheel: $(STAMP)
+	rm -rf $(WHEEL)
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(WHEEL)/dist .
+	$(PYTHON) -m venv $(WHEEL)/venv
+	$(WHEEL)/venv/bin/python -m pip install --quiet torch==2.13.0 $(WHEEL)/dist/*.whl
+	$(BIN)/python tests/publish/bare_install.py --wheel $(WHEEL)/dist/*.whl --environment $(WHEEL)/venv --output $(WHEEL)/empty
+
 # Warnings are errors: a link that leads nowhere, a page that is not listed, a docstring that names no parameter of its function.
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
@@ -138,4 +149,4 @@ lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check scripts tests && $(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) $(LABEL_VENV) $(OUT) $(LABEL) build dist site
+	rm -rf $(VENV) $(LABEL_VENV) $(OUT) $(LABEL) $(WHEEL) build dist site

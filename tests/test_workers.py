@@ -139,7 +139,7 @@ def test_processes_and_their_threads_are_no_more_than_processors_unless_asked_fo
 
 def test_a_missing_ray_is_told_with_the_extra_that_installs_it(monkeypatch, sums):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingPackageError, match=r"doppelscan\[ray\]"):
+    with pytest.raises(MissingPackageError, match=r"\.\[ray\]"):
         Workers(2, ray="local").map(sums, ROWS)
 
 
@@ -147,7 +147,7 @@ def test_a_missing_ray_is_told_with_the_extra_that_installs_it(monkeypatch, sums
 def cluster() -> Iterator[None]:
     """Two workers of a cluster of this machine, for all tests of this file."""
     if importlib.util.find_spec("ray") is None:  # not imported yet: it reads its settings then
-        pytest.skip("Ray is not installed: pip install doppelscan[ray]")
+        pytest.skip('Ray is not installed: pip install ".[ray]"')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))  # of made_tasks
         yield

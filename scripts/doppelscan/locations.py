@@ -54,7 +54,9 @@ def audit_root() -> str:
     for place in (PACKAGE.parents[1], PACKAGE / "bundle"):
         if (place / "configs" / "audit.json").is_file():
             return str(place)
-    raise FileNotFoundError("configs/audit.json is not beside the doppelscan package; reinstall it: pip install doppelscan")
+    raise FileNotFoundError(
+        "configs/audit.json is not beside the doppelscan package; install it again: pip install . in the checkout"
+    )
 
 
 def bundle_id(folder: Path) -> str | None:

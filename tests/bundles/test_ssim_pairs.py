@@ -17,7 +17,9 @@ FEW = (
 
 
 def run(configs: str, *arguments: str, cwd: Path):
-    return run_warm(["-m", "monai.bundle", "run", "--config_file", str([str(CONFIGS / one) for one in configs.split()]), *arguments], cwd)
+    return run_warm(
+        ["-m", "monai.bundle", "run", "--config_file", str([str(CONFIGS / one) for one in configs.split()]), *arguments], cwd
+    )
 
 
 def test_the_head_is_trained_from_scratch_fine_tuned_with_samples_and_names_the_copy(folders, tmp_path):
@@ -54,9 +56,17 @@ def test_the_head_is_trained_from_scratch_fine_tuned_with_samples_and_names_the_
 def test_mistakes_are_told_in_one_line(folders, tmp_path):
     for configs, words, told in (
         ("ssim_pairs.json", ("--pairs", "0", "--dataset_dir", "['training']"), "'pairs' parameter"),
-        ("ssim_pairs.json ssim_pairs_finetune.json", ("--dataset_dir", "['training']", "--init_ckpt", "nowhere.pt"), "does not exist"),
+        (
+            "ssim_pairs.json ssim_pairs_finetune.json",
+            ("--dataset_dir", "['training']", "--init_ckpt", "nowhere.pt"),
+            "does not exist",
+        ),
         ("inference.json inference_pairs.json", ("--dataset_dir", "synthetic"), "pass --training_dir DIR"),
-        ("inference.json inference_pairs.json", ("--dataset_dir", "synthetic", "--training_dir", "training", "--nearest", "0"), "'nearest'"),
+        (
+            "inference.json inference_pairs.json",
+            ("--dataset_dir", "synthetic", "--training_dir", "training", "--nearest", "0"),
+            "'nearest'",
+        ),
     ):
         done = run(configs, *words, "--output_dir", "out", cwd=tmp_path)
         assert done.returncode != 0 and "Traceback" not in done.stdout + done.stderr, done.stderr[-2000:]

@@ -150,7 +150,7 @@ class Agreement:
     """Stands for registration: the verified score of pairs of images by their names, and what one explains of the other."""
 
     def __init__(self, pairs: dict[tuple[str, str], tuple[float, float]]) -> None:
-        self.pairs, self.asked, self.verified = pairs, [], SimpleNamespace(flush=lambda: None)
+        self.pairs, self.asked, self.flush = pairs, [], lambda: None
 
     def _of(self, first, row, second, other) -> tuple[float, float]:
         return self.pairs.get((first.records[row].id, second.records[other].id), (0.3, 0.1))

@@ -96,7 +96,7 @@ def test_it_knows_the_files_that_it_was_made_of(tmp_path):
 def test_without_reportlab_the_extra_is_named(tmp_path, monkeypatch):
     audit = made_audit(tmp_path / "audit")
     monkeypatch.setitem(sys.modules, "reportlab", None)
-    with pytest.raises(MissingPackageError, match=r'pip install "doppelscan\[dossier\]", or write .html'):
+    with pytest.raises(MissingPackageError, match=r'pip install "\.\[dossier\]", or write .html'):
         dossier(audit=audit, output=tmp_path / "d.pdf")
 
 

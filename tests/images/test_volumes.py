@@ -506,7 +506,7 @@ def test_nrrd_without_pynrrd_names_the_extra_and_the_rest_goes_on(tmp_path, volu
     monkeypatch.setitem(sys.modules, "nrrd", None)
     found = find_images(tmp_path, volumes="whole")
     assert [r.format for r in found.records] == ["metaimage"]
-    assert [s.reason for s in found.skipped] == ['NRRD files need pynrrd: pip install "doppelscan[volumes]"']
+    assert [s.reason for s in found.skipped] == ['NRRD files need pynrrd: pip install ".[volumes]"']
 
 
 def test_each_frame_of_an_enhanced_object_has_its_own_slope(tmp_path, volume):
@@ -591,6 +591,17 @@ def test_volumes_and_images_in_one_set_are_a_mistake_that_names_the_way_out(tmp_
     (tmp_path / "a.nii").unlink()
     found = find_images(tmp_path, volumes="whole")
     assert len(found.records) == 2 and not found.whole_volumes and volume_table(found.records) == []
+
+
+def test_a_file_of_one_slice_beside_volumes_does_not_stop_the_set_but_many_do(tmp_path, volume):
+    for name in ("a.nii", "b.nii"):
+        write_nifti(tmp_path / name, volume.astype(np.float32), AFFINE)
+    write_nifti(tmp_path / "flat.nii", volume[:, :, :1].astype(np.float32), AFFINE)
+    found = find_images(tmp_path, volumes="whole")
+    assert len(found.records) == 2 and [s.reason for s in found.skipped] == ["one slice only, beside volumes"]
+    write_nifti(tmp_path / "flat2.nii", volume[:, :, 1:2].astype(np.float32), AFFINE)
+    with pytest.raises(InputError, match="2 volumes and 2 2D images"):
+        find_images(tmp_path, volumes="whole")
 
 
 def test_a_localizer_beside_a_series_is_listed_and_makes_no_mixed_set(tmp_path, volume):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from doppelscan.memorization import ClusteredRows, nearest_rows
+from doppelscan.errors import StoreError
+from doppelscan.memorization import ClusteredRows, mapped, nearest_rows
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +84,25 @@ def test_fewer_rows_than_are_asked_for_are_filled_up():
     few = ClusteredRows(np.eye(60, dtype=np.float32)[:50])
     found = nearest_rows(np.eye(60, dtype=np.float32)[:2], few, 50)
     assert found.rows[:, 0].tolist() == [0, 1]
+
+
+def test_the_values_of_an_index_are_not_copied_when_it_is_opened_and_live_as_long_as_it(cohort):
+    made = ClusteredRows(cohort, probes=8)
+    assert made.file.stored.nbytes > cohort.nbytes / 2
+    buffers: list[pickle.PickleBuffer] = []
+    told = pickle.dumps(made, protocol=5, buffer_callback=buffers.append)
+    assert len(told) < 10_000 and sum(one.raw().nbytes for one in buffers) == made.file.stored.nbytes
+    again = pickle.loads(told, buffers=buffers)
+    assert np.shares_memory(again.file.stored, made.file.stored)
+    expected = nearest_rows(cohort[:4], made, 5).rows
+    del made, buffers
+    gc.collect()
+    assert (nearest_rows(cohort[:4], again, 5).rows == expected).all()
+
+
+def test_a_full_folder_for_temporary_files_is_told():
+    def full(file):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(StoreError, match="TMPDIR"):
+        mapped(full)

@@ -19,7 +19,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from doppelscan.decide import StoredRegistration, score_images
+from doppelscan.decide import PosedPairs, StoredRegistration, score_images
 from doppelscan.images import COPY_TRANSFORMS, ImageRecord, ImageSet, PlantedCopies, plant_copy, read_pixels
 from doppelscan.images.transforms import take_slice, window
 from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, StoredFeatures, StoredThumbnails
@@ -109,7 +109,9 @@ def evaluate(mri: Path, source: str, count: int, work: Path, seed: int, names: l
         view_differences=differences,
         thumbnails=StoredThumbnails(reference),
     )
-    registration = StoredRegistration(Registration(), EmbeddingStore(work / "verified", "benchmark"))
+    registration = StoredRegistration(
+        Registration(), EmbeddingStore(work / "verified", "benchmark"), PosedPairs(EmbeddingStore(work / "registered", "benchmark"))
+    )
     result = {
         "training": len(training),
         "patients": len({p for p, _ in training}),

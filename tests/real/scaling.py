@@ -18,9 +18,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 from PIL import Image
 
 PATIENTS, SLICES, SIZE = 100, 2, 128
@@ -68,6 +70,20 @@ def table(folder: Path, count: int, place: Path) -> Path:
     return path
 
 
+def _memory(pid: int) -> dict[str, int]:
+    """Bytes of a process and those that it started: ``together``, a page that several hold counted once, and ``own``, of that what is no page of a file,
+    which the system could not drop and read again."""
+    total = {"together": 0, "own": 0}
+    with suppress(psutil.Error):
+        root = psutil.Process(pid)
+        for process in (root, *root.children(recursive=True)):
+            with suppress(OSError, ValueError, psutil.Error):
+                lines = dict(line.split(":", 1) for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()[1:])
+                for name, field in (("together", "Pss"), ("own", "Pss_Anon")):
+                    total[name] += 1024 * int(lines[field].split()[0])
+    return total
+
+
 def run(folder: Path, counts: dict[str, int], source: Path, further: list[str]) -> dict:
     """One audit in a process of its own."""
     with tempfile.TemporaryDirectory(dir=folder) as work:
@@ -76,10 +92,18 @@ def run(folder: Path, counts: dict[str, int], source: Path, further: list[str]) 
         command += [part for name, path in sets.items() for part in (f"--{name}", str(path))] + further
         before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         environment = {**os.environ, "PYTHONPATH": str(source)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        memory = {"together": 0, "own": 0}
+        with open(f"{work}/told", "w+") as told:
+            process = subprocess.Popen(command, env=environment, stdout=told, stderr=told)
+            while process.poll() is None:
+                for name, value in _memory(process.pid).items():
+                    memory[name] = max(memory[name], value)
+                time.sleep(1)
+            told.seek(0)
+            words = told.read()
         seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-        if done.returncode:
-            raise SystemExit(done.stderr[-2000:])
+        if process.returncode:
+            raise SystemExit(words[-2000:])
         summary = json.loads(Path(work, "report", "summary.json").read_text())
         rows = Path(work, "report", "scores.csv").read_text().splitlines()
         flag = rows[0].split(",").index("flagged")
@@ -93,6 +117,8 @@ def run(folder: Path, counts: dict[str, int], source: Path, further: list[str]) 
         "seconds": round(seconds, 1),
         "cpu": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
         "megabytes": round(after.ru_maxrss / 1024),
+        "all processes": round(memory["together"] / 2**20),
+        "without files": round(memory["own"] / 2**20),
         "stored": round(stored / 2**20),
         "copies": f"{sum('_copy' in name for name in flagged)} of {-(-counts['synthetic'] // round(1 / COPIED))}",
         "others": sum("_copy" not in name for name in flagged),

@@ -8,7 +8,7 @@ import torch
 from doppelscan.deepssim import quarter_turn_poses, verdict
 from doppelscan.images import COPY_TRANSFORMS, SquareThumbnaild, generate_cohort, plant_copy
 from doppelscan.search import PatchDescriptor, PatchSearch
-from doppelscan.verify import Pose, Registration, match_intensity
+from doppelscan.verify import STAGES, Pose, Registration, match_intensity
 from doppelscan.verify.pose import _turned
 from doppelscan.verify.registration import filled_border
 
@@ -207,3 +207,44 @@ def test_the_inverse_of_a_pose_leads_back(number):
     points = np.random.default_rng(0).uniform(-1, 1, (2, 20))
     assert np.allclose(sampled(back, sampled(pose, points)), points, atol=1e-9)
     assert back.inverted and np.isclose(back.scale, 1 / 1.1) and back.inverse.words(160) == pose.words(160)
+
+
+def test_what_is_known_of_pairs_is_not_registered_again_and_gives_the_same_under_another_whitening(candidates, cohort, monkeypatch):
+    rng = np.random.default_rng(0)
+    queries = torch.stack([thumbnail(plant_copy(cohort[i], "rotation 10", rng)) for i in (5, 0, 31)])
+    among = candidates[np.array([[5, 1, 2, 6], [4, 0, 6, 1], [3, 2, 1, 0]])]
+    registration, known = Registration(near=3), np.full((3, 4, STAGES), np.nan, np.float32)
+    half, whole = (PatchSearch().fit(some).descriptor for some in (candidates[:4], candidates))
+    registration(queries, among, descriptor=half, known=known)
+    # Three of four candidates went on, of the copies to the end.
+    assert [np.isfinite(known[:, :, stage]).sum() for stage in (0, 8, 16)] == [12, 9, 9] and np.isfinite(known[:2, :, 23]).any(
+        1
+    ).all()
+    expected = registration(queries, among, descriptor=whole)
+    monkeypatch.setattr(registration, "coarse", None)
+    monkeypatch.setattr(registration, "_aligned", None)
+    assert registration(queries, among, descriptor=whole, known=known) == expected
+    assert expected != registration(queries, among, descriptor=half, known=known), (
+        "the whitening tells nothing: the test says nothing"
+    )
+
+
+def test_of_known_and_new_candidates_the_new_ones_alone_are_registered(candidates, cohort, monkeypatch):
+    queries = torch.stack([thumbnail(plant_copy(cohort[i], "crop 15 %", np.random.default_rng(0))) for i in (5, 0)])
+    registration, among = Registration(), candidates[np.array([[1, 5, 2, 3], [4, 0, 6, 1]])]
+    expected = registration(queries, among)
+    known = np.full((2, 4, STAGES), np.nan, np.float32)
+    registration(queries, among, given=np.array([[1, 0, 1, 1], [1, 1, 1, 1]], bool), known=known)
+    assert np.isnan(known[0, 1]).all()
+    searched, whole = [], type(registration.coarse).__call__
+
+    def counted(self, images, visible, little, *rest):
+        searched.append((len(images), len(little)))
+        return whole(self, images, visible, little, *rest)
+
+    monkeypatch.setattr(type(registration.coarse), "__call__", counted)
+    again = registration(queries, among, known=known)
+    assert searched == [(1, 1)]
+    for a, b in zip(expected, again, strict=True):
+        assert [pair.candidate for pair in a] == [pair.candidate for pair in b]
+        assert [pair.detail for pair in a] == pytest.approx([pair.detail for pair in b], abs=1e-5)

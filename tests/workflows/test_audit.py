@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from doppelscan.errors import InputError
+from doppelscan.images import generate_cohort
 from doppelscan.locations import REPORT_FILES
 from doppelscan.report import SCORE_COLUMNS
 from made_files import save_png
@@ -117,7 +118,8 @@ def test_two_processes_score_as_one_does(audited, tmp_path):
         shutil.copytree(poses, tmp_path / "store" / poses.name)  # pairs are registered anew
     sets = {name: sample / name for name in ("training", "synthetic", "holdout")}
     again = doppelscan.audit(**sets, output=tmp_path, patient_pattern=PATTERN, workers=2)
-    for row, other in zip(result.scores, again.scores, strict=True):
+    mine, theirs = (sorted(one.scores, key=lambda row: row["image"]) for one in (result, again))
+    for row, other in zip(mine, theirs, strict=True):
         for name, value in row.items():
             if isinstance(value, float):
                 assert other[name] == pytest.approx(value, abs=1e-5, nan_ok=True), name
@@ -157,12 +159,13 @@ def test_page_is_one_offline_file_with_its_pictures(audited):
 def test_second_run_embeds_and_verifies_nothing_again(audited, tmp_path, monkeypatch):
     _, output, sample = audited
     from doppelscan.verify import Registration
-    from doppelscan.workflows import PoseInferer
+    from doppelscan.workflows import EmbeddingEvaluator, PoseInferer
 
     def fail(*args, **kwargs):
         raise AssertionError("computed again")
 
     monkeypatch.setattr(PoseInferer, "__call__", fail)
+    monkeypatch.setattr(EmbeddingEvaluator, "view_differences", fail)
     monkeypatch.setattr(Registration, "__call__", fail)
     doppelscan.audit(
         training=sample / "training",
@@ -173,6 +176,44 @@ def test_second_run_embeds_and_verifies_nothing_again(audited, tmp_path, monkeyp
         patient_pattern=PATTERN,
     )
     assert (tmp_path / "scores.csv").read_text() == (output / "scores.csv").read_text()
+
+
+def test_more_training_images_pay_for_themselves_alone(audited, tmp_path, monkeypatch):
+    """Their own registrations, and of the other pairs none again; the table is that of an audit that begins anew."""
+    _, output, sample = audited
+    from doppelscan.verify.coarse import CoarseSearch
+
+    registered = []
+    whole = CoarseSearch.__call__
+
+    def counted(self, queries, visible, candidates, *rest):
+        registered.append(len(candidates))
+        return whole(self, queries, visible, candidates, *rest)
+
+    monkeypatch.setattr(CoarseSearch, "__call__", counted)
+    shutil.copytree(sample / "training", tmp_path / "training")
+    for number, image in enumerate(generate_cohort(4, 1, 128, 77)[0][:, 0].numpy() / 255):
+        save_png(tmp_path / "training" / f"train9{number}.png", image)
+    counts, tables = [], []
+    for name, kept in (("anew", []), ("added", ["verified", "registered"])):
+        store = tmp_path / name / "store"
+        for folder in ["poses-1", "poses-8", *kept]:
+            shutil.copytree(output / "store" / folder, store / folder)
+        registered.clear()
+        doppelscan.audit(
+            training=tmp_path / "training",
+            synthetic=sample / "synthetic",
+            holdout=sample / "holdout",
+            output=tmp_path / name,
+            patient_pattern=PATTERN,
+            self_test=False,
+        )
+        counts.append(sum(registered))
+        tables.append(read(tmp_path / name / "scores.csv"))
+    for a, b in zip(*tables, strict=True):
+        assert [a[column] for column in ("image", "match", "flagged")] == [b[column] for column in ("image", "match", "flagged")]
+        assert float(a["score"]) == pytest.approx(float(b["score"]), abs=1e-5)
+    assert 0 < counts[1] < 0.5 * counts[0], counts
 
 
 def test_many_training_images_are_searched_in_clusters_and_the_copies_are_still_found(audited, truth, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ import pytest
 from made_files import save_png
 
 if importlib.util.find_spec("ray") is None:
-    pytest.skip("Ray is not installed: pip install doppelscan[ray]", allow_module_level=True)
+    pytest.skip('Ray is not installed: pip install ".[ray]"', allow_module_level=True)
 psutil = pytest.importorskip("psutil")
 
 AUDIT = """

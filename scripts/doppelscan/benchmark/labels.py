@@ -242,7 +242,7 @@ def _registered(images: np.ndarray, training: np.ndarray, found: _Nearness, word
     try:
         from skimage.registration import optical_flow_tvl1
     except ImportError as error:
-        raise InputError("Labels need scikit-image, which registers them; pip install 'doppelscan[benchmark]'.") from error
+        raise InputError("Labels need scikit-image, which registers them; pip install '.[benchmark]'.") from error
     size = images.shape[-1]
     grid = np.indices((size, size)).astype(np.float32)
     smooth, smooth_training = (_blurred(one, size / 96) for one in (images, training))

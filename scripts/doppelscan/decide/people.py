@@ -224,7 +224,7 @@ def person_pairs(
             misses = 0 if pair.confirmed else misses + 1
         if misses >= PATIENCE:
             break
-    registration.verified.flush()
+    registration.flush()
     return found, nearest
 
 

@@ -6,11 +6,12 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from scipy import ndimage
 
+from doppelscan.decide.posed_pairs import PosedPairs, pair_names
 from doppelscan.memorization import MemorizationScores, falling_order
 from doppelscan.progress import progress
 from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, PatchDescriptor, PatchMatches, Proposals
@@ -151,11 +152,14 @@ class StoredRegistration:
 
     Attributes:
         registration: of pairs.
-        verified: where they are kept.
+        verified: the best pairs of images and their candidates are kept here, under the whitening with which they were measured.
+        posed: what holds whatever the whitening is, the stages of each pair, see :class:`~doppelscan.verify.Stages`: with more training images
+            those pairs alone are registered that are new.
     """
 
     registration: Registration
     verified: EmbeddingStore
+    posed: PosedPairs
 
     def best(
         self,
@@ -199,20 +203,37 @@ class StoredRegistration:
             block = missing[start : start + self.registration.at_once]
             asked, wanted = [rows[position] for position in block], candidates[block].clip(0)
             flat = wanted.reshape(-1).tolist()
+            searched = None if poses is None else poses[block]
+            images = [queries.keys[row] for row in asked]
+            names = pair_names([[training.keys[c] if c >= 0 else "" for c in row] for row in candidates[block].tolist()], searched)
+            before = self.posed.known(images, names)
+            posed = before.copy()
             pairs = self.registration(
                 queries.thumbnails(asked),
                 training.thumbnails(flat).unflatten(0, wanted.shape),
                 given=given[block],
                 shapes=queries.native_shapes(asked),
                 candidate_shapes=training.native_shapes(flat).reshape(*wanted.shape, 2),
-                poses=None if poses is None else poses[block],
+                poses=searched,
                 descriptor=descriptor,
+                known=posed,
             )
+            self.posed.keep(images, names, before, posed)
             for position, found in zip(block, pairs, strict=True):
                 result[position, : len(found)] = [_pair_row(pair) for pair in found]
                 self.verified.add(keys[position], {"pairs": result[position]})
             update(len(block))
         return result
+
+    def flush(self) -> None:
+        """Bring on disk what was registered, where other processes see it."""
+        self.verified.flush()
+        self.posed.store.flush()
+
+    def refresh(self) -> None:
+        """Look for what other processes registered."""
+        self.verified.refresh()
+        self.posed.store.refresh()
 
     def aligned(
         self,
@@ -236,6 +257,14 @@ class StoredRegistration:
         )
 
 
+class KeptPairs(Protocol):
+    """Where registered pairs are kept, of images or of volumes."""
+
+    def flush(self) -> None: ...
+
+    def refresh(self) -> None: ...
+
+
 def score_images(
     queries: EmbeddedSet,
     training: EmbeddedSet,
@@ -251,17 +280,17 @@ def score_images(
     scores are the same.
     """
     block = BlockScorer(queries, training, search, registration, score)
-    return scored_in_blocks(block, len(queries), registration.verified, label, "image", workers)
+    return scored_in_blocks(block, len(queries), registration, label, "image", workers)
 
 
 def scored_in_blocks(
-    block: Task[list[Scored]], count: int, verified: EmbeddingStore, label: str, unit: str, workers: Workers
+    block: Task[list[Scored]], count: int, registered: KeptPairs, label: str, unit: str, workers: Workers
 ) -> list[Scored]:
-    """One entry for each of ``count`` rows that ``block`` scores, whose registered pairs go to ``verified``; whoever computes it."""
-    verified.flush()  # other processes see what is on disk
+    """One entry for each of ``count`` rows that ``block`` scores, whose pairs are ``registered``; whoever computes it."""
+    registered.flush()  # other processes see what is on disk
     with progress(None, f"verify {label}", unit, total=count) as bar:
         parts = workers.map(block, range(count), bar.update)
-    verified.refresh()
+    registered.refresh()
     return [one for part in parts for one in part]
 
 
@@ -282,7 +311,7 @@ class BlockScorer:
         proposals = self.search.propose(self.queries.features(rows), self.queries.thumbnails(rows))
         proposals = chosen_by(self.score, proposals)
         found = self.registration.best(self.queries, rows, self.training, proposals.rows, proposals.poses, descriptor, advance)
-        self.registration.verified.flush()
+        self.registration.flush()
         patients = self.training.patients
         return [_best(proposals, position, row, found[position], self.score, patients) for position, row in enumerate(rows)]
 

@@ -147,6 +147,14 @@ class StoredVolumes:
             update(1)
         return found
 
+    def flush(self) -> None:
+        """Bring on disk what was registered, where other processes see it."""
+        self.verified.flush()
+
+    def refresh(self) -> None:
+        """Look for what other processes registered."""
+        self.verified.refresh()
+
     def aligned(
         self,
         queries: EmbeddedVolumes,
@@ -174,7 +182,7 @@ def score_volumes(
 ) -> list[ScoredVolume]:
     """Score every volume of ``queries``, embedded in 48 poses, against ``training``; whatever ``workers``, the scores are the same."""
     block = VolumeBlockScorer(queries, training, search, registration, score)
-    return scored_in_blocks(block, len(queries), registration.verified, label, "volume", workers)
+    return scored_in_blocks(block, len(queries), registration, label, "volume", workers)
 
 
 @dataclass(frozen=True)
@@ -198,7 +206,7 @@ class VolumeBlockScorer:
             for position, row in enumerate(block):
                 similarity = proposals.similarity[position]
                 made.append(self._best(row, candidates[position], similarity, found[position]))
-        self.registration.verified.flush()
+        self.registration.flush()
         return made
 
     def _best(self, row: int, candidates: Sequence[int], similarity: np.ndarray, pairs: Sequence[VolumePair]) -> ScoredVolume:

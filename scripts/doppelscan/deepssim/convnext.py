@@ -109,7 +109,7 @@ class ConvNeXtEncoder(nn.Module):
         image float32 [B, 1, H, W], z-scored -> float32 [B, embedding_size] of unit length.
 
     Raises:
-        MissingPackageError: transformers is missing; ``pip install "doppelscan[paper]"``.
+        MissingPackageError: transformers is missing; ``pip install ".[paper]"``.
         InputError: an unknown name in ``freeze``, or sizes that are no ConvNeXt.
         WeightsError: ``pretrained`` is no such file, or of another architecture; the keys are listed.
     """
@@ -130,7 +130,7 @@ class ConvNeXtEncoder(nn.Module):
         try:
             from transformers import ConvNextConfig, ConvNextModel
         except ImportError as error:
-            raise MissingPackageError('ConvNeXtEncoder needs transformers: pip install "doppelscan[paper]"') from error
+            raise MissingPackageError('ConvNeXtEncoder needs transformers: pip install ".[paper]"') from error
         if len(depths) != 4 or len(hidden_sizes) != 4:
             raise InputError(
                 f"The parameters of ConvNeXtEncoder must be four depths and four hidden_sizes. Got {list(depths)} and {list(hidden_sizes)} instead."

@@ -249,9 +249,7 @@ def _onnxruntime() -> Any:
         import onnx  # noqa: F401
         import onnxruntime
     except ImportError as error:
-        raise WeightsError(
-            'The onnx runtime needs onnxruntime: pip install "doppelscan[onnx]", or "doppelscan[onnx-gpu]" where a GPU is.'
-        ) from error
+        raise WeightsError('The onnx runtime needs onnxruntime: pip install ".[onnx]", or ".[onnx-gpu]" where a GPU is.') from error
     return onnxruntime
 
 

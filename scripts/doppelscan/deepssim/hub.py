@@ -43,7 +43,7 @@ def hub_client() -> Any:
     try:
         import huggingface_hub
     except ImportError as error:
-        raise HubError('The Hub needs huggingface_hub: pip install "doppelscan[hub]".') from error
+        raise HubError('The Hub needs huggingface_hub: pip install ".[hub]".') from error
     return huggingface_hub
 
 

@@ -83,7 +83,7 @@ def dossier(
 
     Raises:
         InputError: an input that cannot be used; one line.
-        MissingPackageError: PDF without reportlab, YAML without PyYAML.
+        MissingPackageError: PDF without reportlab.
         ReportError: the file cannot be written.
     """
     given = {
@@ -176,7 +176,7 @@ def _require_reportlab() -> None:
         import reportlab  # noqa: F401
     except ImportError as error:
         raise MissingPackageError(
-            'A PDF needs reportlab: pip install "doppelscan[dossier]", or write .html, which prints to PDF.'
+            'A PDF needs reportlab: pip install ".[dossier]", or write .html, which prints to PDF.'
         ) from error
 
 

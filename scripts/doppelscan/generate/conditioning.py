@@ -218,7 +218,7 @@ def _text_model(folder: str) -> tuple[Any, Any]:
     try:
         from transformers import AutoModel, AutoTokenizer
     except ImportError as error:
-        raise InputError("The 'text_encoder' parameter needs transformers; pip install 'doppelscan[paper]'.") from error
+        raise InputError("The 'text_encoder' parameter needs transformers; pip install '.[paper]'.") from error
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = AutoModel.from_pretrained(folder, local_files_only=True)

@@ -208,7 +208,7 @@ def _read_nrrd_header(path: str | os.PathLike) -> GridFile:
     try:
         import nrrd
     except ImportError as error:
-        raise ImageError('NRRD files need pynrrd: pip install "doppelscan[volumes]"') from error
+        raise ImageError('NRRD files need pynrrd: pip install ".[volumes]"') from error
     with open(path, "rb") as file:
         head = file.read(LONGEST_HEADER)
     end = re.search(rb"\r?\n\r?\n", head)

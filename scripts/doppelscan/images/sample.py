@@ -35,9 +35,7 @@ def template_maps() -> dict[str, np.ndarray]:
     try:
         from nilearn.datasets import load_mni152_gm_template, load_mni152_template, load_mni152_wm_template
     except ImportError as error:
-        raise InputError(
-            "The sample cohort needs nilearn, which ships the MNI152 template; pip install 'doppelscan[sample]'."
-        ) from error
+        raise InputError("The sample cohort needs nilearn, which ships the MNI152 template; pip install '.[sample]'.") from error
     maps = {
         "t1": load_mni152_template(resolution=1),
         "grey": load_mni152_gm_template(resolution=1),

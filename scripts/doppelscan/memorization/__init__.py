@@ -3,6 +3,7 @@
 from doppelscan.memorization.clustered import ClusteredRows, inverted_file, searched
 from doppelscan.memorization.folds import patient_folds, spread_over_patients
 from doppelscan.memorization.index import MemorizationIndex, moments_of
+from doppelscan.memorization.mapped import MappedIndex, mapped
 from doppelscan.memorization.moments import FeatureMoments
 from doppelscan.memorization.mri_core import MRICoreEncoder, load_mri_core
 from doppelscan.memorization.nearest import TIE, Nearest, NearestInBlocks, falling_order, interleaved, nearest_rows
@@ -24,6 +25,7 @@ __all__ = [
     "FirstPose",
     "HalfRows",
     "MRICoreEncoder",
+    "MappedIndex",
     "MemorizationIndex",
     "MemorizationScorer",
     "MemorizationScores",
@@ -39,6 +41,7 @@ __all__ = [
     "inverted_file",
     "kept",
     "load_mri_core",
+    "mapped",
     "moments_of",
     "nearest_rows",
     "patient_folds",

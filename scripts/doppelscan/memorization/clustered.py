@@ -7,13 +7,13 @@ in the same cluster or the next.
 
 from __future__ import annotations
 
-import io
 import math
 from typing import Any
 
 import faiss
 import numpy as np
 
+from doppelscan.memorization.mapped import MappedIndex
 from doppelscan.memorization.rows import Rows, blocks_of, kept
 from doppelscan.memorization.whitening import unit_length
 
@@ -30,7 +30,7 @@ def searched(rows: Rows, clustered: bool = False) -> Rows:
     return ClusteredRows(rows) if clustered else kept(rows, unit=True)
 
 
-def inverted_file(rows: Rows, bits: int = 16, probes: int = PROBES, seed: int = 0) -> faiss.IndexIVFScalarQuantizer:
+def inverted_file(rows: Rows, bits: int = 16, probes: int = PROBES, seed: int = 0) -> MappedIndex:
     """An inverted file of ``rows`` float [N, C] or [N, Q, C] of unit length, by their inner products; of Q poses each is a row of its own.
 
     Args:
@@ -54,7 +54,8 @@ def inverted_file(rows: Rows, bits: int = 16, probes: int = PROBES, seed: int = 
     for block in blocks_of(rows):
         index.add(flat(block))
     index.nprobe = min(probes, clusters)
-    return index
+    index.make_direct_map()
+    return MappedIndex(index)
 
 
 class ClusteredRows:
@@ -69,8 +70,7 @@ class ClusteredRows:
     def __init__(self, rows: Rows, probes: int = PROBES, seed: int = 0) -> None:
         self.shape = tuple(rows.shape)
         self.poses = 1 if len(self.shape) == 2 else self.shape[1]
-        self.index = inverted_file(rows, 16, probes, seed)
-        self.index.make_direct_map()
+        self.file = inverted_file(rows, 16, probes, seed)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -78,19 +78,7 @@ class ClusteredRows:
     def __getitem__(self, rows: Any) -> np.ndarray:
         which = np.arange(len(self))[rows]
         places = (which[..., None] * self.poses + np.arange(self.poses)).reshape(-1).astype(np.int64)
-        return unit_length(self.index.reconstruct_batch(places).reshape(*which.shape, *self.shape[1:]))
-
-    def __getstate__(self) -> dict[str, Any]:
-        written: list[bytes] = []
-        # Not faiss.serialize_index: it fails where SimpleITK was imported first, whose wrapper of std::vector takes the place of FAISS's.
-        faiss.write_index(self.index, faiss.PyCallbackIOWriter(lambda part: written.append(bytes(part))))  # type: ignore[attr-defined]
-        return {**vars(self), "index": np.frombuffer(b"".join(written), np.uint8), "probes": self.index.nprobe}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        probes = state.pop("probes")
-        stored = io.BytesIO(state["index"])
-        vars(self).update(state, index=faiss.read_index(faiss.PyCallbackIOReader(stored.read)))  # type: ignore[attr-defined]
-        self.index.nprobe = probes
+        return unit_length(self.file.index.reconstruct_batch(places).reshape(*which.shape, *self.shape[1:]))
 
     def proposed(self, queries: np.ndarray, count: int, left_out: np.ndarray | None = None) -> np.ndarray:
         """Rows near to each of ``queries`` float32 [M, P, C] in any of the poses, the nearest first: int64 [M, P * count * Q], -1 is none.
@@ -104,9 +92,9 @@ class ClusteredRows:
         if left_out is not None and left_out.any():
             bits = np.packbits(np.repeat(~left_out, self.poses), bitorder="little")
             selected = faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg, arg-type]  # FAISS wraps it for arrays
-            chosen = faiss.SearchParametersIVF(sel=selected, nprobe=self.index.nprobe)  # type: ignore[call-arg]
+            chosen = faiss.SearchParametersIVF(sel=selected, nprobe=self.file.index.nprobe)  # type: ignore[call-arg]
         flat = np.ascontiguousarray(queries, np.float32).reshape(-1, queries.shape[-1])
-        values, rows = self.index.search(flat, min(count * self.poses, self.index.ntotal), params=chosen)
+        values, rows = self.file.index.search(flat, min(count * self.poses, self.file.index.ntotal), params=chosen)
         rows = np.where(rows < 0, -1, rows // self.poses).reshape(len(queries), -1)
         values = np.where(rows < 0, -np.inf, values.reshape(len(queries), -1))
         return np.take_along_axis(rows, np.argsort(-values, axis=1, kind="stable"), 1)

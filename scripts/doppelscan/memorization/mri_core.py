@@ -84,7 +84,7 @@ class MRICoreEncoder(nn.Module):
         and normalised as ImageNet, as MRI-CORE does.
 
     Raises:
-        ImportError: transformers is missing; ``pip install "doppelscan[mri-core]"``.
+        ImportError: transformers is missing; ``pip install ".[mri-core]"``.
     """
 
     pixel_mean: torch.Tensor
@@ -105,7 +105,7 @@ class MRICoreEncoder(nn.Module):
         try:
             from transformers import SamVisionConfig, SamVisionModel
         except ImportError as error:
-            raise ImportError('MRICoreEncoder needs transformers: pip install "doppelscan[mri-core]"') from error
+            raise ImportError('MRICoreEncoder needs transformers: pip install ".[mri-core]"') from error
         if spatial_size < 16 or spatial_size % 16:
             raise InputError(
                 f"The 'spatial_size' parameter of MRICoreEncoder must be a multiple of 16. Got {spatial_size!r} instead."

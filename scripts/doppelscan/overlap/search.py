@@ -129,13 +129,13 @@ class LinkSearch:
             beside[rows] = candidates[:, 0]
         some = np.flatnonzero(candidates[:, 0] >= 0) if candidates.size else np.zeros(0, np.int64)
         assert self.search.patches is not None
-        self.registration.verified.flush()  # other processes see what is on disk
+        self.registration.flush()  # other processes see what is on disk
         task = _PairRegistrar(
             self.pool, rows[some], candidates[some], poses[some], self.registration, self.search.patches.descriptor, self.rules
         )
         with progress(None, "verify pairs", "image", total=len(some)) as bar:
             parts = self.workers.map(task, range(len(some)), bar.update)
-        self.registration.verified.refresh()
+        self.registration.refresh()
         return [pair for part in parts for pair in part]
 
     def _candidates(self, rows: np.ndarray, other: int, held: Container[frozenset[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -224,7 +224,7 @@ class _PairRegistrar:
                 self.pool.images, self.rows[block].tolist(), self.candidates[block], self.poses[block], self.registration, self.descriptor, self.rules
             )  # fmt: skip
             advance(len(block))
-        self.registration.verified.flush()
+        self.registration.flush()
         return result
 
 

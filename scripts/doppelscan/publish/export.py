@@ -86,7 +86,7 @@ def export_models(bundle: Path) -> None:
     try:
         import onnx  # noqa: F401
     except ImportError as error:
-        raise InputError('A packed bundle holds an ONNX file, which needs onnx: pip install "doppelscan[onnx]".') from error
+        raise InputError('A packed bundle holds an ONNX file, which needs onnx: pip install ".[onnx]".') from error
     environment = {
         **os.environ,
         "PYTHONHASHSEED": "0",

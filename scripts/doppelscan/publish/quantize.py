@@ -33,12 +33,12 @@ def quantize_int8(
 
     Raises:
         WeightsError: no such file.
-        ImportError: onnxruntime is missing; ``pip install "doppelscan[onnx]"``.
+        ImportError: onnxruntime is missing; ``pip install ".[onnx]"``.
     """
     try:
         from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     except ImportError as error:
-        raise ImportError('quantize_int8 needs onnxruntime and onnx: pip install "doppelscan[onnx]"') from error
+        raise ImportError('quantize_int8 needs onnxruntime and onnx: pip install ".[onnx]"') from error
     if not Path(model).is_file():
         raise WeightsError(
             f"The 'model' parameter must be an ONNX file. Got {str(model)!r}, which does not exist; run make export."

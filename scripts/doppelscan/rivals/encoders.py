@@ -164,7 +164,7 @@ class TransformersEmbedder:
         device: where it runs.
 
     Raises:
-        MissingPackageError: transformers is missing; ``pip install "doppelscan[rivals]"``.
+        MissingPackageError: transformers is missing; ``pip install ".[rivals]"``.
         InputError: no folder of a transformers model.
         WeightsError: weights that do not fit.
     """
@@ -202,7 +202,7 @@ class TransformersEmbedder:
         try:
             from transformers import AutoModel
         except ImportError as error:
-            raise MissingPackageError('An encoder of transformers needs it: pip install "doppelscan[rivals]"') from error
+            raise MissingPackageError('An encoder of transformers needs it: pip install ".[rivals]"') from error
         try:
             model, told = AutoModel.from_pretrained(self.folder, local_files_only=True, output_loading_info=True)
         except (OSError, ValueError, RuntimeError) as error:

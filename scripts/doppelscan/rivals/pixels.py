@@ -79,7 +79,7 @@ def fsim_rival() -> PixelRival:
 
 
 def phash_rival(poses: int = 1) -> PixelRival:
-    """Perceptual hash of 16 x 16 bits, imagehash's, needs ``pip install "doppelscan[rivals]"``; with 8 ``poses`` the best flip and quarter turn."""
+    """Perceptual hash of 16 x 16 bits, imagehash's, needs ``pip install ".[rivals]"``; with 8 ``poses`` the best flip and quarter turn."""
     return PixelRival(_posed("pHash", poses), PerceptualHash(16, poses))
 
 

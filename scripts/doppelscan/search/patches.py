@@ -19,7 +19,17 @@ import torch
 import torch.nn.functional as F
 
 from doppelscan.images import gaussian_blur, unit_float
-from doppelscan.memorization import TIE, NearestInBlocks, content_groups, falling_order, interleaved, inverted_file, repeated
+from doppelscan.memorization import (
+    TIE,
+    MappedIndex,
+    NearestInBlocks,
+    content_groups,
+    falling_order,
+    interleaved,
+    inverted_file,
+    mapped,
+    repeated,
+)
 
 __all__ = ["PatchDescriptor", "PatchMatches", "PatchSearch", "mean_agreement"]
 
@@ -191,12 +201,25 @@ class PatchSearch:
             keys = [hashlib.sha256(image.cpu().numpy().tobytes()).digest() for image in images]
         self.groups = content_groups((), keys)
         self.distinct = np.flatnonzero(~repeated(self.groups))
-        described = (self.descriptor.describe(self.descriptor.structure(part)) for part in _blocks(thumbnails))
-        self.reference = torch.cat([cells.transpose(0, 1).half() for cells in described])  # [N, L, C]
+        self.reference = self._described()
         self.files = self._clustered_cells() if self.clustered else []
         return self
 
-    def _clustered_cells(self) -> list[tuple[np.ndarray, Any]]:
+    def _described(self) -> torch.Tensor:
+        """The cells of the training images, float16 [N, L, C]; where there are very many, in a mapped file."""
+        blocks = (
+            self.descriptor.describe(self.descriptor.structure(part)).transpose(0, 1).half() for part in _blocks(self.thumbnails)
+        )
+        shape = len(self.thumbnails), self.descriptor.grid**2, self.descriptor.components
+        if self.clustered and self.descriptor.device.type == "cpu":
+            stored = mapped(lambda file: file.writelines(block.contiguous().numpy().data for block in blocks))
+            return torch.from_numpy(stored.view(np.float16)).view(shape)
+        reference = torch.empty(shape, dtype=torch.float16, device=self.descriptor.device)
+        for start, block in zip(range(0, len(reference), REFERENCES), blocks, strict=True):
+            reference[start : start + REFERENCES] = block
+        return reference
+
+    def _clustered_cells(self) -> list[tuple[np.ndarray, MappedIndex | None]]:
         """Of each cell the rows that have structure there, and an inverted file of them; 8 bits a value, as what it finds is compared again."""
         files = []
         for number in range(self.reference.shape[1]):
@@ -324,7 +347,7 @@ class PatchSearch:
             some = np.flatnonzero(asked[number])
             if file is None or not len(some):
                 continue
-            value, place = file.search(np.ascontiguousarray(own[number][some]), min(NEAR_CELLS, len(row_of)))
+            value, place = file.index.search(np.ascontiguousarray(own[number][some]), min(NEAR_CELLS, len(row_of)))
             rows[number, some, : place.shape[1]] = np.where(place < 0, -1, row_of[place])
             values[number, some, : place.shape[1]] = np.where(place < 0, 0, value)
         # An image in each view: [images, views * cells * near].

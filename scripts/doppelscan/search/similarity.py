@@ -162,7 +162,7 @@ class PerceptualHash:
         try:
             import imagehash
         except ImportError as error:
-            raise MissingPackageError('PerceptualHash needs imagehash: pip install "doppelscan[rivals]"') from error
+            raise MissingPackageError('PerceptualHash needs imagehash: pip install ".[rivals]"') from error
 
         pixels = (unit_float(images)[:, 0] * 255).round().to(torch.uint8).numpy()
         bits = [imagehash.phash(Image.fromarray(p), hash_size=self.hash_size).hash.flatten() for p in pixels]

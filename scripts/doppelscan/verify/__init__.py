@@ -6,11 +6,13 @@ from doppelscan.verify.identical_volumes import IdenticalVolume, IdenticalVoxels
 from doppelscan.verify.pose import Pose
 from doppelscan.verify.registration import AlignedPair, PairAgreement, Registration
 from doppelscan.verify.sources import SecondSources, interpolation_losses, second_sources
+from doppelscan.verify.stages import STAGES, Stages
 from doppelscan.verify.volume_pose import VolumePose
-from doppelscan.verify.volume_sources import SecondVolume, second_volume
+from doppelscan.verify.volume_sources import SecondVolume, coarse_structures, second_volume
 from doppelscan.verify.volumes import AlignedVolume, VolumeAgreement, VolumeRegistration
 
 __all__ = [
+    "STAGES",
     "AlignedPair",
     "AlignedVolume",
     "IdenticalImage",
@@ -22,9 +24,11 @@ __all__ = [
     "Registration",
     "SecondSources",
     "SecondVolume",
+    "Stages",
     "VolumeAgreement",
     "VolumePose",
     "VolumeRegistration",
+    "coarse_structures",
     "explained_share",
     "interpolation_losses",
     "match_intensity",

@@ -24,6 +24,7 @@ from doppelscan.search import PatchDescriptor, mean_agreement
 from doppelscan.verify.agreement import detail_correlation, explained, match_intensity, verified_score
 from doppelscan.verify.coarse import COARSE, CoarseSearch, quarter_turns, tried_poses
 from doppelscan.verify.pose import Pose
+from doppelscan.verify.stages import COARSE_STAGE, HALF_STAGE, SMALL_STAGE, STAGES, WHOLE_STAGE, Stages
 
 __all__ = ["AlignedPair", "PairAgreement", "Registration"]
 
@@ -146,6 +147,7 @@ class Registration:
         candidate_shapes: np.ndarray | None = None,
         poses: np.ndarray | None = None,
         descriptor: PatchDescriptor | None = None,
+        known: np.ndarray | None = None,
     ) -> list[list[PairAgreement]]:
         """Register the ``candidates`` of each of M ``queries`` on it.
 
@@ -157,6 +159,8 @@ class Registration:
             candidate_shapes: int [M, K, 2], the same of the candidates.
             poses: int [M, K, n], the flip-and-turn poses that are searched for each candidate, as retrieval found them; None searches all 8.
             descriptor: measures local agreement; None leaves it out.
+            known: float32 [M, K, 29], see :class:`~doppelscan.verify.Stages`, of pairs that were registered in these poses before, NaN of others; what
+                is registered now is written into it. None knows none.
 
         Returns:
             of each query the refined ones only, best first; of equals the first candidate.
@@ -165,6 +169,7 @@ class Registration:
         given = np.ones(count, bool) if given is None else given
         shapes = SQUARE[None].repeat(count[0], 0) if shapes is None else shapes
         candidate_shapes = np.tile(SQUARE, (*count, 1)) if candidate_shapes is None else candidate_shapes
+        known = np.full((*count, STAGES), np.nan, np.float32) if known is None else known
         found: list[list[PairAgreement]] = []
         for start in range(0, len(queries), self.at_once):
             block = slice(start, start + self.at_once)
@@ -176,6 +181,7 @@ class Registration:
                 candidate_shapes[block],
                 None if poses is None else poses[block],
                 descriptor,
+                known[block],
             )
         return found
 
@@ -188,6 +194,7 @@ class Registration:
         candidate_shapes: np.ndarray,
         poses: np.ndarray | None,
         descriptor: PatchDescriptor | None,
+        known: np.ndarray,
     ) -> list[list[PairAgreement]]:
         """All pairs of a few queries as one tensor: ``which`` is the query of each pair, ``place`` its candidate."""
         which, place = np.nonzero(given)
@@ -196,49 +203,72 @@ class Registration:
         moving = unit_float(candidates[which, place]).to(self.device)
         seen = self._seen(unit_float(queries).to(self.device), shapes)
         native = candidate_shapes[which, place]
-        little = _resize(moving, COARSE)
         wanted = None if poses is None else poses[which, place]
-        value, numbers, matrices = self.coarse(
-            seen.small, seen.visible_small, little, _areas(native, COARSE).to(self.device), which, wanted
-        )
+        stages = Stages(known[which, place])
 
-        kept = _highest(value, which, len(queries), self.near)
-        which, place, native, wanted = which[kept], place[kept], native[kept], None if wanted is None else wanted[kept]
-        starts = [
-            self._aligned(seen, little[kept], native, which, *start)
-            for start in ((numbers[kept], matrices[kept]), self._plain(seen, little[kept], native, which, wanted))
-        ]
-        # The plain pose is always among the starts: what is not moved must not be lost to a view that masks what disagrees.
-        better = starts[1][2] > starts[0][2] - 1e-4
-        numbers = np.where(better.cpu().numpy(), starts[1][0], starts[0][0])
-        matrices = torch.where(better[:, None, None], starts[1][1], starts[0][1])
-        agreement = torch.where(better, starts[1][2], starts[0][2])
+        def coarse(pairs: np.ndarray) -> np.ndarray:
+            asked, of = np.unique(which[pairs], return_inverse=True)
+            little, areas = _resize(moving[pairs], COARSE), _areas(native[pairs], COARSE).to(self.device)
+            tried = None if wanted is None else wanted[pairs]
+            value, numbers, matrices = self.coarse(seen.small[asked], seen.visible_small[asked], little, areas, of, tried)
+            return _stage(numbers, matrices, value)
 
-        best = _highest(agreement, which, len(queries), self.screened)
-        which, place, numbers = which[best], place[best], numbers[best]
-        posed, matrices = quarter_turns(moving[kept[best]], numbers), matrices[best]
-        extent = self._extents(native[best], numbers)
-        middle = _resize(posed, seen.half.shape[-1])
-        matrices, agreement = align(seen.half, middle, matrices, seen.visible_half, 5, extent, which)
+        def small(pairs: np.ndarray) -> np.ndarray:
+            begun, little = stages.rows[pairs, COARSE_STAGE], _resize(moving[pairs], COARSE)
+            tried = None if wanted is None else wanted[pairs]
+            starts = [
+                self._aligned(seen, little, native[pairs], which[pairs], *start)
+                for start in (
+                    (begun[:, 0].astype(np.int64), self._matrices(begun[:, 1:7])),
+                    self._plain(seen, little, native[pairs], which[pairs], tried),
+                )
+            ]
+            # The plain pose is always among the starts: what is not moved must not be lost to a view that masks what disagrees.
+            better = starts[1][2] > starts[0][2] - 1e-4
+            numbers = np.where(better.cpu().numpy(), starts[1][0], starts[0][0])
+            matrices = torch.where(better[:, None, None], starts[1][1], starts[0][1])
+            return _stage(numbers, matrices, torch.where(better, starts[1][2], starts[0][2]))
 
-        def measure(some: np.ndarray, fine: bool) -> dict[int, PairAgreement]:
+        def posed(pairs: np.ndarray) -> torch.Tensor:
+            return quarter_turns(moving[pairs], numbers[pairs])
+
+        def extents(pairs: np.ndarray) -> torch.Tensor:
+            return self._extents(native[pairs], numbers[pairs])
+
+        def half(pairs: np.ndarray) -> np.ndarray:
+            middle, start = _resize(posed(pairs), seen.half.shape[-1]), self._matrices(stages.rows[pairs, SMALL_STAGE][:, 1:7])
+            matrices, agreement = align(seen.half, middle, start, seen.visible_half, 5, extents(pairs), which[pairs])
+            return _stage(None, matrices, agreement)
+
+        def whole(pairs: np.ndarray) -> np.ndarray:
+            start = self._matrices(stages.rows[pairs, HALF_STAGE][:, :6])
+            return _stage(None, align(seen.whole, posed(pairs), start, seen.visible, 6, extents(pairs), which[pairs])[0])
+
+        every = np.arange(len(which))
+        kept = _highest(stages.done(COARSE_STAGE, every, coarse)[:, 7], which, len(queries), self.near)
+        agreement = stages.done(SMALL_STAGE, kept, small)[:, 7]
+        kept = kept[_highest(agreement, which[kept], len(queries), self.screened)]
+        numbers = np.nan_to_num(stages.rows[:, SMALL_STAGE.start]).astype(np.int64)
+        agreement = stages.done(HALF_STAGE, kept, half)[:, 6]
+
+        def measure(pairs: np.ndarray, fine: bool) -> dict[int, PairAgreement]:
             """Of some pairs, where they are, or refined at full size."""
-            where = matrices[some]
-            if fine:
-                where, _ = align(seen.whole, posed[some], where, seen.visible, 6, extent[some], which[some])
-            told = self._measure(seen, posed[some], where, extent[some], numbers[some], which[some], place[some], descriptor)
-            return dict(zip(some.tolist(), told, strict=True))
+            where = stages.done(WHOLE_STAGE, pairs, whole) if fine else stages.rows[pairs, HALF_STAGE][:, :6]
+            told = self._measure(
+                seen, posed(pairs), self._matrices(where), extents(pairs), numbers[pairs], which[pairs], place[pairs], descriptor
+            )
+            return dict(zip(pairs.tolist(), told, strict=True))
 
-        first = _highest(agreement, which, len(queries), 1)
-        measured = measure(first, False)
+        measured = measure(kept[_highest(agreement, which[kept], len(queries), 1)], False)
         promising = {which[pair] for pair, one in measured.items() if one.verified >= self.promising}
-        asked = _highest(agreement, which, len(queries), self.refined)
+        asked = kept[_highest(agreement, which[kept], len(queries), self.refined)]
         asked = asked[np.isin(which[asked], list(promising))]
         if len(asked):
             measured |= measure(asked, True)
+        known[which, place] = stages.rows
         pairs = np.array(sorted(measured))
         order = _highest(
-            torch.tensor([measured[pair].detail for pair in pairs.tolist()], dtype=torch.float64),
+            np.array([measured[pair].detail for pair in pairs.tolist()]),
             which[pairs],
             len(queries),
             self.refined,
@@ -276,6 +306,10 @@ class Registration:
         best = np.lexsort((numbers, -np.round(agreement.cpu().numpy(), 4), pair))
         best = best[np.unique(pair[best], return_index=True)[1]]
         return numbers[best], unmoved[: len(little)].clone()
+
+    def _matrices(self, rows: np.ndarray) -> torch.Tensor:
+        """float [n, 2, 3] of n rows of a stage."""
+        return torch.from_numpy(rows).to(self.device).unflatten(1, (2, 3))
 
     def _seen(self, queries: torch.Tensor, shapes: np.ndarray) -> _Queries:
         """Queries [M, 1, S, S] at the three sizes, and where each holds image and was not filled up."""
@@ -430,15 +464,23 @@ class _Queries:
     visible_small: torch.Tensor
 
 
-def _highest(values: torch.Tensor, which: np.ndarray, queries: int, kept: int, order: np.ndarray | None = None) -> np.ndarray:
+def _stage(numbers: np.ndarray | None, matrices: torch.Tensor, agreement: torch.Tensor | None = None) -> np.ndarray:
+    """The columns of a stage, see :class:`~doppelscan.verify.Stages`."""
+    columns = [] if numbers is None else [torch.from_numpy(numbers).float()[:, None]]
+    columns.append(matrices.flatten(1).float().cpu())
+    if agreement is not None:
+        columns.append(agreement.float().cpu()[:, None])
+    return torch.cat(columns, 1).numpy()
+
+
+def _highest(values: np.ndarray, which: np.ndarray, queries: int, kept: int, order: np.ndarray | None = None) -> np.ndarray:
     """Rows of the ``kept`` highest values of each query, best first, of ties the first; ``order`` breaks them otherwise."""
-    found = values.cpu().numpy()
     most = np.bincount(which, minlength=queries)
     ranked = np.full((queries, most.max()), -np.inf)
     first = np.cumsum(most) - most
     rows = np.argsort(which, kind="stable") if order is None else np.lexsort((order, which))
     column = np.arange(len(which)) - first[which[rows]]
-    ranked[which[rows], column] = found[rows]
+    ranked[which[rows], column] = values[rows]
     row_of = np.full(ranked.shape, -1)
     row_of[which[rows], column] = rows
     chosen = np.take_along_axis(row_of, falling_order(ranked), 1)[:, :kept].reshape(-1)

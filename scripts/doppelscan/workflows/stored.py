@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from doppelscan.decide import StoredRegistration
+from doppelscan.decide import PosedPairs, StoredRegistration
+from doppelscan.deepssim import ALGORITHM as DEEPSSIM
 from doppelscan.deepssim import require_heads
 from doppelscan.errors import InputError
 from doppelscan.images import ALGORITHM as IMAGES
@@ -18,7 +21,7 @@ from doppelscan.version import __version__
 from doppelscan.workers import Workers
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
 
-__all__ = ["chosen_workers", "made_folder", "stored_registration", "stored_set", "versions"]
+__all__ = ["chosen_workers", "made_folder", "stored_registration", "stored_set", "stored_view_differences", "versions"]
 
 
 def made_folder(output: Path) -> None:
@@ -73,11 +76,28 @@ def stored_set(
     return EmbeddedSet(records, keys, store, outputs)
 
 
+def stored_view_differences(
+    evaluator: EmbeddingEvaluator, dataset: RecordDataset, images: EmbeddedSet, folder: Path, seed: int
+) -> dict[str, np.ndarray]:
+    """What views of ``images`` of ``dataset`` change, see :meth:`~doppelscan.workflows.EmbeddingEvaluator.view_differences`, kept in ``folder``: a
+    further set is compared with the same training images."""
+    store = EmbeddingStore(folder / "views", fingerprint("views", DEEPSSIM, evaluator.fingerprint(dataset, 1)), 1)
+    key = hashlib.sha256(repr((images.keys, seed)).encode()).hexdigest()
+    if key not in store:
+        found = evaluator.view_differences(images.thumbnails(range(len(images))), seed)
+        if not found:
+            return {}
+        store.add(key, found)
+        store.flush()
+    return {name: rows[0] for name, rows in store.read([key], list(evaluator.output_slices)).items()}
+
+
 def stored_registration(registration: Registration, dataset: RecordDataset, folder: Path) -> StoredRegistration:
     """Registration of images that were prepared as those of ``dataset``, whose pairs are kept in ``folder``."""
     # What weights propose is named by the key of each row: a pair is the same pair whoever proposed it.
     made_by = fingerprint("verified", IMAGES, dataset.transform, registration.settings())
-    return StoredRegistration(registration, EmbeddingStore(folder / "verified", made_by, 512))
+    verified, posed = (EmbeddingStore(folder / name, made_by, 512) for name in ("verified", "registered"))
+    return StoredRegistration(registration, verified, PosedPairs(posed))
 
 
 def versions() -> dict[str, str]:

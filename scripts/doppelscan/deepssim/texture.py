@@ -44,7 +44,12 @@ def texture(image: torch.Tensor) -> torch.Tensor:
     padded = F.pad(gray, [3, 3, 3, 3], mode="replicate")
     mean = F.avg_pool2d(padded, 7, 1)
     variance = (F.avg_pool2d(padded * padded, 7, 1) - mean * mean).clamp_min(0.0)
-    cells = F.adaptive_avg_pool2d(torch.cat([mean, torch.log(variance + 1e-3)], 1), 32)
+    maps = torch.cat([mean, torch.log(variance + 1e-3)], 1)
+    height, width = int(image.shape[2]), int(image.shape[3])
+    if height % 32 == 0 and width % 32 == 0:  # what ONNX can say of padded maps
+        cells = F.avg_pool2d(maps, [height // 32, width // 32])
+    else:
+        cells = F.adaptive_avg_pool2d(maps, 32)
     pixels = gray.flatten(1)
     return torch.cat([cells.flatten(1), pixels.min(1)[0][:, None], pixels.max(1)[0][:, None]], 1)
 

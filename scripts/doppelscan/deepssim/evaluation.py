@@ -80,6 +80,7 @@ class PairDataset(Dataset):
         super().__init__(data=list(range(len(self.pairs))))
 
     def _partnered(self, kind: str, members: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        assert self.partners is not None and self.tiny_partners is not None
         draw = torch.rand(2, generator=self.generator).tolist()
         anchor = int(members[int(draw[0] * len(members))])
         order = (self.tiny_partners @ self.tiny[anchor]).argsort(descending=True)

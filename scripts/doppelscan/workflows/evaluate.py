@@ -118,7 +118,8 @@ def pair_head_metrics(head: PairSSIM | None, metric: SSIMAgreement) -> dict[str,
     """Further metrics of an evaluator of pairs: ``metric``, of what ``head`` predicts; None without a head."""
     if head is None:
         return None
-    return {"pair_head": IgniteMetricHandler(metric_fn=metric, output_transform=from_engine(["pred", "label"]))}
+    # MONAI takes any Cumulative, and names one of its kinds in the type.
+    return {"pair_head": IgniteMetricHandler(metric_fn=metric, output_transform=from_engine(["pred", "label"]))}  # type: ignore[arg-type]
 
 
 class CopyDetection:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +26,12 @@ __all__ = [
     "load_volumes",
     "rows_of",
     "same_patient_pairs",
+    "seen_in",
     "thumbnails",
 ]
 
 # Millimetres between two slices of one volume that are asked about.
-DISTANCES = (1.5, 3.0, 6.0, 12.0, 24.0)
+DISTANCES = (3.0, 6.0, 12.0, 24.0)
 # A copy's hardest negative: the image of the same patient that is nearest to it.
 NEIGHBOUR = "same patient"
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
@@ -197,6 +198,14 @@ def same_patient_pairs(
             if len({pair.patient for pair in pairs if pair.case == case}) >= most:
                 break
     return pairs
+
+
+def seen_in(pool: Sequence[Shown], pairs: Sequence[Pair]) -> tuple[list[Shown], list[Pair]]:
+    """The images of the pool that pairs of the pool ask about, and the pairs with their rows in these."""
+    rows = sorted({row for pair in pairs for row in (pair.reference, pair.query)})
+    place = {row: i for i, row in enumerate(rows)}
+    moved = [replace(pair, reference=place[pair.reference], query=place[pair.query]) for pair in pairs]
+    return [pool[row] for row in rows], moved
 
 
 def _apart(positions: np.ndarray, first: int, second: int, distance: float) -> bool:

@@ -12,20 +12,21 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from doppelscan.calibrate import area_under_curve, clopper_pearson
-from doppelscan.deepssim import DeepSSIMEncoder, foreground_views, load_encoder, quarter_turn_poses, view_differences
+from doppelscan.deepssim import DeepSSIMEncoder, foreground_views, load_encoder, load_weights, quarter_turn_poses, view_differences
+from doppelscan.deepssim.same_patient import SamePatientHead, patient_columns
 from doppelscan.images import unit_float
 from doppelscan.locations import encoder_weights
 from doppelscan.memorization import Whitening
 from doppelscan.search import NormalisedCorrelation, PatchDescriptor, PerceptualHash, PlainSSIM, Similarity
 from doppelscan.verify import Registration
-from reid_pairs import DISTANCES, Pair, Shown, copy_pairs, load_slices, load_volumes, same_patient_pairs, thumbnails
+from reid_pairs import DISTANCES, Pair, Shown, copy_pairs, load_slices, load_volumes, same_patient_pairs, seen_in, thumbnails
 from split import trains
 
 OUTPUTS = ("deepssim", "embedding", "layer2", "layer3", "layer4")
@@ -64,6 +65,14 @@ class Embedded:
         one, other = (F.normalize(torch.from_numpy(x).float(), dim=-1).numpy() for x in (first[rows], second[others]))
         return np.einsum("nd,npd->np", one, other).max(1)
 
+    @torch.no_grad()
+    def logits(self, head: SamePatientHead, pairs: Sequence[Pair]) -> np.ndarray:
+        """What the head says, of the pose that it likes best."""
+        columns = torch.from_numpy(patient_columns(self.slices))
+        rows, others = rows_of_pairs(pairs)
+        first, second = head.project(self.pool[:, columns]), head.project(self.queries[..., columns])
+        return head.compare(first[rows][:, None], second[others]).amax(1).numpy()
+
 
 def foreground_views_of(images: torch.Tensor) -> torch.Tensor:
     return torch.cat([foreground_views(unit_float(part), 128) for part in images.split(BATCH)])
@@ -98,7 +107,7 @@ def registered(pool: torch.Tensor, queries: torch.Tensor, pairs: Sequence[Pair],
 
 
 def scores_of(
-    pool: torch.Tensor, queries: torch.Tensor, pairs: Sequence[Pair], poses: int, head: Callable | None = None
+    pool: torch.Tensor, queries: torch.Tensor, pairs: Sequence[Pair], poses: int, head: SamePatientHead | None = None
 ) -> dict[str, np.ndarray]:
     """Every score of every pair, float [N]; higher is more alike."""
     embedded = Embedded(pool, queries, poses)
@@ -113,7 +122,7 @@ def scores_of(
         "SSIM": compared(PlainSSIM(128), pool, queries, pairs),
         "pHash": compared(PerceptualHash(16, poses), pool, queries, pairs),
     }
-    return found if head is None else {"head": head(embedded, pairs), **found}
+    return found if head is None else {"same-patient head": embedded.logits(head, pairs), **found}
 
 
 def measured(scores: np.ndarray, pairs: Sequence[Pair]) -> dict:
@@ -166,27 +175,29 @@ def main() -> None:
     parser.add_argument("sources", nargs="+")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--everybody", action="store_true")
+    parser.add_argument("--head", type=Path, help="weights of a same-patient head, see reid_head.py")
     parser.add_argument("--most", type=int, default=120, help="patients of a source and distance, at most")
     parser.add_argument("--copies", type=int, default=3, help="copies of a transform")
     parser.add_argument("--tasks", default="copy,same patient")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    head = None if options.head is None else load_weights(SamePatientHead(), options.head)
     result: dict = {}
     for asked in options.sources:
         name, pool = load(asked, options.everybody)
-        seen = thumbnails([one.pixels for one in pool])
         for task in options.tasks.split(","):
             start = time.perf_counter()
             if task == "copy":
                 pairs, pixels = copy_pairs(pool, options.copies, seed=options.seed)
-                queries, poses = thumbnails(pixels), 8
+                own, queries, poses = pool, thumbnails(pixels), 8
             else:
-                pairs = same_patient_pairs(pool, SLICES.get(name, ()), most=options.most, seed=options.seed)
-                queries, poses = seen, 1
+                own, pairs = seen_in(pool, same_patient_pairs(pool, SLICES.get(name, ()), most=options.most, seed=options.seed))
+                queries, poses = thumbnails([one.pixels for one in own]), 1
             if not any(pair.positive for pair in pairs):
                 continue
-            found = table(scores_of(seen, queries, pairs, poses), pairs)
+            seen = thumbnails([one.pixels for one in own])
+            found = table(scores_of(seen, queries, pairs, poses, head), pairs)
             result.setdefault(task, {})[name] = found
             seconds = time.perf_counter() - start
             print(f"\n{task}, {name}: {len(pool)} images of {len({o.patient for o in pool})} people, {len(pairs)} pairs, {seconds:.0f} s")

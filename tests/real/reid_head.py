@@ -1,6 +1,6 @@
 """Train the same-patient head on the people that trained the encoder, and nobody else: a minute on a CPU once the images are embedded.
 
-``python tests/real/reid_head.py OUTPUT.safetensors SOURCE:FOLDER ... [--steps 400]``, sources as of reidentification.py. A batch is one image each of many
+``python tests/real/reid_head.py OUTPUT.safetensors SOURCE:FOLDER ... [--steps 1000]``, sources as of reidentification.py. A batch is one image each of many
 people at one place of the anatomy, and another of each at another place that is the same for all: what is told apart is people, not positions.
 """
 
@@ -86,7 +86,7 @@ def features_of(images: torch.Tensor, seed: int = 0) -> torch.Tensor:
     return torch.cat(found, 1)
 
 
-def train(cohorts: Sequence[Cohort], steps: int = 400, learning_rate: float = 1e-3, seed: int = 0) -> SamePatientHead:
+def train(cohorts: Sequence[Cohort], steps: int = 1000, learning_rate: float = 1e-3, seed: int = 0) -> SamePatientHead:
     """A head that was shown batches of the cohorts, each as often as it has people and images."""
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
@@ -118,7 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("output", type=Path)
     parser.add_argument("sources", nargs="+")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)

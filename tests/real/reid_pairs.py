@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 # Millimetres between two slices of one volume that are asked about.
-DISTANCES = (3.0, 6.0, 12.0, 24.0)
+DISTANCES = (3.0, 12.0, 24.0)
 # A copy's hardest negative: the image of the same patient that is nearest to it.
 NEIGHBOUR = "same patient"
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}

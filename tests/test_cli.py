@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 from doppelscan import cli
 from doppelscan.arguments import parameters
 from doppelscan.errors import InputError, user_mistake
 from doppelscan.settings import AuditSettings
+from made_records import made_decision, made_summary
 
 SETS = ["--training", "training", "--synthetic", "synthetic", "--output", "out"]
 MISTAKES = {
@@ -33,7 +36,14 @@ MISTAKES = {
     "--store training/a.png": "'store' parameter must be a folder that can be written",
     "--hold-out holdout": "no option --hold-out of doppelscan audit; did you mean --holdout?",
     "--devcie cpu": "did you mean --device?",
-    "--colour red": "no option --colour of doppelscan audit; known are --training, ",
+    "--out2put x": "did you mean --output?",
+    "--synth x": "did you mean --synthetic?",
+    "--pattern x": "did you mean --patient-pattern?",
+    "--colour red": "no option --colour of doppelscan audit; see doppelscan audit --help for what there is.",
+    "-t x": "no option -t of doppelscan audit; it could be --training or --threads.",
+    "--config": "--config needs a value",
+    "--config nowhere.yaml": "'config' parameter must be a .yaml, .toml or .json file of options. Got 'nowhere.yaml', which is no file",
+    "--config training/a.png": "Got 'training/a.png', which is none; pass --config FILE.yaml.",
     "--netwrk_def::channels 3": "no option --netwrk-def::channels",
     "stray": "doppelscan audit takes no 'stray'",
 }
@@ -129,19 +139,34 @@ LINES = {
     ("duplicates", "training", "--output", "out", "--split", "s.csv", "--parts", "0.5,0.1"): "which add up to 0.6",
     ("duplicates", "training", "--output", "out", "--keep", "both"): "'keep' parameter must be one. Got 'both'",
     ("duplicates", "training", "--output", "out", "--redact", "--key", "out/key.csv"): "'key' parameter must lie outside",
+    ("completion", "tcsh"): "'shell' parameter must be bash, zsh or fish. Got 'tcsh' instead.",
+    ("completion",): "doppelscan completion needs SHELL",
+    ("pack", "mi_scorer", "--output", "x", "--config", "a.yaml"): "no option --config of doppelscan pack",
+    ("help", "adit"): "no command adit; did you mean audit?",
     ("label-app", "--ouput", "x"): "no option --ouput of doppelscan label-app; did you mean --output?",
 }
 HELP = {
     ("--version",): "0.",
+    ("-V",): "0.",
     ("version",): "0.",
-    (): "COMMANDS",
-    ("--help",): "COMMANDS",
-    ("audit", "--help"): "--holdout=HOLDOUT",
+    ("audit", "--version"): "0.",
+    (): "Audit and search:",
+    ("--help",): "Audit and search:",
+    ("-h",): "Audit and search:",
+    ("help",): "Audit and search:",
+    ("--", "--help"): "Audit and search:",
+    ("audit", "--help"): "--holdout PATH",
+    ("--help", "audit"): "--holdout PATH",
+    ("help", "audit"): "--holdout PATH",
+    ("audit", "--", "--help"): "--holdout PATH",
     ("pack", "-h"): "BUNDLE",
-    ("leak", "--help"): "--split=SPLIT",
-    ("duplicates", "--help"): "--keep=KEEP",
-    ("benchmark", "--help"): "--rival=RIVAL",
-    ("audit", "--training", "nowhere", "--help"): "--training=TRAINING (required)",
+    ("leak", "--help"): "--split PATH",
+    ("duplicates", "--help"): "--keep one",
+    ("benchmark", "--help"): "--rival TEXT",
+    ("audit", "--training", "nowhere", "--help"): "--training PATH --synthetic PATH --output DIR [options]",
+    ("--", "--completion"): "# Completion of doppelscan in bash.",
+    ("--", "--completion", "fish"): "# Completion of doppelscan in fish.",
+    ("completion", "zsh"): "#compdef doppelscan",
 }
 # Each line in the same fresh process: what is measured is the command, not nine seconds of imports for each.
 SCRIPT = """
@@ -202,10 +227,10 @@ def test_help_and_version_are_complete(said):
         status, out, err, _ = said["rows"][line]
         assert status == 0 and words in out and err == "", line
     listed = said["rows"][("--help",)][1]
-    assert all(name in listed for name in cli.COMMANDS) and len(cli.COMMANDS) >= 10
-    audit = said["rows"][("audit", "--help")][1]
-    assert all(f"--{name}=" in audit for name in parameters(AuditSettings)) and "between 0 and 1" in audit
-    assert "torchscript:FILE" in audit and "network_def::channels" in audit
+    assert all(name.replace("_", "-") in listed for name in cli.COMMANDS) and len(cli.COMMANDS) >= 10
+    audit = " ".join(said["rows"][("audit", "--help")][1].split())
+    assert all(f"--{name.replace('_', '-')} " in audit.replace(",", " ") for name in parameters(AuditSettings)), audit
+    assert "(a number between 0 and 1; default 0.05)" in audit and "torchscript:FILE" in audit and "network_def::channels" in audit
 
 
 def call(monkeypatch, *line: str) -> int:
@@ -220,7 +245,7 @@ def call(monkeypatch, *line: str) -> int:
 @pytest.fixture
 def audited(monkeypatch, tmp_path) -> dict:
     """What reaches the audit, which is not made."""
-    from doppelscan.decide import Conclusion, Verdict
+    from doppelscan.decide import Conclusion, LeftOut, Verdict
     from doppelscan.workflows import AuditResult, run
 
     for name in ("training", "synthetic"):
@@ -231,10 +256,8 @@ def audited(monkeypatch, tmp_path) -> dict:
     def audit(**settings):
         got["settings"] = settings
         conclusion = Conclusion(Verdict.FOUND, "of the test")
-        summary = {
-            "people": [],
-            "skipped": [{"set": name, "path": "secret.png", "reason": "of the test"} for name in got["skipped"]],
-        }
+        skipped = [LeftOut(name, "secret.png", "of the test") for name in got["skipped"]]
+        summary = made_summary(made_decision(3), skipped=skipped).as_dict()
         return AuditResult(conclusion, summary, [], tmp_path / "out", 0)
 
     monkeypatch.setattr(run, "audit", audit)
@@ -294,11 +317,69 @@ def test_images_that_were_left_out_are_counted_by_set_and_not_named(monkeypatch,
     audited["skipped"] = ["training", "synthetic", "synthetic"]
     assert call(monkeypatch, "audit", *SETS) == 0
     printed = capsys.readouterr().out
-    assert "3 images were left out (training 1, synthetic 2); the reasons are in summary.json." in printed.splitlines()
+    assert "  left out   3 images (training 1, synthetic 2); the reasons are in summary.json" in printed.splitlines()
     assert "secret" not in printed
     audited["skipped"] = []
     assert call(monkeypatch, "audit", *SETS) == 0
-    assert "left out" not in capsys.readouterr().out
+    assert "  left out   none" in capsys.readouterr().out.splitlines()
+
+
+def test_a_run_ends_with_its_numbers_and_where_everything_lies(monkeypatch, audited, capsys, tmp_path):
+    for name in ("report.html", "scores.csv"):
+        (tmp_path / "out" / "store").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).touch()
+    assert call(monkeypatch, "audit", *SETS) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "memorization found: of the test." and lines[-1] == f"Report: {tmp_path}/out/report.html"
+    told = {line[2:12].strip(): line[13:] for line in lines if line.startswith("  ")}
+    assert told["flagged"].startswith("3 of 8 (37.5 %, 95 % interval ") and "of the control 0 of 30" in told["flagged"]
+    assert told["as"] == "copy 1, blend 1, part 1" and "8 synthetic, 40 training of 40 patients" in told["images"]
+    assert f"Written to {tmp_path}/out:" in lines
+    assert [line.split()[0] for line in lines[lines.index(f"Written to {tmp_path}/out:") + 1 : -1]] == [
+        "report.html",
+        "scores.csv",
+        "store",
+    ]
+
+
+@pytest.mark.parametrize("made", [KeyboardInterrupt, BrokenPipeError])
+def test_who_stops_it_or_reads_no_further_gets_no_traceback(monkeypatch, audited, capfd, made):
+    from doppelscan.workflows import run
+
+    def stopped(**settings):
+        raise made
+
+    monkeypatch.setattr(run, "audit", stopped)
+    monkeypatch.setattr(cli.os, "dup2", lambda *files: None)  # else this test's own output is gone
+    status = call(monkeypatch, "audit", *SETS)
+    said = capfd.readouterr().err
+    told = "doppelscan: stopped; run again, what is stored is not made again."
+    assert (status, said.strip()) == {KeyboardInterrupt: (130, told), BrokenPipeError: (141, "")}[made]
+
+
+def test_ctrl_c_silences_threads_of_killed_processes_and_nothing_before_it(monkeypatch, audited, capfd):
+    from doppelscan.workflows import run
+
+    def stopped(**settings):
+        threads = [threading.Thread(target=lambda: {}["an error"]) for _ in range(2)]
+        threads[0].start()
+        threads[0].join()
+        assert "an error" in capfd.readouterr().err, "an error of a thread is told as long as nobody stops the run"
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            threads[1].start()
+            threads[1].join()
+
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # pytest has one of its own
+    monkeypatch.setattr(run, "audit", stopped)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
+    try:
+        assert call(monkeypatch, "audit", *SETS) == 130
+        assert capfd.readouterr().err.strip() == "doppelscan: stopped; run again, what is stored is not made again."
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -66,6 +67,8 @@ def place(tmp_path_factory) -> Path:
     for audits in ("training-audits", "shared-store"):
         (folder / audits).mkdir()
     (folder / "training-audits" / "store").symlink_to(folder / "shared-store")
+    (folder / "embeddings").symlink_to(folder / "shared-store")
+    (folder / "audit.yaml").write_text(next(block for page, block in blocks("yaml") if page == "docs/command-line.md"))
     for name in ("configs", "bundles", "docs", "Makefile", "tests"):
         (folder / name).symlink_to(ROOT / name)
     return folder
@@ -194,6 +197,47 @@ def test_documented_python_runs(place, page, block):
     assert done.returncode == 0, f"{page}\n{done.stderr[-2000:]}"
 
 
+NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
+
+
+def test_the_cells_of_the_notebook_run(tmp_path):
+    """In order, in one process, as a kernel runs them: what a cell ends with is shown. The cohort is smaller than the one that readers see."""
+    pytest.importorskip("pandas")
+    cells = [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
+    code = ["".join(cell["source"]) for cell in cells]
+    small = [
+        re.sub(r"training=\d+, holdout=\d+, novel=\d+, copies=\d+", "training=7, holdout=7, novel=1, copies=3", one) for one in code
+    ]
+    assert small[0] != code[0] and small[1:] == code[1:]
+    done = run([sys.executable, "-c", RUN_CELLS, json.dumps(small)], tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    shown = json.loads(done.stdout.splitlines()[-1])
+    assert [bool(one) for one in shown] == [False, True, False, True, True], "cells that end with a value show it as HTML"
+    assert "memorization found" in shown[1] and (tmp_path / "report" / "report.html").is_file()
+
+
+RUN_CELLS = """
+import ast, json, sys
+shown, names = [], {}
+for cell in json.loads(sys.argv[1]):
+    tree = ast.parse(cell)
+    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, "cell", "exec"), names)
+    value = None if last is None else eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+    shown.append("" if value is None else value._repr_html_())
+print(json.dumps(shown))
+"""
+
+
+def test_the_notebook_is_executed_and_small():
+    notebook = json.loads(NOTEBOOK.read_text())
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1)), "run it anew, from its first cell"
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert not [one for one in outputs if one["output_type"] == "error"] and NOTEBOOK.stat().st_size < 60_000
+    assert sum("text/html" in one.get("data", {}) for one in outputs) == 3 and "/tmp/" not in NOTEBOOK.read_text()
+
+
 def test_the_documented_pipeline_stops_before_the_release(place):
     """Every step of the example that is a command, in order, as a runner does: the first that fails ends the job."""
     import yaml
@@ -241,7 +285,7 @@ def test_every_page_is_in_the_site():
         return [p for entry in entries for value in entry.values() for p in ([value] if isinstance(value, str) else pages(value))]
 
     listed = pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])
-    assert sorted(listed) == sorted(p.name for p in (ROOT / "docs").glob("*.md"))
+    assert sorted(listed) == sorted(p.name for kind in ("*.md", "*.ipynb") for p in (ROOT / "docs").glob(kind))
 
 
 def test_links_between_pages_lead_somewhere():
@@ -256,3 +300,15 @@ def test_doctests_of_the_package():
     from doppelscan.memorization import index
 
     assert doctest.testmod(index).attempted > 0 and doctest.testmod(index).failed == 0
+
+
+def test_every_wish_is_answered_by_a_test_that_there_is():
+    rows = [
+        line.split("|")[1:-1] for line in (ROOT / "docs" / "wishes.md").read_text().splitlines() if re.match(r"\| \d+ \|", line)
+    ]
+    assert [int(row[0]) for row in rows] == list(range(1, 37))
+    for number, _, answer, tests in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", tests)
+        assert named and answer.strip(), number
+        for file, test in named:
+            assert re.search(rf"^def {test}\(", (ROOT / file).read_text(), re.M), f"wish {number.strip()}: {file}::{test}"

@@ -15,13 +15,13 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from doppelscan.errors import InputError
 
-__all__ = ["Must", "check_fields", "checked", "meant", "parameters", "words_of"]
+__all__ = ["Must", "alike", "check_fields", "checked", "choices_of", "meant", "parameters", "short_of", "words_of"]
 
 # What the self-test does to the copies that it plants, a word each.
 CHANGES = (
@@ -36,10 +36,12 @@ class Must:
     Attributes:
         be: in words, as they follow "must be".
         made: gives the value that is used; its ValueError says what is wrong, in words that follow "Got ...,", or none.
+        short: what stands for it in a line of help; by default the choices, where there are some.
     """
 
     be: str
     made: Callable[[Any], Any] | None = None
+    short: str = "VALUE"
 
 
 def checked(name: str, kind: Any, value: Any) -> Any:
@@ -76,11 +78,27 @@ def words_of(kind: Any) -> str:
     return _must(kind)[0].be
 
 
+def short_of(kind: Any) -> str:
+    """What stands for a value of ``kind`` in a line of help, such as N."""
+    literal = get_args(_annotated(kind))[0]
+    return "|".join(get_args(literal)) if get_origin(literal) is Literal else _must(kind)[0].short
+
+
+def choices_of(kind: Any) -> tuple[str, ...]:
+    """The words that a value of ``kind`` can be, where they are few."""
+    annotated = _annotated(kind)
+    literal = get_args(annotated)[0]
+    return {Flag: ("true", "false"), Changes: CHANGES}.get(annotated, get_args(literal) if get_origin(literal) is Literal else ())
+
+
 def _must(kind: Any) -> tuple[Must, bool]:
+    return next(part for part in _annotated(kind).__metadata__ if isinstance(part, Must)), type(None) in get_args(kind)
+
+
+def _annotated(kind: Any) -> Any:
+    """``kind`` without the None that it may be, too."""
     parts = get_args(kind)
-    optional = type(None) in parts
-    annotated = next(part for part in parts if part is not type(None)) if optional else kind
-    return next(part for part in annotated.__metadata__ if isinstance(part, Must)), optional
+    return next(part for part in parts if part is not type(None)) if type(None) in parts else kind
 
 
 def parameters(face: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
@@ -90,8 +108,15 @@ def parameters(face: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
 
 def meant(name: str, known: Collection[str], shown: Callable[[str], str] = str) -> str:
     """What to do about a name that is not ``known``: the one that is much like it, or all, each as it is ``shown``."""
+    close = alike(name, known)
+    return f"did you mean {shown(close)}?" if close else f"known are {', '.join(map(shown, known))}."
+
+
+def alike(name: str, known: Collection[str]) -> str | None:
+    """The one of ``known`` that is much like ``name``, or the only one that begins or ends with it."""
     close = difflib.get_close_matches(name, known, 1, cutoff=0.7)
-    return f"did you mean {shown(close[0])}?" if close else f"known are {', '.join(map(shown, known))}."
+    part = [one for one in known if len(name) > 2 and (one.startswith(name) or one.endswith(f"_{name}"))]
+    return close[0] if close else part[0] if len(part) == 1 else None
 
 
 def _path(value: Any) -> str:
@@ -217,39 +242,40 @@ def _cuda_devices() -> int:
     return 0 if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) else count.value
 
 
-AnyPath = Annotated[Any, Must("a path", _path)]
-Existing = Annotated[Any, Must("an existing file or folder", _existing)]
-Folder = Annotated[Any, Must("a folder that can be written", _folder)]
-Source = Annotated[Any, Must("an existing folder, image, .csv or .json", _existing)]
-Encoder = Annotated[Any, Must("an existing file, torchscript:FILE, hf://OWNER/NAME@VERSION or none", _encoder)]
-Roles = Annotated[Any, Must("a mapping of roles to outputs, such as {'embedding': 'pooled'}", _roles)]
-Pattern = Annotated[Any, Must(r"a regular expression with a group for the patient, such as '(sub-\d+)'", _pattern)]
-Axis = Annotated[Any, Must("0, 1, 2, sagittal, coronal or axial", _axis)]
-Device = Annotated[Any, Must("cpu, cuda, cuda:N or mps", _device)]
-Text = Annotated[str, Must("text")]
+AnyPath = Annotated[Any, Must("a path", _path, short="PATH")]
+Existing = Annotated[Any, Must("an existing file or folder", _existing, short="PATH")]
+Folder = Annotated[Any, Must("a folder that can be written", _folder, short="DIR")]
+Source = Annotated[Any, Must("an existing folder, image, .csv or .json", _existing, short="PATH")]
+Encoder = Annotated[Any, Must("an existing file, torchscript:FILE, hf://OWNER/NAME@VERSION or none", _encoder, short="FILE")]
+Roles = Annotated[Any, Must("a mapping of roles to outputs, such as {'embedding': 'pooled'}", _roles, short="MAP")]
+Pattern = Annotated[Any, Must(r"a regular expression with a group for the patient, such as '(sub-\d+)'", _pattern, short="REGEX")]
+Axis = Annotated[Any, Must("0, 1, 2, sagittal, coronal or axial", _axis, short="AXIS")]
+Device = Annotated[Any, Must("cpu, cuda, cuda:N or mps", _device, short="DEVICE")]
+Text = Annotated[str, Must("text", short="TEXT")]
 Flag = Annotated[bool, Must("true or false")]
-Whole = Annotated[int, Ge(0), Must("an integer >= 0")]
-Count = Annotated[int, Ge(1), Must("an integer >= 1")]
-Number = Annotated[float, Ge(0), Lt(float("inf")), Must("a number >= 0")]
-Share = Annotated[float, Ge(0), Le(1), Must("a number from 0 to 1")]
-Rate = Annotated[float, Gt(0), Lt(1), Must("a number between 0 and 1")]
+Whole = Annotated[int, Ge(0), Must("an integer >= 0", short="N")]
+Count = Annotated[int, Ge(1), Must("an integer >= 1", short="N")]
+Number = Annotated[float, Ge(0), Lt(float("inf")), Must("a number >= 0", short="X")]
+Share = Annotated[float, Ge(0), Le(1), Must("a number from 0 to 1", short="X")]
+Rate = Annotated[float, Gt(0), Lt(1), Must("a number between 0 and 1", short="X")]
 Range = Annotated[
     tuple[Annotated[float, Ge(0)], Annotated[float, Le(1)]],
-    Must("two shares with 0 <= start < stop <= 1, such as 0.25,0.75", _rising),
+    Must("two shares with 0 <= start < stop <= 1, such as 0.25,0.75", _rising, "A,B"),
 ]
-Degrees = Annotated[tuple[int | float, ...], MinLen(1), Must("degrees, such as 0,-12,12", list)]
+Degrees = Annotated[tuple[int | float, ...], MinLen(1), Must("degrees, such as 0,-12,12", list, short="A,B,...")]
 Parts = Annotated[
     tuple[Annotated[float, Gt(0), Lt(1)], ...],
     MinLen(2),
-    Must("two or more shares that add up to 1, such as 0.8,0.1,0.1", _whole),
+    Must("two or more shares that add up to 1, such as 0.8,0.1,0.1", _whole, "A,B,..."),
 ]
 Keep = Annotated[Literal["one"], Must("one")]
-Changes = Annotated[Any, Must("changes of planted copies, such as rotation,noise", _changes)]
+Changes = Annotated[Any, Must("changes of planted copies, such as rotation,noise", _changes, short="NAMES")]
 Correction = Annotated[Literal["bh", "by"], Must("bh or by")]
 Score = Annotated[Literal["combined", "verified", "deepssim", "mi"], Must("combined, verified, deepssim or mi")]
-Ray = Annotated[str, Must("local or the address of a Ray cluster, such as HOST:6379", _cluster)]
+Ray = Annotated[str, Must("local or the address of a Ray cluster, such as HOST:6379", _cluster, short="ADDRESS")]
 Index = Annotated[Literal["auto", "exact", "ivf"], Must("auto, exact or ivf")]
 Duplication = Annotated[Literal["none", "low", "high", "column"], Must("none, low, high or column")]
 Conditioning = Annotated[Literal["none", "variables", "text"], Must("none, variables or text")]
 Volumes = Annotated[Literal["whole", "as-slices"], Must("whole or as-slices")]
 Runtime = Annotated[Literal["torch", "bfloat16", "onnx"], Must("torch, bfloat16 or onnx")]
+Shell = Annotated[Literal["bash", "zsh", "fish"], Must("bash, zsh or fish")]

@@ -5,15 +5,17 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated, Any, get_args, get_origin
 
 import fire
-from fire.helptext import HelpText
 from fire.parser import DefaultParseValue
-from fire.trace import FireTrace
 
 from doppelscan.arguments import (
     AnyPath,
@@ -23,18 +25,23 @@ from doppelscan.arguments import (
     Existing,
     Flag,
     Folder,
+    Must,
     Pattern,
     Range,
+    Shell,
     Source,
     Text,
     Whole,
+    alike,
     checked,
     meant,
     parameters,
-    words_of,
 )
+from doppelscan.completion import completion_script
 from doppelscan.errors import InputError, user_mistake
-from doppelscan.settings import AuditSettings, DuplicatesSettings, LeakSettings, audit_settings, overridable
+from doppelscan.project import project_options
+from doppelscan.settings import GROUPS, AuditSettings, DuplicatesSettings, LeakSettings, audit_settings, overridable
+from doppelscan.usage import Command, Option, overview, page
 from doppelscan.version import __version__
 
 __all__ = ["main"]
@@ -336,6 +343,14 @@ class Commands:
 
         print(write_label_app(output))
 
+    def completion(self, shell: Shell) -> None:
+        """Print what lets a shell complete this command, such as eval "$(doppelscan completion bash)".
+
+        Args:
+            shell: whose; for fish, doppelscan completion fish | source.
+        """
+        print(completion_script(shell, [_command(name) for names in TOPICS.values() for name in names]))
+
     def version(self) -> None:
         """Print the version."""
         print(__version__)
@@ -344,54 +359,97 @@ class Commands:
 COMMANDS = {name: command for name, command in inspect.getmembers(Commands()) if inspect.ismethod(command)}
 # What ``**settings`` of a command stands for.
 SETTINGS: dict[str, type] = {"audit": AuditSettings, "leak": LeakSettings, "duplicates": DuplicatesSettings}
+# Commands that take a project's file.
+CONFIGURED = ("audit", "leak", "duplicates", "dossier", "compare", "benchmark")
+TOPICS = {
+    "Audit and search": ("audit", "leak", "duplicates"),
+    "With finished audits": ("dossier", "compare"),
+    "Try and measure": ("sample", "benchmark", "benchmark_pack"),
+    "Bundles and weights": ("info", "pack", "verify", "publish", "checksums", "quantize", "label_app"),
+    "This command": ("completion", "version"),
+}
+EXAMPLE = """What a command takes: doppelscan COMMAND --help. To begin with:
+  doppelscan sample --output sample
+  doppelscan audit --training sample/training --synthetic sample/synthetic \\
+    --holdout sample/holdout --output report"""
+CONFIG = Option(
+    "config",
+    Annotated[Any, Must("a .yaml, .toml or .json file", short="FILE")],
+    "options of a project, by their names; those on the command line win over it",
+)
 
 
-def _parameters(command: Callable[..., None]) -> tuple[dict[str, inspect.Parameter], list[str]]:
+def _parameters(command: Callable[..., None]) -> tuple[dict[str, inspect.Parameter], Collection[str]]:
     """Name -> parameter, those that ``**settings`` stands for among them, and the further names that ``**settings`` takes."""
     known = dict(parameters(command))
     if known.pop("settings", None) is None:
-        return known, []
+        return known, ()
     own = SETTINGS[command.__name__]
-    others = overridable() if own is AuditSettings else []
+    others = overridable() if own is AuditSettings else ()
     return known | {name: one for name, one in parameters(own).items() if name not in known}, others
 
 
 @fire.decorators.SetParseFn(str)
 def _run(*words: str, **options: str) -> None:
     """Run the command that ``words`` begin with; fire has split the line, nothing is read of it yet."""
+    asked = [one for one in ("help", "h") if options.get(one) not in (None, "False")]
+    if words[:1] == ("help",) or (asked and not words):
+        words, asked = (*words[1:], *(options[one] for one in asked if options[one] != "True")), ["help"]
     name = words[0].replace("-", "_") if words else None
-    if name is None and "version" in options:
+    if "version" in options or (name is None and "V" in options):
         print(__version__)
-    elif name is None and not options.keys() - {"help", "h"}:
-        print(HelpText(Commands(), FireTrace(Commands(), name="doppelscan")))
-    elif name is None:
+    elif name is None and options.keys() - {"help", "h"}:
         raise InputError("doppelscan needs a command, such as doppelscan audit; see doppelscan --help.")
+    elif name is None:
+        print(
+            overview({title: [_command(one) for one in names] for title, names in TOPICS.items()}, str(Commands.__doc__), EXAMPLE)
+        )
     elif name not in COMMANDS:
-        raise InputError(f"There is no command {words[0]}; {meant(name, COMMANDS, _command)}")
-    elif "help" in options or options.get("h") == "True":
-        print(_help(name))
+        raise InputError(f"There is no command {words[0]}; {meant(name, COMMANDS, _spelled)}")
+    elif "help" in asked or options.get("h") == "True":
+        print(page(_command(name), {**GROUPS, "This command": ("config",)}))
     else:
-        COMMANDS[name](**_arguments(f"doppelscan {words[0]}", COMMANDS[name], words[1:], options))
+        COMMANDS[name](**_arguments(f"doppelscan {words[0]}", name, words[1:], options))
 
 
-def _arguments(called: str, command: Callable[..., None], words: Sequence[str], options: Mapping[str, str]) -> dict[str, Any]:
+def _arguments(called: str, command: str, words: Sequence[str], options: Mapping[str, str]) -> dict[str, Any]:
     """What the command is called with: name -> value of its kind."""
-    known, others = _parameters(command)
+    known, others = _parameters(COMMANDS[command])
     by_place = [name for name, one in known.items() if one.kind is one.POSITIONAL_OR_KEYWORD]
     if len(words) > len(by_place):
         raise InputError(f"{called} takes no {words[len(by_place)]!r}; see {called} --help.")
-    given = dict(zip(by_place, words, strict=False))
+    given, file = dict(zip(by_place, words, strict=False)), None
     for option, text in options.items():
         name = _named(option, known)
+        if name == "config" and command in CONFIGURED:
+            file = checked(name, CONFIG.kind, _needed(name, text))
+            continue
         if name not in known and re.split("::|#", name)[0] not in others:
-            raise InputError(f"There is no option {_dashed(name)} of {called}; {meant(name, known, _dashed)}")
+            raise InputError(f"There is no option {_dashed(name)} of {called}; {_did_you_mean(name, known, called)}")
         given[name] = text
     values = {name: _value(name, known[name], text) if name in known else DefaultParseValue(text) for name, text in given.items()}
+    if file is not None:
+        values = {**_configured(file, command, values), **values}
     missing = [name for name, one in known.items() if one.default is one.empty and name not in values]
     if missing:
         needed = ", ".join(name.upper() if name in by_place else _dashed(name) for name in missing)
-        raise InputError(f"{called} needs {needed}; see {called} --help.")
+        raise InputError(f"{called} needs {needed}{'' if file is None else f', also beside {file}'}; see {called} --help.")
     return values
+
+
+def _configured(file: str, command: str, given: Collection[str]) -> dict[str, Any]:
+    """What a project's file has for ``command``, each value of its kind, without what is ``given`` already."""
+    kinds = {name: {one: each.annotation for one, each in _parameters(COMMANDS[name])[0].items()} for name in CONFIGURED}
+    ids = overridable()
+    options = project_options(file, command, kinds, lambda name: re.split("::|#", name)[0] in ids)
+    try:
+        return {
+            name: _of_kind(name, kinds[command][name], value) if name in kinds[command] else value
+            for name, value in options.items()
+            if name not in given
+        }
+    except InputError as error:
+        raise InputError(f"{error} It stands in {file!r}.") from error
 
 
 def _named(option: str, known: Collection[str]) -> str:
@@ -401,21 +459,37 @@ def _named(option: str, known: Collection[str]) -> str:
     return begun[0] if len(begun) == 1 else name
 
 
-def _command(name: str) -> str:
+def _did_you_mean(name: str, known: Collection[str], called: str) -> str:
+    begun = [_dashed(one) for one in known if one[0] == name]
+    if begun:
+        return f"it could be {' or '.join(begun)}."
+    close = alike(name, known)
+    return f"did you mean {_dashed(close)}?" if close else f"see {called} --help for what there is."
+
+
+def _spelled(name: str) -> str:
     return name.replace("_", "-")
 
 
 def _dashed(name: str) -> str:
-    return f"--{_command(name)}"
+    return f"{'-' if len(name) == 1 and name not in 'ab' else '--'}{_spelled(name)}"
+
+
+def _needed(name: str, text: str) -> str:
+    if text == "True":  # what fire gives an option without a value
+        raise InputError(f"The option {_dashed(name)} needs a value: {_dashed(name)} {name.upper()}.")
+    return text
 
 
 def _value(name: str, parameter: inspect.Parameter, text: str) -> Any:
     kind = parameter.annotation
     if text == "None" and parameter.default is None:
         return None
-    if text == "True" and kind is not Flag:  # what fire gives an option without a value
-        raise InputError(f"The option {_dashed(name)} needs a value: {_dashed(name)} {name.upper()}.")
-    return checked(name, kind, DefaultParseValue(text) if _is_tuple(kind) else text)
+    return _of_kind(name, kind, text if kind is Flag else _needed(name, text))
+
+
+def _of_kind(name: str, kind: Any, value: Any) -> Any:
+    return checked(name, kind, DefaultParseValue(value) if isinstance(value, str) and _is_tuple(kind) else value)
 
 
 def _is_tuple(kind: Any) -> bool:
@@ -424,41 +498,76 @@ def _is_tuple(kind: Any) -> bool:
     return get_origin(get_args(annotated)[0]) is tuple
 
 
-class _Unset:
-    """A default that fire's help does not show."""
-
-    def __repr__(self) -> str:
-        return ""
-
-
-def _help(name: str) -> str:
-    """The help of a command as fire writes it, with what each argument must be in words where it would print a type."""
-
-    def shown() -> None: ...
-
+def _command(name: str) -> Command:
+    """A command as its help and its completion tell it."""
     command = COMMANDS[name]
     known, _ = _parameters(command)
     settings = SETTINGS.get(name, AuditSettings).__mro__
     documented = "\n".join([str(AuditSettings.__doc__), *(str(one.__doc__) for one in reversed(settings)), str(command.__doc__)])
     said = dict(re.findall(r"^ +(\w+): (.*)\.$", documented, re.M))
-    lines = [f"    {one}: {said[one]} ({words_of(known[one].annotation)})." for one in known]
-    plain = [one.replace(annotation=one.empty, default=_Unset() if one.default is None else one.default) for one in known.values()]
-    if "settings" in parameters(command) and "settings" in said:
-        lines.append(f"    settings: {said['settings']}.")
-        plain.append(parameters(command)["settings"])
-    shown.__signature__ = inspect.Signature(plain)  # type: ignore[attr-defined]
-    shown.__doc__ = "\n".join([(command.__doc__ or "").splitlines()[0], "", "Args:", *lines])
-    trace = FireTrace(Commands(), name="doppelscan")
-    trace.AddAccessedProperty(shown, name, [_command(name)], None, None)
-    return HelpText(shown, trace)
+    options = [
+        Option(
+            one,
+            each.annotation,
+            said[one],
+            None if each.default is each.empty else each.default,
+            each.default is each.empty,
+            each.kind is each.POSITIONAL_OR_KEYWORD,
+        )
+        for one, each in known.items()
+    ]
+    more = f"Besides, --ID VALUE: {said['settings']}." if "settings" in parameters(command) and "settings" in said else ""
+    if name in CONFIGURED:
+        options.append(CONFIG)
+    return Command(_spelled(name), (command.__doc__ or "").splitlines()[0], tuple(options), more)
+
+
+def _for_fire(line: Sequence[str]) -> list[str]:
+    """What is left of a line for fire itself; of what may follow its "--", help and completion are ours."""
+    if "--" not in line:
+        return list(line)
+    last = len(line) - 1 - line[::-1].index("--")
+    words, flags = list(line[:last]), list(line[last + 1 :])
+    if flags[:1] == ["--completion"]:
+        return ["completion", *(flags[1:] or ["bash"])]
+    return [*words, "--help"] if set(flags) & {"--help", "-h"} else list(line)
+
+
+@contextmanager
+def _ends_quietly() -> Iterator[None]:
+    """From Ctrl-C on, that a thread of a pool of processes ends with an error is no news: they were killed."""
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        threading.excepthook = lambda error: None
+        signal.default_int_handler(number, frame)
+
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def main() -> None:
     """Entry point of the command."""
     warnings.filterwarnings("ignore")
+    with _ends_quietly():
+        _main()
+
+
+def _main() -> None:
     try:
-        # What follows "--" is for fire itself, such as --completion.
-        fire.Fire(Commands() if "--" in sys.argv else _run, name="doppelscan")
+        fire.Fire(_run, command=_for_fire(sys.argv[1:]), name="doppelscan")
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("\ndoppelscan: stopped; run again, what is stored is not made again.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # nobody reads on, as after | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except Exception as error:
         mistake = user_mistake(error)
         if mistake is None:

@@ -44,6 +44,7 @@ from doppelscan.errors import InputError
 from doppelscan.locations import OVERLAP_FILES, REPORT_FILES, VOLUMES_READ, audit_root
 
 __all__ = [
+    "GROUPS",
     "AuditSettings",
     "DuplicatesSettings",
     "LeakSettings",
@@ -65,6 +66,19 @@ IDS = {
     "encoder": "ckpt_path",
 }
 NAMES = {name: setting for setting, name in IDS.items()}
+# Title -> settings of audits and searches, as their help tells them.
+GROUPS = {
+    "Sets": ("training", "synthetic", "holdout", "samples", "labels", "a", "b", "patient_pattern", "limit"),
+    "Volumes and their slices": ("volumes", "slice_axis", "slice_range", "slice_step", "channel"),
+    "What is written": ("output", "store", "redact", "key", "gate", "split", "folds", "parts", "keep"),
+    "Search and decision": (
+        "fdr", "correction", "score", "candidates", "index", "rotations", "regions", "control_size", "rival", "images", "transforms",
+        "decisions", "seed",
+    ),
+    "Self-test": ("self_test", "reconstruct", "declared"),
+    "Encoder": ("encoder", "roles", "spatial_size"),
+    "Computing": ("device", "runtime", "threads", "workers", "ray", "batch_size", "num_workers"),
+}  # fmt: skip
 # Kinds of values that can name a path or a patient.
 NAMING = (
     Source,

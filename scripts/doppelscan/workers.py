@@ -58,11 +58,13 @@ class Workers:
         count: processes; 1 computes in this one.
         threads: of each process.
         ray: address of a Ray cluster, or ``local`` for one on this machine; None is none.
+        least: rows of a block.
     """
 
     count: int = 1
     threads: int = 1
     ray: str | None = None
+    least: int = LEAST
 
     @classmethod
     def chosen(cls, images: int, count: int | None = None, threads: int | None = None, ray: str | None = None) -> Workers:
@@ -99,9 +101,9 @@ class Workers:
             MissingPackageError: Ray is not installed.
             DoppelscanError: what the task raises of that kind.
         """
-        if self.alone or (len(rows) <= LEAST and self.ray is None):
+        if self.alone or (len(rows) <= self.least and self.ray is None):
             return [task(block, advance) for block in _blocks(rows, MOST)]
-        blocks = _blocks(rows, min(MOST, max(LEAST, -(-len(rows) // (BLOCKS_OF_A_WORKER * self.count)))))
+        blocks = _blocks(rows, min(MOST, max(self.least, -(-len(rows) // (BLOCKS_OF_A_WORKER * self.count)))))
         if not blocks:
             return []
         try:
@@ -196,10 +198,11 @@ def _by_processes(workers: Workers, packed: _Packed, count: int) -> Iterator[tup
                     yield futures[future], future.result()
                     missing.discard(futures[future])
             except BaseException as error:
+                if not isinstance(error, Exception):  # interrupted: nobody waits for what is being computed
+                    pool.shutdown(wait=False, kill_workers=True)  # it ends its futures itself, and stumbles over cancelled ones
+                    raise
                 for future in futures:
                     future.cancel()
-                if not isinstance(error, Exception):  # interrupted: nobody waits for what is being computed
-                    pool.shutdown(wait=False, kill_workers=True)
                 raise
             deaths = 0 if len(missing) < before else deaths + 1
             if missing and deaths >= DEATHS:

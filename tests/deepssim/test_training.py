@@ -91,6 +91,14 @@ def test_one_image_one_patient_and_equal_images_are_refused(tmp_path, cohort):
         CohortDataset([str(tmp_path / "same")], preprocessing=READ, spatial_size=64)
 
 
+def test_one_folder_is_one_source_and_not_a_list_of_letters(tmp_path, cohort):
+    for i in range(4):
+        save_png(tmp_path / "images" / f"p{i}.png", cohort[i])
+    folder = str(tmp_path / "images")
+    one, same = (CohortDataset(sources, preprocessing=READ, spatial_size=64) for sources in (folder, [folder]))
+    assert one.real_cohorts == 1 and one.paths == same.paths and len(one) == 4
+
+
 def test_an_image_that_cannot_be_prepared_is_listed_with_its_reason(tmp_path, cohort):
     for i in range(3):
         save_png(tmp_path / f"p{i}.png", cohort[i])

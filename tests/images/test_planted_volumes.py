@@ -73,13 +73,24 @@ def test_half_is_another_persons_or_empty_and_the_other_half_is_untouched():
         assert emptied.share == replaced.share == 0.5
 
 
+@pytest.mark.parametrize(("name", "parts"), [("third kept", 3), ("quarter kept", 4)])
+def test_region_is_the_sources_and_all_else_the_partners(name, parts):
+    head, other = generate_head(1, 36), generate_head(2, 36)
+    made = plant_volume(head, SPACING, name, np.random.default_rng(2), (other, SPACING))
+    axis, place = "xyz".index(made.words.split()[-2]), int(made.words.split()[-1]) - 1
+    slabs = [np.split(np.moveaxis(one, axis, 0), parts) for one in (made.pixels, head, other)]
+    for number, (one, source, partner) in enumerate(zip(*slabs, strict=True)):
+        np.testing.assert_array_equal(one, source if number == place else partner)
+    assert made.share == pytest.approx(1 / parts)
+
+
 def test_blend_is_three_quarters_of_the_source():
     head, other = generate_head(1, 32), generate_head(2, 32)
     made = plant_volume(head, SPACING, "blend 75/25", np.random.default_rng(0), (other, SPACING))
     np.testing.assert_allclose(made.pixels, 0.75 * head + 0.25 * other, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["blend 75/25", "half replaced"])
+@pytest.mark.parametrize("name", ["blend 75/25", "half replaced", "third kept"])
 def test_transform_of_two_volumes_asks_for_the_second(name):
     with pytest.raises(InputError, match="'partner' parameter must be a volume"):
         plant_volume(generate_head(1, 16), SPACING, name, np.random.default_rng(0))

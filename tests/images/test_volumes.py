@@ -593,6 +593,17 @@ def test_volumes_and_images_in_one_set_are_a_mistake_that_names_the_way_out(tmp_
     assert len(found.records) == 2 and not found.whole_volumes and volume_table(found.records) == []
 
 
+def test_a_file_of_one_slice_beside_volumes_does_not_stop_the_set_but_many_do(tmp_path, volume):
+    for name in ("a.nii", "b.nii"):
+        write_nifti(tmp_path / name, volume.astype(np.float32), AFFINE)
+    write_nifti(tmp_path / "flat.nii", volume[:, :, :1].astype(np.float32), AFFINE)
+    found = find_images(tmp_path, volumes="whole")
+    assert len(found.records) == 2 and [s.reason for s in found.skipped] == ["one slice only, beside volumes"]
+    write_nifti(tmp_path / "flat2.nii", volume[:, :, 1:2].astype(np.float32), AFFINE)
+    with pytest.raises(InputError, match="2 volumes and 2 2D images"):
+        find_images(tmp_path, volumes="whole")
+
+
 def test_a_localizer_beside_a_series_is_listed_and_makes_no_mixed_set(tmp_path, volume):
     write_series(tmp_path / "a", volume, AFFINE)
     dicom(tmp_path / "a" / "z.dcm", volume[..., 0].T, "1.2.3", 99, (0, 0, 0), (0, 1, 0, 0, 0, -1))

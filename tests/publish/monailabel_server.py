@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from email.parser import BytesParser
 from pathlib import Path
 
@@ -48,10 +49,28 @@ def studies(output: Path) -> tuple[dict[str, str], int]:
     return copies, sum(1 for row in rows if not row["source"])
 
 
-class Server:
-    """``monailabel start_server`` in a process group of its own."""
+def volumes(output: Path) -> str:
+    """A training set of volumes; as a study one of them turned and stored right to left, back to front; returns the training volume's name."""
+    from doppelscan.images import generate_head, plant_volume
 
-    def __init__(self, app: Path, environment: Path, output: Path) -> None:
+    training, own = output / "training", output / "studies"
+    training.mkdir(parents=True)
+    own.mkdir()
+    heads = [generate_head(seed, 48) for seed in range(10)]
+    for number, head in enumerate(heads):
+        nib.save(
+            nib.Nifti1Image(np.round(head * 255).astype(np.uint8), np.diag([3.0, 3.0, 3.0, 1.0])), training / f"p{number}.nii.gz"
+        )
+    turned = plant_volume(heads[4], (3.0, 3.0, 3.0), "rotation 10 x", np.random.default_rng(0))
+    stored = np.round(turned.pixels * 255).astype(np.uint8)[::-1, ::-1]
+    nib.save(nib.Nifti1Image(stored, np.diag([-3.0, -3.0, 3.0, 1.0])), own / f"{VOLUME}.nii.gz")
+    return "p4.nii.gz"
+
+
+class Server:
+    """``monailabel start_server`` in a process group of its own, on the studies in ``output``."""
+
+    def __init__(self, app: Path, environment: Path, output: Path, *sets: str) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -64,8 +83,8 @@ class Server:
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
                 ["monailabel", "start_server", "--app", str(app.resolve()), "--studies", str(output / "studies"), "--host", "127.0.0.1",
-                 "--port", str(self.port), "--conf", "models", "deepssim_encoder,mi_scorer", "--conf", "training", str(output / "sample/training"),
-                 "--conf", "holdout", str(output / "sample" / "holdout"), "--conf", "output", str(output / "audits")],
+                 "--port", str(self.port), "--conf", "models", "deepssim_encoder,mi_scorer", *sets,
+                 "--conf", "output", str(output / "audits")],
                 env=variables, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, cwd=output,
             )  # fmt: skip
 
@@ -151,6 +170,24 @@ def check(server: Server, copies: dict[str, str], novel: int, output: Path) -> N
     print(f"/scoring: {status['status']}; {name} p {result['p_value']:.3f}, {result['finding']}")
 
 
+def check_volumes(server: Server, source: str, output: Path) -> None:
+    """A volume against a training set of volumes: compared whole, the map on its own voxels."""
+    server.wait()
+    stored = nib.load(output / "studies" / f"{VOLUME}.nii.gz")
+    for model in ("deepssim_encoder", "mi_scorer"):
+        result, data, file = infer(server, model, VOLUME)
+        assert Path(result["match"]).name == source and "slice" not in result and file.endswith(".nii.gz"), result
+        assert result["pose"].startswith("rot x -"), result
+        (output / "map.nii.gz").write_bytes(data)
+        made = nib.load(output / "map.nii.gz")
+        assert made.shape == stored.shape and np.allclose(made.affine, stored.affine), (made.shape, made.affine)
+        head = np.asarray(stored.dataobj) > 60
+        assert made.get_fdata()[head].mean() > 0.7 * made.get_fdata().max(), "the map is not where the head is"
+        print(
+            f"/infer/{model}: a whole volume, score {result['score']:.3f}, match {source}, pose {result['pose']}, map {made.shape} in its own affine"
+        )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--app", type=Path, required=True)
@@ -160,15 +197,25 @@ def main() -> int:
     output = options.output.resolve()
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
-    copies, novel = studies(output)
-    server = Server(options.app, options.environment, output)
-    try:
-        check(server, copies, novel, output)
-    except (AssertionError, OSError, KeyError, StopIteration) as error:
-        print(f"FAILED: {error!r}\n{server.log.read_text()[-3000:]}", file=sys.stderr)
-        return 1
-    finally:
-        server.stop()
+    images, whole = output / "images", output / "volumes"
+    images.mkdir()
+    copies, novel = studies(images)
+    sample = images / "sample"
+    sets = ["--conf", "training", str(sample / "training"), "--conf", "holdout", str(sample / "holdout")]
+    source = volumes(whole)
+    cases: list[tuple[Path, list[str], Callable[[Server], None]]] = [
+        (images, sets, lambda server: check(server, copies, novel, images)),
+        (whole, ["--conf", "training", str(whole / "training")], lambda server: check_volumes(server, source, whole)),
+    ]
+    for folder, asked, checked in cases:
+        server = Server(options.app, options.environment, folder, *asked)
+        try:
+            checked(server)
+        except (AssertionError, OSError, KeyError, StopIteration) as error:
+            print(f"FAILED: {error!r}\n{server.log.read_text()[-3000:]}", file=sys.stderr)
+            return 1
+        finally:
+            server.stop()
     print("MONAI Label: every answer is right")
     return 0
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 from doppelscan.deepssim import WeightsError, file_sha256
 from doppelscan.images import InputError
 from doppelscan.publish import pack, verify, write_label_app
+from doppelscan.publish.verification import _versions
 from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +79,14 @@ def test_a_good_pack_passes_every_check(packed, bundle):
     outputs = ["canary", "inference", "torchscript", "onnx"]
     if bundle == "deepssim_encoder":  # a scorer of volumes has to be fitted on volumes first
         outputs += [f"{name}_3d" for name in outputs]
-    assert checks == dict.fromkeys(("files", "metadata", "package", "weights", "safetensors", *outputs), True)
+    assert checks == dict.fromkeys(("files", "metadata", "package", "versions", "weights", "safetensors", *outputs), True)
+
+
+def test_versions_that_a_bundle_was_not_tested_with_are_told():
+    here = {name: version(name).partition("+")[0] for name in ("torch", "monai", "numpy")}
+    tested = {"pytorch_version": here["torch"], "monai_version": here["monai"], "numpy_version": here["numpy"]}
+    assert _versions(tested) == f"torch {here['torch']}, monai {here['monai']}, numpy {here['numpy']}, as tested"
+    assert _versions({**tested, "monai_version": "0.1"}) == f"monai {here['monai']} where it was tested with 0.1"
 
 
 def test_one_changed_byte_is_found_and_nothing_is_loaded(changed):

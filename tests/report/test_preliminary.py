@@ -49,11 +49,13 @@ def written(folder: Path, so_far, redact: bool = False, sample=None, key=None) -
 @pytest.mark.parametrize("scored", [False, True])
 def test_nothing_is_flagged_but_the_same_pixels_and_nothing_is_concluded(tmp_path, cohort, scored):
     rows = written(tmp_path, found(cohort, scored))
-    assert tuple(rows[0]) == SCORE_COLUMNS and [row["flagged"] for row in rows] == [""] * 5 + ["true"]
-    assert rows[5]["finding"] == "copy" and rows[5]["reason"] == "identical pixels" and rows[5]["match"] == "training/4.png"
-    assert {row["reason"] for row in rows[:5]} == {"preliminary: not decided yet"}
+    assert tuple(rows[0]) == SCORE_COLUMNS and [row["flagged"] for row in rows] == ["true"] + [""] * 5
+    assert rows[0]["finding"] == "copy" and rows[0]["reason"] == "identical pixels" and rows[0]["match"] == "training/4.png"
+    ranks = [float(row["score" if scored else "deepssim"]) for row in rows[1:]]
+    assert ranks == sorted(ranks, reverse=True), "the same pixels first, then the nearest"
+    assert {row["reason"] for row in rows[1:]} == {"preliminary: not decided yet"}
     assert all(row[name] == "nan" for row in rows for name in ("p_value", "q_value", "part_p_value", "explained"))
-    assert {row["score"] == "nan" for row in rows[:5]} == {not scored} and all(row["deepssim"] != "nan" for row in rows[:5])
+    assert {row["score"] == "nan" for row in rows[1:]} == {not scored} and all(row["deepssim"] != "nan" for row in rows[1:])
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["conclusion"] == "not finished" and summary["conclusion"] not in GATE_STATUS
     assert not summary.keys() & {"flagged", "findings", "residual_risk", "sample"} and summary["images"]["identical"] == 1
@@ -65,13 +67,14 @@ def test_nothing_is_flagged_but_the_same_pixels_and_nothing_is_concluded(tmp_pat
 
 
 @pytest.mark.parametrize("scored", [False, True])
-def test_redaction_names_nobody_in_any_early_state_and_keeps_no_order(tmp_path, cohort, scored):
+def test_redaction_names_nobody_in_any_early_state_and_keeps_no_order_of_the_set(tmp_path, cohort, scored):
     output = tmp_path / "report"
     output.mkdir()
     rows = written(output, found(cohort, scored), redact=True, key=tmp_path / "key.csv")
     for file in output.iterdir():
         assert not re.search(r"patient\d|/\d+\.png|data:image|bad>|synthetic/", file.read_text()), file
-    assert [row["image"] for row in rows] == sorted(row["image"] for row in rows)
+    order = [(row["flagged"] != "true", -round(float(row["score" if scored else "deepssim"]), 6), row["image"]) for row in rows]
+    assert order == sorted(order), "equals come in the order of their pseudonyms, which tells nothing"
     with open(tmp_path / "key.csv", newline="") as file:
         key = {row["pseudonym"]: row["name"] for row in csv.DictReader(file)}
     assert {key[row["image"]] for row in rows} == {f"synthetic/{i}.png" for i in range(6)}

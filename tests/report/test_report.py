@@ -11,8 +11,10 @@ import pytest
 from doppelscan.calibrate import compete
 from doppelscan.decide import SetFacts
 from doppelscan.files import to_csv
+from doppelscan.images.geometry import unknown_geometry
 from doppelscan.report import SCORE_COLUMNS, write_report
 from doppelscan.report.tables import exposure_rows, patient_rows, volume_rows
+from doppelscan.verify import Pose
 from made_records import made_decision, made_pair, made_summary
 
 
@@ -67,6 +69,23 @@ def test_volumes_take_the_best_slice_and_a_p_value_of_all_their_slices():
     (row,) = volume_rows(replace(decision, images=tuple(regions)))
     assert abs(row["p_value"] - 4 * 0.0001 / 0.2 / 2) < 1e-9, "a volume whose regions are copied is no clean one"
     assert patient_rows(decision)[0]["images"] == 4
+
+
+@pytest.mark.parametrize(("order", "words"), [(1, "identity"), (-1, "identity, slices reversed")])
+def test_a_stack_whose_slices_run_the_other_way_is_told(order, words):
+    geometry = unknown_geometry((20, 20, 6))
+    decision = made_decision(4, total=4)
+    images = [
+        replace(
+            one,
+            record=replace(one.record, volume="v", slice=number, axis=2, geometry=geometry),
+            match=replace(one.match, volume="w", slice=number if order > 0 else 5 - number, axis=2, geometry=geometry),
+            scored=replace(one.scored, pose=Pose()),
+        )
+        for number, one in enumerate(decision.images)
+    ]
+    (row,) = volume_rows(replace(decision, images=tuple(images)))
+    assert row["pose"] == words
 
 
 def test_exposure_counts_every_source_of_a_finding():

@@ -7,8 +7,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from doppelscan.images import cut_cube, generate_head
-from doppelscan.verify import VolumePose, VolumeRegistration, second_volume
+from doppelscan.images import AXIS_POSES, axis_pose, cut_cube, generate_head
+from doppelscan.verify import VolumePose, VolumeRegistration, coarse_structures, second_volume
 
 HEADS = [generate_head(seed, 48) for seed in range(6)]
 SPACING = (2.0, 2.0, 2.0)
@@ -30,27 +30,59 @@ class Training:
     def frames(self, rows):
         return [self.made[row][1] for row in rows]
 
+    def __len__(self):
+        return len(self.made)
+
 
 @pytest.fixture(scope="module")
 def registration():
     return VolumeRegistration()
 
 
-def second(registration, volume, match):
+@pytest.fixture(scope="module")
+def structures():
+    return coarse_structures(Training())  # type: ignore[arg-type]
+
+
+def second(registration, structures, volume, match, number=0, training=None):
     cube, frame = cubed(volume)
-    training = Training()
-    (pair,) = registration.pairs(cube[None], training.thumbnails([match]), [frame], training.frames([match]), [VolumePose()])
+    training = training or Training()
+    pose = VolumePose(number)
+    (pair,) = registration.pairs(cube[None], training.thumbnails([match]), [frame], training.frames([match]), [pose])
     excluded = np.arange(len(HEADS)) == match
-    return second_volume(cube, frame, pair, 0, training, excluded, registration)  # type: ignore[arg-type]
+    return second_volume(cube, frame, pair, number, training, structures, excluded, registration)
 
 
-def test_the_smaller_part_of_a_blend_is_named_with_its_share(registration):
-    found = second(registration, 0.75 * HEADS[1] + 0.25 * HEADS[4], 1)
+def test_the_smaller_part_of_a_blend_is_named_with_its_share(registration, structures):
+    found = second(registration, structures, 0.75 * HEADS[1] + 0.25 * HEADS[4], 1)
     assert found is not None and found.row == 4 and found.agreement > 0.8 and found.share == pytest.approx(0.25, abs=0.12)
 
 
-def test_a_copy_leaves_nothing_and_a_set_of_one_patient_has_nobody_else(registration):
-    assert second(registration, HEADS[2], 2) is None
+def test_a_copy_leaves_nothing_and_a_set_of_one_patient_has_nobody_else(registration, structures):
+    assert second(registration, structures, HEADS[2], 2) is None
     cube, frame = cubed(HEADS[0] * 0.75 + 0.25 * HEADS[3])
     (pair,) = registration.pairs(cube[None], Training().thumbnails([0]), [frame], Training().frames([0]), [VolumePose()])
-    assert second_volume(cube, frame, pair, 0, Training(), np.ones(6, bool), registration) is None  # type: ignore[arg-type]
+    assert second_volume(cube, frame, pair, 0, Training(), structures, np.ones(6, bool), registration) is None  # type: ignore[arg-type]
+
+
+def test_a_blend_of_other_axes_is_searched_in_its_own_pose(registration, structures):
+    number = AXIS_POSES.index(((2, 0, 1), (True, False, False)))
+    blend = axis_pose(torch.from_numpy(0.7 * HEADS[1] + 0.3 * HEADS[4]), number).numpy()
+    found = second(registration, structures, blend, 1, number)
+    assert found is not None and found.row == 4
+
+
+def test_cubes_of_the_training_set_are_read_once_for_all_volumes(registration, structures):
+    read = []
+
+    class Counted(Training):
+        def thumbnails(self, rows):
+            read.extend(rows)
+            return super().thumbnails(rows)
+
+    training = Counted()
+    for match in (1, 2):
+        second(registration, structures, 0.75 * HEADS[match] + 0.25 * HEADS[4], match, training=training)
+    # The match for its pair, six at most that are registered, and the one of these that is shown.
+    assert len(read) <= 2 * (1 + 6 + 1)
+    assert structures.shape == (len(HEADS), 4096) and structures.dtype == np.float16

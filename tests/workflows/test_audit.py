@@ -118,7 +118,8 @@ def test_two_processes_score_as_one_does(audited, tmp_path):
         shutil.copytree(poses, tmp_path / "store" / poses.name)  # pairs are registered anew
     sets = {name: sample / name for name in ("training", "synthetic", "holdout")}
     again = doppelscan.audit(**sets, output=tmp_path, patient_pattern=PATTERN, workers=2)
-    for row, other in zip(result.scores, again.scores, strict=True):
+    mine, theirs = (sorted(one.scores, key=lambda row: row["image"]) for one in (result, again))
+    for row, other in zip(mine, theirs, strict=True):
         for name, value in row.items():
             if isinstance(value, float):
                 assert other[name] == pytest.approx(value, abs=1e-5, nan_ok=True), name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 import re
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import doppelscan
 import nibabel as nib
 import numpy as np
 import pytest
+from doppelscan.deepssim import DeepSSIMEncoder
 from doppelscan.errors import InputError
-from doppelscan.images import generate_head, plant_volume
+from doppelscan.images import content_hash, find_images, generate_head, plant_volume
 from doppelscan.locations import REPORT_FILES, VOLUMES_READ
 from doppelscan.search import EmbeddingStore
-from doppelscan.workflows import RecordDataset, volume_audit, volume_selftest
+from doppelscan.workflows import RecordDataset, VolumeEmbedder, volume_audit, volume_selftest
+from doppelscan.workflows.volume_embed import BlockOfVolumes, OfFile
 from made_files import save_png
 
 PEOPLE, SIDE, SPACING = 10, 32, (2.0, 2.0, 2.0)
@@ -114,6 +117,32 @@ def test_a_second_audit_computes_nothing_and_redaction_names_nobody(sets, audite
     assert {path.name for path in files} == {*REPORT_FILES, VOLUMES_READ}
     written = "".join(path.read_text() for path in files)
     assert not re.search(r"\bp\d+\b|nii|data:image|turned\.|stranger\.", written)
+
+
+def test_a_block_of_volumes_that_is_sent_to_another_process_is_embedded_alike_and_tells_what_cannot_be_read(sets, tmp_path):
+    embedder = VolumeEmbedder(
+        DeepSSIMEncoder(outputs=["embedding", "layer2"], blocks=(1, 1, 1, 1)).eval(), spatial_size=64, size=32
+    )
+    found = [find_images(sets[name], name="synthetic", volumes="whole") for name in ("training", "synthetic")]
+    records = [*found[0].records[:2], *(one for one in found[1].records if "nan" in one.id)]
+    keys = [content_hash(record) for record in records]
+    store = embedder.store(tmp_path / "one", 1)
+    assert list(embedder.fill(store, keys, [OfFile(one) for one in records], 1, "one")) == keys[2:]
+    sent = pickle.loads(
+        pickle.dumps(BlockOfVolumes(embedder, embedder.store(tmp_path / "two", 1), keys, [OfFile(one) for one in records], 1))
+    )
+    assert "NaN" in sent([0, 1, 2])[2]
+    read = [one.read(keys[:2], ["embedding", "thumbnail"]) for one in (store, sent.store)]
+    for name, values in read[0].items():
+        np.testing.assert_array_equal(values, read[1][name])
+
+
+@pytest.mark.slow
+def test_whoever_computes_the_table_is_the_same(sets, audited, tmp_path):
+    given = {**sets, "store": tmp_path / "store"}
+    result = doppelscan.audit(**given, output=tmp_path / "out", workers=2, **SMALL)
+    for one, two in zip(audited[0].scores, result.scores, strict=True):
+        assert {k: v for k, v in one.items() if v == v} == {k: v for k, v in two.items() if v == v}
 
 
 def test_a_holdout_is_the_control_and_competes_with_training(sets, audited, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from doppelscan.decide.scoring import ScoredImage
 from doppelscan.decide.volume_scoring import ScoredVolume, StoredVolumes, candidates_of, posed_candidates, score_volumes
 from doppelscan.memorization import nearest_rows
 from doppelscan.search import EmbeddedSet, EmbeddedVolumes, StoredFeatures, VolumeSearch
-from doppelscan.verify import AlignedVolume, second_volume
+from doppelscan.verify import AlignedVolume, coarse_structures, second_volume
 from doppelscan.workers import THIS_PROCESS, Workers
 
 __all__ = ["FittedVolumes", "fitted_search", "volume_pairs"]
@@ -60,6 +61,11 @@ class FittedVolumes:
     registration: StoredVolumes
     score: str = "combined"
     workers: Workers = THIS_PROCESS
+
+    @cached_property
+    def structures(self) -> np.ndarray:
+        """Of the training set, see :func:`~doppelscan.verify.coarse_structures`."""
+        return coarse_structures(self.training)
 
     def scored(self, images: EmbeddedSet, label: str) -> ScoredSet:
         """``images`` in all axis poses, scored; ``label`` names the set in the progress bar."""
@@ -125,7 +131,8 @@ class FittedVolumes:
         cube, (frame,) = images.thumbnails([one.row])[0], images.frames([one.row])
         patients = np.array(self.training.patients)
         own = patients == patients[one.match]
-        second = second_volume(cube, frame, pair, one.pose.number, self.training, own, self.registration.registration)
+        register = self.registration.registration
+        second = second_volume(cube, frame, pair, one.pose.number, self.training, self.structures, own, register)
         return PairEvidence(
             explained=one.share,
             coarse=False,

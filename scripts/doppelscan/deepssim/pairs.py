@@ -32,7 +32,7 @@ class CohortDataset(Dataset):
     """Images of several cohorts (one folder or table each, and generated ones), held as thumbnails in memory.
 
     Args:
-        sources: folders, .csv or .json files, one cohort each; see :func:`doppelscan.images.find_images`.
+        sources: a folder, .csv or .json file, or several, one cohort each; see :func:`doppelscan.images.find_images`.
         generated_cohorts: number of generated cohorts to add.
         generated_patients: patients a generated cohort; each has two neighbouring slices.
         preprocessing: MONAI transform of an item {"image": path, ...} that leaves a ``thumbnail`` uint8 [1, S, S].
@@ -52,7 +52,7 @@ class CohortDataset(Dataset):
 
     def __init__(
         self,
-        sources: Sequence[str] = (),
+        sources: str | Sequence[str] = (),
         generated_cohorts: int = 0,
         generated_patients: int = 8,
         preprocessing: Any = None,
@@ -60,6 +60,7 @@ class CohortDataset(Dataset):
         patient_pattern: str | None = None,
         seed: int = 0,
     ) -> None:
+        sources = [sources] if isinstance(sources, str) else sources
         read = read_cohorts(sources, preprocessing, patient_pattern, SliceChoice(), lambda record: record.id)
         images, patients, cohorts, self.paths, self.skipped = read
         self.real_cohorts = len(sources)

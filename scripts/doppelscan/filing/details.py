@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from doppelscan.arguments import meant
-from doppelscan.errors import InputError, MissingPackageError
+from doppelscan.errors import InputError
 
 __all__ = ["ASKED", "Details", "named_in", "read_details", "write_template"]
 
@@ -92,7 +92,6 @@ def read_details(path: str | os.PathLike | None) -> Details:
 
     Raises:
         InputError: it cannot be read, has an unknown name, or a value that is no text; a date or sha256 that is none.
-        MissingPackageError: YAML without PyYAML.
     """
     if path is None:
         return Details()
@@ -129,7 +128,8 @@ def _content(path: Path) -> Any:
             f"The 'details' parameter must be a .json or .yaml file in UTF-8. Got {str(path)!r}, which cannot be read; save it as UTF-8."
         ) from error
     if path.suffix.lower() in (".yaml", ".yml"):
-        yaml = _yaml()
+        import yaml
+
         try:
             return yaml.safe_load(text)
         except yaml.YAMLError as error:
@@ -150,14 +150,6 @@ def _content(path: Path) -> Any:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def _yaml() -> Any:
-    try:
-        import yaml
-    except ImportError as error:
-        raise MissingPackageError('YAML needs PyYAML: pip install ".[dossier]", or use a .json file.') from error
-    return yaml
 
 
 def _check(details: Details, path: str | os.PathLike) -> None:

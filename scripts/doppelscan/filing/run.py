@@ -83,7 +83,7 @@ def dossier(
 
     Raises:
         InputError: an input that cannot be used; one line.
-        MissingPackageError: PDF without reportlab, YAML without PyYAML.
+        MissingPackageError: PDF without reportlab.
         ReportError: the file cannot be written.
     """
     given = {

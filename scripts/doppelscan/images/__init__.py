@@ -12,7 +12,7 @@ from doppelscan.images.geometry import VolumeGeometry
 from doppelscan.images.people import PatientProposal, agrees, people_of, propose_patients
 from doppelscan.images.planes import PLANES, in_three_planes, of_stacks, plane_position
 from doppelscan.images.planted import PlantedCopies, PlantedQueries
-from doppelscan.images.planted_volumes import VOLUME_TRANSFORMS, PlantedVolume, plant_volume
+from doppelscan.images.planted_volumes import VOLUME_REGIONS, VOLUME_TRANSFORMS, PlantedVolume, plant_volume
 from doppelscan.images.readers import read_pixels
 from doppelscan.images.records import (
     DrawnSample,
@@ -49,6 +49,7 @@ __all__ = [
     "COPY_TRANSFORMS",
     "PAPER_TRANSFORMS",
     "PLANES",
+    "VOLUME_REGIONS",
     "VOLUME_TRANSFORMS",
     "CubeFrame",
     "DrawnSample",

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from doppelscan.errors import InputError
 from doppelscan.images.cubes import AXIS_POSES, axis_pose, axis_pose_matrix, resample_blocks
 
-__all__ = ["VOLUME_TRANSFORMS", "PlantedVolume", "plant_volume"]
+__all__ = ["VOLUME_REGIONS", "VOLUME_TRANSFORMS", "PlantedVolume", "plant_volume"]
 
 Spacing = tuple[float, float, float]
 
@@ -30,7 +30,7 @@ class PlantedVolume:
             in mm from that one's centre.
         words: the change, for example ``rotation 10 x``.
         bent: the source was bent as well, so that the matrix holds on the whole only.
-        share: of the field of view that the source fills: 1, or 0.5 of a half.
+        share: of the field of view that the source fills: 1, or 0.5 of a half, or what a region is of it.
     """
 
     pixels: np.ndarray
@@ -166,6 +166,20 @@ def _halved(replaced: bool) -> Transform:
     return made
 
 
+def _kept(parts: int, words: str) -> Transform:
+    """One of ``parts`` slabs across an axis that is drawn, set into the partner."""
+
+    def made(volume, spacing, rng, partner):
+        axis, place = int(rng.integers(3)), int(rng.integers(parts))
+        first, last = (round(volume.shape[axis] * one / parts) for one in (place, place + 1))
+        kept = tuple(slice(first, last) if i == axis else slice(None) for i in range(3))
+        pixels = _other(volume, partner, words).copy()
+        pixels[kept] = volume[kept]
+        return _same(pixels, spacing, f"{words} {'xyz'[axis]} {place + 1}", share=1 / parts)
+
+    return made
+
+
 def _several(volume, spacing, rng, partner):
     linear = Rotation.from_rotvec(rng.choice((-8.0, 8.0)) * np.array([0.6, 0.0, 0.8]), degrees=True).as_matrix()
     flipped = _posed(1, "flip-x")(volume, spacing, rng, partner)
@@ -203,25 +217,29 @@ VOLUME_TRANSFORMS: dict[str, Transform] = {
     "flip, rotation, noise": _several,
 }
 
+# Regions that are smaller than the half, in which all of a pair's score rests.
+VOLUME_REGIONS: dict[str, Transform] = {name: _kept(parts, name) for name, parts in (("third kept", 3), ("quarter kept", 4))}
+
 
 def plant_volume(
     volume: np.ndarray, spacing: Sequence[float], name: str, rng: np.random.Generator, partner: Partner | None = None
 ) -> PlantedVolume:
-    """Apply a transform of :data:`VOLUME_TRANSFORMS`.
+    """Apply a transform of :data:`VOLUME_TRANSFORMS` or :data:`VOLUME_REGIONS`.
 
     Args:
         volume: float32 [X, Y, Z] in [0, 1].
         spacing: of its voxels along x, y and z in mm.
         name: of the transform.
         rng: what the transform draws from.
-        partner: another volume and its spacing, for ``blend 75/25`` and ``half replaced``; it is brought on the grid of ``volume``.
+        partner: another volume and its spacing, for ``blend 75/25``, ``half replaced`` and regions; it is brought on the grid of ``volume``.
 
     Raises:
         InputError: an unknown name, or no partner where one is needed.
     """
-    if name not in VOLUME_TRANSFORMS:
-        raise InputError(f"The 'name' parameter must be one of {', '.join(VOLUME_TRANSFORMS)}. Got {name!r} instead.")
+    known = VOLUME_TRANSFORMS | VOLUME_REGIONS
+    if name not in known:
+        raise InputError(f"The 'name' parameter must be one of {', '.join(known)}. Got {name!r} instead.")
     x, y, z = (float(one) for one in spacing)
-    made = VOLUME_TRANSFORMS[name](volume, (x, y, z), rng, partner)
+    made = known[name](volume, (x, y, z), rng, partner)
     pixels = np.ascontiguousarray(np.clip(made.pixels, 0, 1), dtype=np.float32)
     return PlantedVolume(pixels, made.spacing, made.matrix, made.words, made.bent, made.share)

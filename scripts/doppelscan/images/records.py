@@ -38,6 +38,8 @@ __all__ = [
 EXTENSIONS = (
     ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".nii", ".nii.gz", ".dcm", ".dicom", ".ima", ".nrrd", ".nhdr", ".mha", ".mhd",
 )  # fmt: skip
+# Of which a file holds a volume as a rule.
+FORMATS_OF_VOLUMES = ("nifti", "nrrd", "metaimage")
 DICOM = (".dcm", ".dicom", ".ima")
 # Names of sets of images that nobody was scanned for: their names need not tell a patient.
 GENERATED = ("synthetic", "image")
@@ -307,9 +309,18 @@ def find_images(
 
 
 def _check_alike(result: ImageSet, source: Path) -> None:
-    """Raises ``InputError`` where volumes and 2D images are in one set: their scores could not be compared."""
+    """Raises ``InputError`` where volumes and 2D images are in one set: their scores could not be compared.
+
+    A file of a format for volumes that holds one slice is no picture that somebody mixed in: beside volumes it is left out.
+    """
     volumes = sum(record.whole for record in result.records)
     images = [record for record in result.records if not record.whole]
+    if volumes and images:
+        flat = {record.id for record in images if image_format(record.paths[0]) in FORMATS_OF_VOLUMES}
+        if len(flat) < volumes:
+            result.skipped.extend(SkippedImage(one.id, "one slice only, beside volumes") for one in images if one.id in flat)
+            result.records[:] = [one for one in result.records if one.id not in flat]
+            images = [one for one in images if one.id not in flat]
     if volumes and images:
         raise InputError(
             f"The '{result.name}' parameter must name volumes or 2D images, not both. Got {volumes} volumes and {len(images)} 2D images in "

@@ -7,7 +7,10 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import monai
+import numpy
 import torch
 from safetensors.torch import load_file
 
@@ -45,7 +48,7 @@ class Check:
 def verify(bundle: str | os.PathLike) -> list[Check]:
     """Check a packed bundle.
 
-    The sha256 of every file comes first: when one is wrong nothing of the bundle is loaded. Then the version, the package, a strict load of
+    The sha256 of every file comes first: when one is wrong nothing of the bundle is loaded. Then the version, the package, the installed versions, a strict load of
     model.pt, the same tensors in model.safetensors, and the stored input through PyTorch, TorchScript and ONNX against the stored output.
 
     Args:
@@ -72,13 +75,14 @@ def verify(bundle: str | os.PathLike) -> list[Check]:
 
 def _checks(folder: Path) -> Iterator[Check]:
     metadata = json.loads((folder / "configs" / "metadata.json").read_text())
-    version = metadata["version"]
-    listed = version in metadata.get("changelog", {})
-    yield Check("metadata", listed, f"version {version} is {'' if listed else 'not '}in the changelog")
+    own = metadata["version"]
+    listed = own in metadata.get("changelog", {})
+    yield Check("metadata", listed, f"version {own} is {'' if listed else 'not '}in the changelog")
     carried = _package_version(folder)
     yield Check(
         "package", True, f"doppelscan {carried}" + ("" if carried == __version__ else f"; checked by doppelscan {__version__}")
     )
+    yield Check("versions", True, _versions(metadata))
     models = folder / "models"
     kinds = exported_kinds(folder)
     try:
@@ -121,6 +125,16 @@ def _compared(name: str, found: torch.Tensor, stored: torch.Tensor) -> Check:
     difference = float((found - stored).nan_to_num().abs().max()) if found.shape == stored.shape else float("inf")
     of = ", NaN where it was NaN" if torch.isnan(stored).any() else ""
     return Check(name, passed, f"the stored input gives {list(found.shape)}, off by {difference:.1g} (at most {TOLERANCE:g}){of}")
+
+
+def _versions(metadata: Mapping[str, Any]) -> str:
+    """What is installed beside what the bundle was tested with; whether it computes the same, the stored output says."""
+    tested = {"torch": metadata["pytorch_version"], "monai": metadata["monai_version"], "numpy": metadata["numpy_version"]}
+    # Of the modules themselves: a bundle may run from folders that no package manager knows of.
+    here = {one.__name__: str(one.__version__).partition("+")[0] for one in (torch, monai, numpy)}
+    other = [f"{name} {here[name]} where it was tested with {tested[name]}" for name in tested if here[name] != tested[name]]
+    same = [f"{name} {here[name]}" for name in tested if here[name] == tested[name]]
+    return "; ".join(other) if other else f"{', '.join(same)}, as tested"
 
 
 def _package_version(folder: Path) -> str:

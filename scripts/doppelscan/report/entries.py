@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from functools import cached_property
 from pathlib import PurePath
 
 from doppelscan.decide import AuditedImage, Decision, ScoredImage, kept_from_flag
-from doppelscan.report.tables import Row
+from doppelscan.report.tables import Row, risk
 
 __all__ = ["Entries", "PageEntry", "entries_of", "short_names"]
 
@@ -75,7 +74,7 @@ class Entries:
     """All synthetic images.
 
     Attributes:
-        every: flagged ones first, highest score first, regions last; then the others, nearest first, those of another domain last.
+        every: in the order of :func:`~doppelscan.report.tables.risk`, as in scores.csv.
     """
 
     every: tuple[PageEntry, ...]
@@ -104,11 +103,6 @@ def entries_of(decision: Decision, rows: Sequence[Row], pseudonym: Callable[[str
     """
     images, named = decision.images, pseudonym or str
 
-    def place(i: int) -> tuple[bool, bool, bool, float, str]:
-        one = images[i]
-        score = one.scored.score if math.isfinite(one.scored.score) else -math.inf
-        return one.finding is None, one.of_region, one.unlike, -score, str(rows[i]["image"])
-
     return Entries(
         tuple(
             PageEntry(
@@ -120,7 +114,7 @@ def entries_of(decision: Decision, rows: Sequence[Row], pseudonym: Callable[[str
                 named(images[i].source.patient),
                 "" if (second := images[i].second_match) is None else named(second.patient),
             )
-            for number, i in enumerate(sorted(range(len(images)), key=place), 1)
+            for number, i in enumerate(sorted(range(len(images)), key=lambda i: risk(rows[i])), 1)
         )
     )
 

@@ -13,7 +13,7 @@ from doppelscan.report.inline import inline_picture
 from doppelscan.report.tables import NONE, Row
 from doppelscan.report.volume_pictures import middle_planes
 
-__all__ = ["preliminary_rows", "render_preliminary"]
+__all__ = ["by_likeness", "preliminary_rows", "render_preliminary"]
 
 LISTED, PICTURED = 200, 40
 UNDECIDED = "preliminary: not decided yet"
@@ -60,8 +60,7 @@ def render_preliminary(found: Preliminary, summary: PreliminarySummary, rows: Se
         redact: leave out pictures.
     """
     images = found.images
-    # A redacted page lists equals by their pseudonyms: their order in the set would undo them.
-    order = sorted(range(len(images)), key=lambda i: (*(-float(v) for v in _ranks(images[i])), str(rows[i]["image"])))[:LISTED]
+    order = by_likeness(found, rows)[:LISTED]
     pictures = {} if redact else _pictures(found, order[:PICTURED])
     pairs = [{**rows[i], "same": images[i].identical is not None, "pictures": pictures.get(i)} for i in order]
     return (
@@ -76,6 +75,14 @@ def render_preliminary(found: Preliminary, summary: PreliminarySummary, rows: Se
             minutes={k: _minutes(v) for k, v in summary.to_come.items()},
         )
     )
+
+
+def by_likeness(found: Preliminary, rows: Sequence[Row]) -> list[int]:
+    """Places of the images of ``found``: the same pixels first, then the nearest; equals by their names in ``rows``, as their order in the set would
+    undo pseudonyms, and digits that are not written could, too.
+    """
+    images = found.images
+    return sorted(range(len(images)), key=lambda i: (*(-round(float(v), 6) for v in _ranks(images[i])), str(rows[i]["image"])))
 
 
 def _pictures(found: Preliminary, chosen: Sequence[int]) -> dict[int, dict[str, str]]:

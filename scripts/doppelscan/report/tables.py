@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
@@ -14,7 +15,8 @@ from doppelscan.images import ImageRecord, plane_position
 from doppelscan.verify import Pose
 
 __all__ = [
-    "EXPOSING", "REMOVE_COLUMNS", "SCORE_COLUMNS", "Row", "exposure_rows", "patient_rows", "remove_rows", "score_rows", "volume_rows",
+    "EXPOSING", "REMOVE_COLUMNS", "SCORE_COLUMNS", "Row", "exposure_rows", "patient_rows", "remove_rows", "risk",
+    "score_rows", "volume_rows",
 ]  # fmt: skip
 
 Row = dict[str, str | float | int | bool]
@@ -88,6 +90,20 @@ def _score_row(one: AuditedImage) -> Row:
     }
 
 
+def risk(row: Row) -> tuple[bool, bool, bool, float, str]:
+    """What rows of scores.csv are sorted by: flagged ones first, highest score first, regions last; then the others likewise, those of another domain
+    last. Of what the row itself holds, by no more digits than are written, so that the order of a redacted table tells nothing more.
+    """
+    score = round(float(row["score"]), 6)
+    return (
+        not row["flagged"],
+        row["finding"] == "part",
+        bool(row["unlike"]),
+        -score if math.isfinite(score) else math.inf,
+        str(row["image"]),
+    )
+
+
 REMOVE_COLUMNS = ("image", "finding", "decision")
 
 
@@ -142,11 +158,21 @@ def _grouped(decision: Decision, name_of: Callable[[ImageRecord], str]) -> list[
 
 
 def _common_pose(members: Sequence[AuditedImage], best: AuditedImage) -> str:
-    """What maps the volume of the best match on the volume of ``members``: the flip and turn of most of its slices, the middle one of the rest."""
-    poses = [one.scored.pose for one in members if one.match.volume == best.match.volume]
+    """What maps the volume of the best match on the volume of ``members``: the flip and turn of most of its slices, the middle one of the rest, and
+    whether the slices run the other way."""
+    own = [one for one in members if one.match.volume == best.match.volume]
+    poses = [one.scored.pose for one in own]
     usual = Counter(pose.number for pose in poses).most_common(1)[0][0]
     values = np.array([[p.rotation, p.scale, p.shift_x, p.shift_y] for p in poses if p.number == usual])
-    return Pose(usual >= 4, usual % 4, *np.median(values, 0).tolist()).words(max(best.shape))
+    words = Pose(usual >= 4, usual % 4, *np.median(values, 0).tolist()).words(max(best.shape))
+    return f"{words}, slices reversed" if _reversed(own) else words
+
+
+def _reversed(slices: Sequence[AuditedImage]) -> bool:
+    """Whether the matches of some slices of one volume lie in the other order, by Kendall's count of pairs."""
+    places = np.array([[one.record.slice or 0, one.match.slice or 0] for one in slices])
+    steps = np.sign(places[:, None] - places)
+    return bool(steps.prod(2).sum() < 0)
 
 
 def exposure_rows(decision: Decision) -> list[Row]:

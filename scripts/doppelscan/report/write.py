@@ -16,7 +16,7 @@ from doppelscan.files import to_csv, write_atomic
 from doppelscan.locations import REPORT_FILES, VOLUMES_READ
 from doppelscan.report.gallery import FOLDER
 from doppelscan.report.page import render_page
-from doppelscan.report.preliminary import preliminary_rows, render_preliminary
+from doppelscan.report.preliminary import by_likeness, preliminary_rows, render_preliminary
 from doppelscan.report.redaction import ReportPseudonyms
 from doppelscan.report.tables import (
     EXPOSING,
@@ -26,6 +26,7 @@ from doppelscan.report.tables import (
     exposure_rows,
     patient_rows,
     remove_rows,
+    risk,
     score_columns,
     score_rows,
     volume_rows,
@@ -54,8 +55,8 @@ def write_report(
 ) -> list[Row]:
     """Write scores.csv, control.csv, volumes.csv, patients.csv, exposure.csv, remove.csv, summary.json and report.html to ``output``.
 
-    With ``redact`` every path and patient is replaced by a pseudonym that is new in each report, rows come in the order of these, which tells
-    nothing, and the page has no pictures. ``pair`` gives
+    Rows of scores.csv come in the order of risk. With ``redact`` every path and patient is replaced by a pseudonym that is new in each report, rows of
+    the other tables, and equals, come in the order of these, which tells nothing, and the page has no pictures. ``pair`` gives
     the :class:`~doppelscan.verify.AlignedPair` of a scored image, or the ``AlignedVolume`` of a volume, for its pictures; None leaves out what needs one. ``key`` is a file, outside of
     ``output``, that says which pseudonym stands for what. ``read`` are rows of volumes_read.csv, which is written where there are any. ``reviews``
     are what reviewers decided, by the images' own names; comments and who they are stay out of a redacted report.
@@ -78,11 +79,12 @@ def write_report(
         read.sort(key=lambda row: str(row["volume"]))
         summary = names.summary(summary)
         page = list(rows)
-        for part in (rows, control, volumes, patients, exposure):
+        for part in (control, volumes, patients, exposure):
             part.sort(key=lambda row: str(next(iter(row.values()))))
         exposure.sort(key=lambda row: (-float(row["flagged_images"]), -float(row["highest_score"])))
         if key is not None:
             names.write_key(key)
+    rows = sorted(rows, key=risk)
     scores = to_csv(score_columns(rows), rows)
     drawn = render_page(
         decision,
@@ -126,15 +128,14 @@ def write_preliminary(
     Raises:
         ReportError: a file cannot be written.
     """
-    rows = preliminary_rows(found)
-    page = rows
+    page = preliminary_rows(found)
     if redact:
         names = ReportPseudonyms()
-        page = [names.row(row) for row in rows]
-        rows = sorted(page, key=lambda row: str(row["image"]))
+        page = [names.row(row) for row in page]
         summary = replace(summary, skipped=names.left_out(summary.skipped))
         if key is not None:
             names.write_key(key)
+    rows = [page[i] for i in by_likeness(found, page)]
     files = {
         "report.html": render_preliminary(found, summary, page, redact),
         "summary.json": json.dumps(summary.as_dict(), indent=2, default=float),

@@ -8,7 +8,7 @@ from doppelscan.verify.registration import AlignedPair, PairAgreement, Registrat
 from doppelscan.verify.sources import SecondSources, interpolation_losses, second_sources
 from doppelscan.verify.stages import STAGES, Stages
 from doppelscan.verify.volume_pose import VolumePose
-from doppelscan.verify.volume_sources import SecondVolume, second_volume
+from doppelscan.verify.volume_sources import SecondVolume, coarse_structures, second_volume
 from doppelscan.verify.volumes import AlignedVolume, VolumeAgreement, VolumeRegistration
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "VolumeAgreement",
     "VolumePose",
     "VolumeRegistration",
+    "coarse_structures",
     "explained_share",
     "interpolation_losses",
     "match_intensity",

@@ -52,7 +52,7 @@ class VolumeAgreement:
         detail: correlation of fine structure (band-passed) in the shared field of view, -1 to 1.
         overlap: share of the volume that the moved candidate covers, 0 to 1.
         agreement: mean of the correlation of fine structure within cells, weighted by their structure, -1 to 1.
-        share: share of the structure that lies in cells whose agreement is above 0.7, 0 to 1.
+        share: share of the structure, as it is within the shared field of view, in cells whose agreement there is above 0.7, 0 to 1.
         score: what ranks, -1 to 1: mean agreement of the better half of the structure, so that a half or a part of a copy counts as one.
     """
 
@@ -166,7 +166,7 @@ class VolumeRegistration:
             "screened": self.screened,
             "refined": self.refined,
             "promising": self.promising,
-            "version": 1,
+            "version": 2,
         }
 
     @torch.no_grad()
@@ -301,8 +301,10 @@ class VolumeRegistration:
         flat, weights = cells.flatten(1), weight.flatten(1)
         total = weights.sum(1).clamp_min(1e-8)
         agreement = (flat * weights).sum(1) / total
-        share = ((flat > MATCHING) * weights).sum(1) / total
         score = better_half(flat, weights)
+        cells, weight = _explained(whole, moved, inside)
+        flat, weights = cells.flatten(1), weight.flatten(1)
+        share = ((flat > MATCHING) * weights).sum(1) / weights.sum(1).clamp_min(1e-8)
         columns = (similarity, detail, overlap, agreement, share, score)
         return torch.stack([one.double().cpu().clamp(-1, 1) for one in columns], 1).numpy()
 
@@ -329,10 +331,10 @@ class VolumeRegistration:
         numbers = np.array([pose.number for pose in poses])
         matrices = np.stack([p.sampling_matrix(a, b) for p, a, b in zip(poses, frames, candidate_frames, strict=True)])
         placed = torch.from_numpy(matrices).float().to(self.device)
-        moved, fine, inside = moving.moved(np.arange(len(numbers)), numbers, placed).split(1, 1)
+        moved, _, inside = moving.moved(np.arange(len(numbers)), numbers, placed).split(1, 1)
         size = seen.size
         inside = inside * seen.at(size)[1]
-        cells, weight = local_agreement(seen.structure(size), fine, inside)
+        cells, weight = _explained(seen.whole, moved, inside)
         cells = torch.where(weight > 0.05 * weight.flatten(1).amax(1).view(-1, 1, 1, 1), cells, torch.nan)
         picture = F.interpolate(cells[:, None], (size,) * 3, mode="nearest")
         arrays = [one[:, 0].cpu().numpy() for one in (moved, inside, picture)]
@@ -355,6 +357,12 @@ def local_agreement(first: torch.Tensor, second: torch.Tensor, inside: torch.Ten
     sums = blur_volumes(shrink_volumes(sums, cells), 1.0)
     product, one, other = sums.unbind(1)
     return product / (one * other).clamp_min(1e-12).sqrt().clamp_min(1e-3), one
+
+
+def _explained(queries: torch.Tensor, moved: torch.Tensor, inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`local_agreement` of what both are where both hold image: a border that only one of them has is no structure that the other lacks."""
+    first, second = (band_pass_volumes(one, one.shape[-1] / 24, inside) for one in (queries, moved))
+    return local_agreement(first, second, inside)
 
 
 def _shared_ssim(queries: torch.Tensor, moved: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -50,7 +50,7 @@ from doppelscan.errors import InputError
 from doppelscan.images import ImageSet, SkippedImage, volume_table
 from doppelscan.memorization import spread_over_patients
 from doppelscan.progress import RunProgress, Work
-from doppelscan.report import write_report
+from doppelscan.report import ResultTable, audit_facts, closing_lines, write_report
 from doppelscan.search import CandidateSearch, EmbeddedSet, StoredFeatures, StoredThumbnails
 from doppelscan.settings import AuditSettings
 from doppelscan.threads import team
@@ -82,35 +82,55 @@ class SamePixels(Protocol):
     def find(self, images: EmbeddedSet) -> list[IdenticalImage | None]: ...
 
 
-@dataclass(frozen=True)
-class AuditResult:
-    """What an audit returns.
+@dataclass(frozen=True, repr=False)
+class AuditResult(ResultTable):
+    """What an audit returns; a notebook shows its conclusion, its numbers and the images of the highest risk.
 
     Attributes:
         conclusion: the words and the reason.
         summary: what summary.json holds.
-        scores: one dictionary a synthetic image, the rows of scores.csv.
+        scores: one dictionary a synthetic image, the rows of scores.csv, the highest risk first.
         output: the folder of the files.
         exit_status: 0; with ``gate`` 3 when memorization was found, 4 when it cannot conclude.
+        store: the folder of the embeddings.
     """
+
+    shown: ClassVar[Mapping[str, str]] = {
+        "image": "synthetic image", "finding": "found", "match": "training image", "score": "score", "p_value": "p",
+        "pose": "pose", "reason": "reason",
+    }  # fmt: skip
 
     conclusion: Conclusion
     summary: dict[str, Any]
     scores: list[dict[str, Any]]
     output: Path
     exit_status: int
+    store: Path | None = None
+
+    @property
+    def headline(self) -> tuple[str, str]:
+        """What was concluded, and why."""
+        return self.conclusion.verdict.value, self.conclusion.reason
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """The numbers in words."""
+        return audit_facts(self.summary)
+
+    @property
+    def rows(self) -> Sequence[Mapping[str, Any]]:
+        """All images."""
+        return self.scores
+
+    @property
+    def ranked(self) -> Sequence[Mapping[str, Any]]:
+        """All images, the highest risk first."""
+        return self.scores
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What a terminal is told, a line each: the conclusion, who is who, what was left out, where the report is."""
-        left_out = [one["set"] for one in self.summary["skipped"]]
-        sets = ", ".join(f"{name} {left_out.count(name)}" for name in dict.fromkeys(left_out))
-        return (
-            f"{self.conclusion.verdict.value}: {self.conclusion.reason}.",
-            *self.summary["people"],
-            *([f"{len(left_out)} images were left out ({sets}); the reasons are in summary.json."] if left_out else []),
-            f"Report: {os.path.abspath(self.output / 'report.html')}",
-        )
+        """What a terminal is told, a line each: the conclusion, who is who, the numbers, what was left out, where everything lies."""
+        return closing_lines(self, self.summary["people"], self.store or self.output / "store")
 
 
 class Audit:
@@ -144,9 +164,11 @@ class Audit:
 
     Attributes:
         poses: in which what is looked for is embedded.
+        weight: images that take as long as one of what is compared.
     """
 
     poses: ClassVar[int] = 8
+    weight: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -210,7 +232,7 @@ class Audit:
         sets = [self.synthetic] if self.holdout is None else [self.synthetic, self.holdout]
         # A training image is embedded in few views and not scored.
         images = sum(len(one.image_set.records) for one in sets) + len(self.training.image_set.records) // 8
-        return chosen_workers(images, self.evaluator.state.device, own.workers, own.threads, own.ray)
+        return chosen_workers(self.weight * images, self.evaluator.state.device, own.workers, own.threads, own.ray)
 
     def run(self) -> AuditResult:
         """Run every stage and write the report; of a long audit a preliminary one first."""
@@ -266,7 +288,7 @@ class Audit:
             written = write_report(
                 self.output, decision, summary, self.redact, synthetic.pair, self.key, self._read(), self.reviews
             )
-        return AuditResult(decision.conclusion, summary.as_dict(), written, self.output, self._status(decision))
+        return AuditResult(decision.conclusion, summary.as_dict(), written, self.output, self._status(decision), self.store)
 
     def _status(self, decision: Decision) -> int:
         """Of a gate; a sample releases nothing, whatever it bounds."""

@@ -6,10 +6,10 @@ They prepare, embed and register images as the audit does, by the same config, a
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -41,7 +41,7 @@ from doppelscan.overlap import (
     with_names_of_files,
 )
 from doppelscan.progress import OTHER, RunProgress, Work
-from doppelscan.report import SPLIT_COLUMNS, split_rows, write_overlap
+from doppelscan.report import SPLIT_COLUMNS, ResultTable, closing_lines, overlap_facts, split_rows, write_overlap
 from doppelscan.search import CandidateSearch, EmbeddedSet, StoredFeatures, StoredThumbnails
 from doppelscan.settings import DuplicatesSettings, LeakSettings, OverlapSettings
 from doppelscan.threads import team
@@ -68,9 +68,9 @@ ENGINE = ("slice_axis", "slice_range", "slice_step", "channel", "patient_pattern
           "device", "encoder", "roles", "spatial_size")  # fmt: skip
 
 
-@dataclass(frozen=True)
-class OverlapResult:
-    """What :func:`leak` and :func:`duplicates` return.
+@dataclass(frozen=True, repr=False)
+class OverlapResult(ResultTable):
+    """What :func:`leak` and :func:`duplicates` return; a notebook shows the conclusion, the numbers and the first groups.
 
     Attributes:
         conclusion: ``leak found`` or ``no leak found``; ``duplicates found``, ``several images of one person`` or ``no duplicates found``; or
@@ -80,7 +80,12 @@ class OverlapResult:
         groups: one dictionary an image, the rows of groups.csv.
         output: the folder of the files.
         exit_status: 0; with ``gate`` 3 when something was found, 4 when nothing can be concluded.
+        store: the folder of the embeddings.
     """
+
+    shown: ClassVar[Mapping[str, str]] = {
+        "group": "group", "image": "image", "set": "set", "relation": "found", "match": "nearest", "match_set": "of set", "score": "score", "pose": "pose",
+    }  # fmt: skip
 
     conclusion: str
     reason: str
@@ -88,17 +93,34 @@ class OverlapResult:
     groups: list[dict[str, Any]]
     output: Path
     exit_status: int
+    store: Path | None = None
+
+    @property
+    def headline(self) -> tuple[str, str]:
+        """What was concluded, and why."""
+        return self.conclusion, self.reason
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """The numbers in words."""
+        return overlap_facts(self.summary)
+
+    @property
+    def rows(self) -> Sequence[Mapping[str, Any]]:
+        """All images, in the order of the sets."""
+        return self.groups
+
+    @property
+    def ranked(self) -> Sequence[Mapping[str, Any]]:
+        """The images that are in a group, by the number of the group and then the highest score."""
+        return sorted(
+            (row for row in self.groups if row["group"]), key=lambda row: (int(row["group"]), -row["score"], row["image"])
+        )
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What a terminal is told, a line each: the conclusion, what names say, what was left out, where the report is."""
-        left_out = len(self.summary["skipped"])
-        return (
-            f"{self.conclusion}: {self.reason}.",
-            *self.summary["notes"],
-            *([f"{left_out} images were left out; the reasons are in summary.json."] if left_out else []),
-            f"Report: {os.path.abspath(self.output / 'report.html')}",
-        )
+        """What a terminal is told, a line each: the conclusion, what names say, the numbers, what was left out, where everything lies."""
+        return closing_lines(self, self.summary["notes"], self.store or self.output / "store")
 
 
 def leak(*, a: str | os.PathLike, b: str | os.PathLike, output: str | os.PathLike, **settings: Any) -> OverlapResult:
@@ -206,7 +228,7 @@ class OverlapRun:
                 rows = write_overlap(self.output, overlap, summary, removals, self.own.redact, key)
                 self._write_split(overlap, split)
         status = {FOUND[self.command]: 3, PEOPLE: 3, UNSURE: 4}.get(overlap.verdict, 0) if self.own.gate else 0
-        return OverlapResult(overlap.verdict, overlap.reason, summary.as_dict(), rows, self.output, status)
+        return OverlapResult(overlap.verdict, overlap.reason, summary.as_dict(), rows, self.output, status, self.own.store_folder)
 
     def _pool(self) -> Pool:
         """All sets embedded, as they are looked for and as they are searched, with the images that could be read."""

@@ -17,8 +17,9 @@ from monai.utils import ensure_tuple
 
 from doppelscan.arguments import meant
 from doppelscan.errors import InputError
+from doppelscan.locations import audit_root
 
-__all__ = ["called_by", "on_command_line", "require_known_options"]
+__all__ = ["called_by", "on_command_line", "require_known_options", "runs_own_configs"]
 
 COMMANDS = ("run", "run_workflow")
 # What these commands and the workflow take themselves, beside ids of the configs.
@@ -61,6 +62,15 @@ def require_known_options() -> None:
             beside = known.beside(name, others)
             what = meant(name.split("::")[-1], beside, lambda last: f"--{beside[last]}")  # noqa: B023
             raise InputError(f"There is no option --{option} of {' and '.join(files)}; {what}")
+
+
+def runs_own_configs() -> bool:
+    """Whether every config file of this process' command line is one that comes with this package."""
+    if not on_command_line() or sys.argv[1:2] not in [[name] for name in COMMANDS]:
+        return False
+    files = ensure_tuple(_given(sys.argv[1:]).get("config_file", ()))
+    own = [Path(audit_root()).resolve() / name for name in ("configs", "bundles")]
+    return bool(files) and all(any(place in Path(str(file)).resolve().parents for place in own) for file in files)
 
 
 def _require_files(files: list[str]) -> None:

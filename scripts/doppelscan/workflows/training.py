@@ -270,7 +270,7 @@ class ResumableCheckpoint:
             ) from error
         epochs = engine.state.max_epochs
         engine.load_state_dict({"epoch_length": trainer["epoch_length"], "max_epochs": epochs, "iteration": trainer["iteration"]})
-        engine.logger.info(f"Resumed {path.name} at epoch {engine.state.epoch} of {epochs}.")
+        logger.info(f"Resumed {path.name} at epoch {engine.state.epoch} of {epochs}.")
 
 
 class EarlyStop:

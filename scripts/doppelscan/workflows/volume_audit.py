@@ -26,7 +26,9 @@ from doppelscan.images import ALGORITHM as IMAGES
 from doppelscan.memorization import spread_over_patients
 from doppelscan.progress import Work
 from doppelscan.search import EmbeddedSet, EmbeddedVolumes, EmbeddingStore, VolumeSearch, fingerprint
+from doppelscan.settings import AuditSettings
 from doppelscan.verify import IdenticalVoxels, VolumeRegistration
+from doppelscan.workers import Workers
 from doppelscan.workflows.audit import Audit, SamePixels
 from doppelscan.workflows.early import EarlyReport, expected_volumes
 from doppelscan.workflows.embed import RecordDataset
@@ -40,6 +42,8 @@ __all__ = ["VolumeAudit", "audit_of"]
 WHITENED = 25
 # Candidates that are registered: the source was the first of all on real volumes, and each costs a tenth of a second.
 CANDIDATES = 8
+# Volumes of a block that one worker computes: each takes a second.
+LEAST = 2
 
 
 def audit_of(
@@ -86,6 +90,7 @@ class VolumeAudit(Audit):
     """
 
     poses: ClassVar[int] = 48
+    weight: ClassVar[int] = 16
 
     def __init__(self, *, embedder: VolumeEmbedder, volume_registration: VolumeRegistration, **settings: Any) -> None:
         super().__init__(**settings)
@@ -114,15 +119,18 @@ class VolumeAudit(Audit):
             InputError: no volume of it can be read.
         """
         store = self.embedder.store(self.store / f"volumes-{poses}", poses)
-        found = self.embedder.embed(dataset.image_set, store, poses, label)
+        found = self.embedder.embed(dataset.image_set, store, poses, label, self.workers)
         if not len(found):
             raise dataset.image_set.unreadable()
         return found
 
+    def _workers(self, own: AuditSettings) -> Workers:
+        return replace(super()._workers(own), least=LEAST)
+
     def _posed_training(self, training: EmbeddedSet, rows: Sequence[int]) -> EmbeddedSet:
         chosen = training.subset(rows)
         assert isinstance(chosen, EmbeddedVolumes)
-        return self.embedder.posed(chosen, self._posed_store(), "training poses")
+        return self.embedder.posed(chosen, self._posed_store(), "training poses", self.workers)
 
     def _posed_store(self) -> EmbeddingStore:
         return self.embedder.store(self.store / f"volumes-{self.poses}", self.poses)
@@ -179,5 +187,5 @@ class VolumeAudit(Audit):
         training = decision.training
         assert isinstance(training, EmbeddedVolumes) and (holdout is None or isinstance(holdout, EmbeddedVolumes))
         size = size_of(len(decision.images) + len(decision.control))
-        planter = VolumePlanter(self.embedder, training, holdout, size, self.seed, self.declared)
+        planter = VolumePlanter(self.embedder, training, holdout, size, self.seed, self.declared, self.workers)
         return planter.scored(decision.synthetic.reference, self._posed_store())

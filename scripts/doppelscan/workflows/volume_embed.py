@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,8 +20,9 @@ from doppelscan.images.cubes import CUBE
 from doppelscan.images.transforms import window
 from doppelscan.progress import progress
 from doppelscan.search import EmbeddedVolumes, EmbeddingStore, describe, fingerprint, frame_row, output_columns, rounded
+from doppelscan.workers import THIS_PROCESS, Workers
 
-__all__ = ["VolumeEmbedder", "Voxels", "read_voxels"]
+__all__ = ["Cube", "VolumeEmbedder", "VolumeMaker", "Voxels", "read_voxels"]
 
 # Outputs of the encoder that are kept of volumes: the head that finds candidates, and the layer that tells scanners apart.
 OUTPUTS = ("embedding", "layer2")
@@ -32,6 +34,14 @@ UNKNOWN_SPACING = (1.0, 1.0, 1.0)
 
 # Voxels float32 [X, Y, Z] in [0, 1], their spacing in mm, and the shape as it is on disk.
 Voxels = tuple[np.ndarray, tuple[float, float, float], tuple[int, ...]]
+# The cube uint8 [1, S, S, S] of a volume, where it lies, and the shape int32 [3] as it is on disk.
+Cube = tuple[np.ndarray, CubeFrame, np.ndarray]
+
+
+class VolumeMaker(Protocol):
+    """What makes a volume when its turn has come, in whatever process that is."""
+
+    def __call__(self, embedder: VolumeEmbedder) -> Cube: ...
 
 
 def read_voxels(record: ImageRecord) -> Voxels:
@@ -99,7 +109,9 @@ class VolumeEmbedder:
         """Of volumes in 1 or 48 axis poses."""
         return EmbeddingStore(directory, self.fingerprint(poses), SHARD)
 
-    def embed(self, image_set: ImageSet, store: EmbeddingStore, poses: int, label: str) -> EmbeddedVolumes:
+    def embed(
+        self, image_set: ImageSet, store: EmbeddingStore, poses: int, label: str, workers: Workers = THIS_PROCESS
+    ) -> EmbeddedVolumes:
         """Embed what ``store`` does not hold yet.
 
         Args:
@@ -107,27 +119,20 @@ class VolumeEmbedder:
             store: filled.
             poses: 1, with turned and halved views, or 48.
             label: of the progress bar.
+            workers: who embeds, see :meth:`fill`.
         """
-        keys: dict[str, str] = {}
-        store.refresh()  # what another audit has embedded since the store was opened
-        for record in progress(image_set.records, f"embed {label}", "volume"):
-            key = self._key(record, image_set)
-            if key is None:
-                continue
-            if key not in store:
-                try:
-                    voxels = read_voxels(record)
-                except Exception as error:
-                    reason = reason_of_image(error)
-                    if reason is None:
-                        raise
-                    image_set.skipped.append(SkippedImage(record.id, reason))
-                    continue
-                self.add(store, key, voxels, poses)
-            keys[record.id] = key
-        store.flush()
-        kept = [record for record in image_set.records if record.id in keys]
-        return EmbeddedVolumes(kept, [keys[record.id] for record in kept], store, self.inferer.output_slices)
+        keys = [self._key(record, image_set) for record in image_set.records]
+        first: dict[str, ImageRecord] = {}
+        for record, key in zip(image_set.records, keys, strict=True):
+            if key is not None:
+                first.setdefault(key, record)
+        made = [OfFile(record) for record in first.values()]
+        failed = self.fill(store, list(first), made, poses, f"embed {label}", workers)
+        for record, key in zip(image_set.records, keys, strict=True):
+            if key in failed:
+                image_set.skipped.append(SkippedImage(record.id, failed[key]))
+        kept = [(record, key) for record, key in zip(image_set.records, keys, strict=True) if key is not None and key not in failed]
+        return EmbeddedVolumes([one for one, _ in kept], [key for _, key in kept], store, self.inferer.output_slices)
 
     @staticmethod
     def _key(record: ImageRecord, image_set: ImageSet) -> str | None:
@@ -137,25 +142,55 @@ class VolumeEmbedder:
             image_set.skipped.append(SkippedImage(record.id, f"cannot be opened: {error.strerror}"))
             return None
 
-    def add(self, store: EmbeddingStore, key: str, voxels: Voxels, poses: int) -> None:
-        """Embed one volume and keep it under ``key``."""
+    def fill(
+        self,
+        store: EmbeddingStore,
+        keys: Sequence[str],
+        made: Sequence[VolumeMaker],
+        poses: int,
+        label: str,
+        workers: Workers = THIS_PROCESS,
+    ) -> dict[str, str]:
+        """Make and embed the volumes whose keys ``store`` does not hold yet, one in memory at a time.
+
+        Args:
+            store: filled.
+            keys: of the volumes.
+            made: what makes each of them.
+            poses: 1, with turned and halved views, or 48.
+            label: of the progress bar.
+            workers: who makes and embeds; a GPU is asked by this process alone.
+
+        Returns:
+            key -> reason, of the volumes that cannot be read.
+        """
+        store.refresh()  # what another audit has embedded since the store was opened
+        task = BlockOfVolumes(self, store, keys, made, poses)
+        missing = [row for row, key in enumerate(keys) if key not in store]
+        with progress(None, label, "volume", total=len(missing)) as bar:
+            who = workers if self.device.type == "cpu" else THIS_PROCESS
+            parts = who.map(task, missing, bar.update)
+        store.refresh()
+        return {keys[row]: reason for part in parts for row, reason in part.items()}
+
+    def cut(self, voxels: Voxels) -> Cube:
+        """The cube of a volume."""
         pixels, spacing, shape = voxels
         cube, frame = cut_cube(pixels, spacing, self.size)
-        self._add(store, key, np.round(cube.clip(0, 1) * 255).astype(np.uint8)[None], frame, np.array(shape, np.int32), poses)
+        return np.round(cube.clip(0, 1) * 255).astype(np.uint8)[None], frame, np.array(shape, np.int32)
 
-    def posed(self, volumes: EmbeddedVolumes, store: EmbeddingStore, label: str) -> EmbeddedVolumes:
+    def posed(
+        self, volumes: EmbeddedVolumes, store: EmbeddingStore, label: str, workers: Workers = THIS_PROCESS
+    ) -> EmbeddedVolumes:
         """``volumes`` in 48 axis poses, of the cubes that they are there with: no file is read again."""
-        store.refresh()
-        for row, key in enumerate(progress(volumes.keys, f"embed {label}", "volume")):
-            if key not in store:
-                shape = volumes.native_shapes([row])[0]
-                cube = volumes.thumbnails([row])[0].numpy()
-                self._add(store, key, cube, volumes.frames([row])[0], shape, self.inferer.known)
-        store.flush()
+        made = [OfStore(volumes, row) for row in range(len(volumes))]
+        self.fill(store, volumes.keys, made, self.inferer.known, f"embed {label}", workers)
         return EmbeddedVolumes(volumes.records, volumes.keys, store, volumes.outputs)
 
     @torch.inference_mode()
-    def _add(self, store: EmbeddingStore, key: str, cube: np.ndarray, frame: CubeFrame, shape: np.ndarray, poses: int) -> None:
+    def add(self, store: EmbeddingStore, key: str, volume: Cube, poses: int) -> None:
+        """Embed one volume and keep it under ``key``."""
+        cube, frame, shape = volume
         self.network.eval()
         made = self.inferer.with_poses(poses)(torch.from_numpy(cube)[None].to(self.device), self.network)[0].cpu().numpy()
         outputs: Mapping[str, slice] = self.inferer.output_slices
@@ -180,3 +215,53 @@ class VolumeEmbedder:
             return self.plain(cubes.to(self.device), self.network)[:, 0].cpu()
 
         return volume_view_differences(embed, volumes.thumbnails(rows), seed=seed).numpy()
+
+
+@dataclass(frozen=True)
+class OfFile:
+    """A volume of a set, read from its file."""
+
+    record: ImageRecord
+
+    def __call__(self, embedder: VolumeEmbedder) -> Cube:
+        return embedder.cut(read_voxels(self.record))
+
+
+@dataclass(frozen=True)
+class OfStore:
+    """A volume that is embedded already, by its cube."""
+
+    volumes: EmbeddedVolumes
+    row: int
+
+    def __call__(self, embedder: VolumeEmbedder) -> Cube:
+        volumes, rows = self.volumes, [self.row]
+        return volumes.thumbnails(rows)[0].numpy(), volumes.frames(rows)[0], volumes.native_shapes(rows)[0]
+
+
+@dataclass(frozen=True)
+class BlockOfVolumes:
+    """Embeds blocks of volumes; what it holds is what :meth:`VolumeEmbedder.fill` takes."""
+
+    embedder: VolumeEmbedder
+    store: EmbeddingStore
+    keys: Sequence[str]
+    made: Sequence[VolumeMaker]
+    poses: int
+
+    def __call__(self, rows: Sequence[int], advance: Callable[[int], Any] = lambda count: None) -> dict[int, str]:
+        """Row -> reason of what cannot be read; the others are on disk when it returns."""
+        failed: dict[int, str] = {}
+        for row in rows:
+            try:
+                volume = self.made[row](self.embedder)
+            except Exception as error:
+                reason = reason_of_image(error)
+                if reason is None:
+                    raise
+                failed[row] = reason
+            else:
+                self.embedder.add(self.store, self.keys[row], volume, self.poses)
+            advance(1)
+        self.store.flush()
+        return failed

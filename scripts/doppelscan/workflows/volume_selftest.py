@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from doppelscan.decide import Planted, Reference
+from doppelscan.errors import ImageError
 from doppelscan.images import ImageRecord, evenly_chosen, plant_volume
 from doppelscan.memorization import spread_over_patients
-from doppelscan.progress import progress
 from doppelscan.search import EmbeddedVolumes, EmbeddingStore
+from doppelscan.workers import THIS_PROCESS, Workers
 from doppelscan.workflows.selftest import change_of
-from doppelscan.workflows.volume_embed import VolumeEmbedder, Voxels, read_voxels
+from doppelscan.workflows.volume_embed import Cube, VolumeEmbedder, VolumeMaker, read_voxels
 
 __all__ = ["VolumePlanter", "planted_volumes"]
 
@@ -36,7 +37,43 @@ NEAREST, FEWEST_NEGATIVES = 5, 5
 
 
 # Key of a planted volume, and what makes it.
-Made = Iterator[tuple[str, Callable[[], Voxels]]]
+Made = list[tuple[str, VolumeMaker]]
+
+
+@dataclass(frozen=True)
+class _Changed:
+    """A volume as a transform changes it, with the volume ``other`` where it is mixed with one."""
+
+    volumes: EmbeddedVolumes
+    row: int
+    other: int
+    transform: str
+    seed: int
+    place: int
+
+    def __call__(self, embedder: VolumeEmbedder) -> Cube:
+        rng = np.random.default_rng([self.seed, self.place])
+        pixels, spacing, _ = read_voxels(self.volumes.records[self.row])
+        if self.transform == "noise":
+            noised = (pixels + NOISE * rng.standard_normal(pixels.shape)).clip(0, 1).astype(np.float32)
+            return embedder.cut((noised, spacing, pixels.shape))
+        mixed = self.transform in ("blend 75/25", "half replaced")
+        partner = read_voxels(self.volumes.records[self.other])[:2] if mixed else None
+        planted = plant_volume(pixels, spacing, self.transform, rng, partner)
+        return embedder.cut((planted.pixels, planted.spacing, planted.pixels.shape))
+
+
+@dataclass(frozen=True)
+class _Mean:
+    """The mean of the cubes of some volumes."""
+
+    volumes: EmbeddedVolumes
+    rows: Sequence[int]
+
+    def __call__(self, embedder: VolumeEmbedder) -> Cube:
+        mean = self.volumes.thumbnails(self.rows).float().mean(0)[0].numpy() / 255
+        voxel = float(np.mean([frame.voxel for frame in self.volumes.frames(self.rows)]))
+        return embedder.cut((mean, (voxel, voxel, voxel), mean.shape))
 
 
 @dataclass(frozen=True)
@@ -65,6 +102,7 @@ class VolumePlanter:
         size: copies a change, at most; one of each patient.
         seed: of draws.
         declared: changes that a claim of none found is to cover; None is all.
+        workers: who makes and embeds them.
     """
 
     def __init__(
@@ -75,7 +113,9 @@ class VolumePlanter:
         size: int,
         seed: int = 0,
         declared: Collection[str] | None = None,
+        workers: Workers = THIS_PROCESS,
     ) -> None:
+        self.workers = workers
         self.embedder, self.training, self.strangers, self.seed, self.declared = embedder, training, strangers, seed, declared
         self.rows = spread_over_patients(training.patients, min(size, len(set(training.patients))), seed)
         self.negatives = max(FEWEST_NEGATIVES, size // 5)
@@ -83,18 +123,13 @@ class VolumePlanter:
     def scored(self, reference: Reference, store: EmbeddingStore) -> list[Planted]:
         """Plant, embed into ``store`` (of 48 poses), so that nothing is planted twice, and score."""
         groups = list(self._groups())
-        records: list[ImageRecord] = []
-        keys: list[str] = []
-        store.refresh()
-        for group in groups:
-            total = len(group.sources)
-            for place, (key, voxels) in enumerate(progress(group.made, f"plant {group.name}", "volume", total=total)):
-                if key not in store:
-                    self.embedder.add(store, key, voxels(), self.embedder.inferer.known)
-                name = f"self-test {group.name} {place}"
-                records.append(ImageRecord(name, (), name, group.patients[place], whole=True))
-                keys.append(key)
-        store.flush()
+        planted = [one for group in groups for one in group.made]
+        keys, made = [key for key, _ in planted], [maker for _, maker in planted]
+        failed = self.embedder.fill(store, keys, made, self.embedder.inferer.known, "plant copies", self.workers)
+        if failed:  # a training volume that was there when the audit began
+            raise ImageError(next(iter(failed.values())))
+        names = [(f"self-test {group.name} {place}", patient) for group in groups for place, patient in enumerate(group.patients)]
+        records = [ImageRecord(name, (), name, patient, whole=True) for name, patient in names]
         scored = reference.scored(EmbeddedVolumes(records, keys, store, self.training.outputs), "self-test")
         result, start = [], 0
         for group in groups:
@@ -122,37 +157,24 @@ class VolumePlanter:
         words = f"means of {min(NEAREST, len(first))} training volumes that are alike"
         yield _Group("means", words, [-1] * count, [f"mean {i}" for i in range(count)], self._means(first, count))
 
-    def _changed(self, volumes: EmbeddedVolumes, rows: Sequence[int], transform: str) -> Iterator[tuple[str, Callable[[], Voxels]]]:
+    def _changed(self, volumes: EmbeddedVolumes, rows: Sequence[int], transform: str) -> Made:
+        made: Made = []
         for place, row in enumerate(rows):
             # A blend is of two people: nobody is mixed with himself.
             other = rows[(place + 1) % len(rows)]
             named = repr((volumes.keys[row], volumes.keys[other], transform, NOISE, self.seed, place))
             key = hashlib.sha256(named.encode()).hexdigest()
-
-            def made(row: int = row, other: int = other, place: int = place) -> Voxels:
-                rng = np.random.default_rng([self.seed, place])
-                pixels, spacing, _ = read_voxels(volumes.records[row])
-                if transform == "noise":
-                    noised = pixels + NOISE * rng.standard_normal(pixels.shape)
-                    return noised.clip(0, 1).astype(np.float32), spacing, pixels.shape
-                partner = read_voxels(volumes.records[other])[:2] if transform in ("blend 75/25", "half replaced") else None
-                planted = plant_volume(pixels, spacing, transform, rng, partner)
-                return planted.pixels, planted.spacing, planted.pixels.shape
-
-            yield key, made
+            made.append((key, _Changed(volumes, row, other, transform, self.seed, place)))
+        return made
 
     def _means(self, rows: Sequence[int], count: int) -> Made:
         """Means of the cubes of the people who are most alike: as a generator that averages would make them."""
         training = self.training
         small = np.stack([training.thumbnails([row])[0, 0, ::4, ::4, ::4].numpy().astype(np.float32).ravel() for row in rows])
+        made: Made = []
         for place in evenly_chosen(len(rows), count).tolist():
             near = np.argsort(((small - small[place]) ** 2).mean(1), kind="stable")[:NEAREST]
             alike = [rows[i] for i in near.tolist()]
             key = hashlib.sha256(repr(("mean", [training.keys[row] for row in alike])).encode()).hexdigest()
-
-            def made(alike: Sequence[int] = alike) -> Voxels:
-                mean = training.thumbnails(alike).float().mean(0)[0].numpy() / 255
-                voxel = float(np.mean([frame.voxel for frame in training.frames(alike)]))
-                return mean, (voxel, voxel, voxel), mean.shape
-
-            yield key, made
+            made.append((key, _Mean(training, alike)))
+        return made

@@ -1,0 +1,201 @@
+"""What a person gets of a result without opening its page: first rows, a table of pandas, what a notebook shows, and the last lines on a terminal."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from doppelscan.arguments import Count, checked
+from doppelscan.decide.conclusion import counted
+from doppelscan.errors import MissingPackageError
+from doppelscan.pages import page_templates
+from doppelscan.report.entries import short_names
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["ResultTable", "audit_facts", "closing_lines", "overlap_facts"]
+
+# What lies in an output folder, in the order in which it is looked at.
+FILES = {
+    "report.html": "the page to read first",
+    "scores.csv": "every synthetic image, the highest risk first",
+    "groups.csv": "every image and its group",
+    "pairs.csv": "every pair that was found, the strongest first",
+    "exposure.csv": "the training patients who are shown",
+    "remove.csv": "what is to be taken out",
+    "summary.json": "all numbers, and how they were made",
+    "store": "embeddings, so that nothing is embedded twice; holds patient data",
+}
+# Rows that a notebook shows.
+FIRST = 10
+
+
+class ResultTable:
+    """A result whose images are rows of a table.
+
+    Attributes:
+        headline: what was concluded, and why.
+        facts: name -> what is told of it, in words.
+        rows: of the table, as they were written.
+        ranked: those that are looked at first, the first of all first.
+        shown: column -> heading, of what a notebook shows.
+        output: the folder of the files.
+    """
+
+    output: Path
+    shown: ClassVar[Mapping[str, str]]
+
+    @property
+    def headline(self) -> tuple[str, str]:
+        raise NotImplementedError
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        raise NotImplementedError
+
+    @property
+    def rows(self) -> Sequence[Mapping[str, Any]]:
+        raise NotImplementedError
+
+    @property
+    def ranked(self) -> Sequence[Mapping[str, Any]]:
+        raise NotImplementedError
+
+    def top(self, count: int = FIRST) -> list[Mapping[str, Any]]:
+        """The ``count`` rows that are to be looked at first: of an audit the highest risk, of a search the first groups.
+
+        Raises:
+            InputError: ``count`` is no integer >= 1.
+        """
+        return list(self.ranked[: checked("count", Count, count)])
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """All rows as a ``pandas.DataFrame``, in the order of the file.
+
+        Raises:
+            MissingPackageError: pandas is missing.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise MissingPackageError("to_pandas needs pandas: pip install pandas.") from error
+        return pandas.DataFrame(list(self.rows))
+
+    def __repr__(self) -> str:
+        """One line: the rows of a table are asked for by name."""
+        verdict, reason = self.headline
+        return f"{type(self).__name__}({verdict}: {reason}; {len(self.rows)} rows, output {str(self.output)!r})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the conclusion, its numbers and the first rows, without pictures."""
+        rows = [{**row, "match": row["part_match"]} if row.get("finding") == "part" else row for row in self.top()]
+        names = short_names(str(row[column]) for row in rows for column in ("image", "match"))
+        verdict, reason = self.headline
+        return (
+            page_templates()
+            .get_template("result.html")
+            .render(
+                verdict=verdict,
+                reason=reason,
+                facts=self.facts,
+                rows=rows,
+                count=len(self.rows),
+                columns=self.shown,
+                short=lambda value: names.get(str(value), str(value)),
+                cell=_cell,
+                report=os.path.join(self.output, "report.html"),
+            )
+        )
+
+
+def _cell(value: Any) -> str:
+    """A value of a table in a notebook."""
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.3g}"
+    return str(value)
+
+
+def audit_facts(summary: Mapping[str, Any]) -> dict[str, str]:
+    """The numbers of an audit in words.
+
+    Args:
+        summary: what summary.json holds.
+    """
+    images, flagged, control = summary["images"], summary["flagged"], summary["flagged_control"]
+    kinds = ", ".join(f"{kind} {count}" for kind, count in summary["findings"].items() if count)
+    return {
+        "images": f"{images['synthetic']} synthetic, {images['training']} training of {images['training_patients']} patients, {images['control']} control "
+        f"of {images['control_patients']} patients",
+        "flagged": f"{_share(flagged)}; of the control {_share(control)}",
+        **({"as": kinds} if kinds else {}),
+        **_common(summary),
+    }
+
+
+def overlap_facts(summary: Mapping[str, Any]) -> dict[str, str]:
+    """The numbers of a search for what is there twice in words.
+
+    Args:
+        summary: what summary.json holds.
+    """
+    of_sets = {
+        f"set {one['name']}": f"{counted(one['images'], 'image')}, {one['copies']} of them "
+        f"{'in the other set, too' if summary['command'] == 'leak' else 'there more than once'}, {one['people']} in a group that was found"
+        for one in summary["sets"]
+    }
+    groups = ", ".join(f"{relation} {count}" for relation, count in summary["groups"].items() if count)
+    split = summary["split"]
+    return {
+        **of_sets,
+        "groups": groups or "none",
+        **({} if split is None else {"split": ", ".join(f"{p} {n}" for p, n in zip(split["parts"], split["images"], strict=True))}),
+        **({} if summary["removable"] is None else {"removable": f"{summary['removable']} files hold nothing new"}),
+        **_common(summary),
+    }
+
+
+def _common(summary: Mapping[str, Any]) -> dict[str, str]:
+    skipped = [one["set"] for one in summary["skipped"]]
+    sets = ", ".join(f"{name} {count}" for name, count in Counter(skipped).items())
+    minutes, seconds = divmod(round(sum(summary["seconds"].values())), 60)
+    return {
+        "left out": f"{counted(len(skipped), 'image')} ({sets}); the reasons are in summary.json" if skipped else "none",
+        "took": f"{minutes} min {seconds} s" if minutes else f"{seconds} s",
+    }
+
+
+def _share(share: Mapping[str, Any]) -> str:
+    if not share["total"]:
+        return "0 of 0"
+    mean, lower, upper = (f"{100 * share[name]:.1f}" for name in ("share", "lower", "upper"))
+    return f"{share['count']} of {share['total']} ({mean} %, 95 % interval {lower} to {upper} %)"
+
+
+def closing_lines(result: ResultTable, notes: Sequence[str], store: Path) -> tuple[str, ...]:
+    """What a terminal is told at the end, a line each.
+
+    Args:
+        result: what was found.
+        notes: further sentences.
+        store: where the embeddings lie, which is not always in the output folder.
+    """
+    verdict, reason = result.headline
+    folder = Path(os.path.abspath(result.output))
+    there = [(name, told) for name, told in FILES.items() if (folder / name).exists()]
+    if store.exists() and Path(os.path.abspath(store)) != folder / "store":
+        there.append((os.path.abspath(store), FILES["store"]))
+    width = max([len(name) for name, _ in there if not os.path.isabs(name)], default=0)
+    return (
+        f"{verdict}: {reason}.",
+        *notes,
+        "",
+        *(f"  {name:<10} {told}" for name, told in result.facts.items()),
+        "",
+        f"Written to {folder}:",
+        *(f"  {name:<{width}}  {told}" for name, told in there),
+        f"Report: {folder / 'report.html'}",
+    )

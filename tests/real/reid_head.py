@@ -97,7 +97,9 @@ def train(cohorts: Sequence[Cohort], steps: int = 1000, learning_rate: float = 1
     for _ in range(steps):
         cohort = cohorts[rng.choice(len(cohorts), p=share / share.sum())]
         first, second = (head.project(cohort.features[rng.integers(2, size=len(rows)), rows]) for rows in cohort.draw(rng))
-        loss = patient_loss(*(head.compare(one[:, None], two[None]) for one, two in ((first, second), (first, first), (second, second))))
+        loss = patient_loss(
+            *(head.compare(one[:, None], two[None]) for one, two in ((first, second), (first, first), (second, second)))
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -109,7 +111,9 @@ def load(asked: str) -> list[Shown]:
     """The training part of a source."""
     name, _, folder = asked.partition(":")
     source, _, plane = name.partition("/")
-    images = load_volumes(Path(folder), plane, PITCH, (0.25, 0.8)) if source == "volumes" else load_slices(Path(folder), source, plane)
+    images = (
+        load_volumes(Path(folder), plane, PITCH, (0.25, 0.8)) if source == "volumes" else load_slices(Path(folder), source, plane)
+    )
     named = "ds002748_t1" if source == "volumes" else source
     return [one for one in images if trains(named, one.patient)]
 

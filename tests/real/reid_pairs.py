@@ -145,10 +145,8 @@ class _Others:
 
     def near(self, row: int, count: int) -> list[int]:
         """``count`` images of ``count`` other patients near to what ``row`` shows, drawn of the :data:`NEAREST` ones."""
-        if np.isnan(self.positions[row]):
-            away = -self.small @ self.small[row]
-        else:
-            away = np.abs(self.positions - self.positions[row])
+        placed = not np.isnan(self.positions[row])
+        away = np.abs(self.positions - self.positions[row]) if placed else -self.small @ self.small[row]
         others = (self.codes != self.codes[row]) & (self.places == self.places[row])
         nearest: dict[int, int] = {}
         for candidate in np.argsort(np.where(others, away, np.inf) + 1e-9 * self.rng.random(len(away))).tolist():

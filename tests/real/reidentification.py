@@ -200,7 +200,9 @@ def main() -> None:
             found = table(scores_of(seen, queries, pairs, poses, head), pairs)
             result.setdefault(task, {})[name] = found
             seconds = time.perf_counter() - start
-            print(f"\n{task}, {name}: {len(pool)} images of {len({o.patient for o in pool})} people, {len(pairs)} pairs, {seconds:.0f} s")
+            print(
+                f"\n{task}, {name}: {len(pool)} images of {len({o.patient for o in pool})} people, {len(pairs)} pairs, {seconds:.0f} s"
+            )
             print_table(found)
             if options.output:
                 options.output.write_text(json.dumps(result, indent=1))

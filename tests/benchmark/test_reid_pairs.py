@@ -9,19 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from doppelscan.images import generate_cohort
+from made_files import save_png
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "real"))
 
 import reid_pairs
-from reid_pairs import NEIGHBOUR, Pair, Shown, copy_pairs, same_patient_pairs, thumbnails
+from reid_pairs import NEIGHBOUR, Pair, Shown, copy_pairs, load_slices, people_of, same_patient_pairs, thumbnails
 from reidentification import measured, scores_of, table
 
-PEOPLE, SLICES = 8, 5
+PEOPLE, SLICES = 8, 4
 
 
 @pytest.fixture(scope="module")
 def pool() -> list[Shown]:
-    """Five slices a person, 3 mm apart; those of odd people lie half a millimetre higher."""
+    """Four slices a person, 3 mm apart; those of odd people lie half a millimetre higher."""
     images, numbers = generate_cohort(PEOPLE, SLICES, 48, seed=4)
     return [
         Shown(f"p{number}", "axial", 3.0 * (row % SLICES) + 0.5 * (number % 2), image[0].numpy().astype(np.float32) / 255)
@@ -123,3 +124,21 @@ def test_every_score_ranks_exact_copies_over_strangers(pool):
         assert values.shape == (len(told),)
         poses = np.array([pair.case == "exact" or name != "SSIM" for pair in told])  # plain SSIM knows one pose
         assert values[truth & poses].min() > values[~truth & poses].max(), name
+
+
+def test_a_source_is_read_by_its_people_and_slices_are_counted_from_their_middle(tmp_path):
+    lines = ["path,subject,plane,slice,source"]
+    for person, numbers in (("a", (10, 20)), ("b", (110, 120)), ("c", (50,)), ("d", (5, 15))):
+        for number in numbers:
+            lines.append(f"{person}{number}.png,{person},axial,{number},ds002748_t1")
+            pixels = np.random.default_rng(number).integers(0, 255, (32, 24), np.uint8)
+            save_png(tmp_path / f"{person}{number}.png", pixels)
+    lines.append("e1.png,e,coronal,1,ds002748_t1")
+    (tmp_path / "manifest.csv").write_text("\n".join(lines))
+    assert people_of(tmp_path, "ds002748_t1", "axial", None) == ["a", "b", "d", "c"]
+    assert people_of(tmp_path, "ds002748_t1", "axial", None, 2) == ["a", "b"]
+    halves = [people_of(tmp_path, "ds002748_t1", "", train) for train in (True, False)]
+    assert sorted(halves[0] + halves[1]) == ["a", "b", "c", "d", "e"] and not set(halves[0]) & set(halves[1])
+    found = load_slices(tmp_path, "ds002748_t1", "axial", ["a", "b"])
+    assert [(one.patient, one.position) for one in found] == [("a", -5.0), ("a", 5.0), ("b", -5.0), ("b", 5.0)]
+    assert found[0].pixels.shape == (32, 24)

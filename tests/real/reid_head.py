@@ -18,9 +18,8 @@ from doppelscan.deepssim import DeepSSIMEncoder, ViewStrength, augment, file_sha
 from doppelscan.deepssim.same_patient import PATIENT_OUTPUTS, SamePatientHead, patient_loss
 from doppelscan.images import unit_float
 from doppelscan.locations import encoder_weights
-from reid_pairs import SMALL, Shown, load_slices, load_volumes, thumbnails
+from reid_pairs import SMALL, Shown, load_slices, load_volumes, people_of, thumbnails
 from safetensors.torch import save_file
-from split import trains
 
 PEOPLE, PITCH = 24, 4.5
 NEAR, FAR = 1.0, 35.0
@@ -111,11 +110,10 @@ def load(asked: str) -> list[Shown]:
     """The training part of a source."""
     name, _, folder = asked.partition(":")
     source, _, plane = name.partition("/")
-    images = (
-        load_volumes(Path(folder), plane, PITCH, (0.25, 0.8)) if source == "volumes" else load_slices(Path(folder), source, plane)
-    )
-    named = "ds002748_t1" if source == "volumes" else source
-    return [one for one in images if trains(named, one.patient)]
+    people = people_of(Path(folder), source, plane, True)
+    if source == "volumes":
+        return load_volumes(Path(folder), plane, PITCH, (0.25, 0.8), people)
+    return load_slices(Path(folder), source, plane, people)
 
 
 def main() -> None:

@@ -6,8 +6,8 @@ The two tasks are those of LCMem (arXiv 2512.14421). Images of a source are :cla
 from __future__ import annotations
 
 import csv
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from doppelscan.images import COPY_TRANSFORMS, plant_copy, read_pixels, whole_squares
 from doppelscan.images.transforms import take_slice, window
+from split import trains
 
 __all__ = [
     "DISTANCES",
@@ -24,6 +25,7 @@ __all__ = [
     "copy_pairs",
     "load_slices",
     "load_volumes",
+    "people_of",
     "rows_of",
     "same_patient_pairs",
     "seen_in",
@@ -86,24 +88,51 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
         return [{"source": Path(row["path"]).parts[0], "plane": "", "slice": "", **row} for row in csv.DictReader(file)]
 
 
-def load_slices(folder: Path, source: str, plane: str = "") -> list[Shown]:
-    """The 2D images of a source; the position is the number of the slice where that is one of millimetres."""
+def people_of(folder: Path, source: str, plane: str, train: bool | None, most: int | None = None) -> list[str]:
+    """People of a source, at most so many; those of several images first.
+
+    Args:
+        folder: with manifest.csv.
+        source: of it; "volumes" are the people of ds002748_t1.
+        plane: of the images that count; empty counts all.
+        train: those that trained the encoder (tests/real/split.py), or the others; None takes all.
+        most: people.
+    """
+    named = "ds002748_t1" if source == "volumes" else source
+    rows = [
+        row for row in rows_of(folder) if source == "volumes" or (row["source"] == source and (not plane or row["plane"] == plane))
+    ]
+    images = Counter(row["subject"] for row in rows)
+    found = [one for one in images if train is None or trains(named, one) == train]
+    return sorted(found, key=lambda one: (images[one] == 1, one))[:most]
+
+
+def load_slices(folder: Path, source: str, plane: str = "", people: Collection[str] | None = None) -> list[Shown]:
+    """The 2D images of a source, of some people or all; the position is the number of the slice where that is one of millimetres."""
     found = []
     numbered = source.startswith(("ds002748", "spider"))
     for row in rows_of(folder):
-        if row["source"] == source and (not plane or row["plane"] == plane):
+        if row["source"] == source and (not plane or row["plane"] == plane) and (people is None or row["subject"] in people):
             pixels = window(read_pixels([str(folder / row["path"])]))
             position = float(row["slice"]) if numbered and row["slice"].isdecimal() else float("nan")
             found.append(Shown(row["subject"], row["plane"], position, pixels))
     return _centred(found) if numbered else found
 
 
-def load_volumes(folder: Path, plane: str, millimetres: float, share: tuple[float, float] = (0.3, 0.75)) -> list[Shown]:
-    """Slices of whole volumes, ``millimetres`` apart, between two shares of the anatomy along the axis of ``plane``."""
+def load_volumes(
+    folder: Path,
+    plane: str,
+    millimetres: float,
+    share: tuple[float, float] = (0.3, 0.75),
+    people: Collection[str] | None = None,
+) -> list[Shown]:
+    """Slices of whole volumes of some people or all, ``millimetres`` apart, between two shares of the anatomy along the axis of ``plane``."""
     import nibabel as nib
 
     axis, found = AXES[plane], []
     for row in rows_of(folder):
+        if people is not None and row["subject"] not in people:
+            continue
         path = str(folder / row["path"])
         volume = read_pixels([path])
         pitch = float(nib.as_closest_canonical(nib.load(path)).header.get_zooms()[axis])
@@ -162,9 +191,7 @@ class _Others:
         return rows if np.isnan(self.positions[row]) else sorted(rows, key=lambda i: abs(self.positions[i] - self.positions[row]))
 
 
-def same_patient_pairs(
-    pool: Sequence[Shown], distances: Sequence[float] = (), each: int = 1, most: int = 10_000, seed: int = 0
-) -> list[Pair]:
+def same_patient_pairs(pool: Sequence[Shown], distances: Sequence[float] = (), each: int = 1, seed: int = 0) -> list[Pair]:
     """Pairs of one patient in another slice or visit, and of other patients.
 
     Each positive has 2 negatives whose image is as near in position to the *query* as any of another patient (what an audit would name in its place), and 2 as
@@ -174,7 +201,6 @@ def same_patient_pairs(
         pool: images; queries are the images themselves, rows of the pool.
         distances: mm between the two; empty takes any other image of the patient, where it is of another visit or nobody numbers slices.
         each: queries of a patient and distance.
-        most: patients of a distance at most.
         seed: of every draw.
     """
     rng = np.random.default_rng(seed)
@@ -186,15 +212,13 @@ def same_patient_pairs(
     for distance in distances or (float("nan"),):
         case = "another image" if np.isnan(distance) else f"{distance:g} mm"
         patients = [p for p in sorted(of) if len(of[p]) > 1]
-        for patient in [patients[i] for i in rng.permutation(len(patients))]:
+        for patient in patients:
             fitting = [(a, b) for a in of[patient] for b in others.own(a) if _apart(others.positions, a, b, distance)]
             for place in rng.permutation(len(fitting))[:each]:
                 query, reference = fitting[place]
                 pairs.append(Pair("same patient", case, True, "", reference, query, patient))
                 for against, at in (("at the query", query), ("at the image", reference)):
                     pairs += [Pair("same patient", case, False, against, i, query, patient) for i in others.near(at, NEGATIVES)]
-            if len({pair.patient for pair in pairs if pair.case == case}) >= most:
-                break
     return pairs
 
 

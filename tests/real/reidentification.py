@@ -26,14 +26,22 @@ from doppelscan.locations import encoder_weights
 from doppelscan.memorization import Whitening
 from doppelscan.search import NormalisedCorrelation, PatchDescriptor, PerceptualHash, PlainSSIM, Similarity
 from doppelscan.verify import Registration
-from reid_pairs import DISTANCES, Pair, Shown, copy_pairs, load_slices, load_volumes, same_patient_pairs, seen_in, thumbnails
-from split import trains
+from reid_pairs import (
+    DISTANCES,
+    Pair,
+    Shown,
+    copy_pairs,
+    load_slices,
+    load_volumes,
+    people_of,
+    same_patient_pairs,
+    seen_in,
+    thumbnails,
+)
 
 OUTPUTS = ("deepssim", "embedding", "layer2", "layer3", "layer4")
 RATE = 0.01
 VIEWED, VIEWS, BATCH = 80, 3, 32
-# Where the volumes of a folder are of people that another source names.
-SUBJECTS_OF = {"volumes": "ds002748_t1"}
 # Millimetres between two numbers of slices of a 2D source that are asked about: of others any image of the patient is taken.
 SLICES = {"ds002748_t1/axial": (1.0, 10.0, 20.0), "volumes/axial": DISTANCES, "volumes/coronal": DISTANCES}
 
@@ -158,16 +166,14 @@ def table(scores: dict[str, np.ndarray], pairs: Sequence[Pair]) -> dict:
     }
 
 
-def load(asked: str, everybody: bool) -> tuple[str, list[Shown]]:
+def load(asked: str, everybody: bool, people: int | None = None) -> tuple[str, list[Shown]]:
     """A source as it is asked for, of the people that did not train the encoder."""
     name, _, folder = asked.partition(":")
     source, _, plane = name.partition("/")
+    shown = people_of(Path(folder), source, plane, None if everybody else False, people)
     if source == "volumes":
-        images = load_volumes(Path(folder), plane or "axial", min(DISTANCES))
-    else:
-        images = load_slices(Path(folder), source, plane)
-    named = SUBJECTS_OF.get(source, source)
-    return name, [one for one in images if everybody or not trains(named, one.patient)]
+        return name, load_volumes(Path(folder), plane or "axial", min(DISTANCES), people=shown)
+    return name, load_slices(Path(folder), source, plane, shown)
 
 
 def main() -> None:
@@ -176,7 +182,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--everybody", action="store_true")
     parser.add_argument("--head", type=Path, help="weights of a same-patient head, see reid_head.py")
-    parser.add_argument("--most", type=int, default=120, help="patients of a source and distance, at most")
+    parser.add_argument("--people", type=int, help="of a source, at most; those of several images first")
     parser.add_argument("--copies", type=int, default=3, help="copies of a transform")
     parser.add_argument("--tasks", default="copy,same patient")
     parser.add_argument("--seed", type=int, default=0)
@@ -185,14 +191,14 @@ def main() -> None:
     head = None if options.head is None else load_weights(SamePatientHead(), options.head)
     result: dict = {}
     for asked in options.sources:
-        name, pool = load(asked, options.everybody)
+        name, pool = load(asked, options.everybody, options.people)
         for task in options.tasks.split(","):
             start = time.perf_counter()
             if task == "copy":
                 pairs, pixels = copy_pairs(pool, options.copies, seed=options.seed)
                 own, queries, poses = pool, thumbnails(pixels), 8
             else:
-                own, pairs = seen_in(pool, same_patient_pairs(pool, SLICES.get(name, ()), most=options.most, seed=options.seed))
+                own, pairs = seen_in(pool, same_patient_pairs(pool, SLICES.get(name, ()), seed=options.seed))
                 queries, poses = thumbnails([one.pixels for one in own]), 1
             if not any(pair.positive for pair in pairs):
                 continue

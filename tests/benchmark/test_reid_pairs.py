@@ -131,7 +131,7 @@ def test_a_source_is_read_by_its_people_and_slices_are_counted_from_their_middle
     for person, numbers in (("a", (10, 20)), ("b", (110, 120)), ("c", (50,)), ("d", (5, 15))):
         for number in numbers:
             lines.append(f"{person}{number}.png,{person},axial,{number},ds002748_t1")
-            pixels = np.random.default_rng(number).integers(0, 255, (32, 24), np.uint8)
+            pixels = np.random.default_rng(number).random((32, 24))
             save_png(tmp_path / f"{person}{number}.png", pixels)
     lines.append("e1.png,e,coronal,1,ds002748_t1")
     (tmp_path / "manifest.csv").write_text("\n".join(lines))

@@ -114,6 +114,7 @@ STORED_ALIKE = {
     "index",
 }
 
+BUNDLE_ALIKE = {"config_file", "training_dir", "synthetic_dir", "holdout_dir", "output_dir"}
 OVERLAP_ALIKE = {"a", "b", "output", "store", "gate", "patient-pattern", "split", "folds", "parts", "keep"}
 
 
@@ -122,10 +123,19 @@ def share_store(words: list[str], place: Path) -> None:
     options = {word.removeprefix("--"): value for word, value in zip(words, [*words[1:], ""], strict=True) if word.startswith("--")}
     searches = {"audit": STORED_ALIKE, "leak": OVERLAP_ALIKE, "duplicates": OVERLAP_ALIKE}
     if words[0] == "doppelscan" and words[1] in searches and set(options) <= searches[words[1]]:
-        store = place / (options.get("store") or f"{options['output']}/store")
-        if not store.exists():
-            store.parent.mkdir(parents=True, exist_ok=True)
-            store.symlink_to(place / "shared-store")
+        link_store(place / (options.get("store") or f"{options['output']}/store"), place)
+    if (
+        words[:4] == ["python", "-m", "monai.bundle", "run"]
+        and set(options) <= BUNDLE_ALIKE
+        and options["config_file"] == "configs/audit.json"
+    ):
+        link_store(place / options["output_dir"] / "store", place)
+
+
+def link_store(store: Path, place: Path) -> None:
+    if not store.exists():
+        store.parent.mkdir(parents=True, exist_ok=True)
+        store.symlink_to(place / "shared-store")
 
 
 def is_run(line: str) -> bool:
@@ -193,6 +203,8 @@ def test_the_documented_server_is_the_one_that_is_started_and_asked():
 
 @pytest.mark.parametrize(("page", "block"), [(p, b) for b, p in {b: p for p, b in blocks("python")}.items()], ids=lambda v: v[:40])
 def test_documented_python_runs(place, page, block):
+    for output in re.findall(r'doppelscan\.\w+\(.*\boutput="([\w-]+)"', block):
+        link_store(place / output / "store", place)
     done = run([sys.executable, "-c", block], place)
     assert done.returncode == 0, f"{page}\n{done.stderr[-2000:]}"
 
@@ -252,6 +264,7 @@ def test_the_documented_pipeline_stops_before_the_release(place):
         "import shutil, sys; shutil.copytree('../sample/synthetic', sys.argv[sys.argv.index('--output') + 1])"
     )
     (folder / "release.py").write_text("open('released', 'w')")
+    link_store(folder / "audit" / "store", place)
     statuses = {}
     for step in job["steps"]:
         if "run" in step:

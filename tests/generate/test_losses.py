@@ -49,5 +49,13 @@ def test_the_adversarial_term_starts_late_and_scores_the_verdict_alone():
     assert float(DiscriminatorLoss()([torch.zeros(1, 1, 2, 2)], [torch.ones(1, 1, 2, 2)])) == 1
 
 
+@pytest.mark.parametrize("loss", [AdversarialLoss(weight=0.5, start=2), AdversarialLoss(weight=0.0)])
+def test_a_discriminator_that_is_not_asked_cannot_spoil_the_loss(loss):
+    # bfloat16 gradients of a 4 x 4 x 4 kernel over 3 x 3 x 3 voxels are uninitialized memory on a CPU (PyTorch 2.13): a small discriminator gets them.
+    logits = torch.full((1, 1, 2, 2), float("nan"), requires_grad=True)
+    found = loss([logits])
+    assert float(found) == 0 and not found.requires_grad
+
+
 def test_the_error_that_rises():
     assert float(NegativeError()(torch.zeros(4), torch.full((4,), 2.0))) == -4

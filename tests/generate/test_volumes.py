@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 from doppelscan.errors import InputError
-from doppelscan.generate import gradient_difference, load_generator
+from doppelscan.generate import TrainingImages, gradient_difference, load_autoencoder, load_generator
 from doppelscan.generate.files import encode_pixels
-from doppelscan.images import find_images, generate_head, read_volume
+from doppelscan.images import ForegroundCubed, LoadVolumed, Windowd, find_images, generate_head, read_volume
 from made_generators import AUTOENCODER, UNET
 from made_volumes import write_nifti
 from monai.bundle import ConfigWorkflow
+from monai.transforms import Compose
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "generator"
 SHORT = {"max_epochs": 1, "batches": 2, "batch_size": 2, "device": "cpu"}
@@ -72,6 +73,40 @@ def test_the_training_set_is_written_as_it_was_seen(place):
     assert [Path(row["source"]).name for row in rows] == [f"p{i}.nii.gz" for i in range(4)]
     seen = find_images(place / "generator" / "training_images.csv", volumes="whole").records
     assert len(seen) == 4 and read_volume(seen[0]).pixels.max() > 200
+
+
+def brains(folder: Path, size: int, number: int) -> None:
+    """``number`` heads of ``size`` voxels of 1.5 mm."""
+    folder.mkdir(parents=True)
+    for i in range(number):
+        write_nifti(folder / f"p{i}.nii.gz", generate_head(i, size), np.diag([1.5, 1.5, 1.5, 1.0]))
+
+
+def likeness(some: torch.Tensor, others: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    """Correlation [N, M] of what is left of volumes without ``mean``."""
+    one, two = ((volumes.float() - mean).flatten(1) for volumes in (some, others))
+    one, two = (left - left.mean(1, keepdim=True) for left in (one, two))
+    return torch.nn.functional.normalize(one) @ torch.nn.functional.normalize(two).T
+
+
+@pytest.mark.slow
+def test_an_autoencoder_of_three_volumes_gives_each_back_and_not_their_mean(tmp_path):
+    brains(tmp_path / "training", 24, 3)
+    brains(tmp_path / "others", 24, 12)
+    given = {
+        "dataset_dir": str(tmp_path / "training"),
+        "output_dir": str(tmp_path / "made"),
+        "device": "cpu",
+        "max_epochs": 4,
+        "mixed_precision": False,
+    }
+    run(["autoencoder.json", "autoencoder_3d.json"], tmp_path, spatial_size=16, batches=250, val_interval=4, **given)
+    autoencoder = load_autoencoder(tmp_path / "made" / "autoencoder.pt")
+    prepare = Compose([LoadVolumed("image"), Windowd("image"), ForegroundCubed("image", 16)])
+    trained, others = (TrainingImages(tmp_path / name, prepare, volumes="whole").images / 255 for name in ("training", "others"))
+    mean = others[3:].mean(0)
+    decoded = autoencoder.network.reconstruct(trained).detach()
+    assert float(likeness(decoded, trained, mean).diagonal().min()) > 0.8
 
 
 def test_a_file_of_somebody_is_not_written_over(place, tmp_path):

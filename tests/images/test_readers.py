@@ -134,7 +134,8 @@ def test_dicom_series_is_ordered_by_position_not_by_name(tmp_path):
     np.testing.assert_array_equal(take_slice(read, 2, 3)[:, ::-1], volume[3])
 
 
-def test_enhanced_multi_frame_is_a_volume_in_order_of_position(tmp_path):
+@pytest.mark.parametrize("pydicom_2", [False, True], ids=["pydicom 3", "pydicom 2"])
+def test_enhanced_multi_frame_is_a_volume_in_order_of_position(tmp_path, monkeypatch, pydicom_2):
     volume = np.random.default_rng(0).integers(0, 1000, (4, 12, 10)).astype(np.uint16)
     frames = []
     for place in (6.0, 0.0, 2.0, 4.0):
@@ -143,6 +144,8 @@ def test_enhanced_multi_frame_is_a_volume_in_order_of_position(tmp_path):
         frame.PlanePositionSequence, frame.PlaneOrientationSequence = [position], [orientation]
         frames.append(frame)
     path = dicom(tmp_path / "multi.dcm", volume, frames=frames)
+    if pydicom_2:  # MONAI Label's
+        monkeypatch.delattr("pydicom.pixels.iter_pixels")
     read = read_pixels([path])
     np.testing.assert_array_equal(read[..., 0], volume[1].T[::-1, ::-1])
     np.testing.assert_array_equal(read[..., 3], volume[0].T[::-1, ::-1])

@@ -54,7 +54,8 @@ class AdversarialLoss(nn.Module):
 
     Args:
         weight: METHODS: 0.125 in arXiv 2509.16582.
-        start: epochs (from 0) without it: reconstructions that are still blurred teach a discriminator nothing.
+        start: epochs (from 0) without it: reconstructions that are still blurred teach a discriminator nothing. Until then, and of weight 0, it is 0
+            whatever the logits are.
     """
 
     def __init__(self, weight: float = 0.125, start: int = 0) -> None:
@@ -67,8 +68,10 @@ class AdversarialLoss(nn.Module):
         self.epoch = epoch
 
     def forward(self, fake_logits: list[torch.Tensor]) -> torch.Tensor:
-        weight = self.weight if self.epoch >= self.start else 0.0
-        return weight * self.adversarial(fake_logits[-1], target_is_real=True, for_discriminator=False)
+        if not self.weight or self.epoch < self.start:
+            # Not 0 times it: a discriminator that nobody asks must not cost a backward pass, and its NaN would be the autoencoder's.
+            return fake_logits[-1].new_zeros(())
+        return self.weight * self.adversarial(fake_logits[-1], target_is_real=True, for_discriminator=False)
 
 
 class DiscriminatorLoss(nn.Module):

@@ -31,7 +31,6 @@ import nibabel as nib
 import numpy as np
 import pydicom
 from PIL import Image
-from pydicom.pixels import iter_pixels
 
 from doppelscan.errors import ImageError
 from doppelscan.images.geometry import SlicePlan, VolumeGeometry, check_spacing, geometry_of, plan_slices, unknown_geometry
@@ -855,9 +854,19 @@ def dicom_frames(path: str, order: Sequence[int] | None = None) -> Iterator[np.n
         yield sign * _rescaled(data, pixels.reshape(-1, *pixels.shape[-3 if coloured else -2 :])[0], 0)
         return
     with _decoding(data):
-        frames = iter_pixels(path, indices=order)
+        frames = _decoded(path, order)
         for number in order:
             yield sign * _rescaled(data, next(frames), number)
+
+
+def _decoded(path: str, order: Sequence[int]) -> Iterator[np.ndarray]:
+    """The frames of a multi-frame file in ``order``, one at a time; under pydicom 2, which MONAI Label runs on, all are decoded first."""
+    try:
+        from pydicom.pixels import iter_pixels
+    except ImportError:
+        pixels = pydicom.dcmread(path).pixel_array
+        return (pixels[number] for number in order)
+    return iter_pixels(path, indices=order)
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

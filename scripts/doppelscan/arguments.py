@@ -23,10 +23,11 @@ from doppelscan.errors import InputError
 
 __all__ = ["Must", "alike", "check_fields", "checked", "choices_of", "meant", "parameters", "short_of", "words_of"]
 
-# What the self-test does to the copies that it plants, a word each.
-CHANGES = (
+# What the self-test does to the copies that it plants, a word each; the last two to volumes alone.
+IMAGE_CHANGES = (
     "rotation", "flip", "shift", "crop", "gamma", "blend", "noise", "blur", "resolution", "spectrum", "components", "reconstruct",
 )  # fmt: skip
+CHANGES = (*IMAGE_CHANGES, "elastic", "half")
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,13 @@ class Must:
         be: in words, as they follow "must be".
         made: gives the value that is used; its ValueError says what is wrong, in words that follow "Got ...,", or none.
         short: what stands for it in a line of help; by default the choices, where there are some.
+        several: one number stands for a list of one.
     """
 
     be: str
     made: Callable[[Any], Any] | None = None
     short: str = "VALUE"
+    several: bool = False
 
 
 def checked(name: str, kind: Any, value: Any) -> Any:
@@ -55,6 +58,8 @@ def checked(name: str, kind: Any, value: Any) -> Any:
     must, optional = _must(kind)
     if value is None and optional:
         return None
+    if must.several and isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = (value,)
     try:
         made = TypeAdapter(kind).validate_python(value)
         return must.made(made) if must.made else made
@@ -135,6 +140,8 @@ def _existing(value: Any) -> str:
 def _folder(value: Any) -> str:
     """A folder that is there or can be made."""
     path = _path(value)
+    if "://" in path:
+        raise ValueError("and only a store may be a URL")
     place = Path(path).absolute()
     while not place.exists():
         place = place.parent
@@ -143,6 +150,12 @@ def _folder(value: Any) -> str:
     if not os.access(place, os.W_OK | os.X_OK):
         raise ValueError(f"and {str(place)!r} is not yours to write")
     return path
+
+
+def _store(value: Any) -> str:
+    """A folder as of :func:`_folder`, or a URL: whether fsspec knows it is told when the store is opened, before any image is."""
+    path = _path(value)
+    return path if "://" in path else _folder(path)
 
 
 def _encoder(value: Any) -> str:
@@ -189,7 +202,9 @@ def _changes(value: Any) -> tuple[str, ...]:
     names = tuple(one.strip() for one in value.split(",")) if isinstance(value, str) else tuple(value)
     for one in names:
         if one not in CHANGES:
-            raise ValueError(f"of which {one!r} is none; {meant(str(one), CHANGES)}")
+            raise ValueError(
+                (f"of which {one!r} is none; " if len(names) > 1 else "which is none; ") + meant(str(one), CHANGES).rstrip(".")
+            )
     if not names:
         raise ValueError
     return tuple(dict.fromkeys(names))
@@ -245,6 +260,7 @@ def _cuda_devices() -> int:
 AnyPath = Annotated[Any, Must("a path", _path, short="PATH")]
 Existing = Annotated[Any, Must("an existing file or folder", _existing, short="PATH")]
 Folder = Annotated[Any, Must("a folder that can be written", _folder, short="DIR")]
+Store = Annotated[Any, Must("a folder that can be written, or a URL such as s3://bucket/folder", _store, short="DIR")]
 Source = Annotated[Any, Must("an existing folder, image, .csv or .json", _existing, short="PATH")]
 Encoder = Annotated[Any, Must("an existing file, torchscript:FILE, hf://OWNER/NAME@VERSION or none", _encoder, short="FILE")]
 Roles = Annotated[Any, Must("a mapping of roles to outputs, such as {'embedding': 'pooled'}", _roles, short="MAP")]
@@ -262,7 +278,7 @@ Range = Annotated[
     tuple[Annotated[float, Ge(0)], Annotated[float, Le(1)]],
     Must("two shares with 0 <= start < stop <= 1, such as 0.25,0.75", _rising, "A,B"),
 ]
-Degrees = Annotated[tuple[int | float, ...], MinLen(1), Must("degrees, such as 0,-12,12", list, short="A,B,...")]
+Degrees = Annotated[tuple[int | float, ...], MinLen(1), Must("degrees, such as 0,-12,12", list, "A,B,...", several=True)]
 Parts = Annotated[
     tuple[Annotated[float, Gt(0), Lt(1)], ...],
     MinLen(2),

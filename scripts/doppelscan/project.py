@@ -13,14 +13,14 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from doppelscan.arguments import AnyPath, Encoder, Existing, Folder, Source, alike
+from doppelscan.arguments import AnyPath, Encoder, Existing, Folder, Source, Store, alike
 from doppelscan.errors import InputError, MissingPackageError
 
 __all__ = ["ENDINGS", "project_options"]
 
 ENDINGS = (".yaml", ".yml", ".toml", ".json")
 # Kinds of values that are paths, which are meant from the file's folder.
-PATHS = (Source, Existing, Folder, AnyPath, Encoder)
+PATHS = (Source, Existing, Folder, Store, AnyPath, Encoder)
 # The command that the paths at the top which are written belong to: another one would write over them.
 FIRST = "audit"
 WRITTEN = ("output", "key")
@@ -85,7 +85,7 @@ def _from_folder(value: Any, kind: Any, folder: Path) -> Any:
     if not isinstance(value, str) or not any(one in PATHS for one in (kind, *get_args(kind))):
         return value
     script, name = re.fullmatch(r"(torchscript:)?(.*)", value, re.S).groups()  # type: ignore[union-attr]
-    if not name or name.startswith(("hf://", "~")) or (Encoder in (kind, *get_args(kind)) and name == "none"):
+    if not name or "://" in name or name.startswith("~") or (Encoder in (kind, *get_args(kind)) and name == "none"):
         return value
     return (script or "") + os.path.join(folder, name)
 

@@ -34,6 +34,7 @@ from doppelscan.arguments import (
     Runtime,
     Score,
     Source,
+    Store,
     Volumes,
     Whole,
     check_fields,
@@ -85,6 +86,7 @@ NAMING = (
     Source | None,
     Folder,
     Folder | None,
+    Store | None,
     Existing | None,
     AnyPath | None,
     Encoder | None,
@@ -107,11 +109,11 @@ class PrivateOutput:
     key: Any
 
     @property
-    def store_folder(self) -> Path:
+    def store_folder(self) -> Path | str:
         """Where the embeddings lie: not in the folder of a redacted report, which is handed on."""
         output = Path(self.output)
         if self.store is not None:
-            return Path(self.store)
+            return self.store if "://" in str(self.store) else Path(self.store)
         return output.resolve().with_name(output.resolve().name + "-store") if self.redact else output / "store"
 
     def require_private(self) -> None:
@@ -128,7 +130,11 @@ class PrivateOutput:
             return
         output = Path(self.output)
         for name, path in (("store", self.store_folder), ("key", self.key)):
-            if path is not None and output.resolve() in (Path(path).resolve(), *Path(path).resolve().parents):
+            if (
+                path is not None
+                and "://" not in str(path)
+                and output.resolve() in (Path(path).resolve(), *Path(path).resolve().parents)
+            ):
                 raise InputError(
                     f"The '{name}' parameter must lie outside of the output folder of a redacted report, which is handed on. Got {str(path)!r}; "
                     f"pass another --{name}."
@@ -196,7 +202,7 @@ class AuditSettings(PrivateOutput):
     synthetic: Source | None = None
     output: Folder = "audit"
     holdout: Source | None = None
-    store: Folder | None = None
+    store: Store | None = None
     patient_pattern: Pattern | None = None
     volumes: Volumes = "whole"
     slice_axis: Axis = 2
@@ -260,7 +266,7 @@ class OverlapSettings(PrivateOutput):
     report_files: ClassVar[tuple[str, ...]] = OVERLAP_FILES
 
     output: Folder = "overlap"
-    store: Folder | None = None
+    store: Store | None = None
     patient_pattern: Pattern | None = None
     slice_axis: Axis = 2
     slice_range: Range = (0.25, 0.75)

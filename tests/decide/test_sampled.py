@@ -34,6 +34,14 @@ def test_flagged_images_of_the_sample_are_not_among_the_missed():
     assert list(said.power) == ["1", "10"], "there are no 100 among 50"
 
 
+def test_volumes_that_were_scored_whole_are_called_volumes_and_all_of_them_are_100_percent():
+    decision = made_decision(2, 3)
+    whole = [replace(one, record=replace(one.record, whole=True)) for one in decision.images]
+    said = of_sample(replace(decision, images=whole), DrawnSample(3, 4), RULES).sample
+    assert "a sample of 3 of 4 synthetic volumes: of all 4 at most 100 % (4)" in said.words or said.bound < 1
+    assert "e+0" not in said.words and "synthetic volumes" in said.words
+
+
 def test_slices_of_a_volume_were_drawn_together_and_count_once():
     decision = made_decision(4, 12)
     records = [replace(one.record, volume=f"v{i // 4},stack={i % 2}", slice=i) for i, one in enumerate(decision.images)]

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import doppelscan
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -214,6 +215,20 @@ def test_more_training_images_pay_for_themselves_alone(audited, tmp_path, monkey
         assert [a[column] for column in ("image", "match", "flagged")] == [b[column] for column in ("image", "match", "flagged")]
         assert float(a["score"]) == pytest.approx(float(b["score"]), abs=1e-5)
     assert 0 < counts[1] < 0.5 * counts[0], counts
+
+
+def test_a_store_under_a_url_holds_the_embeddings_and_the_working_folder_nothing(folders, store, tmp_path, monkeypatch):
+    expected = doppelscan.audit(**folders, output=tmp_path / "local", store=store)
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    url = f"memory://{tmp_path.name}/kept"
+    found = doppelscan.audit(**folders, output=tmp_path / "out", store=url, workers=1)
+    assert set(tmp_path.iterdir()) - before == {tmp_path / "out"}
+    assert fsspec.filesystem("memory").ls(f"/{tmp_path.name}/kept/poses-8", detail=False)
+    assert [(row["match"], row["flagged"]) for row in found.scores] == [(row["match"], row["flagged"]) for row in expected.scores]
+    assert any(url in line for line in found.words)
+    with pytest.raises(InputError, match="only a store may be a URL"):
+        doppelscan.audit(**folders, output="s3://bucket/report")
 
 
 def test_many_training_images_are_searched_in_clusters_and_the_copies_are_still_found(audited, truth, tmp_path, monkeypatch):

@@ -188,6 +188,11 @@ def test_mistakes_are_told_in_one_line(sets, tmp_path, cohort, changed, words):
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_declared_change_that_no_volume_is_planted_with_is_refused_before_anything_is_read(sets, tmp_path):
+    with pytest.raises(InputError, match=r"planted in these sets: rotation, flip, .*half. Got shift, blur; leave them out"):
+        doppelscan.audit(**sets, output=tmp_path / "o", declared="rotation,shift,blur", self_test=True)
+
+
 def test_volumes_beside_pictures_are_cut_along_three_planes(sets, tmp_path, cohort):
     save_png(tmp_path / "pictures" / "one.png", cohort[0])
     pictures = RecordDataset(tmp_path / "pictures", lambda item: item, name="synthetic", volumes="whole", slice_step=8)

@@ -74,7 +74,9 @@ def conclude(evidence: Evidence, rules: Rules) -> Conclusion:
         return said
     total = len(e.p_values)
     held = f"{e.identical} of {counted(total, f'synthetic {e.of}')} {'holds' if e.identical == 1 else 'hold'} the {'voxels' if e.of == 'volume' else 'pixels'} of a training {e.of}"
-    others = "" if e.identical == total else f"; of the others nothing can be said: {said.reason}"
+    registered = int(np.sum(e.flagged)) - e.identical
+    also = f"; {registered} more {'is' if registered == 1 else 'are'} flagged by registration" if registered > 0 else ""
+    others = "" if e.identical == total else f"{also}; of the others nothing can be said: {said.reason}"
     return Conclusion(Verdict.FOUND, f"{held}, which needs no control{others}")
 
 

@@ -52,8 +52,9 @@ class SampleClaim:
     def words(self) -> str:
         """One sentence without its full stop."""
         chances = " and ".join(f"of {copies} with {100 * self.power[copies]:.3g} %" for copies in self.power if copies != "1")
+        share = "100" if self.bound >= 0.995 else f"{100 * self.bound:.2g}"
         return (
-            f"This is {sample_words(self.drawn, self.total, self.of)}: of all {self.total} at most {100 * self.bound:.2g} % ({self.most}) would be "
+            f"This is {sample_words(self.drawn, self.total, self.of)}: of all {self.total} at most {share} % ({self.most}) would be "
             f"flagged (95 % upper bound), so {self.missed} more may lie among those that were not looked at; a single copy would be in the sample "
             f"with a probability of {100 * self.power['1']:.3g} %" + (f", at least one {chances}" if chances else "")
         )

@@ -191,7 +191,7 @@ def of_sample(decision: Decision, sample: DrawnSample | None, rules: Rules) -> D
         return decision
     audited = {_drawn_together(one.record) for one in decision.images}
     flagged = {_drawn_together(one.record) for one in decision.images if one.finding is not None}
-    of = "image" if all(one.record.slice is None for one in decision.images) else "volume"
+    of = "image" if all(one.record.slice is None and not one.record.whole for one in decision.images) else "volume"
     claim = SampleClaim.of_counts(len(flagged), len(audited), max(sample.total, len(audited)), of, rules.bound)
     said = decision.conclusion
     return replace(decision, conclusion=Conclusion(said.verdict, f"{said.reason}. {claim.words}"), sample=claim)

@@ -35,7 +35,7 @@ KINDS_TOLD = {
 # The conclusion -> what may be signed, what may not.
 MAY_SIGN = {
     "memorization found": (
-        "that these images show these training patients, with the kinds of findings below; each flag states its own error in its reason",
+        "that these images show these training patients, with the kinds of findings below; of flags by rate at most the false discovery rate are false on average, each other flag states its own error in its reason",
         "that the other images are safe: see the share that may be memorized",
     ),
     "no memorization found": (

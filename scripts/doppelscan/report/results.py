@@ -175,7 +175,7 @@ def _share(share: Mapping[str, Any]) -> str:
     return f"{share['count']} of {share['total']} ({mean} %, 95 % interval {lower} to {upper} %)"
 
 
-def closing_lines(result: ResultTable, notes: Sequence[str], store: Path) -> tuple[str, ...]:
+def closing_lines(result: ResultTable, notes: Sequence[str], store: Path | str) -> tuple[str, ...]:
     """What a terminal is told at the end, a line each.
 
     Args:
@@ -186,7 +186,9 @@ def closing_lines(result: ResultTable, notes: Sequence[str], store: Path) -> tup
     verdict, reason = result.headline
     folder = Path(os.path.abspath(result.output))
     there = [(name, told) for name, told in FILES.items() if (folder / name).exists()]
-    if store.exists() and Path(os.path.abspath(store)) != folder / "store":
+    if "://" in str(store):
+        there.append((str(store), FILES["store"]))
+    elif Path(store).exists() and Path(os.path.abspath(store)) != folder / "store":
         there.append((os.path.abspath(store), FILES["store"]))
     width = max([len(name) for name, _ in there if not os.path.isabs(name)], default=0)
     return (

@@ -13,6 +13,7 @@ from doppelscan.search.embedded import (
 )
 from doppelscan.search.patches import PatchDescriptor, PatchMatches, PatchSearch, mean_agreement
 from doppelscan.search.proposals import CandidateSearch, Proposals, likely_poses, view_similarity
+from doppelscan.search.shards import part_of
 from doppelscan.search.similarity import (
     EncoderSimilarity,
     NormalisedCorrelation,
@@ -54,6 +55,7 @@ __all__ = [
     "likely_poses",
     "mean_agreement",
     "output_columns",
+    "part_of",
     "rounded",
     "view_similarity",
 ]

@@ -147,6 +147,12 @@ class ObjectStorage:
             self.files.mv(f"{self.path}/{name}", f"{self.path}/{name}{ASIDE}")
 
 
+def part_of(store: str | os.PathLike, name: str) -> str:
+    """The folder ``name`` of a store, which is a local folder or a URL."""
+    place = os.fspath(store)
+    return f"{place.rstrip('/')}/{name}" if "://" in place else os.path.join(place, name)
+
+
 def shards_at(directory: str | os.PathLike) -> Shards:
     """The shards of a local path or of a URL.
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import torch
 
-from doppelscan.arguments import Index
+from doppelscan.arguments import IMAGE_CHANGES, Index
 from doppelscan.decide import (
     AuditSummary,
     Conclusion,
@@ -105,7 +105,7 @@ class AuditResult(ResultTable):
     scores: list[dict[str, Any]]
     output: Path
     exit_status: int
-    store: Path | None = None
+    store: Path | str | None = None
 
     @property
     def headline(self) -> tuple[str, str]:
@@ -169,6 +169,7 @@ class Audit:
 
     poses: ClassVar[int] = 8
     weight: ClassVar[int] = 1
+    planted: ClassVar[tuple[str, ...]] = IMAGE_CHANGES
 
     def __init__(
         self,
@@ -217,6 +218,12 @@ class Audit:
         self.index = own.index
         self.redact, self.gate, self.seed, self.threads = own.redact, own.gate, own.seed, own.threads
         self.self_test, self.reconstruct, self.declared = own.self_test, own.reconstruct, own.declared
+        unknown = [one for one in own.declared or () if one not in self.planted]
+        if unknown and self.self_test:
+            raise InputError(
+                f"The 'declared' parameter must name changes that are planted in these sets: {', '.join(self.planted)}. Got {', '.join(unknown)}; "
+                f"leave {'it' if len(unknown) == 1 else 'them'} out."
+            )
         self.reviews = read_reviews(own.decisions, [one.id for one in self.synthetic.image_set.records])
         self.key = None if own.key is None else Path(own.key)
         self.store = own.store_folder
@@ -330,7 +337,8 @@ class Audit:
         def embed(place: str) -> EmbeddedSet:
             return self.embed(self.synthetic.with_source(place, "synthetic"), self.poses, "self-test")
 
-        return planted_scores(planter, reference, embed, self.store)
+        # Beside the embeddings, where patients may be; a URL is no place for files of a moment.
+        return planted_scores(planter, reference, embed, self.output if "://" in str(self.store) else Path(self.store))
 
     def _identical(self, training: EmbeddedSet) -> SamePixels:
         """What finds the training images of the same pixels."""

@@ -93,7 +93,7 @@ class OverlapResult(ResultTable):
     groups: list[dict[str, Any]]
     output: Path
     exit_status: int
-    store: Path | None = None
+    store: Path | str | None = None
 
     @property
     def headline(self) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from doppelscan.deepssim import ALGORITHM as DEEPSSIM
 from doppelscan.deepssim import require_heads
 from doppelscan.errors import InputError
 from doppelscan.images import ALGORITHM as IMAGES
-from doppelscan.search import EmbeddedSet, EmbeddingStore, fingerprint
+from doppelscan.search import EmbeddedSet, EmbeddingStore, fingerprint, part_of
 from doppelscan.verify import Registration
 from doppelscan.version import __version__
 from doppelscan.workers import Workers
@@ -59,7 +59,7 @@ def chosen_workers(
 
 
 def stored_set(
-    evaluator: EmbeddingEvaluator, dataset: RecordDataset, folder: Path, poses: int, label: str, workers: Workers
+    evaluator: EmbeddingEvaluator, dataset: RecordDataset, folder: str | Path, poses: int, label: str, workers: Workers
 ) -> EmbeddedSet:
     """``dataset`` in the store in ``folder``, in 1 or 8 poses.
 
@@ -69,7 +69,7 @@ def stored_set(
     outputs = evaluator.output_slices
     require_heads(outputs)
     made_by = evaluator.fingerprint(dataset, poses)
-    store = EmbeddingStore(folder / f"poses-{poses}", made_by)
+    store = EmbeddingStore(part_of(folder, f"poses-{poses}"), made_by)
     records, keys = evaluator.embed(dataset, store, poses, label, workers)
     if not records:
         raise dataset.image_set.unreadable()
@@ -77,11 +77,11 @@ def stored_set(
 
 
 def stored_view_differences(
-    evaluator: EmbeddingEvaluator, dataset: RecordDataset, images: EmbeddedSet, folder: Path, seed: int
+    evaluator: EmbeddingEvaluator, dataset: RecordDataset, images: EmbeddedSet, folder: str | Path, seed: int
 ) -> dict[str, np.ndarray]:
     """What views of ``images`` of ``dataset`` change, see :meth:`~doppelscan.workflows.EmbeddingEvaluator.view_differences`, kept in ``folder``: a
     further set is compared with the same training images."""
-    store = EmbeddingStore(folder / "views", fingerprint("views", DEEPSSIM, evaluator.fingerprint(dataset, 1)), 1)
+    store = EmbeddingStore(part_of(folder, "views"), fingerprint("views", DEEPSSIM, evaluator.fingerprint(dataset, 1)), 1)
     key = hashlib.sha256(repr((images.keys, seed)).encode()).hexdigest()
     if key not in store:
         found = evaluator.view_differences(images.thumbnails(range(len(images))), seed)
@@ -92,11 +92,11 @@ def stored_view_differences(
     return {name: rows[0] for name, rows in store.read([key], list(evaluator.output_slices)).items()}
 
 
-def stored_registration(registration: Registration, dataset: RecordDataset, folder: Path) -> StoredRegistration:
+def stored_registration(registration: Registration, dataset: RecordDataset, folder: str | Path) -> StoredRegistration:
     """Registration of images that were prepared as those of ``dataset``, whose pairs are kept in ``folder``."""
     # What weights propose is named by the key of each row: a pair is the same pair whoever proposed it.
     made_by = fingerprint("verified", IMAGES, dataset.transform, registration.settings())
-    verified, posed = (EmbeddingStore(folder / name, made_by, 512) for name in ("verified", "registered"))
+    verified, posed = (EmbeddingStore(part_of(folder, name), made_by, 512) for name in ("verified", "registered"))
     return StoredRegistration(registration, verified, PosedPairs(posed))
 
 

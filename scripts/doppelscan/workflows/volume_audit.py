@@ -25,7 +25,7 @@ from doppelscan.errors import InputError
 from doppelscan.images import ALGORITHM as IMAGES
 from doppelscan.memorization import spread_over_patients
 from doppelscan.progress import Work
-from doppelscan.search import EmbeddedSet, EmbeddedVolumes, EmbeddingStore, VolumeSearch, fingerprint
+from doppelscan.search import EmbeddedSet, EmbeddedVolumes, EmbeddingStore, VolumeSearch, fingerprint, part_of
 from doppelscan.settings import AuditSettings
 from doppelscan.verify import IdenticalVoxels, VolumeRegistration
 from doppelscan.workers import Workers
@@ -34,7 +34,7 @@ from doppelscan.workflows.early import EarlyReport, expected_volumes
 from doppelscan.workflows.embed import RecordDataset
 from doppelscan.workflows.selftest import size_of
 from doppelscan.workflows.volume_embed import VolumeEmbedder
-from doppelscan.workflows.volume_selftest import VolumePlanter, planted_volumes
+from doppelscan.workflows.volume_selftest import COPIES, VolumePlanter, planted_volumes
 
 __all__ = ["VolumeAudit", "audit_of"]
 
@@ -90,6 +90,7 @@ class VolumeAudit(Audit):
     """
 
     poses: ClassVar[int] = 48
+    planted: ClassVar[tuple[str, ...]] = tuple(COPIES)
     weight: ClassVar[int] = 16
 
     def __init__(self, *, embedder: VolumeEmbedder, volume_registration: VolumeRegistration, **settings: Any) -> None:
@@ -118,7 +119,7 @@ class VolumeAudit(Audit):
         Raises:
             InputError: no volume of it can be read.
         """
-        store = self.embedder.store(self.store / f"volumes-{poses}", poses)
+        store = self.embedder.store(part_of(self.store, f"volumes-{poses}"), poses)
         found = self.embedder.embed(dataset.image_set, store, poses, label, self.workers)
         if not len(found):
             raise dataset.image_set.unreadable()
@@ -133,7 +134,7 @@ class VolumeAudit(Audit):
         return self.embedder.posed(chosen, self._posed_store(), "training poses", self.workers)
 
     def _posed_store(self) -> EmbeddingStore:
-        return self.embedder.store(self.store / f"volumes-{self.poses}", self.poses)
+        return self.embedder.store(part_of(self.store, f"volumes-{self.poses}"), self.poses)
 
     def _identical(self, training: EmbeddedSet) -> SamePixels:
         return IdenticalVoxels(training, self.rules.identical)
@@ -181,7 +182,7 @@ class VolumeAudit(Audit):
 
     def _verified_store(self) -> EmbeddingStore:
         made_by = fingerprint("verified volumes", IMAGES, self.embedder.settings(), self.volume_registration.settings())
-        return EmbeddingStore(self.store / "verified-volumes", made_by, 64)
+        return EmbeddingStore(part_of(self.store, "verified-volumes"), made_by, 64)
 
     def _planted(self, decision: Decision, holdout: EmbeddedSet | None) -> list[Planted]:
         training = decision.training

@@ -93,7 +93,7 @@ def test_without_positions_a_batch_is_of_people_who_look_alike():
 
 
 def test_a_short_training_tells_people_apart_that_it_never_saw():
-    head, unseen = train([made_cohort(100, 0)], steps=200, learning_rate=3e-3), made_cohort(20, 7)
+    head, unseen = train([made_cohort(100, 0)], steps=300, learning_rate=5e-3), made_cohort(20, 7)
     with torch.no_grad():
         shown = unseen.features[0].view(20, PLACES, SIZE)
         logits = head(shown[:, None, 2], shown[None, :, 6])

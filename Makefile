@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= audit
 STAMP := $(VENV)/.installed
 
-.PHONY: help install audit test test-real test-monailabel test-wheel docs benchmark case-study train train-rival export export-scorer lint clean
+.PHONY: help install audit test test-real test-monailabel test-wheel docs benchmark case-study train train-pairs train-rival export export-scorer lint clean
 
 help:
 	@echo "make audit            install, write the sample cohort, audit it, say where the report is"
@@ -73,6 +73,13 @@ train: $(STAMP)
 	$(BIN)/python -m monai.bundle run --config_file "['$(CONFIGS)/train.json','$(CONFIGS)/ssim_head.json']" \
 	  --dataset_dir "[$(BRAINS),'$(SPLIT)/spider_spine_t2_train.csv']" \
 	  --init_ckpt $(OUT)-weights-2/model.pt --ckpt_dir $(OUT)-weights --output_dir $(OUT)-training
+
+# The pair head of model.pt, from scratch.
+train-pairs: $(STAMP)
+	@test -n "$(DATA)" || { echo "make train-pairs needs DATA=DIR, a folder with manifest.csv"; exit 2; }
+	$(BIN)/python tests/real/split.py $(DATA) $(SPLIT)
+	$(BIN)/python -m monai.bundle run --config_file $(CONFIGS)/ssim_pairs.json \
+	  --dataset_dir "[$(BRAINS),'$(SPLIT)/spider_spine_t2_train.csv']" --ckpt_dir $(OUT)-weights --output_dir $(OUT)-pairs
 
 # The contrastive rival of evaluate.json: the same data and steps, plain InfoNCE.
 train-rival: $(STAMP)

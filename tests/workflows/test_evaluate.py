@@ -48,14 +48,28 @@ def test_evaluation_writes_numbers_tables_and_figures(source, tmp_path):
     assert result["detection"]["cohort"]["embedding"]["flip-x"]["auc"] == 1.0
     assert result["images"] == {"cohort": 12} and result["skipped"] == 1
     assert {"mae", "pearson", "spearman", "macro_f1", "silhouette", "precision_similar"} <= set(result["agreement"]["misaligned"])
+    assert list(result["agreement"]) == ["aligned", "misaligned", "pair head, aligned", "pair head, misaligned"]
+    # At half its side an image is not what the head was trained on; it still knows an SSIM better than the cosine does.
+    assert result["agreement"]["pair head, aligned"]["mae"] < result["agreement"]["aligned"]["mae"]
     table = (tmp_path / "out" / "evaluation.md").read_text()
     assert all(name in table for name in names) and "flip-x" in table
     for figure in ("agreement.png", "roc.png"):
         assert np.asarray(Image.open(tmp_path / "out" / figure)).std() > 10
 
 
-def test_without_rivals_only_the_encoder_is_measured(source, tmp_path):
-    assert list(evaluate(source, tmp_path / "out")["summary"]) == ["embedding", "deepssim"]
+def test_without_rivals_and_pair_head_only_the_encoder_is_measured(source, tmp_path):
+    result = evaluate(source, tmp_path / "out", pair_ckpt=None)
+    assert list(result["summary"]) == ["embedding", "deepssim"] and list(result["agreement"]) == ["aligned", "misaligned"]
+
+
+def test_samples_of_a_generator_are_the_second_images(source, tmp_path, cohort):
+    for i in range(30, 36):
+        save_png(tmp_path / "samples" / f"s{i}.png", cohort[i])
+    images, samples = (EvaluationImages([str(tmp_path / name)], READ) for name in ("cohort", "samples"))
+    made = evaluation_pairs(images, pairs=8, spatial_size=64, partners=samples)
+    seconds = images.squares([pixels for _, pixels in samples.cohorts["samples"]], 64)
+    found = (made.pairs[:, 1] * 255).round().to(seconds.dtype)
+    assert all(any((one == other).all() for other in seconds) for one in found)
 
 
 def test_two_sources_stay_apart(source, tmp_path, cohort):

@@ -21,10 +21,13 @@ from doppelscan.deepssim.inferer import AutocastInferer, ViewInferer
 from doppelscan.deepssim.loss import DeepSSIMLoss
 from doppelscan.deepssim.metrics import CopyDetectionMetric, CopyRetrieval, SSIMAgreement, SSIMError
 from doppelscan.deepssim.nuisance import view_differences
+from doppelscan.deepssim.pair_features import PairFeatures, even_sampler, prepare_features, zoomed_cohorts
+from doppelscan.deepssim.pair_head import PAIR_OUTPUTS, PairSSIM, load_pair_head, pair_columns, predicted_ssim
 from doppelscan.deepssim.pairs import CohortBatchSampler, CohortDataset, MakeViews
 from doppelscan.deepssim.published_pairs import ImagePairs, PairSampler, PairViews
 from doppelscan.deepssim.roles import Encoder, RoleEncoder, require_heads
 from doppelscan.deepssim.ssim import align_to_first, pairwise_ssim, published_ssim, registered_ssim, ssim
+from doppelscan.deepssim.texture import TEXTURE_SIZE, best_views, texture, texture_poses, texture_views
 from doppelscan.deepssim.volume_encoder import VolumeEncoder
 from doppelscan.deepssim.volume_slices import VolumeSliceInferer, cube_slices, halved_cubes, turned_cubes
 from doppelscan.deepssim.volume_views import VolumeStrength, augment_volumes, volume_view_differences
@@ -34,6 +37,8 @@ from doppelscan.deepssim.weights import WeightsError, file_sha256, load_weights,
 ALGORITHM = 1
 
 __all__ = [
+    "PAIR_OUTPUTS",
+    "TEXTURE_SIZE",
     "THRESHOLDS",
     "VERDICTS",
     "AutocastInferer",
@@ -50,7 +55,9 @@ __all__ = [
     "MakeViews",
     "OnnxEncoder",
     "PairDataset",
+    "PairFeatures",
     "PairInferer",
+    "PairSSIM",
     "PairSampler",
     "PairViews",
     "PreparePairs",
@@ -67,8 +74,10 @@ __all__ = [
     "align_to_first",
     "augment",
     "augment_volumes",
+    "best_views",
     "cube_slices",
     "encoder_file",
+    "even_sampler",
     "export_onnx",
     "file_sha256",
     "foreground_views",
@@ -79,9 +88,13 @@ __all__ = [
     "hub_file",
     "hub_versions",
     "load_encoder",
+    "load_pair_head",
     "load_weights",
     "misalign",
+    "pair_columns",
     "pairwise_ssim",
+    "predicted_ssim",
+    "prepare_features",
     "published_ssim",
     "quarter_turn",
     "quarter_turn_poses",
@@ -92,6 +105,9 @@ __all__ = [
     "rotated",
     "ssim",
     "start_from",
+    "texture",
+    "texture_poses",
+    "texture_views",
     "turned_cubes",
     "unwrapped",
     "verdict",
@@ -99,5 +115,6 @@ __all__ = [
     "view_differences",
     "volume_view_differences",
     "whole_views",
+    "zoomed_cohorts",
     "zscore",
 ]

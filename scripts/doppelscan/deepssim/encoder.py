@@ -10,6 +10,7 @@ from monai.networks.nets import DenseNet, ResNet
 from torch import nn
 
 from doppelscan.deepssim.roles import slices_of
+from doppelscan.deepssim.texture import TEXTURE_SIZE, texture
 from doppelscan.errors import InputError
 
 __all__ = ["DeepSSIMEncoder"]
@@ -54,7 +55,8 @@ class DeepSSIMEncoder(nn.Module):
         reduced_channels: channels that keep their place (4 x 4 for a 128 px image) on the way to the heads.
         dropout: in the heads, in training only. It lowers the cosines that training sees, so that without it they come out
             too high; 0 where the cosine has to be an SSIM.
-        outputs: which of deepssim, embedding, layer1 .. layer4 are concatenated, in this order.
+        outputs: which of deepssim, embedding, layer1 .. layer4 and texture are concatenated, in this order. ``texture`` is computed from the image
+            alone, see :func:`~doppelscan.deepssim.texture`; the pair head takes it beside ``deepssim``.
         feature_grid: layer features are averaged over this many cells a side.
         frozen_norm: batch normalisation keeps its running statistics in training too. A batch of look-alikes is normalised by what
             they share, so a network trained that way over-states their cosine when it meets one image at a time; the last part of
@@ -104,6 +106,7 @@ class DeepSSIMEncoder(nn.Module):
         )
         sizes = {name: embedding_size for name in HEADS}
         sizes |= {f"layer{i + 1}": c * feature_grid**2 for i, c in enumerate(channels)}
+        sizes["texture"] = TEXTURE_SIZE
         unknown = [name for name in self.outputs if name not in sizes]
         if unknown:
             raise InputError(f"The 'outputs' parameter must name some of {', '.join(sizes)}. Got {', '.join(unknown)} instead.")
@@ -147,4 +150,6 @@ class DeepSSIMEncoder(nn.Module):
         for name, head in self.heads.items():
             if name in self.outputs:
                 vectors[name] = F.normalize(head(pooled).float(), dim=1)
+        if "texture" in self.outputs:
+            vectors["texture"] = texture(image).float()
         return torch.cat([vectors[name] for name in self.outputs], 1)

@@ -11,8 +11,10 @@ from monai.inferers import SimpleInferer
 from torch.nn import functional as F
 
 from doppelscan.deepssim.augment import foreground_views, misalign, quarter_turn_poses, whole_views
+from doppelscan.deepssim.pair_head import PairSSIM, pair_columns
 from doppelscan.deepssim.pairs import coarse_look
 from doppelscan.deepssim.ssim import published_ssim, registered_ssim
+from doppelscan.deepssim.texture import best_views
 from doppelscan.errors import InputError
 from doppelscan.images import gaussian_blur, smooth_fields, warp
 
@@ -31,6 +33,8 @@ class PairDataset(Dataset):
         seed: of the choice and of the near-duplicates.
         spatial_size: side of the foreground squares that the target is measured on.
         published: measure :func:`~doppelscan.deepssim.published_ssim` on whole images instead.
+        partners: uint8 [M, 1, S, S], such as a generator's samples: the second image of each pair is one of them, any or one of the 8 that look most
+            like the first, as the paper pairs training images with samples. None takes the second image, or a near-duplicate, from ``images``.
 
     Items are {"image": float32 [2, 1, S, S] in [0, 1], "label": float32, the registered SSIM of the clean pair}.
 
@@ -46,16 +50,23 @@ class PairDataset(Dataset):
         seed: int = 0,
         spatial_size: int = 128,
         published: bool = False,
+        partners: torch.Tensor | None = None,
     ) -> None:
-        self.images, self.generator = images, torch.Generator().manual_seed(seed)
+        self.images, self.partners, self.generator = images, partners, torch.Generator().manual_seed(seed)
         cohort = torch.as_tensor(cohorts)
-        usable = [c for c in cohort.unique().tolist() if int((cohort == c).sum()) >= 2]
+        needed = 2 if partners is None else 1
+        usable = [c for c in cohort.unique().tolist() if int((cohort == c).sum()) >= needed]
         if not usable:
             raise InputError("Pairs need at least 2 images of one cohort. Got one image of each; name a folder with more.")
         self.members = [(cohort == c).nonzero().flatten() for c in usable]
         self.tiny = coarse_look(images)
+        self.tiny_partners = None if partners is None else coarse_look(partners)
         items = []
         for number in range(pairs):
+            if partners is not None:
+                kind = KINDS[number % 2]
+                items.append((kind, *self._partnered(kind, self.members[number % len(self.members)])))
+                continue
             kind = KINDS[(number // 2) % len(KINDS)] if number % 3 else KINDS[number % 2]
             items.append((kind, *self._pair(kind, self.members[number % len(self.members)])))
         self.kinds = [kind for kind, _, _ in items]
@@ -67,6 +78,14 @@ class PairDataset(Dataset):
         self.labels = torch.cat(labels) if labels else torch.zeros(0)
         self.pairs = torch.stack([first, second], 1)
         super().__init__(data=list(range(len(self.pairs))))
+
+    def _partnered(self, kind: str, members: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        assert self.partners is not None and self.tiny_partners is not None
+        draw = torch.rand(2, generator=self.generator).tolist()
+        anchor = int(members[int(draw[0] * len(members))])
+        order = (self.tiny_partners @ self.tiny[anchor]).argsort(descending=True)
+        near = int(order[int(draw[1] * (min(8, len(order)) if kind == "look-alike" else len(order)))])
+        return self.images[anchor].float() / 255, self.partners[near].float() / 255
 
     def _pair(self, kind: str, members: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         draw = torch.rand(3, generator=self.generator).tolist()
@@ -123,18 +142,34 @@ class PreparePairs:
 
 
 class PairInferer(SimpleInferer):
-    """Run the encoder on the views of :class:`PreparePairs` and give each pair's cosine [B], the best of the second's poses.
+    """Run the encoder on the views of :class:`PreparePairs` and give each pair's similarity.
 
     Args:
         size: values of the deepssim head, the first ones of the prediction.
         poses: as in :class:`PreparePairs`.
+        head: predicts the SSIM beside the cosine, from the encoder's outputs :data:`~doppelscan.deepssim.PAIR_OUTPUTS`; None leaves the cosine alone.
+
+    Returns of a call:
+        cosine of the deepssim heads float32 [B], the best of the second image's poses; with a head [B, 2], the cosine and what the head predicts.
+
+    Raises (of a call):
+        InputError: the encoder does not give what the head takes.
     """
 
-    def __init__(self, size: int = 256, poses: int = 1) -> None:
+    def __init__(self, size: int = 256, poses: int = 1, head: PairSSIM | None = None) -> None:
         super().__init__()
-        self.size, self.poses = size, poses
+        self.size, self.poses, self.head = size, poses, head
 
     def __call__(self, inputs: torch.Tensor, network, *args, **kwargs) -> torch.Tensor:
-        heads = F.normalize(super().__call__(inputs, network, *args, **kwargs)[:, : self.size].float(), dim=1)
+        features = super().__call__(inputs, network, *args, **kwargs).float()
+        heads = F.normalize(features[:, : self.size], dim=1)
         pairs = len(heads) // (1 + self.poses)
-        return (heads[:pairs] * heads[pairs:].view(self.poses, pairs, -1)).sum(2).amax(0)
+        cosine = (heads[:pairs] * heads[pairs:].view(self.poses, pairs, -1)).sum(2).amax(0)
+        if self.head is None:
+            return cosine
+        taken = features[:, pair_columns(network.output_slices).to(features.device)]
+        size = self.head.embedding_size
+        first, second = taken[:pairs], taken[pairs:].view(self.poses, pairs, -1)
+        turned, pose = best_views(first[:, size:], second[..., size:])
+        posed = second[pose, torch.arange(pairs, device=pose.device), :size]
+        return torch.stack([cosine, self.head(first, torch.cat([posed, turned], 1))], 1)

@@ -66,23 +66,29 @@ class SSIMError(Cumulative):
 class SSIMAgreement(Cumulative):
     """How well predicted similarities agree with SSIM (arXiv 2509.16582, section 4).
 
-    Called with predicted similarities float [B] and SSIM targets float [B]. :meth:`aggregate` gives ``mae``, ``bias``,
+    Called with predicted similarities float [B], or [B, C] of which ``column`` is taken, and SSIM targets float [B]. :meth:`aggregate` gives ``mae``, ``bias``,
     ``pearson``, ``spearman``, ``macro_f1`` over the classes that occur, ``silhouette`` of the predictions under the targets'
     classes, and ``precision_*``, ``recall_*``, ``count_*`` of each class; what is not defined (one class only, constant values)
     is NaN.
+
+    Args:
+        column: of predictions of several kinds.
 
     Attributes:
         pairs: float32 [n, 2], predicted and target, of all ranks, at the last :meth:`aggregate`.
         result: what that gave.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, column: int = 0) -> None:
         super().__init__()
+        self.column = column
         self.pairs = np.zeros((0, 2), np.float32)
         self.result: dict[str, float] = {}
 
     def __call__(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        pair = torch.stack([y_pred.detach().float().flatten(), y.float().flatten()], 1)
+        predicted = y_pred.detach().float()
+        predicted = predicted[:, self.column] if predicted.ndim == 2 else predicted
+        pair = torch.stack([predicted.flatten(), y.float().flatten()], 1)
         self.extend(pair)
         return (pair[:, 0] - pair[:, 1]).abs()
 

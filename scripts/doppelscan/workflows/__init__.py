@@ -5,7 +5,7 @@ from doppelscan.workflows.audit import Audit, AuditResult
 from doppelscan.workflows.checked import CheckedWorkflow
 from doppelscan.workflows.embed import EmbeddingEvaluator, EmbeddingWriter, PoseInferer, RecordDataset, embedding_fingerprint
 from doppelscan.workflows.errors import one_line_errors
-from doppelscan.workflows.evaluate import CopyDetection, EvaluationImages, EvaluationReport, evaluation_pairs
+from doppelscan.workflows.evaluate import CopyDetection, EvaluationImages, EvaluationReport, evaluation_pairs, pair_head_metrics
 from doppelscan.workflows.generate import (
     EpochRandomness,
     FiniteLoss,
@@ -18,6 +18,7 @@ from doppelscan.workflows.generate import (
 )
 from doppelscan.workflows.index import IndexFitter, IndexScoreWriter, reference_poses
 from doppelscan.workflows.leak import OverlapResult
+from doppelscan.workflows.predicted_ssim import PredictedSSIMTable
 from doppelscan.workflows.protocol import ContaminationProtocol, IndexVariant
 from doppelscan.workflows.protocol_report import ProtocolReport
 from doppelscan.workflows.review import Review, ReviewedImage
@@ -65,6 +66,7 @@ __all__ = [
     "NamedHandlers",
     "OverlapResult",
     "PoseInferer",
+    "PredictedSSIMTable",
     "ProtocolReport",
     "RecordDataset",
     "ResumableCheckpoint",
@@ -88,5 +90,6 @@ __all__ = [
     "encoder_weights",
     "evaluation_pairs",
     "one_line_errors",
+    "pair_head_metrics",
     "reference_poses",
 ]

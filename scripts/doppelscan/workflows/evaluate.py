@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.handlers import IgniteMetricHandler, from_engine
 from monai.transforms import Compose
 
-from doppelscan.deepssim import CopyDetectionMetric, PairDataset, SSIMAgreement
+from doppelscan.deepssim import CopyDetectionMetric, PairDataset, PairSSIM, SSIMAgreement
 from doppelscan.errors import InputError
 from doppelscan.files import to_json, write_atomic
 from doppelscan.images import (
@@ -30,7 +31,7 @@ from doppelscan.progress import progress
 from doppelscan.report import agreement_figure, roc_figure
 from doppelscan.search import Similarity
 
-__all__ = ["CopyDetection", "EvaluationImages", "EvaluationReport", "evaluation_pairs"]
+__all__ = ["CopyDetection", "EvaluationImages", "EvaluationReport", "evaluation_pairs", "pair_head_metrics"]
 
 
 class EvaluationImages:
@@ -93,16 +94,32 @@ class EvaluationImages:
 
 
 def evaluation_pairs(
-    images: EvaluationImages, pairs: int = 600, seed: int = 0, spatial_size: int = 192, published_size: int | None = None
+    images: EvaluationImages,
+    pairs: int = 600,
+    seed: int = 0,
+    spatial_size: int = 192,
+    published_size: int | None = None,
+    partners: EvaluationImages | None = None,
 ) -> PairDataset:
     """Pairs of all sources, see :class:`~doppelscan.deepssim.PairDataset`; the two of a pair are of one source.
 
-    With ``published_size`` their SSIM is the published one, of whole images of that side.
+    With ``published_size`` their SSIM is the published one, of whole images of that side. With ``partners`` that hold images, such as a generator's
+    samples, the second image of each pair is one of those.
     """
     images.require()
+    others = [pixels for cohort in (partners.cohorts.values() if partners else ()) for _, pixels in cohort]
+    second = images.squares(others, spatial_size) if others else None
     made = [images.squares([p for _, p in cohort], spatial_size) for cohort in images.cohorts.values() if cohort]
     cohorts = [number for number, part in enumerate(made) for _ in range(len(part))]
-    return PairDataset(torch.cat(made), cohorts, pairs, seed, published_size or 128, published_size is not None)
+    return PairDataset(torch.cat(made), cohorts, pairs, seed, published_size or 128, published_size is not None, second)
+
+
+def pair_head_metrics(head: PairSSIM | None, metric: SSIMAgreement) -> dict[str, IgniteMetricHandler] | None:
+    """Further metrics of an evaluator of pairs: ``metric``, of what ``head`` predicts; None without a head."""
+    if head is None:
+        return None
+    # MONAI takes any Cumulative, and names one of its kinds in the type.
+    return {"pair_head": IgniteMetricHandler(metric_fn=metric, output_transform=from_engine(["pred", "label"]))}  # type: ignore[arg-type]
 
 
 class CopyDetection:
@@ -193,7 +210,7 @@ class EvaluationReport:
 
     Args:
         output_dir: where to.
-        agreement: title -> metric of the pairs, such as aligned and misaligned.
+        agreement: title -> metric of the pairs, such as aligned and misaligned; one that never ran is left out.
         detection: the planted copies, after it ran.
     """
 
@@ -203,7 +220,8 @@ class EvaluationReport:
     def write(self) -> None:
         """Write the files; the folder is made."""
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        agreement = {title: metric.result for title, metric in self.agreement.items()}
+        ran = {title: metric for title, metric in self.agreement.items() if metric.result}
+        agreement = {title: metric.result for title, metric in ran.items()}
         detection = self.detection
         pooled = {name: metric.aggregate() for name, metric in detection.pooled.items()}
         content = {
@@ -217,7 +235,7 @@ class EvaluationReport:
         }
         write_atomic(self.output_dir / "evaluation.json", to_json(content))
         write_atomic(self.output_dir / "evaluation.md", self._tables(agreement, pooled))
-        agreement_figure({title: metric.pairs for title, metric in self.agreement.items()}, self.output_dir / "agreement.png")
+        agreement_figure({title: metric.pairs for title, metric in ran.items()}, self.output_dir / "agreement.png")
         roc_figure({name: metric.scores() for name, metric in detection.pooled.items()}, self.output_dir / "roc.png")
 
     def _tables(self, agreement: Mapping[str, Mapping[str, float]], pooled: Mapping[str, Mapping[str, float]]) -> str:

@@ -15,6 +15,7 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint, DiskSaver, EarlyStopping
 from monai.engines import IterationEvents
+from safetensors.torch import save
 
 from doppelscan.deepssim import CohortDataset, unwrapped
 from doppelscan.errors import InputError, WeightsError
@@ -35,13 +36,18 @@ logger = logging.getLogger(__name__)
 
 
 def write_weights(path: Path, item: Any) -> None:
-    """Write the state dict of ``item`` beside ``path`` and rename: a full disk leaves the old file, which is told in one line."""
+    """Write the state dict of ``item`` beside ``path`` and rename: a full disk leaves the old file, which is told in one line. A path that ends with
+    ``.safetensors`` gets that format."""
+    state = unwrapped(item).state_dict()
 
     def write() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
             try:
-                torch.save(unwrapped(item).state_dict(), file)
+                if path.suffix == ".safetensors":
+                    file.write(save({name: value.detach().cpu().contiguous() for name, value in state.items()}))
+                else:
+                    torch.save(state, file)
                 file.close()
                 os.replace(file.name, path)
             except BaseException:

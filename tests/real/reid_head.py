@@ -1,4 +1,4 @@
-"""Train the same-patient head on the people that trained the encoder, and nobody else: a minute on a CPU once the images are embedded.
+"""Train the same-patient head on the people that trained the encoder, and nobody else: some 10 ms a step on a CPU.
 
 ``python tests/real/reid_head.py OUTPUT.safetensors SOURCE:FOLDER ... [--steps 1000]``, sources as of reidentification.py. A batch is one image each of many
 people at one place of the anatomy, and another of each at another place that is the same for all: what is told apart is people, not positions.

@@ -12,6 +12,7 @@ import doppelscan
 import numpy as np
 import pytest
 from doppelscan.errors import InputError
+from doppelscan.images import generate_cohort
 from made_files import save_png
 from PIL import Image
 
@@ -168,3 +169,16 @@ def test_settings_that_do_not_fit_are_refused_before_anything_is_read(tmp_path, 
     with pytest.raises(InputError) as error:
         doppelscan.duplicates("images", output="out", **settings)
     assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_pattern_may_name_the_people_of_one_set_alone_and_is_refused_where_it_names_nobody(tmp_path):
+    heads = generate_cohort(8, 1, 96, 5)[0][:, 0].numpy() / 255
+    for number in range(4):
+        save_png(tmp_path / "a" / f"sub-{number}.png", heads[number])
+        save_png(tmp_path / "b" / f"picture{number}.png", heads[4 + number])
+    with pytest.raises(
+        InputError, match=r"images of one set at least. Got '\(case\\\\d\+\)', which matches none of 8, the first 'sub-0.png'"
+    ):
+        doppelscan.leak(a=tmp_path / "a", b=tmp_path / "b", output=tmp_path / "none", patient_pattern=r"(case\d+)")
+    result = doppelscan.leak(a=tmp_path / "a", b=tmp_path / "b", output=tmp_path / "out", patient_pattern=r"(sub-\d+)")
+    assert result.output == tmp_path / "out"

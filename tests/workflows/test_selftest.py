@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from doppelscan.arguments import CHANGES
+from doppelscan.arguments import IMAGE_CHANGES
 from doppelscan.decide import ScoredSet
 from doppelscan.errors import InputError
 from doppelscan.images import ImageRecord, SquareThumbnaild, Windowd, generate_cohort
@@ -147,7 +147,7 @@ def test_planted_files_are_gone_and_unreadable_ones_are_left_out(planter, tmp_pa
 
 def test_each_transform_is_declared_by_a_word_that_users_may_pass(planter):
     words = {change_of(one.name) for one in planter.copies()}
-    assert words == set(CHANGES) - {"reconstruct"} and all(one.declared for one in planter.copies())
+    assert words == set(IMAGE_CHANGES) - {"reconstruct"} and all(one.declared for one in planter.copies())
     planter.declared = ("rotation", "resolution")
     try:
         assert [one.name for one in planter.copies() if one.declared] == ["rotation 10", "half resolution"]

@@ -43,6 +43,8 @@ FORMATS_OF_VOLUMES = ("nifti", "nrrd", "metaimage")
 DICOM = (".dcm", ".dicom", ".ima")
 # Names of sets of images that nobody was scanned for: their names need not tell a patient.
 GENERATED = ("synthetic", "image")
+# Of two sets one alone may name its patients; a pattern that matches neither is refused where both are known.
+EITHER = ("a", "b")
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 
 
@@ -287,7 +289,7 @@ def find_images(
         origins.add(_add(result, volume, pattern, slices, whole))
     origins.discard("")
     result.patient_source = " and ".join(sorted(origins)) or "volume"
-    if result.unmatched and origins == {"volume"} and name not in GENERATED:
+    if result.unmatched and origins == {"volume"} and name not in (*GENERATED, *EITHER):
         raise InputError(
             f"The 'patient_pattern' parameter must match the names of the {name} images. Got {patient_pattern!r}, which matches none of "
             f"{result.unmatched}, the first {os.path.basename(result.records[0].paths[0])!r}."

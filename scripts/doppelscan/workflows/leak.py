@@ -192,6 +192,7 @@ class OverlapRun:
         like: RecordDataset = config.get_parsed_content("dataset")
         self.datasets = [like.with_source(source, name) for name, source in sources.items()]
         self._refuse_same_set()
+        self._refuse_pattern()
         self.output = Path(own.output)
         made_folder(self.output)
         images = sum(len(one.image_set.records) for one in self.datasets)
@@ -203,6 +204,14 @@ class OverlapRun:
         if len(files) == 2 and files[0] == files[1]:
             raise InputError(
                 f"The 'a' and 'b' parameters must be different sets. Got the same {len(files[0])} files twice; for one set: doppelscan duplicates DIR."
+            )
+
+    def _refuse_pattern(self) -> None:
+        sets = [one.image_set for one in self.datasets]
+        if all(one.unmatched and one.patient_source == "volume" for one in sets):
+            raise InputError(
+                f"The 'patient_pattern' parameter must match the names of images of one set at least. Got {self.own.patient_pattern!r}, which matches "
+                f"none of {sum(one.unmatched for one in sets)}, the first {os.path.basename(sets[0].records[0].paths[0])!r}."
             )
 
     def __call__(self) -> OverlapResult:

@@ -60,7 +60,9 @@ def audit_of(
     Args:
         synthetic: the synthetic set.
         training: folder, .csv or .json of the training images.
-        volume_embedder, volume_registration, volume_rules: what an audit of volumes takes in place of ``evaluator``, ``registration`` and ``rules``.
+        volume_embedder: what an audit of volumes takes in place of ``evaluator``.
+        volume_registration: in place of ``registration``.
+        volume_rules: in place of ``rules``.
         settings: as of :class:`Audit`.
 
     Raises:

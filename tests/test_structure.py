@@ -15,6 +15,7 @@ ROOMS = [
     "version",
     "threads",
     "errors",
+    "digests",
     "locations",
     "arguments",
     "settings",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from doppelscan.digests import file_sha256
 from doppelscan.errors import InputError
 from doppelscan.filing import read_audit
-from doppelscan.filing.audits import file_sha256, whole_sha256
+from doppelscan.filing.audits import whole_sha256
 from doppelscan.locations import NOT_FINISHED, REPORT_FILES
 from made_audits import made_audit
 

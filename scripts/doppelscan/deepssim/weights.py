@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pickle
@@ -12,20 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from doppelscan.digests import file_sha256
 from doppelscan.errors import InputError, WeightsError
 
 __all__ = ["file_sha256", "load_weights", "read_checkpoint", "require_listed_sha256", "start_from", "unwrapped"]
 
 CHECKSUMS = "checksums.json"
-
-
-def file_sha256(path: str | os.PathLike) -> str:
-    """sha256 of a file, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from doppelscan.digests import file_sha256
 from doppelscan.errors import InputError
 from doppelscan.locations import NOT_FINISHED, REPORT_FILES, is_finished
 from doppelscan.version import __version__
 
-__all__ = ["FinishedAudit", "file_sha256", "read_audit", "whole_sha256"]
+__all__ = ["FinishedAudit", "read_audit", "whole_sha256"]
 
 Row = Mapping[str, str]
 # What summary.json of a finished audit holds, and what the tables must have. Audits of 0.3.0 and before kept no hashes of their sets.
@@ -69,15 +70,6 @@ class FinishedAudit:
         rows = (*self.scores, *self.control, *self.exposure, *self.volumes)
         told = {row[column] for row in rows for column in columns if row.get(column)}
         return frozenset(told | {os.path.basename(name) for name in told})
-
-
-def file_sha256(path: str | os.PathLike) -> str:
-    """sha256 of a file's bytes, 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def whole_sha256(files: Mapping[str, str]) -> str:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from doppelscan.arguments import AnyPath, Existing, Flag, Folder, checked
+from doppelscan.digests import file_sha256
 from doppelscan.errors import InputError, MissingPackageError, ReportError
-from doppelscan.filing.audits import file_sha256, read_audit, whole_sha256
+from doppelscan.filing.audits import read_audit, whole_sha256
 from doppelscan.filing.decisions import read_decisions
 from doppelscan.filing.details import read_details
 from doppelscan.filing.sampling import read_manifest

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from doppelscan.digests import file_sha256
 from doppelscan.errors import InputError
-from doppelscan.filing.audits import FinishedAudit, file_sha256
+from doppelscan.filing.audits import FinishedAudit
 
 __all__ = ["Sampling", "read_manifest"]
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from doppelscan.digests import add_file
 from doppelscan.errors import ImageError, InputError, reason_of_image
 from doppelscan.images.geometry import VolumeGeometry
 from doppelscan.images.readers import FileHeader, image_format, read_header, series_plan, stack_slices
@@ -210,9 +211,7 @@ def content_hash(record: ImageRecord, volumes: dict[tuple[str, ...], Any] | None
     if digest is None:
         digest = hashlib.sha256()
         for path in record.paths:
-            with open(path, "rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
+            add_file(digest, path)
         if volumes is not None and record.slice is not None:
             volumes[record.paths] = digest
     digest = digest.copy()

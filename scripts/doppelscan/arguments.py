@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from doppelscan.errors import InputError
+from doppelscan.locations import is_url
 
 __all__ = ["Must", "alike", "check_fields", "checked", "choices_of", "meant", "parameters", "short_of", "words_of"]
 
@@ -140,7 +141,7 @@ def _existing(value: Any) -> str:
 def _folder(value: Any) -> str:
     """A folder that is there or can be made."""
     path = _path(value)
-    if "://" in path:
+    if is_url(path):
         raise ValueError("and only a store may be a URL")
     place = Path(path).absolute()
     while not place.exists():
@@ -155,7 +156,7 @@ def _folder(value: Any) -> str:
 def _store(value: Any) -> str:
     """A folder as of :func:`_folder`, or a URL: whether fsspec knows it is told when the store is opened, before any image is."""
     path = _path(value)
-    return path if "://" in path else _folder(path)
+    return path if is_url(path) else _folder(path)
 
 
 def _encoder(value: Any) -> str:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "NOT_FINISHED",
@@ -17,6 +18,7 @@ __all__ = [
     "bundle_root",
     "encoder_weights",
     "is_finished",
+    "is_url",
 ]
 
 PACKAGE = Path(__file__).resolve().parent
@@ -95,3 +97,8 @@ def encoder_weights() -> str:
         if (place / "models" / "encoder.pt").is_file():
             return str(place.resolve() / "models" / "encoder.pt")
     return bundle_root(ENCODER) + "/models/model.pt"
+
+
+def is_url(place: Any) -> bool:
+    """Whether ``place`` is a URL, such as s3://bucket/folder, and not a path of this machine."""
+    return "://" in str(place)

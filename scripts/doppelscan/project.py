@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 from doppelscan.arguments import AnyPath, Encoder, Existing, Folder, Source, Store, alike
 from doppelscan.errors import InputError, MissingPackageError
+from doppelscan.locations import is_url
 
 __all__ = ["ENDINGS", "project_options"]
 
@@ -85,7 +86,7 @@ def _from_folder(value: Any, kind: Any, folder: Path) -> Any:
     if not isinstance(value, str) or not any(one in PATHS for one in (kind, *get_args(kind))):
         return value
     script, name = re.fullmatch(r"(torchscript:)?(.*)", value, re.S).groups()  # type: ignore[union-attr]
-    if not name or "://" in name or name.startswith("~") or (Encoder in (kind, *get_args(kind)) and name == "none"):
+    if not name or is_url(name) or name.startswith("~") or (Encoder in (kind, *get_args(kind)) and name == "none"):
         return value
     return (script or "") + os.path.join(folder, name)
 

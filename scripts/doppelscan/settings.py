@@ -42,7 +42,7 @@ from doppelscan.arguments import (
     parameters,
 )
 from doppelscan.errors import InputError
-from doppelscan.locations import OVERLAP_FILES, REPORT_FILES, VOLUMES_READ, audit_root
+from doppelscan.locations import OVERLAP_FILES, REPORT_FILES, VOLUMES_READ, audit_root, is_url
 
 __all__ = [
     "GROUPS",
@@ -113,7 +113,7 @@ class PrivateOutput:
         """Where the embeddings lie: not in the folder of a redacted report, which is handed on."""
         output = Path(self.output)
         if self.store is not None:
-            return self.store if "://" in str(self.store) else Path(self.store)
+            return self.store if is_url(self.store) else Path(self.store)
         return output.resolve().with_name(output.resolve().name + "-store") if self.redact else output / "store"
 
     def require_private(self) -> None:
@@ -130,11 +130,7 @@ class PrivateOutput:
             return
         output = Path(self.output)
         for name, path in (("store", self.store_folder), ("key", self.key)):
-            if (
-                path is not None
-                and "://" not in str(path)
-                and output.resolve() in (Path(path).resolve(), *Path(path).resolve().parents)
-            ):
+            if path is not None and not is_url(path) and output.resolve() in (Path(path).resolve(), *Path(path).resolve().parents):
                 raise InputError(
                     f"The '{name}' parameter must lie outside of the output folder of a redacted report, which is handed on. Got {str(path)!r}; "
                     f"pass another --{name}."

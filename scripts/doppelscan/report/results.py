@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from doppelscan.arguments import Count, checked
 from doppelscan.decide.conclusion import counted
 from doppelscan.errors import MissingPackageError
+from doppelscan.locations import is_url
 from doppelscan.pages import page_templates
 from doppelscan.report.entries import short_names
 
@@ -186,7 +187,7 @@ def closing_lines(result: ResultTable, notes: Sequence[str], store: Path | str) 
     verdict, reason = result.headline
     folder = Path(os.path.abspath(result.output))
     there = [(name, told) for name, told in FILES.items() if (folder / name).exists()]
-    if "://" in str(store):
+    if is_url(store):
         there.append((str(store), FILES["store"]))
     elif Path(store).exists() and Path(os.path.abspath(store)) != folder / "store":
         there.append((os.path.abspath(store), FILES["store"]))

@@ -13,6 +13,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from doppelscan.errors import InputError, MissingPackageError
+from doppelscan.locations import is_url
 
 __all__ = ["ObjectStorage", "ShardFolder", "Shards", "shards_at"]
 
@@ -150,7 +151,7 @@ class ObjectStorage:
 def part_of(store: str | os.PathLike, name: str) -> str:
     """The folder ``name`` of a store, which is a local folder or a URL."""
     place = os.fspath(store)
-    return f"{place.rstrip('/')}/{name}" if "://" in place else os.path.join(place, name)
+    return f"{place.rstrip('/')}/{name}" if is_url(place) else os.path.join(place, name)
 
 
 def shards_at(directory: str | os.PathLike) -> Shards:
@@ -161,7 +162,7 @@ def shards_at(directory: str | os.PathLike) -> Shards:
         MissingPackageError: the package that serves its protocol is not installed.
     """
     place = os.fspath(directory)
-    if "://" not in place:
+    if not is_url(place):
         return ShardFolder(place)
     try:
         files, path = fsspec.core.url_to_fs(place)

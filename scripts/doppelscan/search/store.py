@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from doppelscan.errors import StoreError
+from doppelscan.locations import is_url
 from doppelscan.search.shards import shards_at
 
 __all__ = ["EmbeddingStore"]
@@ -94,7 +95,7 @@ class EmbeddingStore:
 
     def __reduce__(self) -> tuple:
         """A process that it is sent to opens the directory anew: what is pending stays here."""
-        place = self.directory if "://" in self.name else os.path.abspath(self.directory)
+        place = self.directory if is_url(self.name) else os.path.abspath(self.directory)
         return type(self), (place, self.fingerprint, self.shard_size)
 
     def refresh(self, expected: Collection[str] = ()) -> None:

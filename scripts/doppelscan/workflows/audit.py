@@ -48,6 +48,7 @@ from doppelscan.decide import (
 from doppelscan.deepssim import encoder_file, file_sha256
 from doppelscan.errors import InputError
 from doppelscan.images import ImageSet, SkippedImage, volume_table
+from doppelscan.locations import is_url
 from doppelscan.memorization import spread_over_patients
 from doppelscan.progress import RunProgress, Work
 from doppelscan.report import ResultTable, audit_facts, closing_lines, write_report
@@ -338,7 +339,7 @@ class Audit:
             return self.embed(self.synthetic.with_source(place, "synthetic"), self.poses, "self-test")
 
         # Beside the embeddings, where patients may be; a URL is no place for files of a moment.
-        return planted_scores(planter, reference, embed, self.output if "://" in str(self.store) else Path(self.store))
+        return planted_scores(planter, reference, embed, self.output if is_url(self.store) else Path(self.store))
 
     def _identical(self, training: EmbeddedSet) -> SamePixels:
         """What finds the training images of the same pixels."""

@@ -24,7 +24,7 @@ from doppelscan.images import SkippedImage
 from doppelscan.images.cubes import inverse_axis_pose
 from doppelscan.memorization import ALGORITHM as MEMORIZATION
 from doppelscan.memorization import MemorizationIndex, MemorizationScorer, MemorizationScores, spread_over_patients
-from doppelscan.search import EmbeddedSet, EmbeddingStore, StoredFeatures, fingerprint
+from doppelscan.search import EmbeddedSet, EmbeddingStore, StoredFeatures, fingerprint, part_of
 from doppelscan.verify import Pose, VolumePose
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
 
@@ -125,7 +125,7 @@ class IndexFitter:
         self.reference_poses, self.query_poses = (1, poses) if pose_side == "query" else (poses, 1)
         self.null_images, self.view_images, self.jitter = null_images, view_images, float(jitter)
         self.output, self.weights = Path(output), weights
-        self.store = Path(store) if store else self.output.parent / "features"
+        self.store = store or self.output.parent / "features"
 
     def run(self) -> None:
         """Embed, fit and write."""
@@ -141,7 +141,7 @@ class IndexFitter:
 
     def _embed(self, dataset: RecordDataset, poses: int, label: str, made_by: str, *drawn: float) -> EmbeddedSet:
         made = fingerprint(made_by, poses, *drawn)
-        store = EmbeddingStore(self.store / f"{label}-{made[:8]}", made)
+        store = EmbeddingStore(part_of(self.store, f"{label}-{made[:8]}"), made)
         idist.barrier()  # a store clears away what a killed run left: not what another process is writing
         records, keys = self.evaluator.embed(dataset, store, poses, label)
         if not records:

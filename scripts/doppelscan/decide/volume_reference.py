@@ -100,7 +100,7 @@ class FittedVolumes:
             some = [candidates[place] for place in places]
             posed = [[poses[place] for place in places]]
             (pairs,) = self.registration.best(_volumes(images), [row], self.training, [some], posed)
-            found.append(max((pair.half, some[pair.candidate]) for pair in pairs))
+            found.append(max((pair.score, some[pair.candidate]) for pair in pairs))
         return found
 
     def similarities(self, images: EmbeddedSet, rows: Sequence[int], matches: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -177,9 +177,9 @@ def volume_pairs(
     for a, b in sorted(near, key=lambda pair: (-near[pair], pair)):
         (first, row), (second, other) = places[a], places[b]
         ((pair,),) = registration.best(first, [row], second, [[other]], [[[0]]])
-        confirmed = pair.half >= rules.close_pair and pair.share >= rules.same_person
-        if pair.half >= rules.close_pair:
-            found.append(PersonPair(a, b, pair.half, confirmed))
+        confirmed = pair.score >= rules.close_pair and pair.share >= rules.same_person
+        if pair.score >= rules.close_pair:
+            found.append(PersonPair(a, b, pair.score, confirmed))
         misses = 0 if confirmed else misses + 1
         if misses >= PATIENCE:
             break

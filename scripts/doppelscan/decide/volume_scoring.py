@@ -14,7 +14,7 @@ from doppelscan.search import EmbeddedVolumes, EmbeddingStore, VolumeProposals, 
 from doppelscan.verify import AlignedVolume, IdenticalImage, VolumeAgreement, VolumePose, VolumeRegistration
 from doppelscan.workers import THIS_PROCESS, Workers
 
-__all__ = ["ScoredVolume", "StoredVolumes", "VolumePair", "score_volumes"]
+__all__ = ["ScoredVolume", "StoredVolumes", "score_volumes"]
 
 # Rows of 48 poses that are compared at a time: half a megabyte each, and so are the views of each candidate.
 BLOCK = 8
@@ -58,40 +58,6 @@ class ScoredVolume(ScoredImage):
 
 
 @dataclass(frozen=True)
-class VolumePair:
-    """A registered pair.
-
-    Attributes:
-        candidate: its position among the candidates.
-        pose: what maps the candidate on the volume.
-        ssim, detail, overlap, agreement, share, half: see :class:`~doppelscan.verify.VolumeAgreement`, where ``half`` is the score.
-    """
-
-    candidate: int
-    pose: VolumePose
-    ssim: float
-    detail: float
-    overlap: float
-    agreement: float
-    share: float
-    half: float
-
-    @classmethod
-    def of_row(cls, row: np.ndarray) -> VolumePair:
-        """Of numbers as they are stored, float32 [20]."""
-        candidate, *values = (float(one) for one in row)
-        number, x, y, z, xx, yy, zz, xy, xz, yz, i, j, k, *measured = values
-        return cls(int(candidate), VolumePose(int(number), (x, y, z), (xx, yy, zz, xy, xz, yz), (i, j, k)), *measured)
-
-    @staticmethod
-    def row_of(pair: VolumeAgreement) -> list[float]:
-        """Numbers as they are stored."""
-        pose = pair.pose
-        place = [pose.number, *pose.rotation, *pose.stretch, *pose.shift]
-        return [pair.candidate, *place, pair.ssim, pair.detail, pair.overlap, pair.agreement, pair.share, pair.score]
-
-
-@dataclass(frozen=True)
 class StoredVolumes:
     """Registration of embedded volumes whose pairs are kept, so that none is computed twice.
 
@@ -111,7 +77,7 @@ class StoredVolumes:
         candidates: Sequence[Sequence[int]],
         poses: Sequence[Sequence[Sequence[int]]] | None,
         update: Callable[[int], object] = lambda count: None,
-    ) -> list[list[VolumePair]]:
+    ) -> list[list[VolumeAgreement]]:
         """The best pairs of some volumes and their candidates, best first.
 
         Args:
@@ -127,7 +93,7 @@ class StoredVolumes:
             others = [training.keys[one] for one in candidates[position]]
             searched = None if poses is None else [list(map(int, one)) for one in poses[position]]
             keys.append(hashlib.sha256(repr((queries.keys[row], others, searched)).encode()).hexdigest())
-        found: list[list[VolumePair]] = []
+        found: list[list[VolumeAgreement]] = []
         for position, row in enumerate(rows):
             key, own = keys[position], list(candidates[position])
             if key in self.verified:
@@ -141,9 +107,9 @@ class StoredVolumes:
                     poses=None if poses is None else np.array(poses[position])[None],
                 )
                 values = np.full((self.registration.refined, VALUES), -1, np.float32)
-                values[: len(pairs)] = [VolumePair.row_of(pair) for pair in pairs]
+                values[: len(pairs)] = [_pair_row(pair) for pair in pairs]
                 self.verified.add(key, {"pairs": values})
-            found.append([VolumePair.of_row(one) for one in values if one[0] >= 0])
+            found.append([_stored_pair(one) for one in values if one[0] >= 0])
             update(1)
         return found
 
@@ -209,7 +175,7 @@ class VolumeBlockScorer:
         self.registration.flush()
         return made
 
-    def _best(self, row: int, candidates: Sequence[int], similarity: np.ndarray, pairs: Sequence[VolumePair]) -> ScoredVolume:
+    def _best(self, row: int, candidates: Sequence[int], similarity: np.ndarray, pairs: Sequence[VolumeAgreement]) -> ScoredVolume:
         patients = self.training.patients
         scored = [
             ScoredVolume(
@@ -227,11 +193,11 @@ class VolumeBlockScorer:
                 detail=pair.detail,
                 agreement=pair.agreement,
                 share=pair.share,
-                part=pair.half,
+                part=pair.score,
                 part_match=int(candidates[pair.candidate]),
                 part_share=pair.share,
                 part_mirrored=False,
-                half=pair.half,
+                half=pair.score,
             )
             for pair in pairs
         ]
@@ -253,3 +219,17 @@ def posed_candidates(proposals: VolumeProposals) -> list[list[list[int]]]:
         [[inverse_axis_pose(int(number)) for number in poses] for poses, row in zip(own, rows, strict=True) if row >= 0]
         for own, rows in zip(proposals.poses, proposals.rows, strict=True)
     ]
+
+
+def _pair_row(pair: VolumeAgreement) -> list[float]:
+    """A registered pair as the :data:`VALUES` numbers that are stored."""
+    pose = pair.pose
+    place = [pose.number, *pose.rotation, *pose.stretch, *pose.shift]
+    return [pair.candidate, *place, pair.ssim, pair.detail, pair.overlap, pair.agreement, pair.share, pair.score]
+
+
+def _stored_pair(row: np.ndarray) -> VolumeAgreement:
+    """Inverse of :func:`_pair_row`."""
+    candidate, *values = (float(one) for one in row)
+    number, x, y, z, xx, yy, zz, xy, xz, yz, i, j, k, *measured = values
+    return VolumeAgreement(int(candidate), VolumePose(int(number), (x, y, z), (xx, yy, zz, xy, xz, yz), (i, j, k)), *measured)

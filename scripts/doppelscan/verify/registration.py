@@ -204,23 +204,22 @@ class Registration:
         seen = self._seen(unit_float(queries).to(self.device), shapes)
         native = candidate_shapes[which, place]
         wanted = None if poses is None else poses[which, place]
-        stages = Stages(known[which, place])
+        little, stages = _resize(moving, COARSE), Stages(known[which, place])
 
         def coarse(pairs: np.ndarray) -> np.ndarray:
             asked, of = np.unique(which[pairs], return_inverse=True)
-            little, areas = _resize(moving[pairs], COARSE), _areas(native[pairs], COARSE).to(self.device)
-            tried = None if wanted is None else wanted[pairs]
-            value, numbers, matrices = self.coarse(seen.small[asked], seen.visible_small[asked], little, areas, of, tried)
+            areas, tried = _areas(native[pairs], COARSE).to(self.device), None if wanted is None else wanted[pairs]
+            value, numbers, matrices = self.coarse(seen.small[asked], seen.visible_small[asked], little[pairs], areas, of, tried)
             return _stage(numbers, matrices, value)
 
         def small(pairs: np.ndarray) -> np.ndarray:
-            begun, little = stages.rows[pairs, COARSE_STAGE], _resize(moving[pairs], COARSE)
+            begun = stages.rows[pairs, COARSE_STAGE]
             tried = None if wanted is None else wanted[pairs]
             starts = [
-                self._aligned(seen, little, native[pairs], which[pairs], *start)
+                self._aligned(seen, little[pairs], native[pairs], which[pairs], *start)
                 for start in (
                     (begun[:, 0].astype(np.int64), self._matrices(begun[:, 1:7])),
-                    self._plain(seen, little, native[pairs], which[pairs], tried),
+                    self._plain(seen, little[pairs], native[pairs], which[pairs], tried),
                 )
             ]
             # The plain pose is always among the starts: what is not moved must not be lost to a view that masks what disagrees.

@@ -138,6 +138,30 @@ def augment(images: torch.Tensor, strength: ViewStrength, generator: torch.Gener
     return _occlude(images, strength, chosen() * chosen(), generator)
 
 
+def through_window(
+    images: torch.Tensor, draw: torch.Tensor, size: int, zoom: float, jitter: float, generator: torch.Generator
+) -> torch.Tensor:
+    """``images`` of a cohort through one window, as a field of view of its own.
+
+    Args:
+        images: float [N, 1, H, W].
+        draw: float [3] in [0, 1], how narrow the window is, and where along each side.
+        size: side of the result.
+        zoom: of the narrowest window; the widest magnifies by its fourth root.
+        jitter: by how much the window of each image lies aside (standard deviation, of half the image).
+        generator: of the jitter.
+
+    Returns:
+        float [N, 1, size, size].
+    """
+    share = zoom ** -(0.25 + 0.75 * float(draw[0]))
+    theta = torch.zeros(len(images), 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = share
+    theta[:, :, 2] = (draw[1:] * 2 - 1) * (1 - share) * 0.8 + jitter * torch.randn(len(images), 2, generator=generator)
+    grid = F.affine_grid(theta.to(images), [len(images), 1, size, size], align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
+
+
 def misalign(images: torch.Tensor, probability: float, generator: torch.Generator) -> torch.Tensor:
     """Test-time augmentation of arXiv 2509.16582: flip on each axis, rotation up to 0.17 rad, gamma 0.5 to 1.5.
 

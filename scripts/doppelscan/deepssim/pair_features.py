@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from monai.data import Dataset
 from torch.utils.data import WeightedRandomSampler
 
-from doppelscan.deepssim.augment import quarter_turn_poses
+from doppelscan.deepssim.augment import quarter_turn_poses, through_window
 from doppelscan.deepssim.evaluation import PairDataset, PreparePairs
 from doppelscan.deepssim.pairs import CohortDataset
 from doppelscan.deepssim.texture import best_views, texture, texture_poses
@@ -39,18 +38,12 @@ def zoomed_cohorts(
     Returns:
         uint8 [n, 1, S, S], at most 24 images of a cohort, each a little aside, and their cohorts, int [n].
     """
-    size = images.shape[-1]
     seen, numbers = [images[:0]], [cohorts[:0]]
     for cohort in cohorts.unique().tolist():
         members = (cohorts == cohort).nonzero().flatten()
         chosen = members[torch.randperm(len(members), generator=generator)[:SEEN]]
         draw = torch.rand(3, generator=generator)
-        share = zoom ** -(0.25 + 0.75 * float(draw[0]))
-        theta = torch.zeros(len(chosen), 2, 3)
-        theta[:, 0, 0] = theta[:, 1, 1] = share
-        theta[:, :, 2] = (draw[1:] * 2 - 1) * (1 - share) * 0.8 + 0.02 * torch.randn(len(chosen), 2, generator=generator)
-        grid = F.affine_grid(theta, [len(chosen), 1, size, size], align_corners=False)
-        cut = F.grid_sample(images[chosen].float(), grid, align_corners=False)
+        cut = through_window(images[chosen].float(), draw, images.shape[-1], zoom, 0.02, generator)
         top = cut.amax((1, 2, 3), keepdim=True)
         clear = top.flatten() > DARK
         seen.append((cut * (255 / top.clamp_min(1)))[clear].round().to(torch.uint8))

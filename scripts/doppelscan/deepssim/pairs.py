@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from monai.data import Dataset
 from torch.utils.data import Sampler
 
-from doppelscan.deepssim.augment import ViewStrength, augment, foreground_views, misalign, quarter_turn_poses
+from doppelscan.deepssim.augment import ViewStrength, augment, foreground_views, misalign, quarter_turn_poses, through_window
 from doppelscan.deepssim.ssim import align_to_first, pairwise_ssim
 from doppelscan.errors import InputError
 from doppelscan.images import (
@@ -305,17 +305,11 @@ class MakeViews:
         size = [self.working_size] * 2
         result = []
         for group in images.split(self.group_size):
-            draw = torch.rand(4, generator=self.generator).tolist()
-            if draw[0] >= self.zoom_share:
+            draw = torch.rand(4, generator=self.generator)
+            if float(draw[0]) >= self.zoom_share:
                 result.append(F.interpolate(group, size, mode="bilinear", antialias=True))
                 continue
-            share = self.zoom ** -(0.25 + 0.75 * draw[1])
-            centre = (torch.tensor(draw[2:]) * 2 - 1) * (1 - share) * 0.8
-            theta = torch.zeros(len(group), 2, 3)
-            theta[:, 0, 0] = theta[:, 1, 1] = share
-            theta[:, :, 2] = centre + 0.03 * torch.randn(len(group), 2, generator=self.generator)
-            grid = F.affine_grid(theta.to(images), [len(group), 1, *size], align_corners=False)
-            seen = F.grid_sample(group, grid, align_corners=False)
+            seen = through_window(group, draw[1:], self.working_size, self.zoom, 0.03, self.generator)
             top = seen.amax((1, 2, 3), keepdim=True)  # a window on the background alone keeps its own (dark) scale
             result.append(seen / top.clamp_min(0.2))
         return torch.cat(result)

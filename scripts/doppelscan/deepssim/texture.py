@@ -25,7 +25,6 @@ TEXTURE_GRID = 32
 TEXTURE_SIZE = 2 * TEXTURE_GRID**2 + 2
 # Turns in which a texture is laid on another: two images that are each up to 10 degrees off are up to 20 apart. Of equal ones the first is taken.
 TEXTURE_DEGREES = (0.0, -5.0, 5.0, -10.0, 10.0, -15.0, 15.0, -20.0, 20.0)
-WINDOW = 7
 # Below the C2 of SSIM for any range that a z-scored image has, so that a flat window is flat, and not infinitely so.
 FLOOR = 1e-3
 

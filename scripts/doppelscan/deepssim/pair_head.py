@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from doppelscan.deepssim.roles import columns_of
 from doppelscan.deepssim.texture import FLOOR, TEXTURE_GRID, TEXTURE_SIZE, look, texture_views
 from doppelscan.deepssim.weights import load_weights
 from doppelscan.errors import InputError
@@ -119,13 +120,8 @@ def pair_columns(outputs: Mapping[str, slice]) -> torch.Tensor:
     Raises:
         InputError: the encoder gives no such outputs.
     """
-    missing = [name for name in PAIR_OUTPUTS if name not in outputs]
-    if missing:
-        raise InputError(
-            f"The pair head needs the encoder's outputs {' and '.join(PAIR_OUTPUTS)}. Got {', '.join(outputs)}, without {' and '.join(missing)}; "
-            "add them to 'outputs' of 'network_def', or pass --pair_ckpt None for the cosine alone."
-        )
-    return torch.cat([torch.arange(outputs[name].start, outputs[name].stop) for name in PAIR_OUTPUTS])
+    todo = ", or pass --pair_ckpt None for the cosine alone"
+    return torch.from_numpy(columns_of(outputs, PAIR_OUTPUTS, "pair", " and ", todo))
 
 
 @torch.no_grad()

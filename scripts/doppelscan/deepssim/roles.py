@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -57,6 +58,28 @@ def _declared_outputs(network: Any) -> dict[str, slice]:
     if slices is not None:
         return dict(slices)
     return slices_of(getattr(network, "output_sizes", None) or {})
+
+
+def columns_of(outputs: Mapping[str, slice], wanted: Sequence[str], head: str, joint: str = ", ", todo: str = "") -> np.ndarray:
+    """Which columns of an encoder's prediction a ``head`` takes, int64, in the order of the ``wanted`` outputs.
+
+    Args:
+        outputs: name -> slice of the prediction.
+        wanted: names.
+        head: what it is called in the message.
+        joint: between the names there.
+        todo: what else can be done.
+
+    Raises:
+        InputError: the encoder gives no such outputs.
+    """
+    missing = [name for name in wanted if name not in outputs]
+    if missing:
+        raise InputError(
+            f"The {head} head needs the encoder's outputs {joint.join(wanted)}. Got {', '.join(outputs)}, without {joint.join(missing)}; add them to "
+            f"'outputs' of 'network_def'{todo}."
+        )
+    return np.concatenate([np.arange(outputs[name].start, outputs[name].stop) for name in wanted])
 
 
 def slices_of(sizes: Mapping[str, int]) -> dict[str, slice]:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from doppelscan.deepssim.roles import columns_of
 from doppelscan.errors import InputError
 
 __all__ = ["PATIENT_OUTPUTS", "SamePatientHead", "patient_columns", "patient_loss"]
@@ -105,10 +106,4 @@ def patient_columns(outputs: Mapping[str, slice]) -> np.ndarray:
     Raises:
         InputError: the encoder gives no such outputs.
     """
-    missing = [name for name in PATIENT_OUTPUTS if name not in outputs]
-    if missing:
-        raise InputError(
-            f"The same-patient head needs the encoder's outputs {', '.join(PATIENT_OUTPUTS)}. Got {', '.join(outputs)}, without {', '.join(missing)}; add "
-            "them to 'outputs' of 'network_def'."
-        )
-    return np.concatenate([np.arange(outputs[name].start, outputs[name].stop) for name in PATIENT_OUTPUTS])
+    return columns_of(outputs, PATIENT_OUTPUTS, "same-patient")

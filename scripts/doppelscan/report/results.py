@@ -42,7 +42,7 @@ class ResultTable:
         headline: what was concluded, and why.
         facts: name -> what is told of it, in words.
         rows: of the table, as they were written.
-        ranked: those that are looked at first, the first of all first.
+        ranked: those that are looked at first, the first of all first; by default the rows as they are.
         shown: column -> heading, of what a notebook shows.
         output: the folder of the files.
     """
@@ -64,7 +64,7 @@ class ResultTable:
 
     @property
     def ranked(self) -> Sequence[Mapping[str, Any]]:
-        raise NotImplementedError
+        return self.rows
 
     def top(self, count: int = FIRST) -> list[Mapping[str, Any]]:
         """The ``count`` rows that are to be looked at first: of an audit the highest risk, of a search the first groups.

@@ -120,11 +120,6 @@ class AuditResult(ResultTable):
 
     @property
     def rows(self) -> Sequence[Mapping[str, Any]]:
-        """All images."""
-        return self.scores
-
-    @property
-    def ranked(self) -> Sequence[Mapping[str, Any]]:
         """All images, the highest risk first."""
         return self.scores
 

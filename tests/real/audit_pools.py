@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from doppelscan.decide import Flag, Reason, Rule, Rules, ScoredSet, same_kind, unlike_training
 from doppelscan.decide.decision import findings_of
-from doppelscan.images import PrincipalReconstruction, SpectrumMatch, evenly_chosen, plant_copy
+from doppelscan.images import PrincipalReconstruction, SpectrumMatch, SquareImages, evenly_chosen, plant_copy
 from doppelscan.memorization import spread_over_patients
 from doppelscan.search import EmbeddedSet
 from doppelscan.workflows.run import audit_workflow
@@ -98,7 +98,8 @@ def changes(training: EmbeddedSet, strangers: EmbeddedSet, rng: np.random.Genera
     smooth = principal(squares(strangers), min(40, len(own) // 2))
     # As sharp as 40 components and as noisy as a model that was stopped early.
     noisy = np.clip(smooth + 0.05 * rng.standard_normal(smooth.shape), 0, 1)
-    spectrum = SpectrumMatch(own, noisy, *(one.native_shapes(range(len(one))) for one in (training, strangers)))
+    shapes, away = (one.native_shapes(range(len(one))) for one in (training, strangers))
+    spectrum = SpectrumMatch(SquareImages(own, shapes, training.patients), SquareImages(noisy, away, strangers.patients))
     # Of few training images the self-test keeps half as many components.
     made: dict[str, Change] = {f"PCA {rank}": partial(_through, principal, min(rank, len(own) // 2)) for rank in RANKS}
     made |= {f"blur {sigma:g}": partial(_blurred, sigma) for sigma in (2.0, 4.0)}
@@ -160,13 +161,13 @@ def groups(
         if wanted(name):
             yield Group(name, "clean", cut(made_clean[name], shapes), [f"mean {row}" for row in rows])
     tested = [rows[i] for i in evenly_chosen(len(rows), planted)]
-    native = training.native_shapes(tested)
+    native, real = training.native_shapes(tested), SquareImages(own, all_shapes, training.patients)
     for name, images_of in made_clean.items():
         if not wanted(name):
             continue
         # Means are of training images, all else of strangers.
         shown = shapes if name.startswith("mean") else away_shapes
-        spectrum = SpectrumMatch(own, np.stack(images_of), all_shapes, shown)
+        spectrum = SpectrumMatch(real, SquareImages(np.stack(images_of), shown))
         pixels = cut([spectrum(own[row][None], rng)[0] for row in tested], native)
         yield Group(name, "test", pixels, [training.patients[row] for row in tested])
 
@@ -187,7 +188,11 @@ def sampled(
     seen = np.stack([np.asarray(Image.fromarray(one).resize((size, size), Image.Resampling.BICUBIC)) for one in made])
     rows = spread_over_patients(training.patients, copies, seed)
     tested = [rows[i] for i in evenly_chosen(len(rows), planted)]
-    native, spectrum = training.native_shapes(tested), SpectrumMatch(own, seen, training.native_shapes(range(len(training))))
+    native, real = (
+        training.native_shapes(tested),
+        SquareImages(own, training.native_shapes(range(len(training))), training.patients),
+    )
+    spectrum = SpectrumMatch(real, SquareImages(seen))
     pixels = [unpadded(spectrum(own[row][None], rng)[0], shape) for row, shape in zip(tested, native, strict=True)]
     yield Group(SAMPLED, "test", pixels, [training.patients[row] for row in tested])
 

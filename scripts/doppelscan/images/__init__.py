@@ -4,7 +4,7 @@ from doppelscan.errors import ImageError, InputError
 from doppelscan.images.alignment import align, band_pass, correlation, sampling_grid, within
 from doppelscan.images.copies import COPY_TRANSFORMS, PAPER_TRANSFORMS, plant_copy
 from doppelscan.images.cubes import AXIS_POSES, CubeFrame, axis_pose, cut_cube, cut_cubes, foreground_cube
-from doppelscan.images.degraded import PrincipalReconstruction, SpectrumMatch, radial_power
+from doppelscan.images.degraded import PrincipalReconstruction, SpectrumMatch, SquareImages, radial_power
 from doppelscan.images.foreground import foreground_square, gaussian_blur
 from doppelscan.images.generated import generate_cohort, smooth_fields, warp
 from doppelscan.images.generated_volumes import generate_head, generate_volumes
@@ -69,6 +69,7 @@ __all__ = [
     "SkippedImage",
     "SliceChoice",
     "SpectrumMatch",
+    "SquareImages",
     "SquareThumbnaild",
     "Volume",
     "VolumeGeometry",

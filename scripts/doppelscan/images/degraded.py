@@ -5,21 +5,32 @@ A self-test that plants clean copies alone would promise what an audit of smooth
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
 import numpy as np
+from scipy import stats
 from sklearn.decomposition import PCA
 
 from doppelscan.errors import InputError
 from doppelscan.images.records import evenly_chosen
 
-__all__ = ["PrincipalReconstruction", "SpectrumMatch", "radial_power"]
+__all__ = ["PrincipalReconstruction", "SpectrumMatch", "SquareImages", "radial_power"]
 
 BLOCK = 64  # images whose spectra are held at a time
 # Frequencies that no spectrum changes; how many images, and how often, noise is tried on, and how much more than is missing is added at most.
 LOWEST, TRIED, TRIALS, MOST_NOISE = 4, 32, 6, 3.0
+# Standard errors within which sets of other people differ.
+ERRORS = 3.0
 
 
 def radial_power(images: np.ndarray, shapes: np.ndarray | None = None) -> np.ndarray:
-    """Mean power spectrum by distance from the origin, in cycles an image, as if what is seen went on: float64 [S // 2 + 1].
+    """Mean of :func:`radial_powers`: float64 [S // 2 + 1]."""
+    return radial_powers(images, shapes).mean(0)
+
+
+def radial_powers(images: np.ndarray, shapes: np.ndarray | None = None) -> np.ndarray:
+    """Power spectrum of each image by distance from the origin, in cycles an image, as if what is seen went on: float64 [N, S // 2 + 1].
 
     What lies near a border weighs nothing (a Hann window): to a Fourier transform the left border goes on at the right one, and that jump, as
     that between an image and its padding, is as sharp in a blurred image as in any other. Chest X-rays blurred to nothing above 20 cycles
@@ -32,17 +43,18 @@ def radial_power(images: np.ndarray, shapes: np.ndarray | None = None) -> np.nda
     size = images.shape[-1]
     shapes = np.ones((len(images), 2)) if shapes is None else np.asarray(shapes)
     different, which = np.unique(shapes / shapes.max(1, keepdims=True), axis=0, return_inverse=True)
-    kinds, power = np.stack([_window(size, shape) for shape in different]), np.zeros((size, size))
+    kinds, rings = np.stack([_window(size, shape) for shape in different]), _rings(size)
+    inside = rings <= size // 2
+    ring, powers = rings[inside], np.empty((len(images), size // 2 + 1))
+    members = np.bincount(ring)
     for start in range(0, len(images), BLOCK):
         some, windows = images[start : start + BLOCK], kinds[which.reshape(-1)[start : start + BLOCK]]
         weight = (windows**2).mean((1, 2))
         means = (windows * some).sum((1, 2)) / windows.sum((1, 2))
         spectra = np.abs(np.fft.fft2(windows * (some - means[:, None, None]))).astype(np.float64)
-        power += (spectra**2 / weight[:, None, None]).sum(0)
-    rings = _rings(size)
-    inside = rings <= size // 2
-    sums = np.bincount(rings[inside], power[inside] / len(images), size // 2 + 1)
-    return sums / np.bincount(rings[inside], minlength=size // 2 + 1)
+        for row, power in enumerate(spectra**2 / weight[:, None, None], start):
+            powers[row] = np.bincount(ring, power[inside]) / members
+    return powers
 
 
 def _window(size: int, shape: np.ndarray) -> np.ndarray:
@@ -61,45 +73,81 @@ def _rings(size: int) -> np.ndarray:
     return np.round(np.hypot(frequency[:, None], frequency[None])).astype(int)
 
 
+@dataclass(frozen=True)
+class SquareImages:
+    """Images of a set as squares, and who they show.
+
+    Attributes:
+        pixels: float [N, S, S] in [0, 1].
+        shapes: int [N, 2], see :func:`radial_power`; None for squares.
+        people: whom each shows, or the volume that it is of: images of one are no independent ones. None counts each for itself.
+    """
+
+    pixels: np.ndarray
+    shapes: np.ndarray | None = None
+    people: Sequence[Hashable] | None = None
+
+    def powers_of_people(self) -> np.ndarray:
+        """Mean power spectrum of each person: float64 [P, S // 2 + 1]."""
+        powers = radial_powers(self.pixels, self.shapes)
+        if self.people is None:
+            return powers
+        rows: dict[Hashable, list[int]] = {}
+        for row, who in enumerate(self.people):
+            rows.setdefault(who, []).append(row)
+        return np.stack([powers[own].mean(0) for own in rows.values()])
+
+
 class SpectrumMatch:
     """Gives images the sharpness and noise of a set: less power where the set has less than training, noise where it has more.
+
+    Only what people do not differ in is sharpness or noise of the set: the mean spectra of two sets of few people differ, most at low frequencies,
+    where anatomy has its power. So a difference counts by as much as it exceeds that: as far as it is seen in ``strangers``, too, or lies within three
+    standard errors of so many people, it is none; from twice that on it counts whole (firm shrinkage, Gao and Bruce 1997). Noise and blur go on below
+    the frequencies at which anatomy hides them, as white noise and a Gaussian do.
 
     Images end at black and white, which takes of the noise what lies beyond: a set with noise of 0.2 has lost half of it on a dark ground. As
     much is added as leaves what the set has.
 
     Args:
-        training: float [N, S, S] in [0, 1].
-        target: float [M, S, S] in [0, 1], the set whose spectrum is taken.
-        shapes: int [N, 2] of ``training``, see :func:`radial_power`.
-        target_shapes: int [M, 2] of ``target``.
+        training: the training set.
+        target: the set whose spectrum is taken.
+        strangers: real images of other people, where there are any: whatever they have more or less than training is nothing that a generator added.
 
     Attributes:
         gain: float64 [S // 2 + 1], what is kept of the amplitude at each frequency, 0 to 1.
         noise: float64 [S // 2 + 1], power that is added.
     """
 
-    def __init__(
-        self,
-        training: np.ndarray,
-        target: np.ndarray,
-        shapes: np.ndarray | None = None,
-        target_shapes: np.ndarray | None = None,
-    ) -> None:
-        own, wanted = radial_power(training, shapes), radial_power(target, target_shapes)
-        self.gain = np.sqrt(np.clip(wanted / np.maximum(own, 1e-12), 0, 1))
+    def __init__(self, training: SquareImages, target: SquareImages, strangers: SquareImages | None = None) -> None:
+        people, seen = training.powers_of_people(), target.powers_of_people()
+        own, wanted = np.maximum(people.mean(0), 1e-12), seen.mean(0)
+        allowed = _people_differ(people, len(seen))
+        if strangers is not None:
+            others = strangers.powers_of_people().mean(0)
+            allowed = np.maximum(allowed, np.abs(np.log(np.maximum(others, 1e-12) / own)))
+        # Of less, as a share: what is left of a blurred set is little.
+        less = -np.log(np.maximum(wanted, 1e-12) / own)
+        self.gain = np.exp(-_blur_goes_on(_firm(less, allowed), less, allowed) / 2)
         # The lowest frequencies are anatomy and pose, not sharpness: sets of other people differ in them.
         self.gain[:LOWEST] = 1
-        missing = np.clip(wanted - own, 0, None)
+        # Of more, as power: noise does not depend on what it lies on.
+        hidden = own * np.expm1(allowed)
+        missing = _firm(wanted - own, hidden)
+        missing[:LOWEST] = 0
+        known = missing > 0
+        missing = _noise_goes_on(missing, np.clip(wanted - own + hidden, 0, None))
         missing[:LOWEST] = 0
         self.noise = missing.copy()
         if not missing.any():
             return
-        rows = evenly_chosen(len(training), TRIED)
-        tried, fields = training[rows], None if shapes is None else np.asarray(shapes)[rows]
+        rows = evenly_chosen(len(training.pixels), TRIED)
+        tried, fields = training.pixels[rows], None if training.shapes is None else np.asarray(training.shapes)[rows]
         before, rng = radial_power(np.clip(self._blurred(tried), 0, 1), fields), np.random.default_rng(0)
         for _ in range(TRIALS):
             kept = radial_power(self(tried, rng), fields) - before
-            # Of noise that is lost whatever is added, no more is asked.
+            # Where anatomy hides noise, it hides what is kept of it, too. Of noise that is lost whatever is added, no more is asked.
+            kept[~known] = missing[~known] * kept[known].sum() / missing[known].sum()
             more = np.clip(missing / np.maximum(kept, 1e-12), 0.5, 2)
             self.noise = np.clip(self.noise * more, 0, MOST_NOISE * missing)
 
@@ -122,6 +170,40 @@ class SpectrumMatch:
         white = np.fft.fft2(rng.standard_normal(images.shape)) / size
         added = np.fft.ifft2(white * np.sqrt(self.noise[rings])).real
         return np.clip(self._blurred(images) + added, 0, 1).astype(np.float32)
+
+
+def _people_differ(people: np.ndarray, others: int) -> np.ndarray:
+    """By how much the logarithm of the mean spectrum of ``others`` people may differ from that of ``people`` [P, R] by accident of who they are."""
+    count = len(people)
+    if count < 2:
+        return np.zeros(people.shape[1])
+    spread = people.std(0, ddof=1) / np.maximum(people.mean(0), 1e-12)
+    return stats.t.ppf(stats.norm.cdf(ERRORS), count - 1) * spread * np.sqrt(1 / count + 1 / others)
+
+
+def _firm(difference: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """What counts of ``difference``: nothing up to ``allowed``, all of it from twice that on."""
+    return np.clip(np.minimum(difference, 2 * (difference - allowed)), 0, None)
+
+
+def _noise_goes_on(noise: np.ndarray, most: np.ndarray) -> np.ndarray:
+    """``noise`` with the mean of all higher frequencies where none is seen, as far as there may be so much unseen: ``most``."""
+    result, members = noise.copy(), np.bincount(_rings(2 * (len(noise) - 1)).ravel())[: len(noise)]
+    above = np.cumsum((noise * members)[::-1])[::-1] / np.cumsum(members[::-1])[::-1]
+    hidden = np.flatnonzero(noise == 0)
+    result[hidden] = np.minimum(above[hidden], most[hidden])
+    return result
+
+
+def _blur_goes_on(counted: np.ndarray, less: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """What of ``less`` counts with that below the first frequency at which it is beyond doubt, as far as a Gaussian has it there, too."""
+    sure = np.flatnonzero((less > 2 * allowed)[LOWEST:]) + LOWEST
+    if not len(sure):
+        return counted
+    below = np.arange(sure[0])
+    result = counted.copy()
+    result[below] = np.maximum(counted[below], np.clip(np.minimum(less[sure[0]] * (below / sure[0]) ** 2, less[below]), 0, None))
+    return result
 
 
 class PrincipalReconstruction:

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from doppelscan.decide import Planted, Reference
 from doppelscan.errors import InputError
-from doppelscan.images import PrincipalReconstruction, SpectrumMatch, evenly_chosen, plant_copy, unpadded
+from doppelscan.images import PrincipalReconstruction, SpectrumMatch, SquareImages, evenly_chosen, plant_copy, unpadded
 from doppelscan.memorization import spread_over_patients
 from doppelscan.search import EmbeddedSet
 
@@ -59,7 +59,8 @@ class CopyPlanter:
     Args:
         training: the training set.
         synthetic: the synthetic set, whose sharpness and noise copies are given, too.
-        strangers: real images of other patients, which the same is done to; None leaves that out.
+        strangers: real images of other patients, which the same is done to, and whose sharpness and noise are none that a generator added; None leaves
+            that out.
         size: copies a transform, at most; one of each patient.
         seed: of draws.
         reconstruct: TorchScript file of an autoencoder, float32 [B, 1, S, S] in [0, 1] to the same.
@@ -90,14 +91,12 @@ class CopyPlanter:
             rows = spread_over_patients(strangers.patients, min(max(5, size // 5), len(set(strangers.patients))), seed)
             self.strangers, self.stranger_patients = _pixels(strangers, rows), [strangers.patients[row] for row in rows]
         chosen = evenly_chosen(len(training), PRINCIPAL_IMAGES).tolist()
-        others = evenly_chosen(len(synthetic), SPECTRUM_IMAGES).tolist()
         self.whole = _pixels(training, chosen, square=True)
         self.whole_patients = [training.patients[row] for row in chosen]
         spectrum = SpectrumMatch(
-            np.stack(self.whole),
-            np.stack(_pixels(synthetic, others, square=True)),
-            training.native_shapes(chosen),
-            synthetic.native_shapes(others),
+            SquareImages(np.stack(self.whole), training.native_shapes(chosen), self.whole_patients),
+            _squares(synthetic),
+            None if strangers is None else _squares(strangers),
         )
         self.made = self._made_by_generators(np.stack(self.whole), spectrum, seed, reconstruct)
 
@@ -185,6 +184,13 @@ def _pixels(images: EmbeddedSet, rows: Sequence[int], square: bool = False) -> l
         own = unpadded(one, shape)
         cut.append(_resized(own, (max(8, int(shape[0])), max(8, int(shape[1])))) if shape.max() < size else own)
     return cut
+
+
+def _squares(images: EmbeddedSet) -> SquareImages:
+    """Some of a set, whose spectrum is taken."""
+    rows = evenly_chosen(len(images), SPECTRUM_IMAGES).tolist()
+    shown = [images.patients[row] for row in rows]
+    return SquareImages(np.stack(_pixels(images, rows, square=True)), images.native_shapes(rows), shown)
 
 
 def _resized(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -44,8 +44,51 @@ def test_names_that_agree_with_what_was_found_name_the_people():
     assert "10 people" in people.notes[0] and "--patient-pattern" in people.notes[0] and "sub-..." in people.source
 
 
-def test_names_that_part_one_person_are_not_believed():
+def test_names_by_bids_need_no_bearing_out():
+    """Twelve of thirty people were known, since two pairs alone were found: exposure.csv had paths for patients."""
+    rng = np.random.default_rng(0)
+    names = [f"sub-{i // 2:02d}__ax{70 + i}.png" for i in range(60)]
+    people = found(names, [(0, 1)], rng.permutation(60))
+    assert people.known and len(set(people.training.patients)) == 30 and people.training.patients[0] == "sub-00"
+    assert "name of the files (the BIDS subject (sub-...))" in people.source
+    one_each = found([f"sub-{i:02d}.nii.gz" for i in range(30)], [])
+    assert one_each.known and one_each.training.patients[3] == "sub-03", "also where nobody has two files"
+    folders = found([f"sub-{i // 3}/anat/T{i % 3}.nii" for i in range(30)], [])
+    assert folders.known and folders.training.patients[:4] == ["sub-0"] * 3 + ["sub-1"]
+
+
+def test_names_that_only_resemble_bids_are_a_guess():
+    rng = np.random.default_rng(0)
+    people = found([f"scan_sub-{i // SLICES:02d}-{i % SLICES}.png" for i in range(30)], [], rng.permutation(30))
+    assert not people.known and "would be 10 people" in people.notes[0] and "nothing (each image" in people.source
+
+
+def test_names_by_bids_that_pairs_refute_are_not_used_and_a_few_are_told():
     names = [f"sub-{i % 10:02d}_{i}.png" for i in range(30)]
+    people = found(names, [(i, i + 1) for i in range(0, 30, SLICES)])
+    assert not people.known and len(set(people.training.patients)) == 20, "ten pairs of one person each, ten images alone"
+    assert (
+        "10 of 10 pairs" in people.notes[0] and "was not used" in people.notes[0] and "they count as 20 people" in people.notes[1]
+    )
+    named = [f"sub-{i // SLICES:02d}_{i % SLICES}.png" for i in range(30)]
+    twice = found(named, [(0, 1), (3, 4), (6, 7), (0, 29)])
+    assert twice.known and len(set(twice.training.patients)) == 9, "one person under two names counts once, and that is told"
+    assert "Of 4 pairs that show one person 1 are of two of these" in twice.notes[0]
+    assert [(d.first.patient, d.second.patient) for d in twice.doubles] == [("sub-00", "sub-09")]
+
+
+def test_files_that_bids_does_not_name_are_told():
+    people = found([*(f"sub-{i // 2:02d}_{i % 2}.png" for i in range(20)), "phantom.png", "x.png"], [])
+    assert not people.known and len(set(people.training.patients)) == 12
+    assert (
+        "names and folders of 20 of them" in people.notes[0]
+        and "Nothing names the patients of 2 training images" in people.notes[1]
+    )
+    assert "sub-..." in people.source and "nothing (" in people.source
+
+
+def test_names_that_part_one_person_are_not_believed():
+    names = [f"patient{i % 10:02d}_{i}.png" for i in range(30)]
     people = found(names, [(i, i + 1) for i in range(0, 30, SLICES)])
     assert not people.known and len(set(people.training.patients)) == 20, "ten pairs of one person each, ten images alone"
     assert "was not used" in people.notes[0] and "they count as 20 people" in people.notes[1]
@@ -53,8 +96,23 @@ def test_names_that_part_one_person_are_not_believed():
 
 def test_names_that_nothing_bears_out_are_proposed_only():
     rng = np.random.default_rng(0)
-    people = found([f"sub-{i // SLICES:02d}_{i % SLICES}.png" for i in range(30)], [], rng.permutation(30))
+    people = found([f"patient{i // SLICES:02d}_{i % SLICES}.png" for i in range(30)], [], rng.permutation(30))
     assert not people.known and len(set(people.training.patients)) == 30 and "would be 10 people" in people.notes[0]
+    assert "--patient-pattern" in people.notes[0]
+
+
+@pytest.mark.parametrize("borne_out", [True, False])
+def test_sets_that_are_named_alike_are_believed_together_or_not_at_all(borne_out):
+    """A holdout's names were used and the same ones of training were not."""
+    rng = np.random.default_rng(0)
+    training = unnamed([f"patient{i // SLICES:02d}_{i % SLICES}.png" for i in range(12)])
+    holdout = unnamed([f"patient{50 + i // SLICES}_{i % SLICES}.png" for i in range(60 if borne_out else 12)], "holdout")
+    nearest = np.concatenate([rng.permutation(12), 12 + neighbours(len(holdout))])
+    if not borne_out:
+        nearest[12:] = rng.permutation(24)[:12]
+    people = find_people(training, holdout, [], nearest, "volume", RULES)
+    assert people.holdout is not None
+    assert people.known is borne_out and (len(set(people.holdout.patients)) == len(holdout) // SLICES) is borne_out
 
 
 @pytest.mark.parametrize("pairs", [[], [(0, 1), (12, 13)]])
@@ -124,6 +182,19 @@ def test_the_same_name_in_the_holdout_is_not_the_same_person_unless_pairs_say_so
     assert apart.holdout is not None and not set(apart.training.patients) & set(apart.holdout.patients)
     both = find_people(training, holdout, [PersonPair(0, 30, 0.9, True)], nearest, "volume", RULES)
     assert both.holdout is not None and set(both.training.patients) & set(both.holdout.patients) == {both.training.patients[0]}
+
+
+def test_a_subject_of_both_sets_is_one_person_only_where_the_images_say_so():
+    """sub-01 of one data set is not sub-01 of another, and within one it is."""
+    names = [f"sub-{i // SLICES:02d}_{i % SLICES}.png" for i in range(30)]
+    training, holdout = unnamed(names), unnamed(names, "holdout")
+    own = np.concatenate([neighbours(30), 30 + neighbours(30)])
+    apart = find_people(training, holdout, [], own, "volume", RULES)
+    assert apart.holdout is not None and not set(apart.training.patients) & set(apart.holdout.patients)
+    assert any("10 of these names are names of the training set, too; nothing that was found" in note for note in apart.notes)
+    both = find_people(training, holdout, [], np.concatenate([neighbours(30), neighbours(30)]), "volume", RULES)
+    assert both.holdout is not None and set(both.training.patients) == set(both.holdout.patients)
+    assert any("the same people: they are no control" in note for note in both.notes)
 
 
 def test_two_named_patients_who_agree_are_listed_and_only_the_confirmed_are_one():

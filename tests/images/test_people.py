@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from doppelscan.images import ImageRecord, InputError, agrees, people_of, propose_patients
+from doppelscan.images import ImageRecord, InputError, agrees, bids_subjects, people_of, propose_patients
 
 
 def records(names: list[str]) -> list[ImageRecord]:
@@ -79,6 +79,25 @@ def test_a_folder_per_patient_is_proposed(names, patients):
 )
 def test_a_running_number_or_a_kind_of_image_proposes_nobody(names):
     assert propose_patients(records(names)) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "subject"),
+    [
+        ("sub-01_ses-1_T1w.nii.gz", "sub-01"),
+        ("sub-13__ax098.png", "sub-13"),
+        ("sub-A7.nii", "sub-A7"),
+        ("sub-01/ses-1/anat/T1w.nii", "sub-01"),
+        ("sub-01/sub-02_T1w.nii", "sub-02"),
+        ("sub-01-02.png", None),  # a label has no hyphen
+        ("sub-01-1/slice3.png", None),
+        ("brain_sub-01_3.png", None),  # no file of BIDS begins so
+        ("subject-1_2.png", None),
+        ("Sub-01_2.png", None),
+    ],
+)
+def test_a_subject_of_bids_is_read_from_the_name_or_its_folder(name, subject):
+    assert bids_subjects(records([name])) == [subject]
 
 
 def test_the_same_name_in_two_folders_is_not_one_person():

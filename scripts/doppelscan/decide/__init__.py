@@ -10,7 +10,7 @@ from doppelscan.decide.flags import Calibration, Flag, Reason, Rule, control_as_
 from doppelscan.decide.kept import kept_from_flag
 from doppelscan.decide.owed import owed_to_training
 from doppelscan.decide.pairs import PersonPair, registered_candidates, registered_pairs
-from doppelscan.decide.people import People, find_people, names_of_files, person_pairs
+from doppelscan.decide.people import People, UnnamedImages, find_people, names_of_files, person_pairs
 from doppelscan.decide.posed_pairs import PosedPairs
 from doppelscan.decide.power import NegativeResult, PlantedResult, SelfTest
 from doppelscan.decide.preliminary import (
@@ -82,6 +82,7 @@ __all__ = [
     "SetFacts",
     "StoredRegistration",
     "StoredVolumes",
+    "UnnamedImages",
     "Verdict",
     "VolumeRules",
     "best_region",

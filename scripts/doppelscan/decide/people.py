@@ -15,15 +15,40 @@ from doppelscan.decide.pairs import PersonPair, registered_pairs
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import StoredRegistration
 from doppelscan.images import ImageRecord
-from doppelscan.images.people import PatientProposal, agrees, people_of, propose_patients
+from doppelscan.images.people import (
+    BIDS_PATTERN,
+    BIDS_WORDS,
+    PatientProposal,
+    agrees,
+    bids_subjects,
+    people_of,
+    propose_patients,
+)
 from doppelscan.memorization import Nearest, nearest_rows, searched
 from doppelscan.search import CandidateSearch, EmbeddedSet
 
-__all__ = ["People", "find_people", "names_of_files", "person_pairs"]
+__all__ = ["People", "UnnamedImages", "find_people", "names_of_files", "person_pairs"]
 
 NEAREST, BLOCK = 3, 64
+# Where a patient is known from whom nothing names.
+NOTHING = "nothing (each image or volume counts as a patient of its own, but for those that were found to be of one person)"
 # Pairs come by falling similarity; after so many in a row that are not of one person, none is expected any more.
 PATIENCE = 128
+
+
+@dataclass(frozen=True)
+class UnnamedImages:
+    """Images of a set whose patients nothing names.
+
+    Attributes:
+        label: of the set, such as training.
+        rows: of each, in what pairs and nearest images speak of.
+        records: of each.
+    """
+
+    label: str
+    rows: Sequence[int]
+    records: Sequence[ImageRecord]
 
 
 @dataclass(frozen=True)
@@ -33,7 +58,7 @@ class People:
     Attributes:
         training: the training set with the person of each image.
         holdout: the holdout likewise, or None.
-        known: all people of the training set are named, by the user or by names of files that agree with what was found.
+        known: all people of the training set are named, by the user or by names of files: of a standard, or such as agree with what was found.
         source: where they are known from.
         doubles: images of two named patients that agree as copies do.
         notes: what the reader of the audit must know.
@@ -69,40 +94,48 @@ def find_people(
     count = len(training)
     confirmed = [(p.first, p.second) for p in pairs if p.confirmed]
     named = [record.patient for record in records]
+    told = {i for i, record in enumerate(records) if record.patient_known}
     notes: list[str] = []
-    known = all(record.patient_known for record in records[:count])
+    unnamed: list[UnnamedImages] = []
     for label, part in (("training", range(count)), ("holdout", range(count, len(records)))):
-        unknown = [i for i in part if not records[i].patient_known]
+        unknown = [i for i in part if i not in told]
         if not unknown:
             continue
         if len(unknown) < len(part):
             notes.append(
                 f"{len(unknown)} of {len(part)} {label} images have no patient, the others have: who they are was looked for."
             )
-        words, chosen = names_of_files([records[i] for i in unknown], unknown, confirmed, nearest, rules)
-        if chosen is not None:
-            # The names of a holdout speak of its own people: p01 here need not be p01 there.
-            for i, patient in zip(unknown, chosen.patients, strict=True):
-                named[i] = patient if label == "training" else f"{label} {patient}"
-            if label == "training":
-                known, source = True, " and ".join(_sources(source, f"{chosen.kind} of the files ({chosen.words})"))
-        notes += [f"Nobody named the patients of {len(unknown)} {label} images. {words}"] if words else []
+        unnamed.append(UnnamedImages(label, tuple(unknown), tuple(records[i] for i in unknown)))
+    for images, (words, chosen) in zip(unnamed, names_of_files(unnamed, confirmed, nearest, rules), strict=True):
+        if words:
+            notes.append(f"Nobody named the patients of {len(images.rows)} {images.label} images. {words}")
+        if chosen is None:
+            continue
+        patients = chosen.patients
+        if images.label == "holdout":
+            patients, said = _as_other_people(images, chosen, named[:count], nearest, rules)
+            notes += said
+        else:
+            source = " and ".join(_sources(source, chosen.source))
+        for i, patient, own, record in zip(images.rows, patients, chosen.patients, images.records, strict=True):
+            named[i] = patient
+            if own != record.volume:
+                told.add(i)
+    unknown = [i for i in range(count) if i not in told]
     people = people_of(len(records), confirmed, named)
-    unknown = [i for i in range(count) if not records[i].patient_known]
-    if not known:
+    if unknown:
         notes.append(_unknown(unknown, people, {i for pair in confirmed for i in pair}))
+    as_named = [replace(record, patient=name) for record, name in zip(records, named, strict=True)]
     doubles = [
-        NearDuplicate(p.second >= count, *_control_first(records, p, count), p.score)
+        NearDuplicate(p.second >= count, *_control_first(as_named, p, count), p.score)
         for p in pairs
-        if records[p.first].patient_known
-        and records[p.second].patient_known
-        and records[p.first].patient != records[p.second].patient
+        if {p.first, p.second} <= told and named[p.first] != named[p.second]
     ]
     return People(
         _with_people(training, people[:count]),
         None if holdout is None else _with_people(holdout, people[count:]),
-        known,
-        source,
+        not unknown,
+        _source_words(source, bool(unknown)),
         tuple(sorted(doubles, key=lambda d: -d.score)),
         tuple(notes),
     )
@@ -119,6 +152,33 @@ def _with_people(images: EmbeddedSet, people: Sequence[str]) -> EmbeddedSet:
 
 def _sources(source: str, names: str) -> list[str]:
     return [*(one for one in source.split(" and ") if one != "volume"), names]
+
+
+def _source_words(source: str, unknown: bool) -> str:
+    """Where patients are known from, in words for the page: nobody knows what "volume" is to say of single images."""
+    known = [one for one in source.split(" and ") if one != "volume"]
+    return " and ".join([*known, NOTHING] if unknown or not known else known)
+
+
+def _as_other_people(
+    holdout: UnnamedImages, chosen: PatientProposal, training: Sequence[str], nearest: np.ndarray, rules: Rules
+) -> tuple[Sequence[str], list[str]]:
+    """Names of the holdout that are names of the training set, too: of the same people where their images are each other's nearest, else of others.
+
+    ``sub-01`` of one data set is not ``sub-01`` of another.
+    """
+    sizes = Counter(training)
+    shared = [(row, who) for row, who in zip(holdout.rows, chosen.patients, strict=True) if who in sizes]
+    if not shared:
+        return chosen.patients, []
+    count = f"{len({who for _, who in shared})} of these names are names of the training set, too"
+    near = [(int(nearest[row]), who) for row, who in shared if 0 <= nearest[row] < len(training)]
+    hits = sum(training[place] == who for place, who in near)
+    chance = float(np.mean([sizes[who] for _, who in near])) / len(training) if near else 1.0
+    if hits and binomtest(hits, len(near), min(1.0, chance), alternative="greater").pvalue <= rules.names_p:
+        return chosen.patients, [f"{count}, and by what search found they are the same people: they are no control."]
+    told = f"{count}; nothing that was found shows them to be the same people, so they count as others. If they are the same, pass a table with a column"
+    return [f"holdout {who}" for who in chosen.patients], [f"{told} 'patient' or --patient-pattern."]
 
 
 def _unknown(unknown: Sequence[int], people: Sequence[str], confirmed: set[int]) -> str:
@@ -138,34 +198,84 @@ def _unknown(unknown: Sequence[int], people: Sequence[str], confirmed: set[int])
 
 
 def names_of_files(
-    records: list[ImageRecord], rows: list[int], confirmed: Sequence[tuple[int, int]], nearest: np.ndarray, rules: Rules
-) -> tuple[str, PatientProposal | None]:
-    """What the names of files say of who is who, held against what was found.
+    unnamed: Sequence[UnnamedImages], confirmed: Sequence[tuple[int, int]], nearest: np.ndarray, rules: Rules
+) -> list[tuple[str, PatientProposal | None]]:
+    """What the names of files say of who is who: by a standard, else by what agrees with what was found.
+
+    Sets that are named alike are judged together: one rule of names is believed of all of them or of none.
 
     Args:
-        records: of one set, whose patients nothing names.
-        rows: of each record, in what ``confirmed`` and ``nearest`` speak of.
+        unnamed: of each set, what nothing else names.
         confirmed: pairs of rows that are of one person.
         nearest: int, the nearest image of each row.
-        rules: what the names must be borne out by.
+        rules: what the names must be borne out by, or may be refuted by.
 
     Returns:
-        what is said of them, empty where they say nothing, and the proposal that agrees with what was found, or None.
+        of each set what is said of its names, empty where they say nothing, and the proposal that was taken, or None. What a proposal does not match
+        has its volume for a patient.
     """
-    proposals = propose_patients(records)
-    if not proposals:
+    standard = [_by_standard(images, confirmed, rules) for images in unnamed]
+    guessed = [
+        () if chosen is not None else propose_patients(images.records)
+        for images, (_, chosen) in zip(unnamed, standard, strict=True)
+    ]
+    believed: dict[tuple[str, str | None, str], bool] = {}
+
+    def believes(proposal: PatientProposal) -> bool:
+        key = proposal.rule
+        if key not in believed:
+            alike = [(images, one) for images, own in zip(unnamed, guessed, strict=True) for one in own if one.rule == key]
+            believed[key] = _agreed(alike, confirmed, nearest, rules)
+        return believed[key]
+
+    result: list[tuple[str, PatientProposal | None]] = []
+    for (words, chosen), proposals in zip(standard, guessed, strict=True):
+        taken = next((one for one in proposals if believes(one)), None)
+        if taken is not None:
+            told = f"{_words(taken, 'are')}, which agrees with what registration and search found and was used.{_hint(taken)}"
+            result.append((f"{words} {told}".strip(), taken))
+        elif proposals:
+            told = f"{_words(proposals[0], 'would be')}, but too little that was found bears that out: it was not used.{_hint(proposals[0])}"
+            result.append((f"{words} {told}".strip(), None))
+        else:
+            result.append((words, chosen))
+    return result
+
+
+def _by_standard(images: UnnamedImages, confirmed: Sequence[tuple[int, int]], rules: Rules) -> tuple[str, PatientProposal | None]:
+    """Subjects by BIDS, which need no bearing out: that is what the names mean. Only where most pairs say otherwise they are not believed."""
+    subjects = bids_subjects(images.records)
+    matched = sum(who is not None for who in subjects)
+    if 2 * matched < len(subjects) or not matched:
         return "", None
-    place = {row: i for i, row in enumerate(rows)}
+    patients = tuple(who or record.volume for who, record in zip(subjects, images.records, strict=True))
+    proposal = PatientProposal("name", BIDS_PATTERN, BIDS_WORDS, patients, len(set(patients)), True)
+    place = {row: i for i, row in enumerate(images.rows)}
     pairs = [(place[a], place[b]) for a, b in confirmed if a in place and b in place]
+    apart = sum(patients[a] != patients[b] for a, b in pairs)
+    which = "their names and folders" if matched == len(subjects) else f"the names and folders of {matched} of them"
+    told = f"By {which} ({BIDS_WORDS}) they are {proposal.count} people"
+    if apart >= rules.names_refuted and 2 * apart > len(pairs):
+        return (
+            f"{told}, but {apart} of {len(pairs)} pairs that show one person are of two of these: it was not used.{_hint(proposal)}",
+            None,
+        )
+    also = f" Of {len(pairs)} pairs that show one person {apart} are of two of these, who count as one." if apart else ""
+    return f"{told}, as that standard has it.{also}{_hint(proposal)}", proposal
+
+
+def _agreed(
+    alike: Sequence[tuple[UnnamedImages, PatientProposal]], confirmed: Sequence[tuple[int, int]], nearest: np.ndarray, rules: Rules
+) -> bool:
+    """Whether what was found bears a rule of names out, in all sets together that it names."""
+    rows = [row for images, _ in alike for row in images.rows]
+    patients = [f"{images.label} {who}" for images, one in alike for who in one.patients]
+    whole = replace(alike[0][1], patients=tuple(patients), count=sum(one.count for _, one in alike))
+    place = {row: i for i, row in enumerate(rows)}
+    of = {row: images.label for images, _ in alike for row in images.rows}
+    pairs = [(place[a], place[b]) for a, b in confirmed if a in place and b in place and of[a] == of[b]]
     near = [place.get(int(n), -1) for n in nearest[rows]]
-    for proposal in proposals:
-        if agrees(proposal, pairs, rules.names_apart) and _borne_out(proposal, pairs, near, rules):
-            return (
-                f"{_words(proposal, 'are')}, which agrees with what registration and search found and was used.{_hint(proposal)}",
-                proposal,
-            )
-    first = proposals[0]
-    return f"{_words(first, 'would be')}, but too little that was found bears that out: it was not used.{_hint(first)}", None
+    return agrees(whole, pairs, rules.names_apart) and _borne_out(whole, pairs, near, rules)
 
 
 def _words(proposal: PatientProposal, verb: str) -> str:
@@ -173,7 +283,10 @@ def _words(proposal: PatientProposal, verb: str) -> str:
 
 
 def _hint(proposal: PatientProposal) -> str:
-    return "" if proposal.pattern is None else f" To choose it: --patient-pattern '{proposal.pattern}'"
+    """The option that would say so."""
+    if proposal.pattern is None:
+        return " To choose it, pass a table with a column 'patient' that names the folder of each file."
+    return f" To choose it: --patient-pattern '{proposal.pattern}'"
 
 
 def _borne_out(proposal: PatientProposal, pairs: Sequence[tuple[int, int]], nearest: Sequence[int], rules: Rules) -> bool:

@@ -72,6 +72,7 @@ class Rules:
         names_people: or names that make at least this many people,
         names_most: none of them with more images than this, are believed without pairs: sites and scanners are few and large.
         names_p: and images of one name are each other's nearest by accident with at most this probability.
+        names_refuted: names by a standard (BIDS) are believed without any of this, unless at least so many pairs of one person, and most of them, are of two.
         unlike: an image is unlike the training set when it lies this much further from it than its people lie from each other: strangers of
             the same kind reached 1.29 (T1 brain) and 1.44 (hippocampus), another plane began at 1.46, other scans at 1.45.
         unlike_usual: "from each other" is this quantile of the distances between people, or of the holdout's where it is larger
@@ -129,6 +130,7 @@ class Rules:
     names_people: Whole = 20
     names_most: Whole = 20
     names_p: Share = 0.001
+    names_refuted: Whole = 3
     unlike: Number = 1.35
     unlike_usual: Share = 0.99
     unlike_holdout: Whole = 20

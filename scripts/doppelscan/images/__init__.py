@@ -9,7 +9,7 @@ from doppelscan.images.foreground import foreground_square, gaussian_blur
 from doppelscan.images.generated import generate_cohort, smooth_fields, warp
 from doppelscan.images.generated_volumes import generate_head, generate_volumes
 from doppelscan.images.geometry import VolumeGeometry
-from doppelscan.images.people import PatientProposal, agrees, people_of, propose_patients
+from doppelscan.images.people import PatientProposal, agrees, bids_subjects, people_of, propose_patients
 from doppelscan.images.planes import PLANES, in_three_planes, of_stacks, plane_position
 from doppelscan.images.planted import PlantedCopies, PlantedQueries
 from doppelscan.images.planted_volumes import VOLUME_REGIONS, VOLUME_TRANSFORMS, PlantedVolume, plant_volume
@@ -78,6 +78,7 @@ __all__ = [
     "align",
     "axis_pose",
     "band_pass",
+    "bids_subjects",
     "content_hash",
     "correlation",
     "cut_cube",

@@ -4,6 +4,8 @@ A proposal is read from names alone, so it is a guess: :func:`agrees` holds it a
 refute what is too fine (slices of one person apart), never what is too coarse (several people as one); so the explicit proposals come
 first (``sub-01``, ``patient12``), then the others from the finest to the coarsest, those that match few names after those that match nearly
 all, and the first that agrees is the one to take.
+
+What a standard defines to be a subject is no guess: a file or folder of BIDS names one, see :func:`bids_subjects`.
 """
 
 from __future__ import annotations
@@ -21,13 +23,16 @@ from scipy.sparse.csgraph import connected_components
 from doppelscan.errors import InputError
 from doppelscan.images.records import ImageRecord
 
-__all__ = ["PatientProposal", "agrees", "people_of", "propose_patients"]
+__all__ = ["BIDS_PATTERN", "BIDS_WORDS", "PatientProposal", "agrees", "bids_subjects", "people_of", "propose_patients"]
 
 SEPARATOR, FIELD = r"[_\-. ()]", r"[^_\-. ()]+"
 EXTENSION = r"(?:\.nii)?(?:\.[a-z][a-z0-9]*)?$"
+# https://bids-specification.readthedocs.io/en/stable/common-principles.html: a file begins with sub-<label>, or a folder is called so; a label is of
+# letters and digits, and what follows in a file's name begins with an underscore.
+BIDS_PATTERN, BIDS_WORDS = r"^(sub-[A-Za-z0-9]+)(?=[_.]|$)", "the BIDS subject (sub-...)"
 # Names that say themselves that they name a person.
 MARKED = (
-    (r"(?i)(?<![a-z0-9])(sub-[a-z0-9]+)", "the BIDS subject (sub-...)"),
+    (r"(?i)(?<![a-z0-9])(sub-[a-z0-9]+)", "the word sub- and a label"),
     (
         r"(?i)(?<![a-z])((?:patient|participant|subject|subj|sub|patid|pat|pid|case|person|volunteer)[-_ .#]*\d+)",
         "a word for a person and a number (such as patient12)",
@@ -92,6 +97,16 @@ class PatientProposal:
     count: int
     explicit: bool
 
+    @property
+    def rule(self) -> tuple[str, str | None, str]:
+        """What makes it: the same of two sets that are named alike."""
+        return self.kind, self.pattern, self.words
+
+    @property
+    def source(self) -> str:
+        """Where patients are known from, in words."""
+        return f"{self.kind} of the files ({self.words})"
+
 
 def propose_patients(records: Sequence[ImageRecord]) -> tuple[PatientProposal, ...]:
     """Who may be whom, by file names and folders.
@@ -122,6 +137,19 @@ def propose_patients(records: Sequence[ImageRecord]) -> tuple[PatientProposal, .
             own = tuple(of_volume[r.volume] for r in records)
             proposals.append(PatientProposal(kind, pattern, words, own, len(numbers), explicit))
     return tuple(proposals)
+
+
+def bids_subjects(records: Sequence[ImageRecord]) -> list[str | None]:
+    """The subject that the name of each file tells by BIDS, else that of the nearest folder; None where neither does."""
+    found = re.compile(BIDS_PATTERN)
+    subjects: dict[str, str | None] = {}
+    for record in records:
+        path = record.paths[0]
+        if path not in subjects:
+            name, *folders = reversed(os.path.abspath(path).split(os.sep))
+            told = [m.group(1) for m in [found.search(name), *map(re.compile(f"{BIDS_PATTERN}$").search, folders)] if m]
+            subjects[path] = told[0] if told else None
+    return [subjects[record.paths[0]] for record in records]
 
 
 _Candidate = tuple[str, str | None, str, list[str | None]]

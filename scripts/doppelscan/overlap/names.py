@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from doppelscan.decide import Rules, names_of_files
+from doppelscan.decide import Rules, UnnamedImages, names_of_files
 from doppelscan.overlap.groups import Grouping
 from doppelscan.overlap.links import Link, Pool
 from doppelscan.overlap.search import SearchedPool
@@ -52,17 +52,19 @@ class NamedPeople:
 def with_names_of_files(found: SearchedPool, rules: Rules) -> tuple[SearchedPool, list[str]]:
     """What was found, with the patients that the names of the files tell where nothing else does, and what is said of them.
 
-    Names are believed as in an audit: where pairs and nearest images bear them out. ``p01`` of one set need not be ``p01`` of the other.
+    Names are believed as in an audit: by a standard (BIDS), or where pairs and nearest images bear them out. ``p01`` of one set need not be ``p01`` of the other.
     """
     pool = found.pool
     records = list(pool.images.records)
     confirmed = [(one.first, one.second) for one in found.links if one.relation != "part"]
     notes, labels = [], []
+    unnamed = []
     for number, name in enumerate(pool.names):
         rows = [i for i, of in enumerate(pool.of_set) if of == number and not records[i].patient_known]
-        if not rows:
-            continue
-        words, chosen = names_of_files([records[i] for i in rows], rows, confirmed, found.beside, rules)
+        if rows:
+            unnamed.append(UnnamedImages(name, rows, [records[i] for i in rows]))
+    for images, (words, chosen) in zip(unnamed, names_of_files(unnamed, confirmed, found.beside, rules), strict=True):
+        rows, name = images.rows, images.label
         of = f" of {name}" if len(pool.names) > 1 else ""
         notes.append(f"Nobody named the patients of {len(rows)} images{of}. {words}".strip())
         if chosen is not None:

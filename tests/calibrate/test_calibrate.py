@@ -189,6 +189,7 @@ def test_slices_of_a_patient_do_not_make_an_interval_narrow():
     assert wilson(2.7, 9).lower == pytest.approx(whole.lower) and wilson(12, 40).upper < whole.upper
     spread = clustered_share(np.arange(40) % 4 == 0, patients)  # one slice of each: they differ less than by chance
     assert (spread.lower, spread.upper) == (wilson(10, 40).lower, wilson(10, 40).upper)
+    assert clustered_share(np.arange(25) < 12, np.arange(25)) == wilson(12, 25), "an image a volume is no cluster"
     nothing = clustered_share(np.zeros(40, bool), patients)
     assert nothing.lower == 0 and nothing.upper == wilson(0, 10).upper and nothing.total == 40
     assert clustered_share([], []).upper == 1

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from doppelscan.calibrate import wilson
 from doppelscan.decide import Decision, NearDuplicate, Rule, Rules, ScoredControl, ScoredSet, Verdict, decide
 from doppelscan.verify import IdenticalImage, Pose
 from made_records import made_reference, made_score, made_set, made_summary
@@ -54,6 +55,20 @@ def test_the_same_pixels_are_a_copy_whatever_control_and_patients_say(no_pairs, 
     # Image 0 and training image 7 are 0.7 radians apart: nothing of the pair that registration found is left.
     assert first.scored.deepssim == first.scored.embedding == pytest.approx(math.cos(0.7), abs=1e-6)
     assert first.scored.part == first.scored.ssim and (first.scored.part_match, first.scored.part_share) == (7, 1.0)
+
+
+def test_slices_of_one_volume_do_not_make_the_interval_of_the_flagged_share_narrow(no_pairs):
+    """As in a comparison of two audits: one function for the same share."""
+    decision = decided([SAME] * 12 + [None] * 28)
+    assert decision.flagged == wilson(12, 40)
+    of_ten = tuple(replace(one, record=replace(one.record, volume=f"v{i // 4}")) for i, one in enumerate(decision.images))
+    slices = replace(decision, images=of_ten)
+    assert slices.flagged.share == 0.3 and slices.flagged.upper == pytest.approx(wilson(2.7, 9).upper) > wilson(12, 40).upper
+    assert slices.showing == slices.flagged
+    people = decision.control_set.images
+    doubled = replace(people, records=[replace(r, patient=f"c{i // 2}") for i, r in enumerate(people.records)])
+    control = replace(decision, control_set=replace(decision.control_set, images=doubled)).flagged_control
+    assert (control.count, control.total) == (0, 100) and control.upper == wilson(0, 50).upper, "of 50 patients"
 
 
 def test_what_the_control_cannot_say_of_the_others_is_said_beside_the_copies(no_pairs):

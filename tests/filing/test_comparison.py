@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import jsonschema
 import pytest
+from doppelscan.calibrate import wilson
 from doppelscan.errors import InputError
 from doppelscan.filing import compare, read_audit
 from doppelscan.filing.comparison import compare_audits
@@ -95,6 +97,43 @@ CHANGES = {
         "the control of the audit after is not of the same kind as the training set",
     ),
 }
+
+
+def test_what_differs_is_told_with_its_numbers_before_and_after(pair, tmp_path):
+    """That the rules or the training set differ tells nobody which number, nor by how much."""
+
+    def change(summary):
+        other_images(summary)
+        summary["sets"]["training"].update(sha256="c" * 64, images=999)
+        summary["rules"].update(close_pair=0.5)
+        summary["settings"]["preprocessing"] = [*summary["settings"]["preprocessing"][:-1], {"window": [1, 99]}]
+
+    found = result(pair[0], moved(made_audit(tmp_path / "changed", 2, 60, change=change)))
+    told = " ".join(found.obstacles)
+    images = read_audit(pair[0], "before").summary["sets"]["training"]["images"]
+    assert (
+        f"the training set differs (images {images}, patients" in told
+        and "before, images 999, patients" in told
+        and "sha256 cccccccc" in told
+    )
+    rules = read_audit(pair[0], "before").summary["rules"]["close_pair"]
+    assert f"the rules differ ({{'close_pair': {rules}}} before, {{'close_pair': 0.5}} after)" in told
+    assert "{'window': [1, 99]} after" in told, "of a long list what differs"
+
+
+def test_audits_of_one_folder_name_are_told_apart(pair, tmp_path):
+    for name, source in (("a", pair[0]), ("b", pair[1])):
+        (tmp_path / name).mkdir()
+        shutil.copytree(source, tmp_path / name / "report")
+    compare(before=tmp_path / "a" / "report", after=tmp_path / "b" / "report", output=tmp_path / "c")
+    page = (tmp_path / "c" / "compare.html").read_text()
+    assert "Before: a/report, after: b/report" in page
+
+
+def test_a_share_has_the_interval_that_its_audit_gives(pair):
+    """One of 25 images had 30.0 to 66.5 % in its audit and 29.7 to 66.8 % in a comparison."""
+    shown = result(*pair).shares[0].before
+    assert (shown.lower, shown.upper) == (wilson(17, 60).lower, wilson(17, 60).upper)
 
 
 @pytest.mark.parametrize("what", CHANGES)

@@ -321,7 +321,7 @@ def audited(rng: np.random.Generator, pool: Pool, setting: Setting, rules: Rules
         power = clopper_pearson(hit, people, rules.bound)
         judged.append(JudgedCopies(PlantedResult(name, name, len(hit), int(hit.sum()), power, 0, 0), hit, people))
     close = control_as_close(scored, flags, others, rules)
-    test = bounded(judged, (), shows[~apart], np.arange(len(others)) < close, rules)
+    test = bounded(judged, (), shows[~apart], close, rules)
     decision = Decision(
         synthetic=None, control_set=None, images=(), control=(), calibrations=rules_of, control_as_close=close, look_alikes=0,
         flagged_without=0, near_duplicates=(), same_kind=pool.kind, conclusion=said,

@@ -7,6 +7,7 @@ from doppelscan.decide.domain import other_modalities, unlike_training
 from doppelscan.decide.evidence import PairEvidence
 from doppelscan.decide.findings import KINDS, OF_NOBODY, Finding, NearDuplicate, explain, kind_of
 from doppelscan.decide.flags import Calibration, Flag, Reason, Rule, control_as_close, wider
+from doppelscan.decide.foreseen import foreseen
 from doppelscan.decide.kept import kept_from_flag
 from doppelscan.decide.owed import owed_to_training
 from doppelscan.decide.pairs import PersonPair, registered_candidates, registered_pairs
@@ -94,6 +95,7 @@ __all__ = [
     "explain",
     "find_people",
     "fitted_search",
+    "foreseen",
     "kept_from_flag",
     "kind_of",
     "names_of_files",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from doppelscan.calibrate import Competition, Share, TailControl, TwoSampleResult, wilson
+from doppelscan.calibrate import Competition, Share, TailControl, TwoSampleResult, clustered_share
 from doppelscan.decide.conclusion import Conclusion, Evidence, conclude
 from doppelscan.decide.control import ScoredControl
 from doppelscan.decide.findings import KINDS, Finding, NearDuplicate, explain, kind_of
@@ -82,7 +82,7 @@ class Decision:
         images: one entry a synthetic image.
         control: one entry a control image, with its p-value among the others.
         calibrations: the rule that flags, calibrated on the control and, where it has look-alikes, without them; all must flag.
-        control_as_close: number of control images that score as high as the lowest flagged image.
+        control_as_close: of each control image, whether it scores as high as the lowest flagged image.
         look_alikes: number of control images that agree with a training image as copies do, and are in the control.
         flagged_without: number of synthetic images that would be flagged if these were left out.
         near_duplicates: real images of two patients that agree as copies do.
@@ -98,7 +98,7 @@ class Decision:
     images: tuple[AuditedImage, ...]
     control: tuple[AuditedImage, ...]
     calibrations: tuple[Calibration, ...]
-    control_as_close: int
+    control_as_close: tuple[bool, ...]
     look_alikes: int
     flagged_without: int
     near_duplicates: tuple[NearDuplicate, ...]
@@ -138,13 +138,17 @@ class Decision:
 
     @property
     def flagged(self) -> Share:
-        """Share of the synthetic images that is flagged, of those that are like the training set."""
-        return wilson(sum(one.finding is not None for one in self.images), len(self.images) - self.unlike)
+        """Share of the synthetic images that is flagged, of those that are like the training set; images of one volume count as far as they differ."""
+        return self._share_of_like([one.finding is not None for one in self.images])
 
     @property
     def showing(self) -> Share:
         """Share that shows a patient, of those that are like the training set."""
-        return wilson(sum(one.shows_patient for one in self.images), len(self.images) - self.unlike)
+        return self._share_of_like([one.shows_patient for one in self.images])
+
+    def _share_of_like(self, hits: Sequence[bool]) -> Share:
+        like = [(hit, one.record.volume) for hit, one in zip(hits, self.images, strict=True) if not one.unlike]
+        return clustered_share([hit for hit, _ in like], [volume for _, volume in like])
 
     @property
     def unlike(self) -> int:
@@ -153,8 +157,8 @@ class Decision:
 
     @property
     def flagged_control(self) -> Share:
-        """Share of the control images that is as close."""
-        return wilson(self.control_as_close, len(self.control))
+        """Share of the control images that is as close; images of one patient count as far as they differ."""
+        return clustered_share(self.control_as_close, self.control_set.patients)
 
     @property
     def kinds(self) -> dict[str, int]:

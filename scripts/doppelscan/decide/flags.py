@@ -279,15 +279,17 @@ def widest(calibrated: Sequence[Sequence[Flag]]) -> list[Flag]:
     return [reduce(wider, flags) for flags in zip(*calibrated, strict=True)]
 
 
-def control_as_close(scored: Sequence[ScoredImage], flags: Sequence[Flag], control: Sequence[ScoredImage], rules: Rules) -> int:
-    """Number of control images that score as high as the lowest of the flagged."""
+def control_as_close(
+    scored: Sequence[ScoredImage], flags: Sequence[Flag], control: Sequence[ScoredImage], rules: Rules
+) -> tuple[bool, ...]:
+    """Of each control image, whether it scores as high as the lowest of the flagged."""
     cut, part_cut = float("inf"), float("inf")
     for one, said in zip(scored, flags, strict=True):
         if said.reason is not None and said.reason.rule.of_region:
             part_cut = min(part_cut, one.part)
         elif said.reason is not None:
             cut = min(cut, one.score)
-    return sum(
+    return tuple(
         (s.score >= cut and s.verified >= rules.least_verified) or (s.part >= part_cut and s.part >= rules.least_part)
         for s in control
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from doppelscan.calibrate import Prevalence, Share
+from doppelscan.calibrate import Prevalence, Share, clopper_pearson
 from doppelscan.decide.rules import Rules
 
-__all__ = ["NegativeResult", "PlantedResult", "SelfTest"]
+__all__ = ["NegativeResult", "PlantedResult", "SelfTest", "patients_to_plant"]
 
 
 @dataclass(frozen=True)
@@ -73,3 +73,11 @@ class SelfTest:
     def unclaimed(self, rules: Rules) -> tuple[PlantedResult, ...]:
         """The transforms whose copies may go unseen, and that nobody declared."""
         return tuple(one for one in self.copies if not one.declared and one.power.lower < rules.power)
+
+
+def patients_to_plant(rules: Rules) -> int:
+    """How many patients must be planted, and all found, to show the power that a claim of none found needs."""
+    count = 1
+    while clopper_pearson([True] * count, range(count), rules.bound).lower < rules.power:
+        count += 1
+    return count

@@ -12,7 +12,7 @@ from doppelscan.calibrate import Competition, Prevalence, clopper_pearson, memor
 from doppelscan.decide.conclusion import Conclusion, Verdict, counted
 from doppelscan.decide.decision import Decision, findings_of
 from doppelscan.decide.findings import Finding
-from doppelscan.decide.power import NegativeResult, PlantedResult, SelfTest
+from doppelscan.decide.power import NegativeResult, PlantedResult, SelfTest, patients_to_plant
 from doppelscan.decide.reference import ScoredSet
 from doppelscan.decide.rivals import with_rivals
 from doppelscan.decide.rules import Rules
@@ -84,14 +84,11 @@ def self_tested(decision: Decision, planted: Sequence[Planted], rules: Rules) ->
         result = PlantedResult(one.name, one.words, len(found), int(found.sum()), power, int(sum(right)), named, one.declared)
         copies.append(JudgedCopies(result, found, one.patients))
     like = [one for one in decision.images if not one.unlike]
-    # Which of the control are as close: the highest, as a rate counts them.
-    order = sorted(range(len(decision.control)), key=lambda i: -decision.control[i].scored.score)
-    close = np.isin(np.arange(len(order)), order[: decision.control_as_close])
     return bounded(
         copies,
         negatives,
         [one.shows_patient for one in like],
-        close,
+        decision.control_as_close,
         rules,
         volumes=[one.record.volume for one in like],
         control_patients=decision.control_set.patients,
@@ -214,11 +211,11 @@ def _negative(decision: Decision, test: SelfTest | None, owed: Competition | Non
         )
     missed = test.missed(rules)
     most = max(one.planted for one in test.copies)
-    if missed and clopper_pearson([True] * most, range(most), rules.bound).lower < rules.power:
+    if missed and most < patients_to_plant(rules):
         return Conclusion(
             Verdict.CANNOT,
             f"{none}; but only {counted(most, 'training patient')} could be planted as a test: if all were found, that would not "
-            f"show that {100 * rules.power:.0f} % of copies are; 18 are needed",
+            f"show that {100 * rules.power:.0f} % of copies are; {patients_to_plant(rules)} are needed",
         )
     if missed:
         worst = min(missed, key=lambda one: one.power.lower)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,7 +162,9 @@ def compare_audits(before: FinishedAudit, after: FinishedAudit) -> Comparison:
     """
     facts = _facts(before.summary, after.summary)
     obstacles = [
-        f"the {one.name} differ{'s' if not one.name.endswith('s') else ''}" for one in facts if one.needed and not one.same
+        f"the {one.name} differ{'s' if not one.name.endswith('s') else ''} ({one.before} before, {one.after} after)"
+        for one in facts
+        if one.needed and not one.same
     ]
     same_images = before.summary["sets"]["synthetic"]["sha256"] == after.summary["sets"]["synthetic"]["sha256"]
     shared = None if obstacles else _shared(before, after)
@@ -218,20 +220,23 @@ def _side(audit: FinishedAudit) -> Side:
 
 def _facts(before: Any, after: Any) -> list[Fact]:
     def of(name: str, first: Any, second: Any, needed: bool) -> Fact:
-        return Fact(name, _short(first), _short(second), first == second, needed)
+        same = first == second
+        shown = (first, second) if same else _what_differs(first, second)
+        return Fact(name, _short(shown[0]), _short(shown[1]), same, needed)
+
+    def set_of(name: str, key: str, needed: bool) -> Fact:
+        one, other = before["sets"][key], after["sets"][key]
+        return Fact(name, _set_words(one), _set_words(other), one["sha256"] == other["sha256"], needed)
 
     def settings(summary: Any, *names: str) -> dict[str, Any]:
         return {name: summary["settings"].get(name) for name in names}
-
-    def sha(summary: Any, name: str) -> str:
-        return summary["sets"][name]["sha256"]
 
     def fixed(rules: Any) -> dict[str, Any]:
         return {name: value for name, value in rules.items() if before["rules"].get(name) != after["rules"].get(name)}
 
     facts = [
-        of("training set", sha(before, "training"), sha(after, "training"), True),
-        of("control", sha(before, "control"), sha(after, "control"), True),
+        set_of("training set", "training", True),
+        set_of("control", "control", True),
         of("encoder's weights", before["weights_sha256"], after["weights_sha256"], True),
         of("doppelscan's version", before["versions"].get("doppelscan"), after["versions"].get("doppelscan"), True),
         of("rules", fixed(before["rules"]) or "the same", fixed(after["rules"]) or "the same", True),
@@ -240,7 +245,7 @@ def _facts(before: Any, after: Any) -> list[Fact]:
             for name in ("preprocessing", "candidates", "rotations", "index", "control_size")
         ),
         of("way patients were named", before["patient_source"], after["patient_source"], True),
-        of("synthetic set", sha(before, "synthetic"), sha(after, "synthetic"), False),
+        set_of("synthetic set", "synthetic", False),
         *(
             of(f"setting {name}", settings(before, name)[name], settings(after, name)[name], False)
             for name in ("seed", "device", "runtime")
@@ -251,11 +256,28 @@ def _facts(before: Any, after: Any) -> list[Fact]:
     return facts
 
 
+def _set_words(facts: Mapping[str, Any]) -> str:
+    """How many images and people, and which: two sets of one size may be other images."""
+    return f"images {facts['images']}, patients {facts['patients']}, sha256 {facts['sha256'][:8]}..."
+
+
+def _what_differs(first: Any, second: Any) -> tuple[Any, Any]:
+    """Of two records or lists the entries alone in which they differ."""
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        names = [name for name in dict.fromkeys([*first, *second]) if first.get(name) != second.get(name)]
+        pairs = {name: _what_differs(first.get(name), second.get(name)) for name in names}
+        return {name: one for name, (one, _) in pairs.items()}, {name: other for name, (_, other) in pairs.items()}
+    if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        both = [_what_differs(one, other) for one, other in zip(first, second, strict=True) if one != other]
+        return ([one for one, _ in both], [other for _, other in both]) if len(both) > 1 else both[0]
+    return first, second
+
+
 def _short(value: Any) -> str:
     text = str(value)
     if len(text) == 64 and set(text) <= set("0123456789abcdef"):
         return text[:12] + "..."
-    return text if len(text) <= 60 else f"sha256 {hashlib.sha256(text.encode()).hexdigest()[:12]}..."
+    return text if len(text) <= 100 else f"sha256 {hashlib.sha256(text.encode()).hexdigest()[:12]}..."
 
 
 def _shared(before: FinishedAudit, after: FinishedAudit) -> int:

@@ -98,7 +98,7 @@ def dossier_document(dossier: Dossier) -> Document:
     results = dossier.results
     bound = results.bound
     facts = (
-        (f"{results.flagged.count} of {results.flagged.total}", "synthetic images flagged", f"{percent(results.flagged.share)} (95 % interval {100 * results.flagged.lower:.1f} to {100 * results.flagged.upper:.1f})"),
+        (f"{results.flagged.count} of {results.flagged.total}", "synthetic images flagged", f"{percent(results.flagged.share)} (95 % Wilson interval {100 * results.flagged.lower:.1f} to {100 * results.flagged.upper:.1f})"),
         (str(results.patients_shown), "training patients shown", "all are listed below"),
         ("no bound" if bound is None or bound >= 1 else percent(bound), "may be memorized, at most", "95 % upper bound, for copies changed as those planted" if bound is not None else "there was no self-test"),
         (f"{dossier.control.as_close.count} of {dossier.control.as_close.total}", "control images as close", "real images of other people"),
@@ -500,7 +500,7 @@ def comparison_sections(comparison: Comparison) -> list[Section]:
             "Shares",
             (
                 Table(("of images", "before", "after", "change in points", "p"), tuple(_contrast(one) for one in comparison.shares), (0.3, 0.21, 0.21, 0.2, 0.08), (1, 2, 3, 4)),
-                Text("Intervals are 95 % (Wilson; of the change Newcombe 1998), p by Fisher's exact test; slices of one volume count as one. The first row decides; an empty p is not claimed.", soft=True),
+                Text("Intervals are 95 % (Wilson 1927, as in the audits themselves, slices of one volume counting as far as they differ; of the change Newcombe 1998), p by Fisher's exact test, a volume counted once. The first row decides; an empty p is not claimed.", soft=True),
             ),
         ),
         Section("Findings by kind", (Table(("finding", "before", "after"), tuple((one.kind, str(one.before), str(one.after)) for one in comparison.kinds), (0.6, 0.2, 0.2), (1, 2)),)),

@@ -289,7 +289,7 @@ def compare(*, before: str | os.PathLike, after: str | os.PathLike, output: str 
         found = hidden_patients(found)
     content = {"schema": "urn:doppelscan:compare:1", "made_by": f"doppelscan {__version__}", **plain(asdict(found))}
     columns = ("patient", "status", "before", "after", "before_score", "after_score", "chance")
-    title = f"Before: {Path(folders[0]).name}, after: {Path(folders[1]).name}" if not redact else "Before and after"
+    title = "Before and after" if redact else "Before: {}, after: {}".format(*_told_apart(*folders))
     files = {
         "compare.json": json.dumps(content, indent=1) + "\n",
         "compare.csv": to_csv(columns, [{name: _cell(value) for name, value in asdict(one).items()} for one in found.patients]),
@@ -298,6 +298,15 @@ def compare(*, before: str | os.PathLike, after: str | os.PathLike, output: str 
     for name in COMPARED:
         _write(place / name, files[name].encode())
     return found
+
+
+def _told_apart(first: str, second: str) -> tuple[str, str]:
+    """So many last parts of two paths that they differ: two audits are often called report, each in a folder of its own."""
+    one, other = (Path(os.path.realpath(path)).parts for path in (first, second))
+    for count in range(1, min(len(one), len(other)) + 1):
+        if one[-count] != other[-count]:
+            return os.path.join(*one[-count:]), os.path.join(*other[-count:])
+    return os.path.join(*one), os.path.join(*other)
 
 
 def _cell(value: Any) -> Any:

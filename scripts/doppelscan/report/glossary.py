@@ -6,7 +6,7 @@ __all__ = ["GLOSSARY", "KINDS_TOLD", "MAY_SIGN"]
 
 GLOSSARY = {
     "flagged": "An image that is too near to one training image to be explained by chance, as the control measures it.",
-    "interval": "The true share lies in this range with 95 % confidence (Wilson); few images make it wide.",
+    "interval": "The true share lies in this range with 95 % confidence (Wilson 1927; images of one volume, or of one patient of the control, count as far as they differ). Few images make it wide.",
     "control": "Real images of other patients, looked for in the training set in the same way: how near do strangers come?",
     "residual risk": "Share of the set that shows a patient beyond what chance explains: (share that shows a patient - share of the control) / (1 - share of the control).",
     "exposed": "A training patient whom at least one flagged image shows.",

@@ -173,7 +173,7 @@ def _share(share: Mapping[str, Any]) -> str:
     if not share["total"]:
         return "0 of 0"
     mean, lower, upper = (f"{100 * share[name]:.1f}" for name in ("share", "lower", "upper"))
-    return f"{share['count']} of {share['total']} ({mean} %, 95 % interval {lower} to {upper} %)"
+    return f"{share['count']} of {share['total']} ({mean} %, 95 % Wilson interval {lower} to {upper} %)"
 
 
 def closing_lines(result: ResultTable, notes: Sequence[str], store: Path | str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from doppelscan.decide import (
     Verdict,
     decide,
     find_people,
+    foreseen,
     nearest_by_encoder,
     of_sample,
     other_modalities,
@@ -240,6 +242,7 @@ class Audit:
     def run(self) -> AuditResult:
         """Run every stage and write the report; of a long audit a preliminary one first."""
         self._refuse_same_set()
+        self._tell_what_is_foreseen()
         clock = RunProgress(self._expected())
         early = EarlyReport(self.output, self.redact, self.key, clock, lambda found: self._so_far(found, clock))
         clock.between = early.write_if_due
@@ -248,6 +251,13 @@ class Audit:
         if on_command_line():
             print(*result.words, sep="\n")
         return result
+
+    def _tell_what_is_foreseen(self) -> None:
+        """That no finding could change the conclusion is worth more before the run than after it."""
+        training, holdout = self.training.image_set.records, None if self.holdout is None else self.holdout.image_set.records
+        told = foreseen(training, holdout, self.control_size, self.self_test, self.rules)
+        if told:
+            print(f"Before this starts: {'; '.join(told)}.", file=sys.stderr, flush=True)
 
     def _run(self, clock: RunProgress, early: EarlyReport) -> AuditResult:
         with clock.stage("embed training"):

@@ -135,7 +135,7 @@ def made_decision(flagged: int, total: int | None = None, cohort: np.ndarray | N
             for s in strangers
         ),
         (rule,),
-        0,
+        (False,) * len(strangers),
         0,
         flagged,
         (

@@ -73,6 +73,62 @@ def test_time_without_a_bar_counts_down_and_ends_at_nothing(clock):
         assert run.remaining == 0
 
 
+def test_what_is_under_way_counts_down_while_it_takes_long(clock):
+    """A volume takes ten seconds; the time left stood still meanwhile."""
+    run = RunProgress({"one": {"plant": Work(10, 10.0)}})
+    with run.shown(), run.stage("one"), progress(None, "plant copies", "volume", total=10) as bar:
+        worked(bar, clock, 2, 10.0)
+        assert run.remaining == pytest.approx(80)
+        clock.now += 6
+        assert run.remaining == pytest.approx(74)
+        clock.now += 60
+        assert run.remaining == pytest.approx(70), "of one that hangs no more than itself"
+
+
+def test_a_kind_that_is_met_for_the_first_time_moves_the_shown_end_step_by_step(clock, capsys):
+    """The line told 12, 21 and 16 minutes within twenty seconds."""
+    run = RunProgress({"one": {"embed": Work(100, 1.0)}, "two": {"verify": Work(100, 1.0)}})
+    shown = []
+    with run.shown():
+        with run.stage("one"), progress(None, "embed set", "image", total=100) as bar:
+            worked(bar, clock, 100, 1.0)
+        with run.stage("two"), progress(None, "verify set", "image", total=100) as bar:
+            for _ in range(30):
+                worked(bar, clock, 1, 6.0)
+                run.words()
+                shown.append(run._ending[0])
+    steps = [abs(b - a) for a, b in zip(shown, shown[1:], strict=False)]
+    assert max(steps) < 0.4 * 500, "the end is 500 seconds later than was thought"
+    assert shown[-1] - (1000.0 + 100 + 600) == pytest.approx(0, abs=40), "and gets there"
+
+
+def test_the_first_second_of_work_does_not_turn_the_estimate_over(clock):
+    run = RunProgress({"one": {"embed": Work(1000, 0.01)}})
+    left = []
+    with run.shown(), run.stage("one"), progress(None, "embed set", "image", total=1000) as bar:
+        for _ in range(20):
+            worked(bar, clock, 1, 0.1)
+            left.append(run.remaining)
+    assert all(b < 1.7 * a for a, b in zip(left, left[1:], strict=False)) and left[-1] == pytest.approx(98, rel=0.05)
+
+
+def test_a_run_inside_of_a_run_has_no_line_of_its_own(clock, capsys):
+    """A benchmark printed the lines of each audit in it, each with an end of its own."""
+    outer, inner = (
+        RunProgress({"ours": {OTHER: Work(1, 10)}, "rivals": {OTHER: Work(1, 5)}}),
+        RunProgress({"embed": {"embed": Work(10, 3.0)}}),
+    )
+    with outer.shown():
+        with outer.stage("ours"), inner.shown(), inner.stage("embed"), progress(None, "embed set", "image", total=10) as bar:
+            assert outer.to_come()["ours"] == pytest.approx(30), "what the inner one knows better"
+            worked(bar, clock, 10, 3.0)
+        with outer.stage("rivals"):
+            pass
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("  ")[0] for line in lines if line.startswith(("embed", "ours: embed"))] == ["ours: embed"] * 3
+    assert sum(line.startswith("done") for line in lines) == 1 and "embed" in inner.seconds
+
+
 def test_the_share_never_falls_and_a_log_gets_a_line_a_stage_and_one_every_ten_seconds(clock, capsys):
     run = RunProgress({"one": {"embed": Work(10, 1.0)}, "two": {"verify": Work(10, 1.0)}})
     with run.shown():

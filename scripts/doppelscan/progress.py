@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
@@ -15,8 +16,10 @@ from tqdm import tqdm
 __all__ = ["OTHER", "RunProgress", "StageClock", "Work", "progress"]
 
 OTHER = "other"
-# Seconds of work from which on its measured cost counts, not the expected one.
+# Seconds of work from which on its measured cost alone counts, not the expected one; before, the one gives way to the other.
 MEASURED = 1.0
+# Seconds in which the shown end follows the expected one by two thirds: a kind of work that is met for the first time moves it, and does not make it jump.
+SETTLES = 15.0
 
 
 def progress(iterable, label: str, unit: str, total: int | None = None, done: int = 0) -> Any:
@@ -90,6 +93,10 @@ class RunProgress(StageClock):
         self.current = ""
         self._done: dict[str, float] = {}
         self._counted = 0.0  # seconds of this stage that bars account for
+        self._last, self._batch = 0.0, 0.0  # when something was counted last, and the seconds that as much more is expected to take
+        self._ending: tuple[float, float] | None = None  # the end that is shown, and when it was
+        self._inner: RunProgress | None = None
+        self._outer: RunProgress | None = None
         self._expected: dict[str, float] = {}
         self._spent: dict[str, float] = {}
         self._began = self._stage_began = time.perf_counter()
@@ -101,8 +108,16 @@ class RunProgress(StageClock):
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Show the line while inside: one moving line on a terminal, in a log a line every 10 seconds and at each stage."""
+        """Show the line while inside: one moving line on a terminal, in a log a line every 10 seconds and at each stage.
+
+        A run inside of another one, as an audit inside of a benchmark, has no line of its own: the outer one tells its stages.
+        """
         self._began = time.perf_counter()
+        outer = _SHOWN.get()
+        if outer is not None:
+            with self._inside(outer):
+                yield
+            return
         if sys.stderr.isatty():
             form = "{desc}|{bar}| {percentage:3.0f} %{postfix}"
             self._line = tqdm(total=1.0, bar_format=form, dynamic_ncols=True, mininterval=0)
@@ -124,10 +139,21 @@ class RunProgress(StageClock):
                 self._line.close()
 
     @contextmanager
+    def _inside(self, outer: RunProgress) -> Iterator[None]:
+        token = _SHOWN.set(self)
+        self._outer, outer._inner = outer, self
+        try:
+            yield
+        finally:
+            self._outer = outer._inner = None
+            _SHOWN.reset(token)
+
+    @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time what is done inside, and say so."""
         self.between()
         self.current, self._done, self._counted, self._stage_began = name, {}, 0.0, time.perf_counter()
+        self._last, self._batch = self._stage_began, 0.0
         self._draw(at_once=True)
         with super().stage(name):
             yield
@@ -159,15 +185,19 @@ class RunProgress(StageClock):
                 left += max(0.0, work.units * expected - passed)
             else:
                 left += max(0.0, work.units - (self._done.get(kind, 0.0) if own else 0.0)) * expected
+        if own:
+            # What is under way is done in part: a volume takes seconds, and meanwhile the end comes nearer all the same.
+            left -= min(left, self._batch, time.perf_counter() - self._last)
+            left = max(left, self._inner.remaining if self._inner is not None else 0.0)
         return left
 
     def _rate(self, kind: str) -> float:
         """Measured seconds over expected ones."""
-        if self._expected.get(kind, 0.0) >= MEASURED or self._spent.get(kind, 0.0) >= MEASURED:
-            return self._spent[kind] / max(self._expected[kind], 1e-9)
-        expected = sum(self._expected.values())
+        expected, spent = sum(self._expected.values()), sum(self._spent.values())
         # Work that was stored took no time and says nothing of what is not.
-        return min(10.0, max(0.1, sum(self._spent.values()) / expected)) if expected >= MEASURED else 1.0
+        others = _between(1.0, min(10.0, max(0.1, spent / max(expected, 1e-9))), expected, spent)
+        own, took = self._expected.get(kind, 0.0), self._spent.get(kind, 0.0)
+        return _between(others, took / max(own, 1e-9), own, took)
 
     def opened(self, kind: str, total: int | None) -> None:
         """A bar of ``kind`` over ``total`` units begins."""
@@ -186,6 +216,8 @@ class RunProgress(StageClock):
             self._done[kind] = self._done.get(kind, 0.0) + units
             self._expected[kind] = self._expected.get(kind, 0.0) + units * work.seconds
             self._spent[kind] = self._spent.get(kind, 0.0) + seconds
+            if units:
+                self._last, self._batch = time.perf_counter(), units * work.seconds * self._rate(kind)
         self._draw()
 
     def _tick(self, ended: threading.Event) -> None:
@@ -193,6 +225,9 @@ class RunProgress(StageClock):
             self._draw()
 
     def _draw(self, at_once: bool = False) -> None:
+        if self._outer is not None:
+            self._outer._draw()
+            return
         with self._drawing:
             if not self._shown or not self.current:
                 return
@@ -218,15 +253,34 @@ class RunProgress(StageClock):
         passed = self.elapsed
         if self.current == "done":
             return ["done", f"{_clock(passed)} elapsed"]
-        left = self.remaining
+        left = self._settled(self.remaining)
         # What turns out to take longer than was thought takes nothing back.
         self._share = min(0.99, max(self._share, passed / max(passed + left, 1e-9)))
-        return [self.current, f"{_clock(passed)} elapsed", f"about {_clock(left)} left", f"ends {end_of(left)}"]
+        inner = self._inner
+        stage = self.current if inner is None or not inner.current else f"{self.current}: {inner.current}"
+        return [stage, f"{_clock(passed)} elapsed", f"about {_clock(left)} left", f"ends {end_of(left)}"]
+
+    def _settled(self, left: float) -> float:
+        """``left`` as it is shown: the end moves to where it is expected, and does not jump."""
+        now = time.perf_counter()
+        end = now + left
+        if self._ending is not None:
+            shown, then = self._ending
+            # Never later than as much again: what is nearly done is.
+            end = min(shown + (end - shown) * -math.expm1((then - now) / SETTLES), now + 2 * left)
+        self._ending = end, now
+        return max(0.0, end - now)
 
     @property
     def ends(self) -> str:
         """When the run is expected to end, by the clock of this machine."""
         return end_of(self.remaining)
+
+
+def _between(others: float, measured: float, expected: float, spent: float) -> float:
+    """``measured`` once a second of it was expected or spent, before that less of it and more of what ``others`` say."""
+    weight = min(1.0, max(expected, spent) / MEASURED)
+    return others + (measured - others) * weight
 
 
 class _Part:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from doppelscan.calibrate import chance_of_one, most_in_whole
-from doppelscan.decide import Conclusion, Rules, Verdict, of_sample
+from doppelscan.decide import Conclusion, Rules, SampleClaim, Verdict, of_sample
 from doppelscan.images import DrawnSample
 from made_records import made_decision, made_summary
 
@@ -23,8 +23,8 @@ def test_a_claim_of_none_found_carries_bound_and_power_of_the_sample():
     assert said.conclusion.verdict is Verdict.NOT_FOUND
     assert said.conclusion.reason == (
         f"none of 200 images. This is a sample of 200 of 10000 synthetic images: of all 10000 at most 1.5 % ({most}) would be flagged (95 % upper "
-        f"bound), so {most} more may lie among those that were not looked at; a single copy would be in the sample with a probability of 2 %, at "
-        "least one of 10 with 18.3 % and of 100 with 86.9 %"
+        f"bound), so {most} more may lie among the 9800 that were not looked at; a single copy would be in the sample with a probability of 2 %, at "
+        "least one of 10 with 18 % and of 100 with 87 %"
     )
 
 
@@ -32,6 +32,19 @@ def test_flagged_images_of_the_sample_are_not_among_the_missed():
     said = of_sample(made_decision(6, 20), DrawnSample(20, 50), RULES).sample
     assert said.flagged == 6 and said.most == most_in_whole(6, 20, 50) == said.missed + 6 and said.bound == said.most / 50
     assert list(said.power) == ["1", "10"], "there are no 100 among 50"
+
+
+def test_where_copies_were_found_nothing_is_told_of_how_probably_they_would_be():
+    words = of_sample(made_decision(6, 20), DrawnSample(20, 50), RULES).sample.words
+    assert "run again without --limit" in words and "among the 30 that were not looked at" in words
+    assert "probability" not in words and "at least one" not in words
+
+
+def test_no_more_digits_are_told_than_are_known():
+    words = SampleClaim.of_counts(0, 200, 1_000_000).words
+    assert "1.5 % (about 15000) would be" in words and "so about 15000 more" in words
+    near = SampleClaim.of_counts(0, 190, 200).words
+    assert "with a probability of 95 %" in near and "of 10 with more than 99 %" in near and "99.9" not in near
 
 
 def test_volumes_that_were_scored_whole_are_called_volumes_and_all_of_them_are_100_percent():

@@ -7,7 +7,7 @@ from doppelscan.decide.domain import other_modalities, unlike_training
 from doppelscan.decide.evidence import PairEvidence
 from doppelscan.decide.findings import KINDS, OF_NOBODY, Finding, NearDuplicate, explain, kind_of
 from doppelscan.decide.flags import Calibration, Flag, Reason, Rule, control_as_close, wider
-from doppelscan.decide.foreseen import foreseen
+from doppelscan.decide.foreseen import foreseen, people_at_most
 from doppelscan.decide.kept import kept_from_flag
 from doppelscan.decide.owed import owed_to_training
 from doppelscan.decide.pairs import PersonPair, registered_candidates, registered_pairs
@@ -103,6 +103,7 @@ __all__ = [
     "of_sample",
     "other_modalities",
     "owed_to_training",
+    "people_at_most",
     "person_pairs",
     "ranked_so_far",
     "read_reviews",

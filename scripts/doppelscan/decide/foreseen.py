@@ -11,7 +11,7 @@ from doppelscan.decide.power import patients_to_plant
 from doppelscan.decide.rules import Rules
 from doppelscan.images import ImageRecord, bids_subjects
 
-__all__ = ["foreseen"]
+__all__ = ["foreseen", "people_at_most"]
 
 
 def foreseen(
@@ -28,7 +28,7 @@ def foreseen(
         self_test: whether copies are planted.
         rules: thresholds.
     """
-    people, known = _people(training)
+    people, known = people_at_most(training)
     of = "volume" if all(record.whole for record in training) else "image"
     told = []
     if people < rules.smallest_patients:
@@ -53,8 +53,8 @@ def foreseen(
     return tuple(told)
 
 
-def _people(records: Sequence[ImageRecord]) -> tuple[int, bool]:
-    """How many there can be, and whether all are named."""
+def people_at_most(records: Sequence[ImageRecord]) -> tuple[int, bool]:
+    """How many people there can be, as far as names tell before anything is embedded, and whether all are named."""
     named = [r.patient if r.patient_known else who for r, who in zip(records, bids_subjects(records), strict=True)]
     return len({who or r.volume for r, who in zip(records, named, strict=True)}), all(who is not None for who in named)
 
@@ -64,6 +64,6 @@ def _control(people: int, known: bool, holdout: Sequence[ImageRecord] | None, si
     own, folds = (min(people, size), min(FOLDS, people)) if people > 1 else (0, 2)
     if holdout is None:
         return own, folds / (folds - 1)
-    others, _ = _people(holdout)
+    others, _ = people_at_most(holdout)
     more = max(0, min(size - len(holdout), own)) if known and people >= FOLDS else 0
     return others + more, (len(holdout) + more * folds / (folds - 1)) / max(1, len(holdout) + more)

@@ -25,6 +25,7 @@ from doppelscan.images.people import (
     propose_patients,
 )
 from doppelscan.memorization import Nearest, nearest_rows, searched
+from doppelscan.progress import progress
 from doppelscan.search import CandidateSearch, EmbeddedSet
 
 __all__ = ["People", "UnnamedImages", "find_people", "names_of_files", "person_pairs"]
@@ -330,13 +331,15 @@ def person_pairs(
     candidates = sorted(near, key=lambda pair: (-near[pair], pair))
     found: list[PersonPair] = []
     misses = 0
-    for block in _blocks(candidates):
-        for pair in registered_pairs(block, training, holdout, registration, search.patches.descriptor, rules):
-            if pair.score >= rules.close_pair:
-                found.append(pair)
-            misses = 0 if pair.confirmed else misses + 1
-        if misses >= PATIENCE:
-            break
+    with progress(None, "people", "pair", total=min(len(candidates), PATIENCE + len(records) // 8)) as bar:
+        for block in _blocks(candidates):
+            for pair in registered_pairs(block, training, holdout, registration, search.patches.descriptor, rules):
+                if pair.score >= rules.close_pair:
+                    found.append(pair)
+                misses = 0 if pair.confirmed else misses + 1
+            bar.update(len(block))
+            if misses >= PATIENCE:
+                break
     registration.flush()
     return found, nearest
 

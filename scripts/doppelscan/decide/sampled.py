@@ -51,13 +51,28 @@ class SampleClaim:
     @property
     def words(self) -> str:
         """One sentence without its full stop."""
-        chances = " and ".join(f"of {copies} with {100 * self.power[copies]:.3g} %" for copies in self.power if copies != "1")
         share = "100" if self.bound >= 0.995 else f"{100 * self.bound:.2g}"
-        return (
-            f"This is {sample_words(self.drawn, self.total, self.of)}: of all {self.total} at most {share} % ({self.most}) would be "
-            f"flagged (95 % upper bound), so {self.missed} more may lie among those that were not looked at; a single copy would be in the sample "
-            f"with a probability of {100 * self.power['1']:.3g} %" + (f", at least one {chances}" if chances else "")
+        told = (
+            f"This is {sample_words(self.drawn, self.total, self.of)}: of all {self.total} at most {share} % ({_rounded(self.most)}) would be "
+            f"flagged (95 % upper bound), so {_rounded(self.missed)} more may lie among the {self.total - self.drawn} that were not looked at"
         )
+        if self.flagged:
+            # How probably a sample holds a copy is no question where it holds one.
+            return f"{told}: taking out what is flagged here does not clean the set; run again without --limit"
+        chances = " and ".join(f"of {copies} with {_percent(self.power[copies])}" for copies in self.power if copies != "1")
+        single = f"{told}; a single copy would be in the sample with a probability of {_percent(self.power['1'])}"
+        return single + (f", at least one {chances}" if chances else "")
+
+
+def _rounded(count: int) -> str:
+    """A bound of a thousand and more is not known to the last image."""
+    return str(count) if count < 1000 else f"about {round(count, 2 - len(str(count)))}"
+
+
+def _percent(probability: float) -> str:
+    if 0.995 <= probability < 1:
+        return "more than 99 %"
+    return f"{100 * probability:.0f} %" if probability >= 0.095 else f"{100 * probability:.1g} %"
 
 
 def sample_words(drawn: int, total: int, of: str = "image") -> str:

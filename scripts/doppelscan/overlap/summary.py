@@ -204,7 +204,7 @@ def _found_words(command: str, sets: Sequence[SetCounts], news: Sequence[Group],
             f"{only.copies or 'none'} of {counted(only.images, 'image')} {'is' if not only.copies else 'are'} there more than once"
         )
         if people:
-            told.append(f"{counted(people, 'group')} of different images are of one person each, which no name told")
+            told.append(f"{counted(people, 'group')} of different images are of one person each, though nothing names them so")
         if names.disagreements:
             told.append(f"{counted(len(names.disagreements), 'pair')} of patients' names disagree with the images")
     return "; ".join(told)

@@ -36,6 +36,7 @@ from doppelscan.decide import (
     of_sample,
     other_modalities,
     owed_to_training,
+    people_at_most,
     person_pairs,
     ranked_so_far,
     read_reviews,
@@ -47,6 +48,7 @@ from doppelscan.decide import (
     unlike_training,
     without_leaks,
 )
+from doppelscan.decide.owed import FEWEST
 from doppelscan.deepssim import encoder_file, file_sha256
 from doppelscan.errors import InputError
 from doppelscan.images import ImageSet, SkippedImage, volume_table
@@ -510,8 +512,17 @@ class Audit:
             0 if one is None else len(one.image_set.records) for one in (self.training, self.synthetic, self.holdout)
         )
         control, rotations = max(holdout, min(self.control_size, training)), len(self.evaluator.pose_inferer.rotations)
-        planted = planted_images(size_of(synthetic + control)) if self.self_test else 0
-        return expected_work(training, synthetic, holdout, self.control_size, rotations, planted)
+        planted = planted_images(self._copies(synthetic + control)) if self.self_test else 0
+        return expected_work(training, synthetic, holdout, self.control_size, rotations, planted, self._competes())
+
+    def _copies(self, images: int) -> int:
+        """Copies a change that a self-test beside ``images`` will plant: one a patient."""
+        return min(size_of(images), people_at_most(self.training.image_set.records)[0])
+
+    def _competes(self) -> bool:
+        """Whether training and holdout hold people enough for a competition."""
+        sets = [one.image_set.records for one in (self.training, self.holdout) if one is not None]
+        return len(sets) == 2 and all(people_at_most(records)[0] >= FEWEST for records in sets)
 
     def _set_notes(self) -> list[str]:
         """What is to be told of how volumes were read."""

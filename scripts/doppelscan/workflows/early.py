@@ -8,13 +8,14 @@ from pathlib import Path
 
 from doppelscan.decide import Preliminary, PreliminarySummary
 from doppelscan.decide.owed import IMAGES
+from doppelscan.decide.people import NEAREST, PATIENCE
 from doppelscan.progress import OTHER, RunProgress, Work
 from doppelscan.report import write_preliminary
 
 __all__ = ["EarlyReport", "expected_volumes", "expected_work"]
 
 # Seconds on two cores; measured costs take their place as the audit goes on.
-HASH, READ, VIEW, REGISTER = 0.0003, 0.004, 0.0015, 0.03
+HASH, READ, VIEW, REGISTER, PERSON_PAIR = 0.0003, 0.004, 0.0015, 0.03, 0.01
 COMPARE, FIT, DECIDE, REPORT = 0.0005, 0.004, 0.01, 3.0
 # The same of volumes: turned and halved views of a training volume, 48 poses of others, one pair of people, one volume and its candidates.
 READ_VOLUME, VOLUME_VIEWS, VOLUME_POSES, PAIR, REGISTER_VOLUME = 0.1, 0.6, 0.3, 0.3, 0.7
@@ -25,7 +26,7 @@ SHORT, SELDOM = 20.0, 30.0
 
 
 def expected_work(
-    training: int, synthetic: int, holdout: int, control_size: int, rotations: int, planted: int
+    training: int, synthetic: int, holdout: int, control_size: int, rotations: int, planted: int, competes: bool = True
 ) -> dict[str, dict[str, Work]]:
     """Stages of an audit and their work, for :class:`~doppelscan.progress.RunProgress`.
 
@@ -34,6 +35,7 @@ def expected_work(
         control_size: images that a control from the training set holds at most.
         rotations: views of a training image; others have one for each of the 8 poses.
         planted: images of the self-test; 0 without it.
+        competes: training and holdout hold people enough to compete.
     """
 
     def embedded(images: int, views: int) -> dict[str, Work]:
@@ -41,13 +43,14 @@ def expected_work(
 
     own = min(training, control_size)
     control = max(holdout, min(control_size, holdout + training))
-    competing = {"verify": Work(min(synthetic, IMAGES), REGISTER)} if holdout else {}
+    competing = {"verify": Work(min(synthetic, IMAGES), REGISTER)} if holdout and competes else {}
+    pairs = min(NEAREST * (training + holdout), PATIENCE + (training + holdout) // 8)
     return {
         "embed training": embedded(training, rotations),
         "embed synthetic": embedded(synthetic, POSES),
         "embed control": embedded(holdout, POSES),
         "identical pixels": {OTHER: Work(training + synthetic, COMPARE)},
-        "fit": {**embedded(own, POSES), OTHER: Work(training, FIT)},
+        "fit": {**embedded(own, POSES), "people": Work(pairs, PERSON_PAIR), OTHER: Work(training, FIT)},
         "score synthetic": {"verify": Work(synthetic, REGISTER)},
         "score control": {"verify": Work(control, REGISTER)},
         "decide": {OTHER: Work(synthetic + control, DECIDE)},
@@ -57,7 +60,9 @@ def expected_work(
     }
 
 
-def expected_volumes(training: int, synthetic: int, holdout: int, control_size: int, planted: int) -> dict[str, dict[str, Work]]:
+def expected_volumes(
+    training: int, synthetic: int, holdout: int, control_size: int, planted: int, competes: bool = True
+) -> dict[str, dict[str, Work]]:
     """:func:`expected_work` of an audit of volumes."""
 
     def embedded(volumes: int, seconds: float) -> dict[str, Work]:
@@ -75,7 +80,7 @@ def expected_volumes(training: int, synthetic: int, holdout: int, control_size: 
         "score control": {"verify": Work(control, REGISTER_VOLUME)},
         "decide": {OTHER: Work(synthetic + control, DECIDE)},
         "self-test": {"plant": Work(planted, READ_VOLUME + VOLUME_POSES), "verify": Work(planted, REGISTER_VOLUME)},
-        "competition": {"verify": Work(min(synthetic, IMAGES), REGISTER_VOLUME)} if holdout else {},
+        "competition": {"verify": Work(min(synthetic, IMAGES), REGISTER_VOLUME)} if holdout and competes else {},
         "report": {OTHER: Work(1, REPORT)},
     }
 

@@ -156,8 +156,8 @@ class VolumeAudit(Audit):
             0 if one is None else len(one.image_set.records) for one in (self.training, self.synthetic, self.holdout)
         )
         control = max(holdout, min(self.control_size, training))
-        planted = planted_volumes(size_of(synthetic + control)) if self.self_test else 0
-        return expected_volumes(training, synthetic, holdout, self.control_size, planted)
+        planted = planted_volumes(self._copies(synthetic + control)) if self.self_test else 0
+        return expected_volumes(training, synthetic, holdout, self.control_size, planted, self._competes())
 
     def _preparation(self) -> list:
         return self.embedder.settings()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from doppelscan import progress as module
 from doppelscan.progress import OTHER, RunProgress, Work, progress
@@ -97,7 +99,7 @@ def test_a_kind_that_is_met_for_the_first_time_moves_the_shown_end_step_by_step(
                 worked(bar, clock, 1, 6.0)
                 run.words()
                 shown.append(run._ending[0])
-    steps = [abs(b - a) for a, b in zip(shown, shown[1:], strict=False)]
+    steps = [abs(b - a) for a, b in itertools.pairwise(shown)]
     assert max(steps) < 0.4 * 500, "the end is 500 seconds later than was thought"
     assert shown[-1] - (1000.0 + 100 + 600) == pytest.approx(0, abs=40), "and gets there"
 
@@ -109,7 +111,7 @@ def test_the_first_second_of_work_does_not_turn_the_estimate_over(clock):
         for _ in range(20):
             worked(bar, clock, 1, 0.1)
             left.append(run.remaining)
-    assert all(b < 1.7 * a for a, b in zip(left, left[1:], strict=False)) and left[-1] == pytest.approx(98, rel=0.05)
+    assert all(b < 1.7 * a for a, b in itertools.pairwise(left)) and left[-1] == pytest.approx(98, rel=0.05)
 
 
 def test_a_run_inside_of_a_run_has_no_line_of_its_own(clock, capsys):

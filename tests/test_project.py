@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 
+import doppelscan
 import pytest
 from doppelscan import cli
 from doppelscan.errors import InputError, user_mistake
@@ -125,3 +127,22 @@ def test_a_mistake_in_the_file_is_one_line_that_names_it(place, text, words):
 def test_an_empty_file_says_nothing(place):
     with pytest.raises(InputError, match="needs --training, --synthetic, --output, also beside"):
         given("audit", "--config", written(place, "\n"))
+
+
+def test_python_reads_the_same_file_as_the_command_line(place):
+    """There was no way to pass a project's file to doppelscan.audit."""
+    file = written(place, YAML)
+    for command in ("audit", "leak"):
+        assert doppelscan.read_project(file, command) == given(command, "--config", file)
+    assert doppelscan.read_project(file)["seed"] == 3 and {**doppelscan.read_project(file), "seed": 1}["seed"] == 1
+    inspect.signature(doppelscan.audit).bind(**doppelscan.read_project(file))
+    inspect.signature(doppelscan.leak).bind(**doppelscan.read_project(file, "leak"))
+
+
+def test_a_command_that_has_no_file_and_a_file_that_is_none_are_one_line(place):
+    with pytest.raises(InputError, match="'command' parameter must be one of audit, leak"):
+        doppelscan.read_project(written(place, YAML), "sample")
+    with pytest.raises(InputError, match="'config' parameter"):
+        doppelscan.read_project(place / "none.yaml")
+    with pytest.raises(InputError, match=r"seed.*It stands in"):
+        doppelscan.read_project(written(place, "seed: many"))

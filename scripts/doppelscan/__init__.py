@@ -8,7 +8,7 @@ from typing import Any
 from doppelscan.threads import wait_passively
 from doppelscan.version import __version__
 
-__all__ = ["__version__", "audit", "compare", "dossier", "duplicates", "leak"]
+__all__ = ["__version__", "audit", "compare", "dossier", "duplicates", "leak", "read_project"]
 
 wait_passively()
 # At INFO it tells of every build of FAISS that is not there, in the words of an error.
@@ -29,4 +29,8 @@ def __getattr__(name: str) -> Any:
         from doppelscan.workflows import leak
 
         return getattr(leak, name)
+    if name == "read_project":
+        from doppelscan.cli import read_project
+
+        return read_project
     raise AttributeError(f"module 'doppelscan' has no attribute {name!r}")

@@ -44,7 +44,7 @@ from doppelscan.settings import GROUPS, AuditSettings, DuplicatesSettings, LeakS
 from doppelscan.usage import Command, Option, overview, page
 from doppelscan.version import __version__
 
-__all__ = ["main"]
+__all__ = ["main", "read_project"]
 
 
 class Commands:
@@ -435,6 +435,25 @@ def _arguments(called: str, command: str, words: Sequence[str], options: Mapping
         needed = ", ".join(name.upper() if name in by_place else _dashed(name) for name in missing)
         raise InputError(f"{called} needs {needed}{'' if file is None else f', also beside {file}'}; see {called} --help.")
     return values
+
+
+def read_project(path: str | os.PathLike, command: str = "audit") -> dict[str, Any]:
+    """The options that a project's file holds for a command, as ``--config`` reads them: ``doppelscan.audit(**doppelscan.read_project("audit.yaml"))``.
+
+    Args:
+        path: of the file, .yaml, .toml or .json; docs/command-line.md says what stands in it.
+        command: audit, leak, duplicates, dossier, compare or benchmark.
+
+    Returns:
+        name -> value of its kind, relative paths as from the file's folder. What is given beside it wins: ``{**read_project(path), "seed": 1}``.
+
+    Raises:
+        InputError: the file cannot be read, holds a name that no command has, or a value that is not of its kind.
+    """
+    name = command.replace("-", "_")
+    if name not in CONFIGURED:
+        raise InputError(f"The 'command' parameter must be one of {', '.join(CONFIGURED)}. Got {command!r} instead.")
+    return _configured(checked("config", CONFIG.kind, os.fspath(path)), name, ())
 
 
 def _configured(file: str, command: str, given: Collection[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-__all__ = ["OTHER", "RunProgress", "StageClock", "Work", "progress"]
+__all__ = ["OTHER", "RunProgress", "StageClock", "Work", "is_shown", "progress"]
 
 OTHER = "other"
 # Seconds of work from which on its measured cost alone counts, not the expected one; before, the one gives way to the other.
@@ -41,6 +41,11 @@ def progress(iterable, label: str, unit: str, total: int | None = None, done: in
         smoothing=0.1,
         mininterval=seldom,
     )
+
+
+def is_shown() -> bool:
+    """Whether this runs inside of a run that shows its one line."""
+    return _SHOWN.get() is not None
 
 
 class StageClock:

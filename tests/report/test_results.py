@@ -59,6 +59,23 @@ def test_the_page_and_the_table_have_one_order(tmp_path):
     assert places == sorted(places)
 
 
+def test_every_file_that_was_written_is_told_and_volumes_are_called_volumes(tmp_path):
+    """The list of what was written left out four tables."""
+    result = made(tmp_path)
+    for name in ("control.csv", "volumes.csv", "patients.csv", "exposure.csv", "volumes_read.csv"):
+        (tmp_path / name).touch()
+    told = [line.split()[0] for line in result.words if line.startswith("  ") and (".csv" in line or ".json" in line)]
+    assert set(told) == {one.name for one in tmp_path.iterdir() if one.suffix in (".csv", ".json")}
+    assert any(line.startswith("  images ") for line in result.words) and any(
+        "every synthetic image" in line for line in result.words
+    )
+    volumes = replace(result, summary={**result.summary, "of": "volume"}).words
+    assert any(line.startswith("  volumes    9 synthetic, ") for line in volumes) and not any(
+        "image" in line.split("(")[0] for line in volumes[4:6]
+    )
+    assert any("every synthetic volume" in line for line in volumes)
+
+
 def test_top_gives_the_first_rows_and_all_where_there_are_fewer(tmp_path):
     result = made(tmp_path)
     assert result.top(2) == result.scores[:2] and len(result.top(1000)) == 9 and len(result.top()) == 9
@@ -130,7 +147,7 @@ def test_a_search_has_the_same_faces(tmp_path):
     shown = result._repr_html_()
     assert "<b>leak found</b>" in shown and "3 of 4 rows" in shown and "train 3, test 2" in shown
     lines = result.words
-    assert lines[:2] == ("leak found: 1 image is in both.", "A note.") and "  took       1 min 2 s" in lines
+    assert lines[:2] == ("leak found: 1 image is in both.", "A note.") and "  took       1 min 2 s in this run" in lines
     assert "  set b      2 images, 1 of them in the other set, too, 1 in a group that was found" in lines
 
 

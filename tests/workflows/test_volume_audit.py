@@ -148,7 +148,7 @@ def test_whoever_computes_the_table_is_the_same(sets, audited, tmp_path):
 def test_a_holdout_is_the_control_and_competes_with_training(sets, audited, tmp_path):
     holdout = sets["training"].parent / "holdout"
     result = doppelscan.audit(**sets, holdout=holdout, output=tmp_path, **SMALL)
-    assert result.summary["control"] == f"holdout, topped up with {PEOPLE} training images"
+    assert result.summary["control"] == f"holdout, topped up with {PEOPLE} training volumes"
     assert result.summary["images"]["control"] == 2 * PEOPLE and result.summary["control_against_training"] is not None
     assert result.summary["competition"]["images"] == 3 and result.summary["competition"]["won_by_training"] >= 2
     flagged = {Path(row["image"]).name for row in result.scores if row["flagged"]}

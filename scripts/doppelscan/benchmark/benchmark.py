@@ -19,7 +19,7 @@ from doppelscan.benchmark.tables import BenchmarkResult, write_result
 from doppelscan.errors import InputError
 from doppelscan.files import write_atomic
 from doppelscan.images import SliceChoice
-from doppelscan.progress import StageClock, progress
+from doppelscan.progress import OTHER, RunProgress, Work
 from doppelscan.rivals import Rival, rivals
 from doppelscan.threads import team
 
@@ -27,6 +27,9 @@ __all__ = ["benchmark", "named_rivals"]
 
 # They need no file and take seconds.
 DEFAULT_RIVALS = ("ncc", "ssim", "phash", "calibrated")
+
+# Seconds a query that our audit and a rival are expected to take, until the run knows better.
+AUDITED, RANKED = 0.1, 0.05
 
 
 def named_rivals(asked: str | Sequence[str | Rival] | None) -> list[Rival]:
@@ -91,8 +94,10 @@ def benchmark(
         transforms = [one.strip() for one in transforms.split(";") if one.strip()]
     given = named_rivals(rival)
     table, kept = _hand_labels(labels, folder, samples is not None)
-    clock = StageClock()
-    with team(settings.get("threads")):
+    # Seconds as on two cores; what the audit and a rival have in them is known once the sets are.
+    expected = {"prepare": 5.0, OURS: 60.0, **{one.name: 20.0 for one in given}, "measure": 5.0}
+    clock = RunProgress({stage: {OTHER: Work(1, seconds)} for stage, seconds in expected.items()})
+    with team(settings.get("threads")), clock.shown():
         with clock.stage("prepare"):
             sets = {name: prepare(source, name, spatial_size, patient_pattern, slices) for name, source in sources.items()}
             _require_apart(sets)
@@ -111,10 +116,13 @@ def benchmark(
             )
         with clock.stage("write"):
             asked = [Asked.write(one, folder / one.name, spatial_size) for one in experiments]
+        queries = sum(len(one.experiment.queries) for one in asked)
+        for stage, seconds in ((OURS, AUDITED), *((one.name, RANKED) for one in given)):
+            clock.plan[stage] = {OTHER: Work(queries, seconds)}
         scorers: list[Scorer] = []
         with clock.stage(OURS):
             scorers.append(audit_scores(asked, folder, {**settings, "seed": seed}))
-        for one in progress(given, "rivals", "rival"):
+        for one in given:
             with clock.stage(one.name):
                 scorers.append(rival_scores(one, asked))
         with clock.stage("measure"):

@@ -102,11 +102,12 @@ class ControlScorer:
             holdout: real images of other patients in 8 poses, or None.
         """
         posed = self.reference.posed
+        of = "volumes" if all(record.whole for record in posed.records) else "images"
         if holdout is None:
             own, ratio = self._in_folds(posed)
             folds = self._folds
             note = (
-                f"The control is {len(own)} training images, each scored against the training patients of the other {folds - 1} of {folds} folds; "
+                f"The control is {len(own)} training {of}, each scored against the training patients of the other {folds - 1} of {folds} folds; "
                 "p-values are corrected for the smaller reference. A holdout folder of other patients is the better control."
             )
             return ScoredControl(posed, tuple(own), ratio, "training patients, patient-wise folds", (note,))
@@ -116,14 +117,14 @@ class ControlScorer:
         posed = posed.subset(spread_over_patients(posed.patients, self.size - len(holdout), self.seed))
         extra, ratio = self._in_folds(posed)
         note = (
-            f"The holdout holds {len(holdout)} images; the control was topped up with {len(extra)} training images, each scored against the training "
+            f"The holdout holds {len(holdout)} {of}; the control was topped up with {len(extra)} training {of}, each scored against the training "
             f"patients of the other {self._folds - 1} of {self._folds} folds, and p-values are corrected for the smaller reference of these."
         )
         start = len(holdout)
         posed.store.refresh()
         both = replace(posed, records=holdout.records + posed.records, keys=holdout.keys + posed.keys)
         scored = (*found, *(replace(s, row=start + s.row) for s in extra))
-        words = f"holdout, topped up with {len(extra)} training images" if extra else "holdout"
+        words = f"holdout, topped up with {len(extra)} training {of}" if extra else "holdout"
         return ScoredControl(both, scored, (start + ratio * len(extra)) / len(scored), words, (note,))
 
     @property

@@ -104,12 +104,12 @@ def find_people(
             continue
         if len(unknown) < len(part):
             notes.append(
-                f"{len(unknown)} of {len(part)} {label} images have no patient, the others have: who they are was looked for."
+                f"{len(unknown)} of {len(part)} {label} {_unit(records)}s have no patient, the others have: who they are was looked for."
             )
         unnamed.append(UnnamedImages(label, tuple(unknown), tuple(records[i] for i in unknown)))
     for images, (words, chosen) in zip(unnamed, names_of_files(unnamed, confirmed, nearest, rules), strict=True):
         if words:
-            notes.append(f"Nobody named the patients of {len(images.rows)} {images.label} images. {words}")
+            notes.append(f"Nobody named the patients of {len(images.rows)} {images.label} {_unit(records)}s. {words}")
         if chosen is None:
             continue
         patients = chosen.patients
@@ -125,7 +125,7 @@ def find_people(
     unknown = [i for i in range(count) if i not in told]
     people = people_of(len(records), confirmed, named)
     if unknown:
-        notes.append(_unknown(unknown, people, {i for pair in confirmed for i in pair}))
+        notes.append(_unknown(unknown, people, {i for pair in confirmed for i in pair}, _unit(records)))
     as_named = [replace(record, patient=name) for record, name in zip(records, named, strict=True)]
     doubles = [
         NearDuplicate(p.second >= count, *_control_first(as_named, p, count), p.score)
@@ -182,10 +182,14 @@ def _as_other_people(
     return [f"holdout {who}" for who in chosen.patients], [f"{told} 'patient' or --patient-pattern."]
 
 
-def _unknown(unknown: Sequence[int], people: Sequence[str], confirmed: set[int]) -> str:
+def _unit(records: Sequence[ImageRecord]) -> str:
+    return "volume" if all(record.whole for record in records) else "image"
+
+
+def _unknown(unknown: Sequence[int], people: Sequence[str], confirmed: set[int], of: str) -> str:
     """What is said of training images whose patient nothing names; ``confirmed`` are in pairs of one person."""
     several = len(confirmed.intersection(unknown))
-    count = counted(len(unknown), "training image")
+    count = counted(len(unknown), f"training {of}")
     if not several:
         return (
             f"Nothing names the patients of {count} and no two were found to be of one person: every file counts as a patient of its own. If "
@@ -193,7 +197,7 @@ def _unknown(unknown: Sequence[int], people: Sequence[str], confirmed: set[int])
         )
     return (
         f"Of {count} whose patient nothing names, {several} were found by registration to be of people who have several: they count as "
-        f"{len({people[i] for i in unknown})} people. Other images of one person that look different would still count as different people: pass "
+        f"{len({people[i] for i in unknown})} people. Other {of}s of one person that look different would still count as different people: pass "
         "--patient-pattern or a table with a column 'patient'."
     )
 

@@ -116,6 +116,7 @@ class AuditSummary:
     finished: str = ""
     sample: SampleClaim | None = None
     decisions: ReviewCount | None = None
+    of: str = "image"
 
     def as_dict(self) -> dict[str, object]:
         """Plain dictionaries and lists, in the order of the file; ``sample`` and ``decisions`` are there where there are any."""
@@ -211,6 +212,7 @@ def summarize(
         finished=finished,
         sample=decision.sample,
         decisions=None if reviews is None or not reviews.said else reviews.count(_findings(decision)),
+        of="volume" if all(one.record.whole for one in images) else "image",
     )
 
 

@@ -23,10 +23,14 @@ __all__ = ["ResultTable", "audit_facts", "closing_lines", "overlap_facts"]
 # What lies in an output folder, in the order in which it is looked at.
 FILES = {
     "report.html": "the page to read first",
-    "scores.csv": "every synthetic image, the highest risk first",
+    "scores.csv": "every synthetic {image}, the highest risk first",
     "groups.csv": "every image and its group",
     "pairs.csv": "every pair that was found, the strongest first",
     "exposure.csv": "the training patients who are shown",
+    "volumes.csv": "one row a synthetic volume",
+    "patients.csv": "one row a patient of the synthetic set, as its names have it",
+    "control.csv": "every {image} of the control, with the same columns as scores.csv",
+    "volumes_read.csv": "how each volume was read",
     "remove.csv": "what is to be taken out",
     "summary.json": "all numbers, and how they were made",
     "store": "embeddings, so that nothing is embedded twice; holds patient data",
@@ -129,7 +133,7 @@ def audit_facts(summary: Mapping[str, Any]) -> dict[str, str]:
     images, flagged, control = summary["images"], summary["flagged"], summary["flagged_control"]
     kinds = ", ".join(f"{kind} {count}" for kind, count in summary["findings"].items() if count)
     return {
-        "images": f"{images['synthetic']} synthetic, {images['training']} training of {images['training_patients']} patients, {images['control']} control "
+        f"{summary.get('of', 'image')}s": f"{images['synthetic']} synthetic, {images['training']} training of {images['training_patients']} patients, {images['control']} control "
         f"of {images['control_patients']} patients",
         "flagged": f"{_share(flagged)}; of the control {_share(control)}",
         **({"as": kinds} if kinds else {}),
@@ -164,8 +168,11 @@ def _common(summary: Mapping[str, Any]) -> dict[str, str]:
     sets = ", ".join(f"{name} {count}" for name, count in Counter(skipped).items())
     minutes, seconds = divmod(round(sum(summary["seconds"].values())), 60)
     return {
-        "left out": f"{counted(len(skipped), 'image')} ({sets}); the reasons are in summary.json" if skipped else "none",
-        "took": f"{minutes} min {seconds} s" if minutes else f"{seconds} s",
+        "left out": f"{counted(len(skipped), summary.get('of', 'image'))} ({sets}); the reasons are in summary.json"
+        if skipped
+        else "none",
+        # An earlier run that was stopped has stored what this one found there.
+        "took": (f"{minutes} min {seconds} s" if minutes else f"{seconds} s") + " in this run",
     }
 
 
@@ -185,8 +192,8 @@ def closing_lines(result: ResultTable, notes: Sequence[str], store: Path | str) 
         store: where the embeddings lie, which is not always in the output folder.
     """
     verdict, reason = result.headline
-    folder = Path(os.path.abspath(result.output))
-    there = [(name, told) for name, told in FILES.items() if (folder / name).exists()]
+    folder, of = Path(os.path.abspath(result.output)), getattr(result, "of", "image")
+    there = [(name, told.format(image=of)) for name, told in FILES.items() if (folder / name).exists()]
     if is_url(store):
         there.append((str(store), FILES["store"]))
     elif Path(store).exists() and Path(os.path.abspath(store)) != folder / "store":

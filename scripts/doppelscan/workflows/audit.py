@@ -54,7 +54,7 @@ from doppelscan.errors import InputError
 from doppelscan.images import ImageSet, SkippedImage, volume_table
 from doppelscan.locations import is_url
 from doppelscan.memorization import spread_over_patients
-from doppelscan.progress import RunProgress, Work
+from doppelscan.progress import RunProgress, Work, is_shown
 from doppelscan.report import ResultTable, audit_facts, closing_lines, write_report
 from doppelscan.search import CandidateSearch, EmbeddedSet, StoredFeatures, StoredThumbnails
 from doppelscan.settings import AuditSettings
@@ -116,6 +116,11 @@ class AuditResult(ResultTable):
     def headline(self) -> tuple[str, str]:
         """What was concluded, and why."""
         return self.conclusion.verdict.value, self.conclusion.reason
+
+    @property
+    def of(self) -> str:
+        """What was audited: image or volume."""
+        return str(self.summary.get("of", "image"))
 
     @property
     def facts(self) -> Mapping[str, str]:
@@ -258,7 +263,7 @@ class Audit:
         """That no finding could change the conclusion is worth more before the run than after it."""
         training, holdout = self.training.image_set.records, None if self.holdout is None else self.holdout.image_set.records
         told = foreseen(training, holdout, self.control_size, self.self_test, self.rules)
-        if told:
+        if told and not is_shown():
             print(f"Before this starts: {'; '.join(told)}.", file=sys.stderr, flush=True)
 
     def _run(self, clock: RunProgress, early: EarlyReport) -> AuditResult:

@@ -55,6 +55,7 @@ def test_names_by_bids_need_no_bearing_out():
     assert one_each.known and one_each.training.patients[3] == "sub-03", "also where nobody has two files"
     folders = found([f"sub-{i // 3}/anat/T{i % 3}.nii" for i in range(30)], [])
     assert folders.known and folders.training.patients[:4] == ["sub-0"] * 3 + ["sub-1"]
+    assert "folder of the files" in folders.source and "a column 'patient'" in folders.notes[0], "no pattern of file names says so"
 
 
 def test_names_that_only_resemble_bids_are_a_guess():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -219,7 +220,7 @@ def names_of_files(
         of each set what is said of its names, empty where they say nothing, and the proposal that was taken, or None. What a proposal does not match
         has its volume for a patient.
     """
-    standard = [_by_standard(images, confirmed, rules) for images in unnamed]
+    standard = _by_standard(unnamed, confirmed, rules)
     guessed = [
         () if chosen is not None else propose_patients(images.records)
         for images, (_, chosen) in zip(unnamed, standard, strict=True)
@@ -239,34 +240,59 @@ def names_of_files(
         if taken is not None:
             told = f"{_words(taken, 'are')}, which agrees with what registration and search found and was used.{_hint(taken)}"
             result.append((f"{words} {told}".strip(), taken))
-        elif proposals:
+        elif proposals and not words:
             told = f"{_words(proposals[0], 'would be')}, but too little that was found bears that out: it was not used.{_hint(proposals[0])}"
-            result.append((f"{words} {told}".strip(), None))
+            result.append((told, None))
         else:
             result.append((words, chosen))
     return result
 
 
-def _by_standard(images: UnnamedImages, confirmed: Sequence[tuple[int, int]], rules: Rules) -> tuple[str, PatientProposal | None]:
-    """Subjects by BIDS, which need no bearing out: that is what the names mean. Only where most pairs say otherwise they are not believed."""
+def _by_standard(
+    unnamed: Sequence[UnnamedImages], confirmed: Sequence[tuple[int, int]], rules: Rules
+) -> list[tuple[str, PatientProposal | None]]:
+    """Subjects by BIDS, which need no bearing out: that is what the names mean. Only where most pairs of all sets say otherwise they are not believed."""
+    proposals = [_bids(images) for images in unnamed]
+    subject = {
+        row: (images.label, who)
+        for images, one in zip(unnamed, proposals, strict=True)
+        if one is not None
+        for row, who in zip(images.rows, one.patients, strict=True)
+    }
+    pairs = [(subject[a], subject[b]) for a, b in confirmed if a in subject and b in subject and subject[a][0] == subject[b][0]]
+    apart = sum(first != second for first, second in pairs)
+    refuted = apart >= rules.names_refuted and 2 * apart > len(pairs)
+    result: list[tuple[str, PatientProposal | None]] = []
+    for images, one in zip(unnamed, proposals, strict=True):
+        if one is None:
+            result.append(("", None))
+            continue
+        own = [(first, second) for first, second in pairs if first[0] == images.label]
+        of_two = sum(first != second for first, second in own)
+        matched = sum(who != record.volume for who, record in zip(one.patients, images.records, strict=True))
+        which = "their names and folders" if matched == len(images.rows) else f"the names and folders of {matched} of them"
+        told = f"By {which} ({BIDS_WORDS}) they are {one.count} people"
+        if refuted:
+            why = f"{apart} of {len(pairs)} pairs that show one person are of two of these"
+            result.append((f"{told}, but {why}: it was not used.{_hint(one)}", None))
+        else:
+            also = f" Of {len(own)} pairs that show one person {of_two} are of two of these, who count as one." if of_two else ""
+            result.append((f"{told}, as that standard has it.{also}{_hint(one)}", one))
+    return result
+
+
+def _bids(images: UnnamedImages) -> PatientProposal | None:
+    """The subjects of a set where at least half of it has one."""
     subjects = bids_subjects(images.records)
     matched = sum(who is not None for who in subjects)
-    if 2 * matched < len(subjects) or not matched:
-        return "", None
+    if not matched or 2 * matched < len(subjects):
+        return None
     patients = tuple(who or record.volume for who, record in zip(subjects, images.records, strict=True))
-    proposal = PatientProposal("name", BIDS_PATTERN, BIDS_WORDS, patients, len(set(patients)), True)
-    place = {row: i for i, row in enumerate(images.rows)}
-    pairs = [(place[a], place[b]) for a, b in confirmed if a in place and b in place]
-    apart = sum(patients[a] != patients[b] for a, b in pairs)
-    which = "their names and folders" if matched == len(subjects) else f"the names and folders of {matched} of them"
-    told = f"By {which} ({BIDS_WORDS}) they are {proposal.count} people"
-    if apart >= rules.names_refuted and 2 * apart > len(pairs):
-        return (
-            f"{told}, but {apart} of {len(pairs)} pairs that show one person are of two of these: it was not used.{_hint(proposal)}",
-            None,
-        )
-    also = f" Of {len(pairs)} pairs that show one person {apart} are of two of these, who count as one." if apart else ""
-    return f"{told}, as that standard has it.{also}{_hint(proposal)}", proposal
+    by_file = all(
+        who is None or os.path.basename(r.paths[0]).startswith(who) for who, r in zip(subjects, images.records, strict=True)
+    )
+    pattern = BIDS_PATTERN if by_file else None
+    return PatientProposal("name" if by_file else "folder", pattern, BIDS_WORDS, patients, len(set(patients)), True)
 
 
 def _agreed(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 from doppelscan.decide import Rules
-from doppelscan.overlap import OverlapRules, compare_names, grouped, with_names_of_files
+from doppelscan.overlap import NearestImage, OverlapRules, compare_names, grouped, with_names_of_files
 from made_links import copy, made_pool, person, searched
 
 
@@ -42,6 +45,28 @@ def test_names_of_files_that_pairs_bear_out_are_used_and_said():
     pool.images.records[:] = records
     found = searched(pool, [person(i, i + 1) for i in (0, 3, 6)])
     found.beside[:] = [i + 1 if i % 3 < 2 else i - 1 for i in range(30)]
-    named, notes = with_names_of_files(found, Rules())
+    named, notes, _ = with_names_of_files(found, Rules())
     assert [r.patient for r in named.pool.images.records[:4]] == ["sub-00"] * 3 + ["sub-01"]
     assert "10 people" in notes[0] and "--patient-pattern" in notes[0]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_subject_of_both_sets_is_a_leak_where_the_images_say_so(same):
+    """Slices of one data set that were split at random carry the same names in both sets; two data sets carry sub-01, too, of others."""
+    count = 24
+    pool = made_pool([None] * 2 * count, [0] * count + [1] * count)
+    records = [
+        type(r)(n, (n,), n, n, patient_known=False)
+        for i, r in enumerate(pool.images.records)
+        for n in [f"{'ab'[i // count]}/sub-{i % count // 2:02d}_{i % 2}.png"]
+    ]
+    pool.images.records[:] = records
+    found = searched(pool, [])
+    near = [NearestImage(i if same else (i * 7 + 5) % count, 0.5) for i in range(count)]
+    found = replace(found, nearest=(NearestImage(),) * count + tuple(near))
+    named, notes, one_list = with_names_of_files(found, Rules())
+    patients = [r.patient for r in named.pool.images.records]
+    assert one_list is same and (patients[0] == patients[count]) is same and patients[0].endswith("sub-00")
+    assert ("they count as leaks." in notes[-1] and "12 of these names are in both sets" in notes[-1]) and (
+        "pass --patient-pattern" in notes[-1]
+    ) is not same

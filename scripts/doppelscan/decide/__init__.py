@@ -11,7 +11,7 @@ from doppelscan.decide.foreseen import foreseen, people_at_most
 from doppelscan.decide.kept import kept_from_flag
 from doppelscan.decide.owed import owed_to_training
 from doppelscan.decide.pairs import PersonPair, registered_candidates, registered_pairs
-from doppelscan.decide.people import People, UnnamedImages, find_people, names_of_files, person_pairs
+from doppelscan.decide.people import People, UnnamedImages, find_people, names_of_files, person_pairs, same_people
 from doppelscan.decide.posed_pairs import PosedPairs
 from doppelscan.decide.power import NegativeResult, PlantedResult, SelfTest
 from doppelscan.decide.preliminary import (
@@ -110,6 +110,7 @@ __all__ = [
     "registered_candidates",
     "registered_pairs",
     "same_kind",
+    "same_people",
     "sample_words",
     "score_images",
     "score_volumes",

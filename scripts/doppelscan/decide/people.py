@@ -29,7 +29,7 @@ from doppelscan.memorization import Nearest, nearest_rows, searched
 from doppelscan.progress import progress
 from doppelscan.search import CandidateSearch, EmbeddedSet
 
-__all__ = ["People", "UnnamedImages", "find_people", "names_of_files", "person_pairs"]
+__all__ = ["People", "UnnamedImages", "find_people", "names_of_files", "person_pairs", "same_people"]
 
 NEAREST, BLOCK = 3, 64
 # Where a patient is known from whom nothing names.
@@ -113,7 +113,7 @@ def find_people(
             notes.append(f"Nobody named the patients of {len(images.rows)} {images.label} {_unit(records)}s. {words}")
         if chosen is None:
             continue
-        patients = chosen.patients
+        patients: Sequence[str] = chosen.patients
         if images.label == "holdout":
             patients, said = _as_other_people(images, chosen, named[:count], nearest, rules)
             notes += said
@@ -174,13 +174,29 @@ def _as_other_people(
     if not shared:
         return chosen.patients, []
     count = f"{len({who for _, who in shared})} of these names are names of the training set, too"
-    near = [(int(nearest[row]), who) for row, who in shared if 0 <= nearest[row] < len(training)]
-    hits = sum(training[place] == who for place, who in near)
-    chance = float(np.mean([sizes[who] for _, who in near])) / len(training) if near else 1.0
-    if hits and binomtest(hits, len(near), min(1.0, chance), alternative="greater").pvalue <= rules.names_p:
+    near = [int(nearest[row]) if nearest[row] < len(training) else -1 for row, _ in shared]
+    if same_people([who for _, who in shared], near, training, rules):
         return chosen.patients, [f"{count}, and by what search found they are the same people: they are no control."]
     told = f"{count}; nothing that was found shows them to be the same people, so they count as others. If they are the same, pass a table with a column"
     return [f"holdout {who}" for who in chosen.patients], [f"{told} 'patient' or --patient-pattern."]
+
+
+def same_people(names: Sequence[str], nearest: Sequence[int], others: Sequence[str], rules: Rules) -> bool:
+    """Whether names that two sets share are of the same people: their images are nearest to images of that name more often than chance has it.
+
+    Args:
+        names: of images of one set, each a name of the other set, too.
+        nearest: of each the nearest image of the other set, -1 where that is not known or nearer images are of its own set.
+        others: the name of each image of the other set.
+        rules: ``names_p`` is how probably chance may say so.
+    """
+    sizes = Counter(others)
+    near = [(place, who) for place, who in zip(nearest, names, strict=True) if place >= 0]
+    hits = sum(others[place] == who for place, who in near)
+    if not hits:
+        return False
+    chance = float(np.mean([sizes[who] for _, who in near])) / len(others)
+    return binomtest(hits, len(near), min(1.0, chance), alternative="greater").pvalue <= rules.names_p
 
 
 def _unit(records: Sequence[ImageRecord]) -> str:

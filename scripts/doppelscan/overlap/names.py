@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from doppelscan.decide import Rules, UnnamedImages, names_of_files
+from doppelscan.decide import Rules, UnnamedImages, names_of_files, same_people
 from doppelscan.overlap.groups import Grouping
 from doppelscan.overlap.links import Link, Pool
 from doppelscan.overlap.search import SearchedPool
@@ -49,38 +49,54 @@ class NamedPeople:
     disagreements: tuple[Disagreement, ...]
 
 
-def with_names_of_files(found: SearchedPool, rules: Rules) -> tuple[SearchedPool, list[str]]:
-    """What was found, with the patients that the names of the files tell where nothing else does, and what is said of them.
+def with_names_of_files(found: SearchedPool, rules: Rules) -> tuple[SearchedPool, list[str], bool]:
+    """What was found, with the patients that the names of the files tell where nothing else does, what is said of them, and whether the names of two
+    sets are of one list.
 
-    Names are believed as in an audit: by a standard (BIDS), or where pairs and nearest images bear them out. ``p01`` of one set need not be ``p01`` of the other.
+    Names are believed as in an audit: by a standard (BIDS), or where pairs and nearest images bear them out. ``p01`` of one set need not be ``p01`` of the other:
+    it is where the images of the names that both sets have are nearest to each other.
     """
     pool = found.pool
     records = list(pool.images.records)
     confirmed = [(one.first, one.second) for one in found.links if one.relation != "part"]
-    notes, labels = [], []
+    notes: list[str] = []
+    told: list[dict[int, str]] = []  # of each set the names that files tell; what they do not match is a person of its own
     unnamed = []
     for number, name in enumerate(pool.names):
         rows = [i for i, of in enumerate(pool.of_set) if of == number and not records[i].patient_known]
         if rows:
             unnamed.append(UnnamedImages(name, rows, [records[i] for i in rows]))
     for images, (words, chosen) in zip(unnamed, names_of_files(unnamed, confirmed, found.beside, rules), strict=True):
-        rows, name = images.rows, images.label
-        of = f" of {name}" if len(pool.names) > 1 else ""
-        notes.append(f"Nobody named the patients of {len(rows)} images{of}. {words}".strip())
-        if chosen is not None:
-            labels.append({one for i, one in zip(rows, chosen.patients, strict=True) if one != records[i].volume})
-            for i, patient in zip(rows, chosen.patients, strict=True):
-                # What the names do not match is a person of its own, which no name tells.
-                own = patient != records[i].volume
-                label = patient if len(pool.names) == 1 else f"{name} {patient}"
-                records[i] = replace(records[i], patient=label, patient_known=True) if own else records[i]
-    both = set.intersection(*labels) if len(labels) == len(pool.names) == 2 else set()
+        of = f" of {images.label}" if len(pool.names) > 1 else ""
+        notes.append(f"Nobody named the patients of {len(images.rows)} images{of}. {words}".strip())
+        named = () if chosen is None else zip(images.rows, chosen.patients, strict=True)
+        told.append({i: who for i, who in named if who != records[i].volume})
+    both = set(told[0].values()) & set(told[1].values()) if len(told) == len(pool.names) == 2 else set()
+    one_list = bool(both) and _of_one_list(found, told, both, rules)
     if both:
         notes.append(
-            f"{len(both)} of these names are in both sets. If both number their patients by one list, pass --patient-pattern: then they count as leaks."
+            f"{len(both)} of these names are in both sets. "
+            + (
+                "By what was found they are the same people: they count as leaks."
+                if one_list
+                else "Nothing that was found shows them to be the same people. If both number their patients by one list, pass --patient-pattern: then they count as leaks."
+            )
         )
-    named = replace(pool, images=replace(pool.images, records=records))
-    return replace(found, pool=named), notes
+    for images, names in zip(unnamed, told, strict=True):
+        for i, who in names.items():
+            label = who if len(pool.names) == 1 or one_list else f"{images.label} {who}"
+            records[i] = replace(records[i], patient=label, patient_known=True)
+    with_names = replace(pool, images=replace(pool.images, records=records))
+    return replace(found, pool=with_names), notes, one_list
+
+
+def _of_one_list(found: SearchedPool, told: list[dict[int, str]], both: set[str], rules: Rules) -> bool:
+    first, second = told
+    others = list(first)
+    place = {row: i for i, row in enumerate(others)}
+    shared = [row for row, who in second.items() if who in both]
+    near = [place.get(found.nearest[row].row, -1) for row in shared]
+    return same_people([second[row] for row in shared], near, list(first.values()), rules)
 
 
 def compare_names(pool: Pool, grouping: Grouping) -> NamedPeople:

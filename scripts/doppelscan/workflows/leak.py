@@ -267,11 +267,11 @@ class OverlapRun:
 
     def _grouped(self, found: SearchedPool) -> Overlap:
         as_named = found.pool
-        found, self.said = with_names_of_files(found, self.rules)
+        found, self.said, one_list = with_names_of_files(found, self.rules)
         pool = found.pool
         grouping = grouped(pool.images.records, pool.of_set, found.links, self.overlap_rules)
-        # The names of the files of two sets are two lists: that they differ says nothing.
-        names = compare_names(pool if len(pool.names) == 1 else as_named, grouping)
+        # The names of the files of two sets are two lists, unless the images say otherwise: that they differ says nothing.
+        names = compare_names(pool if len(pool.names) == 1 or one_list else as_named, grouping)
         left_out = [len({s.path for s in one.image_set.skipped}) for one in self.datasets]
         return conclude_overlap(self.command, found, grouping, names, left_out, self.overlap_rules)
 

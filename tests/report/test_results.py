@@ -64,7 +64,7 @@ def test_every_file_that_was_written_is_told_and_volumes_are_called_volumes(tmp_
     result = made(tmp_path)
     for name in ("control.csv", "volumes.csv", "patients.csv", "exposure.csv", "volumes_read.csv"):
         (tmp_path / name).touch()
-    told = [line.split()[0] for line in result.words if line.startswith("  ") and (".csv" in line or ".json" in line)]
+    told = [line.split()[0] for line in result.words if line.startswith("  ") and line.split()[0].endswith((".csv", ".json"))]
     assert set(told) == {one.name for one in tmp_path.iterdir() if one.suffix in (".csv", ".json")}
     assert any(line.startswith("  images ") for line in result.words) and any(
         "every synthetic image" in line for line in result.words

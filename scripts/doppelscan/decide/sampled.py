@@ -70,7 +70,7 @@ def _rounded(count: int) -> str:
 
 
 def _percent(probability: float) -> str:
-    if 0.995 <= probability < 1:
+    if probability >= 0.995:
         return "more than 99 %"
     return f"{100 * probability:.0f} %" if probability >= 0.095 else f"{100 * probability:.1g} %"
 

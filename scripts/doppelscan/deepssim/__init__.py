@@ -17,7 +17,7 @@ from doppelscan.deepssim.encoder import DeepSSIMEncoder
 from doppelscan.deepssim.evaluation import PairDataset, PairInferer, PreparePairs
 from doppelscan.deepssim.external import OnnxEncoder, TorchScriptEncoder, encoder_file, export_onnx, load_encoder
 from doppelscan.deepssim.hub import HubError, hub_client, hub_encoder, hub_errors, hub_file, hub_versions, repository_and_version
-from doppelscan.deepssim.inferer import AutocastInferer, ViewInferer
+from doppelscan.deepssim.inferer import AutocastInferer, ViewInferer, in_parts
 from doppelscan.deepssim.loss import DeepSSIMLoss
 from doppelscan.deepssim.metrics import CopyDetectionMetric, CopyRetrieval, SSIMAgreement, SSIMError
 from doppelscan.deepssim.nuisance import view_differences
@@ -87,6 +87,7 @@ __all__ = [
     "hub_errors",
     "hub_file",
     "hub_versions",
+    "in_parts",
     "load_encoder",
     "load_pair_head",
     "load_weights",

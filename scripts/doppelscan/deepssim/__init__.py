@@ -27,7 +27,7 @@ from doppelscan.deepssim.pairs import CohortBatchSampler, CohortDataset, MakeVie
 from doppelscan.deepssim.published_pairs import ImagePairs, PairSampler, PairViews
 from doppelscan.deepssim.roles import Encoder, RoleEncoder, require_heads
 from doppelscan.deepssim.ssim import align_to_first, pairwise_ssim, published_ssim, registered_ssim, ssim
-from doppelscan.deepssim.texture import TEXTURE_SIZE, best_views, texture, texture_poses, texture_views
+from doppelscan.deepssim.texture import TEXTURE_SIZE, best_views, laid_on, texture, texture_poses, texture_views
 from doppelscan.deepssim.volume_encoder import VolumeEncoder
 from doppelscan.deepssim.volume_slices import VolumeSliceInferer, cube_slices, halved_cubes, turned_cubes
 from doppelscan.deepssim.volume_views import VolumeStrength, augment_volumes, volume_view_differences
@@ -88,6 +88,7 @@ __all__ = [
     "hub_file",
     "hub_versions",
     "in_parts",
+    "laid_on",
     "load_encoder",
     "load_pair_head",
     "load_weights",

@@ -286,7 +286,8 @@ def _by_standard(
         own = [(first, second) for first, second in pairs if first[0] == images.label]
         of_two = sum(first != second for first, second in own)
         matched = sum(who != record.volume for who, record in zip(one.patients, images.records, strict=True))
-        which = "their names and folders" if matched == len(images.rows) else f"the names and folders of {matched} of them"
+        read = "names" if one.kind == "name" else "folders and names"
+        which = f"their {read}" if matched == len(images.rows) else f"the {read} of {matched} of them"
         told = f"By {which} ({BIDS_WORDS}) they are {one.count} people"
         if refuted:
             why = f"{apart} of {len(pairs)} pairs that show one person are of two of these"

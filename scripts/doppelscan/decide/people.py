@@ -196,7 +196,7 @@ def same_people(names: Sequence[str], nearest: Sequence[int], others: Sequence[s
     if not hits:
         return False
     chance = float(np.mean([sizes[who] for _, who in near])) / len(others)
-    return binomtest(hits, len(near), min(1.0, chance), alternative="greater").pvalue <= rules.names_p
+    return bool(binomtest(hits, len(near), min(1.0, chance), alternative="greater").pvalue <= rules.names_p)
 
 
 def _unit(records: Sequence[ImageRecord]) -> str:

@@ -332,7 +332,7 @@ def test_a_run_ends_with_its_numbers_and_where_everything_lies(monkeypatch, audi
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "memorization found: of the test." and lines[-1] == f"Report: {tmp_path}/out/report.html"
     told = {line[2:12].strip(): line[13:] for line in lines if line.startswith("  ")}
-    assert told["flagged"].startswith("3 of 8 (37.5 %, 95 % interval ") and "of the control 0 of 30" in told["flagged"]
+    assert told["flagged"].startswith("3 of 8 (37.5 %, 95 % Wilson interval ") and "of the control 0 of 30" in told["flagged"]
     assert told["as"] == "copy 1, blend 1, part 1" and "8 synthetic, 40 training of 40 patients" in told["images"]
     assert f"Written to {tmp_path}/out:" in lines
     assert [line.split()[0] for line in lines[lines.index(f"Written to {tmp_path}/out:") + 1 : -1]] == [

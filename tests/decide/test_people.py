@@ -81,10 +81,7 @@ def test_names_by_bids_that_pairs_refute_are_not_used_and_a_few_are_told():
 def test_files_that_bids_does_not_name_are_told():
     people = found([*(f"sub-{i // 2:02d}_{i % 2}.png" for i in range(20)), "phantom.png", "x.png"], [])
     assert not people.known and len(set(people.training.patients)) == 12
-    assert (
-        "By the names of 20 of them" in people.notes[0]
-        and "Nothing names the patients of 2 training images" in people.notes[1]
-    )
+    assert "By the names of 20 of them" in people.notes[0] and "Nothing names the patients of 2 training images" in people.notes[1]
     assert "sub-..." in people.source and "nothing (" in people.source
 
 

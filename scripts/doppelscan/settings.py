@@ -250,7 +250,8 @@ class OverlapSettings(PrivateOutput):
         split: csv to write with a part for each file, people apart.
         folds: parts of one size that the split has; 5 unless parts are given.
         parts: shares of the parts, such as training, validation and test.
-        regions: look for regions of one image in another, too; compares each image without a match with all others.
+        volumes: how volumes are compared: whole, in 3D, or as-slices, each slice as an image.
+        regions: look for regions of one image in another, too; compares each image without a match with all others; not of whole volumes.
         gate: exit status 3 when something was found, 4 when nothing can be concluded.
         workers: processes that embed and register; by default as many as this process may use processors, and this process alone below 256 images.
         seed: of draws.
@@ -264,6 +265,7 @@ class OverlapSettings(PrivateOutput):
     output: Folder = "overlap"
     store: Store | None = None
     patient_pattern: Pattern | None = None
+    volumes: Volumes = "whole"
     slice_axis: Axis = 2
     slice_range: Range = (0.25, 0.75)
     slice_step: Count | None = None

@@ -64,7 +64,7 @@ def with_names_of_files(found: SearchedPool, rules: Rules) -> tuple[SearchedPool
             continue
         words, chosen = names_of_files([records[i] for i in rows], rows, confirmed, found.beside, rules)
         of = f" of {name}" if len(pool.names) > 1 else ""
-        notes.append(f"Nobody named the patients of {len(rows)} images{of}. {words}".strip())
+        notes.append(f"Nobody named the patients of {len(rows)} {pool.of}s{of}. {words}".strip())
         if chosen is not None:
             labels.append({one for i, one in zip(rows, chosen.patients, strict=True) if one != records[i].volume})
             for i, patient in zip(rows, chosen.patients, strict=True):

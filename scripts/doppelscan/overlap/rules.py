@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from doppelscan.arguments import Count, Share, check_fields
 
-__all__ = ["OverlapRules"]
+__all__ = ["OverlapRules", "VolumeOverlapRules"]
 
 
 @dataclass(frozen=True)
@@ -41,3 +41,17 @@ class OverlapRules:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+@dataclass(frozen=True)
+class VolumeOverlapRules(OverlapRules):
+    """:class:`OverlapRules` of volumes, beside :class:`~doppelscan.decide.VolumeRules`.
+
+    Attributes:
+        fewest: registration alone tells strangers of volumes apart.
+    """
+
+    changed: Share = 0.993
+    same_detail: Share = 0.96
+    certain: Share = 0.95
+    fewest: Count = 2

@@ -14,6 +14,7 @@ from doppelscan.pages import page_templates
 from doppelscan.report.inline import inline_picture
 from doppelscan.report.redaction import ReportPseudonyms
 from doppelscan.report.tables import NONE, Row
+from doppelscan.report.volume_pictures import middle_planes
 from doppelscan.report.write import write_files
 
 __all__ = ["GROUP_COLUMNS", "PAIR_COLUMNS", "SPLIT_COLUMNS", "group_rows", "pair_rows", "split_rows", "write_overlap"]
@@ -191,6 +192,7 @@ def _page(overlap: Overlap, summary: OverlapSummary, rows: Sequence[Row], number
         .get_template("overlap.html")
         .render(
             summary=summary,
+            volumes=summary.of == "volume",
             groups=groups,
             kinds=", ".join(f"{kinds[name]} {name}" for name in RELATIONS if kinds[name]),
             unlinked=[_shown_pair(overlap, one, rows, redact) for one in overlap.unlinked[:UNLINKED]],
@@ -210,7 +212,7 @@ def _shown_group(overlap: Overlap, group: Group, rows: Sequence[Row], number_of:
     chosen = members[:PICTURED_IMAGES]
     pictures: list[str] = []
     if not plain:
-        pictures = [inline_picture(one[0]) for one in overlap.found.pool.images.thumbnails([m.row for m in chosen]).numpy()]
+        pictures = _pictures(overlap, [one.row for one in chosen])
     # A redacted page lists equals by their pseudonyms: their order in the set would undo them.
     told = [rows[one.row] | {"picture": pictures[i] if pictures else ""} for i, one in enumerate(chosen)]
     return {
@@ -224,11 +226,17 @@ def _shown_group(overlap: Overlap, group: Group, rows: Sequence[Row], number_of:
     }
 
 
+def _pictures(overlap: Overlap, rows: Sequence[int]) -> list[str]:
+    """Of some images what the page shows, in base64; of volumes the three planes through the middle."""
+    images = [one[0] for one in overlap.found.pool.images.thumbnails(rows).numpy()]
+    return [inline_picture(middle_planes(one) if one.ndim == 3 else one) for one in images]
+
+
 def _shown_pair(overlap: Overlap, pair: tuple[int, int, float], rows: Sequence[Row], redact: bool) -> dict[str, object]:
     """What the page shows of a pair that was not linked."""
     chosen = pair[:2]
     pictures = ["", ""]
     if not redact:
-        pictures = [inline_picture(one[0]) for one in overlap.found.pool.images.thumbnails(chosen).numpy()]
+        pictures = _pictures(overlap, chosen)
     told = [rows[row] | {"picture": picture} for row, picture in zip(chosen, pictures, strict=True)]
     return {"score": pair[2], "images": told}

@@ -144,7 +144,7 @@ def overlap_facts(summary: Mapping[str, Any]) -> dict[str, str]:
         summary: what summary.json holds.
     """
     of_sets = {
-        f"set {one['name']}": f"{counted(one['images'], 'image')}, {one['copies']} of them "
+        f"set {one['name']}": f"{counted(one['images'], summary['of'])}, {one['copies']} of them "
         f"{'in the other set, too' if summary['command'] == 'leak' else 'there more than once'}, {one['people']} in a group that was found"
         for one in summary["sets"]
     }
@@ -155,16 +155,16 @@ def overlap_facts(summary: Mapping[str, Any]) -> dict[str, str]:
         "groups": groups or "none",
         **({} if split is None else {"split": ", ".join(f"{p} {n}" for p, n in zip(split["parts"], split["images"], strict=True))}),
         **({} if summary["removable"] is None else {"removable": f"{summary['removable']} files hold nothing new"}),
-        **_common(summary),
+        **_common(summary, summary["of"]),
     }
 
 
-def _common(summary: Mapping[str, Any]) -> dict[str, str]:
+def _common(summary: Mapping[str, Any], of: str = "image") -> dict[str, str]:
     skipped = [one["set"] for one in summary["skipped"]]
     sets = ", ".join(f"{name} {count}" for name, count in Counter(skipped).items())
     minutes, seconds = divmod(round(sum(summary["seconds"].values())), 60)
     return {
-        "left out": f"{counted(len(skipped), 'image')} ({sets}); the reasons are in summary.json" if skipped else "none",
+        "left out": f"{counted(len(skipped), of)} ({sets}); the reasons are in summary.json" if skipped else "none",
         "took": f"{minutes} min {seconds} s" if minutes else f"{seconds} s",
     }
 

@@ -57,6 +57,11 @@ class VolumePose:
         made[:3, 3] = self.shift
         return made
 
+    @property
+    def inverse(self) -> VolumePose:
+        """What maps the volume on the match."""
+        return self.from_matrix(np.linalg.inv(self.matrix()))
+
     @classmethod
     def from_matrix(cls, matrix: np.ndarray) -> VolumePose:
         """Inverse of :meth:`matrix`.

@@ -33,7 +33,8 @@ PICTURED_GROUPS, PICTURED_IMAGES, UNLINKED = 200, 8, 6
 
 def group_rows(overlap: Overlap) -> list[Row]:
     """One row an image, in the order of the sets: its group, or none, and what is nearest to it."""
-    number = {row: group.number for group in overlap.groups for row in group.rows}
+    told = _numbers(overlap)
+    number = {row: told[group.number] for group in overlap.groups for row in group.rows}
     member = {one.row: one for group in overlap.groups for one in group.members}
     sides = _longer_sides(overlap)
     return [_group_row(overlap, row, number.get(row, 0), member.get(row), sides[row]) for row in range(len(sides))]
@@ -78,7 +79,7 @@ def pair_rows(overlap: Overlap) -> list[Row]:
     """One row a link, the strongest first."""
     pool, records = overlap.found.pool, overlap.found.pool.images.records
     rows: list[Row] = []
-    sides = _longer_sides(overlap)
+    sides, told = _longer_sides(overlap), _numbers(overlap)
     for link in sorted(overlap.links, key=lambda one: (*one.strength, one.first, one.second)):
         first, second = records[link.first], records[link.second]
         rows.append(
@@ -94,7 +95,7 @@ def pair_rows(overlap: Overlap) -> list[Row]:
                 "explained": link.explained,
                 "fine": link.fine,
                 "pose": _pose_words(link, link.first, sides[link.first]),
-                "group": str(overlap.grouping.of_image[link.first] if link.joins else ""),
+                "group": str(told.get(overlap.grouping.of_image[link.first], "") if link.joins else ""),
                 "joined": link.joins,
             }
         )
@@ -146,7 +147,7 @@ def write_overlap(
         ReportError: a file cannot be written; what was written before is whole.
     """
     rows, pairs = group_rows(overlap), pair_rows(overlap)
-    number_of = {group.number: group.number for group in overlap.groups}
+    number_of = _numbers(overlap)
     page_rows = rows
     if redact:
         names = ReportPseudonyms()
@@ -155,7 +156,7 @@ def write_overlap(
         # Groups are numbered in the order of the files, which is not to be told.
         order = dict.fromkeys(str(row["group"]) for row in rows if row["group"])
         renamed = {old: str(new) for new, old in enumerate(order, 1)}
-        number_of = {group.number: int(renamed[str(group.number)]) for group in overlap.groups}
+        number_of = {group: int(renamed[str(number)]) for group, number in number_of.items()}
         for row in (*rows, *pairs):
             row["group"] = renamed.get(str(row["group"]), "")
         disagreements = [
@@ -176,13 +177,21 @@ def write_overlap(
     return rows
 
 
+def _rank(group: Group) -> tuple[int, int]:
+    """Sorts copies first, and of each kind the largest."""
+    return [*RELATIONS, KNOWN].index(group.relation), -len(group.rows)
+
+
+def _numbers(overlap: Overlap) -> dict[int, int]:
+    """Number of each group that was asked for -> the number that it is told by: from 1, as the page shows them."""
+    ranked = sorted(overlap.groups, key=lambda one: (*_rank(one), one.number))
+    return {one.number: place for place, one in enumerate(ranked, 1)}
+
+
 def _page(overlap: Overlap, summary: OverlapSummary, rows: Sequence[Row], number_of: dict[int, int], redact: bool) -> str:
     """The page as HTML text; ``rows`` are those of groups.csv in the order of the pool."""
-    order = [*RELATIONS, KNOWN]
-    shown = sorted(
-        (one for one in overlap.groups if one.found),
-        key=lambda one: (order.index(one.relation), -len(one.rows), number_of[one.number]),
-    )
+    # Of a redacted page equals come by their new numbers.
+    shown = sorted((one for one in overlap.groups if one.found), key=lambda one: (*_rank(one), number_of[one.number]))
     groups = [_shown_group(overlap, one, rows, number_of, redact or place >= PICTURED_GROUPS) for place, one in enumerate(shown)]
     kinds: dict[str, int] = defaultdict(int)
     for one in shown:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +16,8 @@ from doppelscan.decide import (
     People,
     Planted,
     Reference,
+    ScoredImage,
+    ScoredSet,
     StoredVolumes,
     VolumeRules,
     find_people,
@@ -28,11 +30,12 @@ from doppelscan.memorization import spread_over_patients
 from doppelscan.progress import Work
 from doppelscan.search import EmbeddedSet, EmbeddedVolumes, EmbeddingStore, VolumeSearch, fingerprint, part_of
 from doppelscan.settings import AuditSettings
-from doppelscan.verify import IdenticalVoxels, VolumeRegistration
+from doppelscan.verify import FullSizePair, IdenticalVoxels, VolumeRegistration
 from doppelscan.workers import Workers
 from doppelscan.workflows.audit import Audit, SamePixels
 from doppelscan.workflows.early import EarlyReport, expected_volumes
 from doppelscan.workflows.embed import RecordDataset
+from doppelscan.workflows.full_size import full_size_volumes
 from doppelscan.workflows.selftest import size_of
 from doppelscan.workflows.volume_embed import VolumeEmbedder
 from doppelscan.workflows.volume_selftest import COPIES, VolumePlanter, planted_volumes
@@ -170,6 +173,9 @@ class VolumeAudit(Audit):
         control = max(holdout, min(self.control_size, training))
         planted = planted_volumes(size_of(synthetic + control)) if self.self_test else 0
         return expected_volumes(training, synthetic, holdout, self.control_size, planted)
+
+    def _full_size(self, scored: ScoredSet, training: EmbeddedSet) -> Callable[[ScoredImage], FullSizePair | None]:
+        return full_size_volumes(scored, training, self.embedder.size)
 
     def _preparation(self) -> list:
         return self.embedder.settings()

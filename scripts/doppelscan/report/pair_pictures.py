@@ -84,7 +84,7 @@ def _tiles(image: np.ndarray, moved: np.ndarray, match: np.ndarray, agreement: n
 
 def _resized(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """float32 ``values`` of two axes as ``shape``, between which they are linear."""
-    return np.asarray(Image.fromarray(values.astype(np.float32)).resize(shape[::-1], Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(values.astype(np.float32)).resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
 
 
 def _thumbnails(decision: Decision, scored: ScoredImage) -> tuple[np.ndarray, np.ndarray]:

@@ -77,8 +77,9 @@ class NearDuplicateRow:
 
 @dataclass(frozen=True)
 class AuditSummary:
-    """The set in numbers, and how they were made; docs/interpretation.md says what they mean."""
+    """The set in numbers, and how they were made; docs/interpretation.md says what they mean, ``of`` what is counted: image or volume."""
 
+    of: str
     conclusion: str
     reason: str
     images: ImageCounts
@@ -148,6 +149,7 @@ def summarize(
     mi = np.array([one.scored.mi for one in images])
     classes = [verdict(one.scored.ssim) for one in images]
     return AuditSummary(
+        of="volume" if any(one.record.whole for one in images) else "image",
         conclusion=decision.conclusion.verdict.value,
         reason=decision.conclusion.reason,
         images=ImageCounts(

@@ -84,8 +84,7 @@ def link_of(pair: PersonPair, rules: Rules, own: OverlapRules) -> Link | None:
     explained = 0.0 if pair.coarse else pair.explained
     if not pair.confirmed and explained < rules.explained and pair.score < own.certain:
         return None
-    changed = explained >= own.changed
-    relation: Relation = "same image changed" if changed else "same person"
+    relation: Relation = "same image changed" if own.is_changed(explained, pair.fine) else "same person"
     return Link(pair.first, pair.second, relation, pair.score, pair.pose, pair.explained, pair.fine)
 
 

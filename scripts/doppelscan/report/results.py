@@ -155,16 +155,16 @@ def overlap_facts(summary: Mapping[str, Any]) -> dict[str, str]:
         "groups": groups or "none",
         **({} if split is None else {"split": ", ".join(f"{p} {n}" for p, n in zip(split["parts"], split["images"], strict=True))}),
         **({} if summary["removable"] is None else {"removable": f"{summary['removable']} files hold nothing new"}),
-        **_common(summary, summary["of"]),
+        **_common(summary),
     }
 
 
-def _common(summary: Mapping[str, Any], of: str = "image") -> dict[str, str]:
+def _common(summary: Mapping[str, Any]) -> dict[str, str]:
     skipped = [one["set"] for one in summary["skipped"]]
     sets = ", ".join(f"{name} {count}" for name, count in Counter(skipped).items())
     minutes, seconds = divmod(round(sum(summary["seconds"].values())), 60)
     return {
-        "left out": f"{counted(len(skipped), of)} ({sets}); the reasons are in summary.json" if skipped else "none",
+        "left out": f"{counted(len(skipped), summary['of'])} ({sets}); the reasons are in summary.json" if skipped else "none",
         "took": f"{minutes} min {seconds} s" if minutes else f"{seconds} s",
     }
 

@@ -160,7 +160,7 @@
       ["synthetic", "match, in its pose", "difference", "agreement", "in training"].forEach(function (word) { make("span", word, captions); });
     }
     function line(word, text) { make("dt", word, into); return make("dd", text, into); }
-    named(line({{ '"volume"' if volumes else '"image"' }}, ""), one.image, one.imageShort); named(line(one.kind === "part" ? "source" : "match", ""), one.match, one.matchShort);
+    named(line("{{ "volume" if volumes else "image" }}", ""), one.image, one.imageShort); named(line(one.kind === "part" ? "source" : "match", ""), one.match, one.matchShort);
     var kind = make("span", one.kind, line("finding", ""));
     kind.className = /^(same|no s|unre)/.test(one.kind) ? "kind patient" : "kind";
     line("reason", one.why);
@@ -255,7 +255,7 @@
     line(one.flagged ? "flagged by" : "not flagged", one.why);
     line("pose", one.tiles === 2 && !one.flagged ? one.pose + " (not drawn)" : one.pose);
     line("score", number(one.score, 3)); line("verified", number(one.verified, 3)); line("p", one.p === null ? null : one.p.toPrecision(2)); line("q", one.q === null ? null : one.q.toPrecision(2));
-    line("SSIM", number(one.ssim, 3)); line({{ '"structure"' if volumes else '"field of view"' }}, one.share === null ? null : Math.round(100 * one.share) + " %");
+    line("SSIM", number(one.ssim, 3)); line("{{ "structure" if volumes else "field of view" }}", one.share === null ? null : Math.round(100 * one.share) + " %");
     {% if not volumes %}line("best region", number(one.part, 3)); line("DeepSSIM", number(one.deepssim, 3)); line("MI", number(one.mi, 2));{% endif %}
 
   }

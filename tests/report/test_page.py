@@ -196,7 +196,8 @@ def test_every_flagged_pair_has_its_picture_in_the_page_itself_for_paper(tmp_pat
 def test_a_page_of_volumes_speaks_of_volumes_and_of_no_measure_that_they_do_not_have(tmp_path, cohort):
     decision = made_decision(6, 8, cohort=cohort)
     images = tuple(replace(one, record=replace(one.record, whole=True)) for one in decision.images)
-    images = tuple(replace(one, flag=replace(one.flag, part_p_value=math.nan, part_q_value=math.nan)) for one in images)
+    flags = [replace(one.flag, part_p_value=math.nan, part_q_value=math.nan) for one in images]
+    images = tuple(replace(one, flag=flag, scored=replace(one.scored, part=0.5)) for one, flag in zip(images, flags, strict=True))
     decision = replace(decision, images=images)
     write_report(tmp_path, decision, made_summary(decision), redact=False)
     page = (tmp_path / "report.html").read_text()
@@ -210,5 +211,5 @@ def test_a_redacted_page_says_why_it_shows_no_picture(tmp_path, cohort):
     decision = made_decision(3, 8, cohort=cohort)
     write_report(tmp_path, decision, made_summary(decision), redact=True, pair=made_pair)
     page = (tmp_path / "report.html").read_text()
-    assert '<body class="redacted">' in page and "Redacted: there are no pictures" in page
+    assert '<body class="redacted">' in page and "Redacted: there are no pictures;" in page
     assert "This report is redacted: it holds no pictures." in page and "<img" not in page

@@ -182,6 +182,7 @@ def test_nothing_is_wider_than_the_screen(browser, report, width):
     page = context.new_page()
     page.goto((report / "report.html").as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("[...document.querySelectorAll('.scroll:has(.stacked)')].every(one => one.scrollWidth <= one.clientWidth)")
     page.locator("#pairs .open").first.click()
     assert page.evaluate("document.getElementById('dialog').scrollWidth") <= width
     context.close()

@@ -42,7 +42,7 @@ OF_VOLUMES = {
     "verified": "Agreement of the better half of the structure of the registered pair, so that half a copy counts as one. Of T1 brains strangers stayed below 0.85, copies began at 0.93.",
     "q-value": "Flagging all volumes down to this one, about this share of the flags would be false.",
     "SSIM": "Structural similarity in 3D of volume and match in its pose: 1 is the same volume. Above 0.85 duplicate, above 0.60 similar.",
-    "field of view": "Share of the structure, where both hold image, in which the two agree.",
+    "field of view": "Share of the structure, where both show some, in which the two agree.",
     "pose": "What has to be done to the training volume so that it lies on the synthetic one; x runs to the right, y to the front, z up.",
 }  # fmt: skip
 KINDS_OF_VOLUMES = {

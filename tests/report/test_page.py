@@ -14,10 +14,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from doppelscan.decide import ReviewedImages, ScoredImage, kept_from_flag
-from doppelscan.report import write_report
+from doppelscan.report import gallery, write_report
+from doppelscan.report import page as page_module
 from doppelscan.report.entries import entries_of, short_names
 from doppelscan.report.histogram import histogram
-from doppelscan.report.page import LARGE_PAIRS
 from doppelscan.report.pose_words import pose_sentence
 from doppelscan.report.tables import score_rows
 from doppelscan.reviewers import ReviewerSaid
@@ -164,8 +164,10 @@ def test_a_histogram_tells_in_words_what_it_shows_and_takes_no_values():
 
 
 @pytest.mark.parametrize("many", [False, True])
-def test_a_pair_is_there_at_the_resolution_of_its_files_in_the_page_or_beside_it(tmp_path, cohort, many):
-    flagged = 320 if many else 2
+def test_a_pair_is_there_at_the_resolution_of_its_files_in_the_page_or_beside_it(tmp_path, cohort, many, monkeypatch):
+    monkeypatch.setattr(gallery, "MOST_INLINE", 30)
+    monkeypatch.setattr(page_module, "LARGE_PAIRS", 10)
+    flagged = 20 if many else 2
     decision = made_decision(flagged, flagged + 20, cohort=cohort)
 
     def full(scored: ScoredImage) -> FullSizePair | None:
@@ -182,7 +184,7 @@ def test_a_pair_is_there_at_the_resolution_of_its_files_in_the_page_or_beside_it
     assert Image.open(io.BytesIO(content)).size == (5 * 256, 256) and large["side"] == 256
     assert by_image["synthetic/1.png"]["large"] == "" and by_image["synthetic/1.png"]["side"] == 0, "its files hold no more"
     with_large = sum(bool(row["large"]) for row in rows)
-    assert with_large == (LARGE_PAIRS - 1 + 12 if many else 1 + 12), "the first of the flagged, and the near misses"
+    assert with_large == (10 - 1 + 12 if many else 1 + 12), "the first of the flagged, and the near misses"
 
 
 def test_every_flagged_pair_has_its_picture_in_the_page_itself_for_paper(tmp_path, cohort):

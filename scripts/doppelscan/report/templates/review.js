@@ -249,7 +249,7 @@
       button.addEventListener("click", function () { hand(full); });
     }
     function number(x, digits) { return x === null ? null : x.toFixed(digits); }
-    path("synthetic image", one.image); path("training image", one.match); path("patient", one.patient); path("second source", one.second);
+    path("synthetic {{ "volume" if volumes else "image" }}", one.image); path("training {{ "volume" if volumes else "image" }}", one.match); path("patient", one.patient); path("second source", one.second);
     line("condition", one.condition);
     if (one.tiles) line("picture", one.side ? one.side + " pixels a side, as the files have them{% if volumes %}; slices that are gone through have {{ side }}{% endif %}" : {% if volumes %}"{{ side }} voxels a side"{% else %}"at most 128 pixels a side"{% endif %});
     line(one.flagged ? "flagged by" : "not flagged", one.why);

@@ -15,6 +15,7 @@ import torch
 from doppelscan.deepssim import ConvNeXtEncoder, DeepSSIMEncoder, OnnxEncoder, load_weights
 from monai.bundle import ConfigWorkflow
 
+BATCHES = (1, 16, 64)
 ENCODER = Path(__file__).parents[2] / "bundles" / "deepssim_encoder"
 
 
@@ -68,10 +69,13 @@ def main() -> None:
     options = parser.parse_args()
     network = load_weights(DeepSSIMEncoder(), ENCODER / "models" / "model.pt").to(memory_format=torch.channels_last)
     result = {"threads": torch.get_num_threads()}
-    result["forward pytorch"] = rate(network, 128, options.images)
-    onnx = {path.stem: path for path in sorted(options.export_dir.glob("*.onnx"))}
-    for name, path in onnx.items():
-        result[f"forward {name}.onnx"] = rate(OnnxEncoder(path, network.output_slices), 128, options.images)
+    onnx = {path.stem: path for path in sorted(options.export_dir.glob("*.onnx")) if not path.stem.endswith("_3d")}
+    for batch in BATCHES:
+        result[f"forward pytorch, {batch} at a time"] = rate(network, 128, options.images, batch)
+        for name, path in onnx.items():
+            result[f"forward {name}.onnx, {batch} at a time"] = rate(
+                OnnxEncoder(path, network.output_slices), 128, options.images, batch
+            )
     for poses in (1, 8):
         count = options.images if poses == 1 else options.images // 4
         result[f"workflow pytorch, {poses} poses"] = workflow_rate(options.images_dir, count, poses, None)
@@ -79,7 +83,8 @@ def main() -> None:
             made = workflow_rate(options.images_dir, count, poses, "inference_onnx.json", onnx_path=str(path))
             result[f"workflow {name}.onnx, {poses} poses"] = made
     if options.convnext:
-        result["forward ConvNeXt-Base, 224 px"] = rate(ConvNeXtEncoder().eval(), 224, 16, 8)
+        for batch in (BATCHES[0], BATCHES[-1]):
+            result[f"forward ConvNeXt-Base, 224 px, {batch} at a time"] = rate(ConvNeXtEncoder().eval(), 224, 8, batch)
     print(json.dumps({name: round(value, 1) for name, value in result.items()}, indent=1))
 
 

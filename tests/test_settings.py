@@ -168,7 +168,10 @@ def test_a_typo_is_told_with_what_was_meant():
     }.items():
         with pytest.raises(InputError, match=rf"^There is no setting {typo} of an audit; did you mean {meant}\?$"):
             audit_overrides({typo: 1})
-    with pytest.raises(InputError, match=r"no setting colour of an audit; known are training, .*, encoder, roles, spatial_size\.$"):
+    with pytest.raises(
+        InputError,
+        match=r"no setting colour of an audit; known are training, synthetic, .*, encoder, roles, spatial_size, .*, num_workers\.$",
+    ):
         audit_overrides({"colour": "red"})
 
 

@@ -522,7 +522,7 @@ def _command(name: str) -> Command:
     command = COMMANDS[name]
     known, _ = _parameters(command)
     settings = SETTINGS.get(name, AuditSettings).__mro__
-    documented = "\n".join([str(AuditSettings.__doc__), *(str(one.__doc__) for one in reversed(settings)), str(command.__doc__)])
+    documented = "\n".join([*(str(one.__doc__) for one in reversed(settings)), str(command.__doc__)])
     said = dict(re.findall(r"^ +(\w+): (.*)\.$", documented, re.M))
     options = [
         Option(

@@ -50,6 +50,7 @@ __all__ = [
     "DuplicatesSettings",
     "LeakSettings",
     "OverlapSettings",
+    "SearchSettings",
     "audit_command",
     "audit_overrides",
     "audit_settings",
@@ -148,42 +149,27 @@ class PrivateOutput:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditSettings(PrivateOutput):
-    """Settings of an audit, each made what its type says; None leaves what configs/audit.json has.
+class SearchSettings(PrivateOutput):
+    """What an audit and a search for who is there twice ask for alike, each made what its type says; None leaves what configs/audit.json has.
 
     Args:
-        training: the images that the model was trained on; .csv with a column path, .json a MONAI data list.
-        synthetic: the images that the model made.
-        output: folder for scores.csv, control.csv, summary.json and report.html.
-        holdout: real images of other patients of the same kind, the control; without it the control comes from the training set.
-        store: folder of the embeddings, shared between audits; by default in the output folder.
+        store: folder of the embeddings, shared between audits and searches; by default in the output folder.
         patient_pattern: what in the name of a file is its patient.
-        volumes: how volumes are scored: whole, in 3D, or as-slices, each slice as an image.
-        slice_axis: axis of volumes that slices are taken along where they are scored as slices, in RAS+ orientation.
+        volumes: how volumes are compared: whole, in 3D, or as-slices, each slice as an image.
+        slice_axis: axis of volumes that slices are taken along where they are compared as slices, in RAS+ orientation.
         slice_range: first and last slice, as shares of the axis.
         slice_step: every n-th slice; by default at most 16 slices a volume.
         channel: which volume of 4D files.
-        fdr: false discovery rate of the flags.
-        correction: Benjamini-Hochberg, or Benjamini-Yekutieli.
-        score: what ranks the images and is calibrated.
-        candidates: training images that are verified for each image.
-        index: how training images are searched: exact, or ivf, in clusters, which can miss one and says how many; auto is exact up to 8,192.
+        index: how images are searched: exact, or ivf, in clusters, which can miss one and says how many; auto is exact up to 8,192.
         rotations: rotations in which an image is looked for.
-        control_size: images that a control from the training set holds at most.
         redact: leave pictures, paths and patients out of everything that is written.
         key: private file that says which pseudonym of a redacted report stands for what.
-        gate: exit status 3 when memorization was found, 4 when the audit cannot conclude.
-        self_test: plant copies in this cohort and say which of them would have been found; without it no set is called clean.
-        reconstruct: TorchScript autoencoder through which copies are planted, too.
-        declared: changes that a claim of none found is to cover; by default all that the self-test plants.
-        decisions: .csv of reviewers' decisions on synthetic images, as the page saves it: counted beside the flags, which they do not change.
-        limit: audit a random sample of so many synthetic images, for a first answer on a large set; its page says what it can have missed.
+        gate: exit status 3 when something was found, 4 when nothing can be concluded.
         seed: of folds and draws.
         batch_size: images that are embedded at a time.
         num_workers: processes that read images; 0 reads in this one.
         threads: threads that compute; by default as many as this process may use, of a control group's quota too.
-        workers: processes that embed and score; by default as many as this process may use processors, and this process alone below 256 images.
-        ray: Ray cluster that embeds and scores instead; it has to reach the same files and the store.
+        workers: processes that embed and compare; by default as many as this process may use processors, and this process alone below 256 images.
         runtime: what runs the encoder.
         device: where the encoder runs; by default the GPU when there is one.
         encoder: other weights or another encoder than the one that comes with doppelscan.
@@ -194,10 +180,6 @@ class AuditSettings(PrivateOutput):
         InputError: one of them is something else, or is not there; one line.
     """
 
-    training: Source | None = None
-    synthetic: Source | None = None
-    output: Folder = "audit"
-    holdout: Source | None = None
     store: Store | None = None
     patient_pattern: Pattern | None = None
     volumes: Volumes = "whole"
@@ -205,27 +187,16 @@ class AuditSettings(PrivateOutput):
     slice_range: Range = (0.25, 0.75)
     slice_step: Count | None = None
     channel: Whole | None = None
-    fdr: Rate = 0.05
-    correction: Correction = "bh"
-    score: Score = "combined"
-    candidates: Count = 20
     index: Index = "auto"
     rotations: Degrees = (0, -12, 12)
-    control_size: Count = 300
     redact: Flag = False
     key: AnyPath | None = None
     gate: Flag = False
-    self_test: Flag = True
-    reconstruct: Existing | None = None
-    declared: Changes | None = None
-    decisions: Existing | None = None
-    limit: Count | None = None
     seed: Whole = 0
     batch_size: Count = 16
     num_workers: Whole = 0
     threads: Count | None = None
     workers: Count | None = None
-    ray: Ray | None = None
     runtime: Runtime = "torch"
     device: Device | None = None
     encoder: Encoder | None = None
@@ -234,6 +205,52 @@ class AuditSettings(PrivateOutput):
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditSettings(SearchSettings):
+    """Settings of an audit; those that a search shares are told of :class:`SearchSettings`.
+
+    Args:
+        training: the images that the model was trained on; .csv with a column path, .json a MONAI data list.
+        synthetic: the images that the model made.
+        output: folder for scores.csv, control.csv, summary.json and report.html.
+        holdout: real images of other patients of the same kind, the control; without it the control comes from the training set.
+        fdr: false discovery rate of the flags.
+        correction: Benjamini-Hochberg, or Benjamini-Yekutieli.
+        score: what ranks the images and is calibrated.
+        candidates: training images that are verified for each image.
+        control_size: images that a control from the training set holds at most.
+        gate: exit status 3 when memorization was found, 4 when the audit cannot conclude.
+        self_test: plant copies in this cohort and say which of them would have been found; without it no set is called clean.
+        reconstruct: TorchScript autoencoder through which copies are planted, too.
+        declared: changes that a claim of none found is to cover; by default all that the self-test plants.
+        decisions: .csv of reviewers' decisions on synthetic images, as the page saves it: counted beside the flags, which they do not change.
+        limit: audit a random sample of so many synthetic images, for a first answer on a large set; its page says what it can have missed.
+        ray: Ray cluster that embeds and scores instead; it has to reach the same files and the store.
+
+    Raises:
+        InputError: one of them is something else, or is not there; one line.
+    """
+
+    training: Source | None = None
+    synthetic: Source | None = None
+    output: Folder = "audit"
+    holdout: Source | None = None
+    fdr: Rate = 0.05
+    correction: Correction = "bh"
+    score: Score = "combined"
+    candidates: Count = 20
+    control_size: Count = 300
+    self_test: Flag = True
+    reconstruct: Existing | None = None
+    declared: Changes | None = None
+    decisions: Existing | None = None
+    limit: Count | None = None
+    ray: Ray | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if "reconstruct" in (self.declared or ()) and self.reconstruct is None:
             raise InputError(
                 "The 'declared' parameter must name changes that are planted. Got 'reconstruct' without an autoencoder; pass --reconstruct FILE.ts."
@@ -241,19 +258,15 @@ class AuditSettings(PrivateOutput):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OverlapSettings(PrivateOutput):
-    """Settings of a search for images and people who are there twice, each made what its type says; see :class:`AuditSettings` for those without a word.
+class OverlapSettings(SearchSettings):
+    """Settings of a search for images and people who are there twice; those that an audit shares are told of :class:`SearchSettings`.
 
     Args:
         output: folder for groups.csv, pairs.csv, summary.json and report.html.
-        store: folder of the embeddings, shared between searches and audits; by default in the output folder.
         split: csv to write with a part for each file, people apart.
         folds: parts of one size that the split has; 5 unless parts are given.
         parts: shares of the parts, such as training, validation and test.
-        regions: look for regions of one image in another, too; compares each image without a match with all others.
-        gate: exit status 3 when something was found, 4 when nothing can be concluded.
-        workers: processes that embed and register; by default as many as this process may use processors, and this process alone below 256 images.
-        seed: of draws.
+        regions: look for regions of one image in another, too; compares each image without a match with all others; not of whole volumes.
 
     Raises:
         InputError: one of them is something else, or is not there; one line.
@@ -262,34 +275,13 @@ class OverlapSettings(PrivateOutput):
     report_files: ClassVar[tuple[str, ...]] = OVERLAP_FILES
 
     output: Folder = "overlap"
-    store: Store | None = None
-    patient_pattern: Pattern | None = None
-    slice_axis: Axis = 2
-    slice_range: Range = (0.25, 0.75)
-    slice_step: Count | None = None
-    channel: Whole | None = None
     split: AnyPath | None = None
     folds: Count | None = None
     parts: Parts | None = None
-    redact: Flag = False
-    key: AnyPath | None = None
-    gate: Flag = False
     regions: Flag = False
-    index: Index = "auto"
-    rotations: Degrees = (0, -12, 12)
-    seed: Whole = 0
-    batch_size: Count = 16
-    num_workers: Whole = 0
-    threads: Count | None = None
-    workers: Count | None = None
-    runtime: Runtime = "torch"
-    device: Device | None = None
-    encoder: Encoder | None = None
-    roles: Roles | None = None
-    spatial_size: Count = 128
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         if self.folds is not None and self.parts is not None:
             raise InputError(f"The 'folds' parameter must come without --parts. Got {self.folds} and {self.parts}; leave one out.")
         if self.folds == 1:
@@ -371,11 +363,11 @@ def audit_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     given = {NAMES.get(name, name): value for name, value in settings.items() if value is not None}
     own = {name: value for name, value in given.items() if name in known}
     others = {name: value for name, value in given.items() if name not in known}
-    ids = overridable()
+    ids, ordered = overridable(), [name for names in GROUPS.values() for name in names if name in known]
     for name in others:
         first = re.split("::|#", name)[0]
         if first not in ids:
-            raise InputError(f"There is no setting {name} of an audit; {meant(first, list(known) if first == name else ids)}")
+            raise InputError(f"There is no setting {name} of an audit; {meant(first, ordered if first == name else ids)}")
     made = AuditSettings(**own)
     if "output" in own:
         made.require_private()

@@ -199,3 +199,28 @@ def test_the_generator_is_told_by_the_samplers_manifest(tmp_path, cohort):
 def test_power_that_is_too_low_is_marked(tmp_path):
     audit = made_audit(tmp_path / "audit", test=made_test(found=12))
     assert "12 of 18 41 % (too few)" in page_text(dossier(audit=audit, output=tmp_path / "d.html").path)
+
+
+def test_an_audit_of_volumes_of_which_a_half_was_copied_is_filed(tmp_path):
+    """Regions of volumes have no p-value of their own, and an earlier version left that of their patient out."""
+
+    def of_volumes(content):
+        content["of"] = "volume"
+
+    folder = made_audit(tmp_path / "audit", 6, change=of_volumes)
+    for table, columns in (("scores.csv", ["part_p_value", "part_q_value"]), ("exposure.csv", ["smallest_p_value"])):
+        with open(folder / table, newline="") as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            row |= dict.fromkeys(columns, "nan") if table == "scores.csv" or row["part"] != "0" else {}
+        with open(folder / table, "w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    filed = dossier(audit=folder, output=tmp_path / "d.json")
+    content = json.loads(filed.path.read_text())
+    (part,) = [one for one in content["images"] if one["finding"] == "part"]
+    assert part["p_value"] == 0.01 and all(0 < one["smallest_p_value"] <= 1 for one in content["patients"])
+    told = {one["topic"]: one["says"] for one in content["tested"]}
+    assert "The images are volumes, compared whole and in 3D" in told["Copies of training images"]
+    assert "slice" not in told["The same person in another image"]

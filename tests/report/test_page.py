@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import json
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
-from doppelscan.decide import ReviewedImages, kept_from_flag
-from doppelscan.report import write_report
+from doppelscan.decide import ReviewedImages, ScoredImage, kept_from_flag
+from doppelscan.report import gallery, write_report
+from doppelscan.report import page as page_module
 from doppelscan.report.entries import entries_of, short_names
 from doppelscan.report.histogram import histogram
 from doppelscan.report.pose_words import pose_sentence
 from doppelscan.report.tables import score_rows
 from doppelscan.reviewers import ReviewerSaid
+from doppelscan.verify import FullSizePair
 from made_records import made_decision, made_pair, made_summary
+from PIL import Image
 
 
 class Parsed(HTMLParser):
@@ -154,3 +161,57 @@ def test_a_histogram_tells_in_words_what_it_shows_and_takes_no_values():
         and "lowest &lt;flagged&gt;" in drawn
     )
     assert "style=" not in drawn and histogram({"synthetic": []}, "score", {}) == ""
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_pair_is_there_at_the_resolution_of_its_files_in_the_page_or_beside_it(tmp_path, cohort, many, monkeypatch):
+    monkeypatch.setattr(gallery, "MOST_INLINE", 30)
+    monkeypatch.setattr(page_module, "LARGE_PAIRS", 10)
+    flagged = 20 if many else 2
+    decision = made_decision(flagged, flagged + 20, cohort=cohort)
+
+    def full(scored: ScoredImage) -> FullSizePair | None:
+        tile = np.full((256, 256), scored.row % 256, np.uint8)
+        return None if scored.row == 1 else FullSizePair(tile, tile, tile)
+
+    write_report(tmp_path, decision, made_summary(decision), redact=False, pair=made_pair, full=full)
+    page = (tmp_path / "report.html").read_text()
+    data = json.loads(re.findall(r'id="data">(.*?)</script>', page, re.S)[0])
+    rows = [dict(zip(data["columns"], row, strict=True)) for row in data["rows"]]
+    by_image = {data["names"][row["image"]][0]: row for row in rows}
+    large = by_image["synthetic/0.png"]
+    content = (tmp_path / large["large"]).read_bytes() if many else base64.b64decode(large["large"].split(",")[1])
+    assert Image.open(io.BytesIO(content)).size == (5 * 256, 256) and large["side"] == 256
+    assert by_image["synthetic/1.png"]["large"] == "" and by_image["synthetic/1.png"]["side"] == 0, "its files hold no more"
+    with_large = sum(bool(row["large"]) for row in rows)
+    assert with_large == (10 - 1 + 12 if many else 1 + 12), "the first of the flagged, and the near misses"
+
+
+def test_every_flagged_pair_has_its_picture_in_the_page_itself_for_paper(tmp_path, cohort):
+    """Scripts draw what is looked at; paper has what is there."""
+    decision = made_decision(230, 250, cohort=cohort)
+    write_report(tmp_path, decision, made_summary(decision), redact=False, pair=made_pair)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count('<img class="strip"') == 230 + 12 and page.count('class="pair brief"') == 30
+
+
+def test_a_page_of_volumes_speaks_of_volumes_and_of_no_measure_that_they_do_not_have(tmp_path, cohort):
+    decision = made_decision(6, 8, cohort=cohort)
+    images = tuple(replace(one, record=replace(one.record, whole=True)) for one in decision.images)
+    flags = [replace(one.flag, part_p_value=math.nan, part_q_value=math.nan) for one in images]
+    images = tuple(replace(one, flag=flag, scored=replace(one.scored, part=0.5)) for one, flag in zip(images, flags, strict=True))
+    decision = replace(decision, images=images)
+    write_report(tmp_path, decision, made_summary(decision), redact=False)
+    page = (tmp_path / "report.html").read_text()
+    told = page.split("<main>")[1].split('<h2 id="made">')[0]
+    assert "DeepSSIM" not in told and "best region" not in told and "Memorization Index" not in told and "nan" not in told
+    assert "neighbouring slice" not in told and "a training volume came back" in told
+    assert not re.search(r"\bimages?\b", re.sub(r"<[^>]+>", " ", told)), "every word of the page"
+
+
+def test_a_redacted_page_says_why_it_shows_no_picture(tmp_path, cohort):
+    decision = made_decision(3, 8, cohort=cohort)
+    write_report(tmp_path, decision, made_summary(decision), redact=True, pair=made_pair)
+    page = (tmp_path / "report.html").read_text()
+    assert '<body class="redacted">' in page and "Redacted: there are no pictures;" in page
+    assert "This report is redacted: it holds no pictures." in page and "<img" not in page

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -181,6 +182,7 @@ def test_nothing_is_wider_than_the_screen(browser, report, width):
     page = context.new_page()
     page.goto((report / "report.html").as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("[...document.querySelectorAll('.scroll:has(.stacked)')].every(one => one.scrollWidth <= one.clientWidth)")
     page.locator("#pairs .open").first.click()
     assert page.evaluate("document.getElementById('dialog').scrollWidth") <= width
     context.close()
@@ -196,6 +198,24 @@ def test_paper_holds_every_flagged_pair_and_every_exposed_patient_whatever_is_fi
         assert row["flagged"] == "false" or row["image"] in text, row["image"]
     for row in read(report / "exposure.csv"):
         assert row["patient"] in text
+
+
+@pytest.mark.parametrize("flagged", [1, 50, pytest.param(500, marks=pytest.mark.slow)])
+def test_paper_shows_a_picture_of_every_flagged_pair(browser, tmp_path, cohort, flagged):
+    """Of 500 the pictures lie beside the page, and 300 of them were never on the screen."""
+    pypdf = pytest.importorskip("pypdf", reason="pip install pypdf")
+    decision = made_decision(flagged, flagged + 20, cohort=cohort)
+    write_report(tmp_path, decision, made_summary(decision), redact=False, pair=made_pair)
+    page = browser.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    page.pdf(path=tmp_path / "page.pdf")
+    drawn = 0
+    for sheet in pypdf.PdfReader(tmp_path / "page.pdf").pages:
+        kinds = {name: one.get_object()["/Subtype"] for name, one in sheet["/Resources"].get("/XObject", {}).items()}
+        called = re.findall(r"(/\S+) Do\b", sheet.get_contents().get_data().decode("latin-1"))
+        drawn += sum(kinds[name] == "/Image" for name in called)
+    assert drawn == flagged + 12, "the flagged ones and the near misses"
+    page.close()
 
 
 def read(path: Path) -> list[dict[str, str]]:

@@ -119,7 +119,7 @@ def test_a_redacted_result_shows_no_name(tmp_path):
 
 
 OVERLAP = {
-    "command": "leak", "sets": [{"name": "a", "images": 3, "copies": 1, "people": 1}, {"name": "b", "images": 2, "copies": 1, "people": 1}],
+    "command": "leak", "of": "image", "sets": [{"name": "a", "images": 3, "copies": 1, "people": 1}, {"name": "b", "images": 2, "copies": 1, "people": 1}],
     "groups": {"same image": 1, "same person": 1}, "split": {"parts": ["train", "test"], "images": [3, 2]}, "removable": None,
     "skipped": [], "seconds": {"embed": 61.0, "verify": 1.0}, "notes": ["A note."],
 }  # fmt: skip

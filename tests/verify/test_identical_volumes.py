@@ -47,3 +47,12 @@ def test_another_grid_is_the_same_and_a_turn_or_a_stranger_is_not(same):
 def test_of_two_equal_training_volumes_the_first_is_named():
     (found,) = IdenticalVoxels(Cubes([HEADS[0], HEADS[1], HEADS[1]])).find(Cubes([HEADS[1]]))  # type: ignore[arg-type]
     assert found is not None and found.row == 1
+
+
+def test_of_volumes_of_one_set_each_repeat_names_the_first_before_it():
+    posed = axis_pose(torch.from_numpy(HEADS[1]), 6).contiguous().numpy()
+    cubes = Cubes([HEADS[0], HEADS[1], posed, HEADS[2], HEADS[1]])
+    cubes.contents = [one.tobytes().hex() for one in cubes.cubes]  # type: ignore[attr-defined]
+    found = IdenticalVoxels(cubes).repeats()  # type: ignore[arg-type]
+    assert [None if one is None else one.row for one in found] == [None, None, 1, None, 1]
+    assert found[2] is not None and found[2].mapped == VolumePose(6)

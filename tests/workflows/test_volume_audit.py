@@ -142,7 +142,8 @@ def test_whoever_computes_the_table_is_the_same(sets, audited, tmp_path):
     given = {**sets, "store": tmp_path / "store"}
     result = doppelscan.audit(**given, output=tmp_path / "out", workers=2, **SMALL)
     for one, two in zip(audited[0].scores, result.scores, strict=True):
-        assert {k: v for k, v in one.items() if v == v} == {k: v for k, v in two.items() if v == v}
+        # A sum of float32 is rounded in the order in which its parts come.
+        assert one == {k: v if isinstance(v, str) else pytest.approx(v, abs=1e-5, nan_ok=True) for k, v in two.items()}
 
 
 def test_a_holdout_is_the_control_and_competes_with_training(sets, audited, tmp_path):

@@ -35,7 +35,7 @@ from doppelscan.decide.sampled import SampleClaim, sample_words
 from doppelscan.decide.scoring import ScoredImage, StoredRegistration, best_region, combined_score, score_images
 from doppelscan.decide.signing import Planted, of_sample, self_tested, sign
 from doppelscan.decide.summary import AuditSummary, ImageCounts, LeftOut, NearDuplicateRow, SetFacts, summarize
-from doppelscan.decide.volume_reference import FittedVolumes, fitted_search, volume_pairs
+from doppelscan.decide.volume_reference import FittedVolumes, fitted_search, registered_volumes, volume_pairs
 from doppelscan.decide.volume_scoring import ScoredVolume, StoredVolumes, score_volumes
 
 __all__ = [
@@ -109,6 +109,7 @@ __all__ = [
     "read_reviews",
     "registered_candidates",
     "registered_pairs",
+    "registered_volumes",
     "same_kind",
     "same_people",
     "sample_words",

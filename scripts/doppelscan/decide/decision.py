@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -60,6 +61,21 @@ class AuditedImage:
     def of_region(self) -> bool:
         """The finding is of a region: its source is that of the region."""
         return self.finding is not None and self.finding.kind == "part"
+
+    @property
+    def region_tested(self) -> bool:
+        """The finding is of a region that has a p-value of its own; of volumes whole ones alone are tested."""
+        return self.of_region and math.isfinite(self.flag.part_p_value)
+
+    @property
+    def p_value(self) -> float:
+        """Of what is told of it: of the region, where regions are tested, or of the whole image."""
+        return self.flag.part_p_value if self.region_tested else self.flag.p_value
+
+    @property
+    def q_value(self) -> float:
+        """Likewise."""
+        return self.flag.part_q_value if self.region_tested else self.flag.q_value
 
     @property
     def source(self) -> ImageRecord:

@@ -11,7 +11,7 @@ import numpy as np
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import StoredPair, StoredRegistration
 from doppelscan.search import EmbeddedSet, PatchDescriptor
-from doppelscan.verify import AlignedPair, Pose, verified_score
+from doppelscan.verify import AlignedPair, Pose, VolumePose, verified_score
 
 __all__ = ["PersonPair", "registered_candidates", "registered_pairs"]
 
@@ -31,14 +31,14 @@ class PersonPair:
         explained: share of the structure of the first that the second explains, at its own sharpness and noise; NaN of a pair that does not agree as
             copies do.
         coarse: it could only be judged in the coarsest band of detail.
-        fine: share of the fine structure alone; NaN likewise.
+        fine: share of the fine structure alone; NaN likewise. Of volumes the agreement of all of it.
     """
 
     first: int
     second: int
     score: float
     confirmed: bool
-    pose: Pose = UNMOVED
+    pose: Pose | VolumePose = UNMOVED
     explained: float = math.nan
     coarse: bool = False
     fine: float = math.nan

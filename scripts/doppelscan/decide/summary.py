@@ -77,8 +77,9 @@ class NearDuplicateRow:
 
 @dataclass(frozen=True)
 class AuditSummary:
-    """The set in numbers, and how they were made; docs/interpretation.md says what they mean."""
+    """The set in numbers, and how they were made; docs/interpretation.md says what they mean, ``of`` what is counted: image or volume."""
 
+    of: str
     conclusion: str
     reason: str
     images: ImageCounts
@@ -116,7 +117,6 @@ class AuditSummary:
     finished: str = ""
     sample: SampleClaim | None = None
     decisions: ReviewCount | None = None
-    of: str = "image"
 
     def as_dict(self) -> dict[str, object]:
         """Plain dictionaries and lists, in the order of the file; ``sample`` and ``decisions`` are there where there are any."""
@@ -149,6 +149,7 @@ def summarize(
     mi = np.array([one.scored.mi for one in images])
     classes = [verdict(one.scored.ssim) for one in images]
     return AuditSummary(
+        of="volume" if any(one.record.whole for one in images) else "image",
         conclusion=decision.conclusion.verdict.value,
         reason=decision.conclusion.reason,
         images=ImageCounts(
@@ -212,7 +213,6 @@ def summarize(
         finished=finished,
         sample=decision.sample,
         decisions=None if reviews is None or not reviews.said else reviews.count(_findings(decision)),
-        of="volume" if all(one.record.whole for one in images) else "image",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -17,10 +17,10 @@ from doppelscan.decide.scoring import ScoredImage
 from doppelscan.decide.volume_scoring import ScoredVolume, StoredVolumes, candidates_of, posed_candidates, score_volumes
 from doppelscan.memorization import nearest_rows
 from doppelscan.search import EmbeddedSet, EmbeddedVolumes, StoredFeatures, VolumeSearch
-from doppelscan.verify import AlignedVolume, coarse_structures, second_volume
+from doppelscan.verify import AlignedVolume, VolumeAgreement, coarse_structures, second_volume
 from doppelscan.workers import THIS_PROCESS, Workers
 
-__all__ = ["FittedVolumes", "fitted_search", "volume_pairs"]
+__all__ = ["FittedVolumes", "fitted_search", "registered_volumes", "volume_pairs"]
 
 HEAD = "embedding"
 # Pairs come by falling similarity; after so many in a row that are not of one person, none is expected any more.
@@ -177,11 +177,48 @@ def volume_pairs(
     for a, b in sorted(near, key=lambda pair: (-near[pair], pair)):
         (first, row), (second, other) = places[a], places[b]
         ((pair,),) = registration.best(first, [row], second, [[other]], [[[0]]])
-        confirmed = pair.score >= rules.close_pair and pair.share >= rules.same_person
+        one = _person_pair(a, b, pair, rules)
         if pair.score >= rules.close_pair:
-            found.append(PersonPair(a, b, pair.score, confirmed))
-        misses = 0 if confirmed else misses + 1
+            found.append(one)
+        misses = 0 if one.confirmed else misses + 1
         if misses >= PATIENCE:
             break
     registration.flush()
     return found, nearest
+
+
+def registered_volumes(
+    images: EmbeddedVolumes,
+    rows: Sequence[int],
+    candidates: Sequence[Sequence[int]],
+    poses: Sequence[Sequence[Sequence[int]]],
+    registration: StoredVolumes,
+    rules: Rules,
+    update: Callable[[int], object] = lambda count: None,
+) -> list[PersonPair]:
+    """:func:`~doppelscan.decide.registered_candidates` of volumes.
+
+    Args:
+        images: the set.
+        rows: M rows of it.
+        candidates: of each the rows that are laid on it.
+        poses: of each the axis poses in which each candidate is laid, as many of each.
+        registration: of pairs, which are kept.
+        rules: what makes two volumes of one person.
+        update: called with how many volumes are done.
+
+    Returns:
+        of each row the pairs that were measured, as many as registration refines, the row first.
+    """
+    best = registration.best(images, rows, images, candidates, poses, update)
+    return [
+        _person_pair(row, own[pair.candidate], pair, rules)
+        for row, own, pairs in zip(rows, candidates, best, strict=True)
+        for pair in pairs
+    ]
+
+
+def _person_pair(first: int, second: int, pair: VolumeAgreement, rules: Rules) -> PersonPair:
+    """``pair`` as it says whether two volumes are of one person."""
+    confirmed = pair.score >= rules.close_pair and pair.share >= rules.same_person
+    return PersonPair(first, second, pair.score, confirmed, pair.pose, pair.share, False, pair.agreement)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -326,7 +327,7 @@ def make_dossier(
                 {kind: int(row[kind]) for kind in KINDS if row.get(kind)},
                 int(row["training_images"]),
                 float(row["highest_score"]),
-                float(row["smallest_p_value"]),
+                _p_of(row, audit),
             )
             for row in audit.exposure
         ),
@@ -366,9 +367,28 @@ def _image(row: Mapping[str, str], hide: _Shown) -> ImageFinding:
     # The table names the patient of the whole image's match alone.
     patient = row["match_patient"] if match == row["match"] else ""
     return ImageFinding(
-        hide.name(row["image"]), row["finding"], hide.name(match), hide.name(patient), float(row["score"]),
-        float(row["part_p_value" if region else "p_value"]), row["reason"],
-    )  # fmt: skip
+        hide.name(row["image"]),
+        row["finding"],
+        hide.name(match),
+        hide.name(patient),
+        float(row["score"]),
+        _p_told(row),
+        row["reason"],
+    )
+
+
+def _p_told(row: Mapping[str, str]) -> float:
+    """Of a region its own p-value, where regions are tested, else that of the whole image."""
+    of_region = float(row["part_p_value"]) if row["finding"] == "part" else math.nan
+    return of_region if math.isfinite(of_region) else float(row["p_value"])
+
+
+def _p_of(patient: Mapping[str, str], audit: FinishedAudit) -> float:
+    """The smallest p-value of a patient; an audit of volumes that were copied in part once left it out."""
+    told = float(patient["smallest_p_value"])
+    if math.isfinite(told):
+        return told
+    return min((_p_told(row) for row in audit.flagged if row["match_patient"] == patient["patient"]), default=1.0)
 
 
 class _Shown:

@@ -52,7 +52,7 @@ def threat_model() -> tuple[Statement, ...]:
 def tested(audit: FinishedAudit) -> tuple[Statement, ...]:
     """What the audit looked for, and what nobody looked at."""
     summary = audit.summary
-    images, test = summary["images"], summary["self_test"]
+    images, test, volumes = summary["images"], summary["self_test"], summary.get("of") == "volume"
     copies = [] if test is None else test["copies"]
     ways = ", ".join(one["words"] for one in copies if one["declared"])
     least = min((one["power"]["lower"] for one in copies if one["declared"]), default=0.0)
@@ -63,10 +63,13 @@ def tested(audit: FinishedAudit) -> tuple[Statement, ...]:
         if test is None
         else f"Of copies {ways}, planted in this cohort, at least {100 * least:.0f} % are found, whichever way they were changed."
     )
+    in_3d = " The images are volumes, compared whole and in 3D, in 48 axis poses and turned about any axis."
+    regions = "Blends of two training images, and regions that stayed in their place or were mirrored. Small, moved or turned regions may go unseen."
+    halves = "Blends of two training volumes, and halves that were copied, in the pose that they were found in. A copied region of less than half may go unseen."
     return (
-        Statement("Copies of training images", TESTED, f"Each of {images['synthetic']} synthetic images against all {images['training']} training images.{of_all} {planted}"),
-        Statement("The same person in another image", PARTLY, "Other slices and visits of a training patient are flagged where they agree as those of nobody else; how many of them would be found was not measured."),
-        Statement("Two patients in one image, parts of an image", PARTLY, "Blends of two training images, and regions that stayed in their place or were mirrored. Small, moved or turned regions may go unseen."),
+        Statement("Copies of training images", TESTED, f"Each of {images['synthetic']} synthetic images against all {images['training']} training images.{in_3d if volumes else ''}{of_all} {planted}"),
+        Statement("The same person in another image", PARTLY, f"Other {'visits' if volumes else 'slices and visits'} of a training patient are flagged where they agree as those of nobody else; how many of them would be found was not measured."),
+        Statement("Two patients in one image, parts of an image", PARTLY, halves if volumes else regions),
         Statement("Copies changed in other ways than those planted", NOT_TESTED, "They may go unseen; the bound does not speak of them."),
         Statement("Other images of the same generator", NOT_TESTED, "The audit speaks of the images whose hash is given here, and of no others that the generator made or will make."),
         Statement("Membership inference", NOT_TESTED, "Whether it can be told that somebody was trained on although no image shows them, from losses, distances or the generator's weights (shadow models, likelihood ratios)."),

@@ -4,8 +4,8 @@ from doppelscan.overlap.groups import KNOWN, Group, Grouping, Membership, groupe
 from doppelscan.overlap.links import COPIES, RELATIONS, Link, Pool, link_of
 from doppelscan.overlap.names import Disagreement, NamedPeople, compare_names, with_names_of_files
 from doppelscan.overlap.removal import Removal, removable
-from doppelscan.overlap.rules import OverlapRules
-from doppelscan.overlap.search import LinkSearch, NearestImage, SearchedPool, same_pixels
+from doppelscan.overlap.rules import OverlapRules, VolumeOverlapRules
+from doppelscan.overlap.search import LinkSearch, NearestImage, PoolSearch, SearchedPool, same_pixels
 from doppelscan.overlap.split import Split, people_apart, split_people
 from doppelscan.overlap.summary import (
     FOUND,
@@ -18,6 +18,7 @@ from doppelscan.overlap.summary import (
     conclude_overlap,
     counted_relations,
 )
+from doppelscan.overlap.volume_search import VolumeLinkSearch, same_voxels
 
 __all__ = [
     "COPIES",
@@ -39,10 +40,13 @@ __all__ = [
     "OverlapRules",
     "OverlapSummary",
     "Pool",
+    "PoolSearch",
     "Removal",
     "SearchedPool",
     "SetCounts",
     "Split",
+    "VolumeLinkSearch",
+    "VolumeOverlapRules",
     "compare_names",
     "conclude_overlap",
     "counted_relations",
@@ -51,6 +55,7 @@ __all__ = [
     "people_apart",
     "removable",
     "same_pixels",
+    "same_voxels",
     "split_people",
     "with_names_of_files",
 ]

@@ -8,7 +8,7 @@ from typing import Literal
 from doppelscan.decide import PersonPair, Rules
 from doppelscan.overlap.rules import OverlapRules
 from doppelscan.search import EmbeddedSet
-from doppelscan.verify import IdenticalImage, Pose
+from doppelscan.verify import IdenticalImage, Pose, VolumePose
 
 __all__ = ["COPIES", "RELATIONS", "Link", "Pool", "Relation", "identical_link", "link_of", "part_link"]
 
@@ -37,6 +37,11 @@ class Pool:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def of(self) -> str:
+        """What it holds: image, or volume."""
+        return "volume" if any(record.whole for record in self.images.records) else "image"
+
 
 @dataclass(frozen=True)
 class Link:
@@ -56,7 +61,7 @@ class Link:
     second: int
     relation: Relation
     score: float
-    pose: Pose
+    pose: Pose | VolumePose
     explained: float = 1.0
     fine: float = 1.0
     joins: bool = True
@@ -79,8 +84,7 @@ def link_of(pair: PersonPair, rules: Rules, own: OverlapRules) -> Link | None:
     explained = 0.0 if pair.coarse else pair.explained
     if not pair.confirmed and explained < rules.explained and pair.score < own.certain:
         return None
-    changed = explained >= own.changed
-    relation: Relation = "same image changed" if changed else "same person"
+    relation: Relation = "same image changed" if own.is_changed(explained, pair.fine) else "same person"
     return Link(pair.first, pair.second, relation, pair.score, pair.pose, pair.explained, pair.fine)
 
 

@@ -68,7 +68,7 @@ def with_names_of_files(found: SearchedPool, rules: Rules) -> tuple[SearchedPool
             unnamed.append(UnnamedImages(name, rows, [records[i] for i in rows]))
     for images, (words, chosen) in zip(unnamed, names_of_files(unnamed, confirmed, found.beside, rules), strict=True):
         of = f" of {images.label}" if len(pool.names) > 1 else ""
-        notes.append(f"Nobody named the patients of {len(images.rows)} images{of}. {words}".strip())
+        notes.append(f"Nobody named the patients of {len(images.rows)} {pool.of}s{of}. {words}".strip())
         named = () if chosen is None else zip(images.rows, chosen.patients, strict=True)
         told.append({i: who for i, who in named if who != records[i].volume})
     both = set(told[0].values()) & set(told[1].values()) if len(told) == len(pool.names) == 2 else set()

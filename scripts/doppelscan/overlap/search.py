@@ -17,7 +17,7 @@ from doppelscan.search import CandidateSearch, PatchDescriptor, PatchSearch, lik
 from doppelscan.verify import IdenticalPixels
 from doppelscan.workers import THIS_PROCESS, Workers
 
-__all__ = ["LinkSearch", "NearestImage", "SearchedPool"]
+__all__ = ["LinkSearch", "NearestImage", "PoolSearch", "SearchedPool"]
 
 # Of each image, in each set: so many of other people by the whitened embedding and by the deepssim head, and so many of whoever they are.
 OTHERS, ANYBODY = 5, 2
@@ -58,27 +58,21 @@ class SearchedPool:
     few: bool
 
 
-@dataclass(frozen=True)
-class LinkSearch:
+@dataclass(frozen=True, kw_only=True)
+class PoolSearch:
     """Looks for links in a pool.
 
     Attributes:
         pool: of one set or two.
-        search: fitted on ``pool.images``.
-        registration: of pairs, which are kept.
         rules: what makes two images of one person.
         own: see :class:`OverlapRules`.
         workers: who registers.
-        regions: look for regions of other images, too, in those that have no link: each is compared with all.
     """
 
     pool: Pool
-    search: CandidateSearch
-    registration: StoredRegistration
     rules: Rules
     own: OverlapRules
     workers: Workers = THIS_PROCESS
-    regions: bool = False
 
     def __call__(self, same: Sequence[Link]) -> SearchedPool:
         """All links: ``same`` of :func:`same_pixels`, and what registration finds."""
@@ -95,19 +89,13 @@ class LinkSearch:
         found = self._links(pairs)
         kept = [one for one in found if not (few and one.relation == "same person")]
         links = [*same, *kept]
-        if self.regions and not few:
+        if not few:
             links += self._regions({row for one in links for row in (one.first, one.second)})
         return SearchedPool(self.pool, tuple(links), tuple(nearest), beside, len(pairs), few)
 
     def _regions(self, linked: Container[int]) -> list[Link]:
-        """Links of images without one to those that a region of them agrees with, in place."""
-        assert self.search.patches is not None
-        people, volumes = _people(self.pool)
-        rows = [row for row in range(len(self.pool)) if row not in linked]
-        task = _RegionSearch(self.pool, tuple(rows), self.search.patches, self.rules)
-        with progress(None, "compare regions", "image", total=len(rows)) as bar:
-            found = [link for part in self.workers.map(task, range(len(rows)), bar.update) for link in part]
-        return [one for one in found if people[one.first] != people[one.second] and volumes[one.first] != volumes[one.second]]
+        """Links of images without one to those that a region of them agrees with, where such are looked for."""
+        return []
 
     def _sets(self) -> range:
         return range(len(self.pool.names))
@@ -122,7 +110,45 @@ class LinkSearch:
         return list(best.values())
 
     def _between(self, own: int, other: int, held: Container[frozenset[int]], beside: np.ndarray) -> list[PersonPair]:
-        """Each image of the set ``own`` and its candidates in the set ``other``, registered; ``held`` pairs are known already."""
+        """Each image of the set ``own`` and its candidates in the set ``other``, registered; ``held`` pairs are known already, ``beside`` is filled."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _merged(lists: Sequence[np.ndarray], most: int, asked: Sequence[int], held: Container[frozenset[int]]) -> np.ndarray:
+        """``lists`` int64 [M, k] of candidates of the rows ``asked`` as one, without ``held`` pairs: int64 [M, most], -1 at the end."""
+        merged = interleaved(lists, most)
+        known = [[frozenset((row, one)) in held for one in near] for row, near in zip(asked, merged.tolist(), strict=True)]
+        merged = interleaved([np.where(np.array(known, bool).reshape(merged.shape), -1, merged)], most)
+        return np.pad(merged, ((0, 0), (0, most - merged.shape[1])), constant_values=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkSearch(PoolSearch):
+    """:class:`PoolSearch` of 2D images.
+
+    Attributes:
+        search: fitted on ``pool.images``.
+        registration: of pairs, which are kept.
+        regions: look for regions of other images, too, in those that have no link: each is compared with all.
+    """
+
+    search: CandidateSearch
+    registration: StoredRegistration
+    regions: bool = False
+
+    def _regions(self, linked: Container[int]) -> list[Link]:
+        """Links of images without one to those that a region of them agrees with, in place."""
+        if not self.regions:
+            return []
+        assert self.search.patches is not None
+        people, volumes = people_codes(self.pool)
+        rows = [row for row in range(len(self.pool)) if row not in linked]
+        task = _RegionSearch(self.pool, tuple(rows), self.search.patches, self.rules)
+        with progress(None, "compare regions", "image", total=len(rows)) as bar:
+            found = [link for part in self.workers.map(task, range(len(rows)), bar.update) for link in part]
+        return [one for one in found if people[one.first] != people[one.second] and volumes[one.first] != volumes[one.second]]
+
+    def _between(self, own: int, other: int, held: Container[frozenset[int]], beside: np.ndarray) -> list[PersonPair]:
         rows = np.flatnonzero(np.array(self.pool.of_set) == own)
         candidates, poses = self._candidates(rows, other, held)
         if own == other:
@@ -140,7 +166,7 @@ class LinkSearch:
 
     def _candidates(self, rows: np.ndarray, other: int, held: Container[frozenset[int]]) -> tuple[np.ndarray, np.ndarray]:
         """Of some images the nearest of a set, int64 [M, K], -1 at the end, and the poses to lay them in, int64 [M, K, n]."""
-        people, volumes = _people(self.pool)
+        people, volumes = people_codes(self.pool)
         left_out = self.search.repeated | (np.array(self.pool.of_set) != other)
         blocks = []
         for start in range(0, len(rows), QUERIES):
@@ -148,21 +174,16 @@ class LinkSearch:
             heads = self.pool.posed.features(asked.tolist(), ["embedding", "deepssim"])
             white = self.search.whitened(heads["embedding"])
             lists = [
-                _nearest(white, self.search.embedding, OTHERS, left_out, (people[asked], people), self.search.device),
-                _nearest(white, self.search.embedding, ANYBODY, left_out, (volumes[asked], volumes), self.search.device),
-                _nearest(heads["deepssim"], self.search.deepssim, ANYBODY, left_out, (people[asked], people), self.search.device),
+                rows_near(white, self.search.embedding, OTHERS, left_out, (people[asked], people), self.search.device),
+                rows_near(white, self.search.embedding, ANYBODY, left_out, (volumes[asked], volumes), self.search.device),
+                rows_near(heads["deepssim"], self.search.deepssim, ANYBODY, left_out, (people[asked], people), self.search.device),
             ]
-            merged = interleaved(lists, 2 * OTHERS)
-            known = [
-                [frozenset((row, one)) in held for one in near] for row, near in zip(asked.tolist(), merged.tolist(), strict=True)
-            ]
-            merged = interleaved([np.where(np.array(known, bool).reshape(merged.shape), -1, merged)], 2 * OTHERS)
-            merged = np.pad(merged, ((0, 0), (0, 2 * OTHERS - merged.shape[1])), constant_values=-1)
+            merged = self._merged(lists, 2 * OTHERS, asked.tolist(), held)
             blocks.append((merged, likely_poses(view_similarity(white, self.search.embedding, merged))))
         return np.concatenate([one for one, _ in blocks]), np.concatenate([poses for _, poses in blocks])
 
 
-def _nearest(
+def rows_near(
     queries: np.ndarray,
     reference: Rows,
     k: int,
@@ -181,7 +202,7 @@ def same_pixels(pool: Pool, rules: Rules) -> list[Link]:
     return [identical_link(row, same) for row, same in enumerate(found) if same is not None]
 
 
-def _people(pool: Pool) -> tuple[np.ndarray, np.ndarray]:
+def people_codes(pool: Pool) -> tuple[np.ndarray, np.ndarray]:
     """Codes of the people as they are named, and of the volumes: int64 [N] each."""
     records = pool.images.records
     volumes = [(number, record.volume) for number, record in zip(pool.of_set, records, strict=True)]

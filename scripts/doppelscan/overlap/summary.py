@@ -105,9 +105,10 @@ def _who(record: ImageRecord) -> str:
 
 @dataclass(frozen=True)
 class OverlapSummary:
-    """What summary.json holds; docs/leaks.md says what the numbers mean."""
+    """What summary.json holds; docs/leaks.md says what the numbers mean, ``of`` what is counted: image or volume."""
 
     command: str
+    of: str
     conclusion: str
     reason: str
     sets: Sequence[SetCounts]
@@ -173,11 +174,11 @@ def conclude_overlap(
     known = [one for one in asked if command == "leak" and one.relation == KNOWN]
     if copied or news or known or (command == "duplicates" and names.disagreements):
         twice = command == "leak" or copied or names.disagreements
-        verdict, reason = FOUND[command] if twice else PEOPLE, _found_words(command, sets, news, known, names)
+        verdict, reason = FOUND[command] if twice else PEOPLE, _found_words(command, sets, news, known, names, pool.of)
     else:
         unsure = _why_unsure(found, sets, own)
         verdict = NOTHING[command] if unsure is None else UNSURE
-        reason = unsure or _nothing_words(command, sets)
+        reason = unsure or _nothing_words(command, sets, pool.of)
     return Overlap(command, found, grouping, names, sets, verdict, reason)
 
 
@@ -188,43 +189,46 @@ def _is_news(group: Group, records: Sequence[ImageRecord]) -> bool:
     return len({_who(records[row]) for row in group.rows}) > 1
 
 
-def _found_words(command: str, sets: Sequence[SetCounts], news: Sequence[Group], known: Sequence[Group], names: NamedPeople) -> str:
+def _found_words(
+    command: str, sets: Sequence[SetCounts], news: Sequence[Group], known: Sequence[Group], names: NamedPeople, of: str
+) -> str:
     people = sum(one.relation not in COPIES for one in news)
     told = []
     if command == "leak":
         first, second = sets
-        number = f"{second.copies or 'none'} of {counted(second.images, 'image')} of {second.name}"
-        told.append(f"{number} {'are images' if second.copies else 'is an image'} of {first.name}")
-        told.append(f"{second.people} are in {counted(len(news), 'group')} of one person or one image that reach into both")
+        number = f"{second.copies or 'none'} of {counted(second.images, of)} of {second.name}"
+        told.append(f"{number} {f'are {of}s' if second.copies else 'is one'} of {first.name}")
+        told.append(f"{second.people} are in {counted(len(news), 'group')} of one person or one {of} that reach into both")
         if known:
             told.append(f"{counted(len(known), 'more patient')} have the same name in both")
     else:
         (only,) = sets
         told.append(
-            f"{only.copies or 'none'} of {counted(only.images, 'image')} {'is' if not only.copies else 'are'} there more than once"
+            f"{only.copies or 'none'} of {counted(only.images, of)} {'is' if not only.copies else 'are'} there more than once"
         )
         if people:
-            told.append(f"{counted(people, 'group')} of different images are of one person each, though nothing names them so")
+            told.append(f"{counted(people, 'group')} of different {of}s are of one person each, though nothing names them so")
         if names.disagreements:
-            told.append(f"{counted(len(names.disagreements), 'pair')} of patients' names disagree with the images")
+            told.append(f"{counted(len(names.disagreements), 'pair')} of patients' names disagree with the {of}s")
     return "; ".join(told)
 
 
-def _nothing_words(command: str, sets: Sequence[SetCounts]) -> str:
-    count = counted(sum(one.images for one in sets), "image")
-    where = "no image and no person of one set was found in the other" if command == "leak" else "no image was found twice"
-    return f"among {count} {where}; slices and visits of one person that look different are not found this way"
+def _nothing_words(command: str, sets: Sequence[SetCounts], of: str) -> str:
+    count = counted(sum(one.images for one in sets), of)
+    where = f"no {of} and no person of one set was found in the other" if command == "leak" else f"no {of} was found twice"
+    seen = "slices and visits" if of == "image" else "visits"
+    return f"among {count} {where}; {seen} of one person that look different are not found this way"
 
 
 def _why_unsure(found: SearchedPool, sets: Sequence[SetCounts], own: OverlapRules) -> str | None:
-    images, left_out = sum(one.images for one in sets), sum(one.left_out for one in sets)
+    images, left_out, of = sum(one.images for one in sets), sum(one.left_out for one in sets), found.pool.of
     if found.few:
         return (
-            f"{counted(images, 'image')} are too few to learn what strangers share (at least {own.fewest}): only images of the same pixels, or changed "
+            f"{counted(images, of)} are too few to learn what strangers share (at least {own.fewest}): only {of}s of the same pixels, or changed "
             "a little, would have been found"
         )
     if left_out > own.left_out * (images + left_out):
-        return f"{counted(left_out, 'image')} of {images + left_out} could not be read, and what is in them was not looked at"
+        return f"{counted(left_out, of)} of {images + left_out} could not be read, and what is in them was not looked at"
     return None
 
 

@@ -55,13 +55,13 @@ class PageEntry:
 
     @property
     def p_value(self) -> float:
-        """Of what is told of it: of the region, or of the whole image."""
-        return float(self.row["part_p_value" if self.image.of_region else "p_value"])
+        """Of what is told of it, see :attr:`~doppelscan.decide.AuditedImage.p_value`."""
+        return self.image.p_value
 
     @property
     def q_value(self) -> float:
         """Likewise."""
-        return float(self.row["part_q_value" if self.image.of_region else "q_value"])
+        return self.image.q_value
 
     @property
     def why(self) -> str:

@@ -23,11 +23,15 @@ class ShownPair:
         strip: ``src`` of the strip.
         tiles: how many it has.
         slices: of volumes, the mosaics in base64, which a script has to read pixel by pixel: a browser lets it do so only with what is in the page.
+        large: ``src`` of the strip at the resolution of the files, or empty.
+        side: pixels a side of its tiles.
     """
 
     strip: str
     tiles: int
     slices: tuple[str, ...] = ()
+    large: str = ""
+    side: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,13 @@ def hang(pictures: Mapping[int, PairPicture]) -> Gallery:
     inline = len(pictures) <= MOST_INLINE and sum(one.size for one in pictures.values()) <= MOST_BYTES
     shown, files = {}, {}
     for number, one in pictures.items():
-        name = f"pair-{number:06d}.webp"
-        strip = "data:image/webp;base64," + base64.b64encode(one.strip).decode() if inline else f"{FOLDER}/{name}"
-        if not inline:
-            files[name] = one.strip
-        shown[number] = ShownPair(strip, one.tiles, tuple(base64.b64encode(part).decode() for part in one.slices))
+        places = {"strip": "", "large": ""}
+        for kind, name in (("strip", f"pair-{number:06d}.webp"), ("large", f"pair-{number:06d}-large.webp")):
+            content = one.strip if kind == "strip" else one.large
+            if content and inline:
+                places[kind] = "data:image/webp;base64," + base64.b64encode(content).decode()
+            elif content:
+                places[kind], files[name] = f"{FOLDER}/{name}", content
+        slices = tuple(base64.b64encode(part).decode() for part in one.slices)
+        shown[number] = ShownPair(places["strip"], one.tiles, slices, places["large"], one.side)
     return Gallery(shown, files)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["GLOSSARY", "KINDS_TOLD", "MAY_SIGN"]
+__all__ = ["MAY_SIGN", "glossary", "kinds_told"]
 
 GLOSSARY = {
     "flagged": "An image that is too near to one training image to be explained by chance, as the control measures it.",
@@ -32,11 +32,43 @@ KINDS_TOLD = {
     "unresolved": "a patient came back, but the picture does not tell whether as a copy, or whose",
 }
 
+# What volumes have another word for, or another measure.
+OF_VOLUMES = {
+    "flagged": "A volume that is too near to one training volume to be explained by chance, as the control measures it.",
+    "interval": "The true share lies in this range with 95 % confidence (Wilson); few volumes make it wide.",
+    "control": "Real volumes of other patients, looked for in the training set in the same way: how near do strangers come?",
+    "exposed": "A training patient whom at least one flagged volume shows.",
+    "score": "The one number that ranks, about 0 to 1: mostly how well the volume agrees with its match after registration in 3D (verified), a little what the encoder says of its slices.",
+    "verified": "Agreement of the better half of the structure of the registered pair, so that half a copy counts as one. Of T1 brains strangers stayed below 0.85, copies began at 0.93.",
+    "q-value": "Flagging all volumes down to this one, about this share of the flags would be false.",
+    "SSIM": "Structural similarity in 3D of volume and match in its pose: 1 is the same volume. Above 0.85 duplicate, above 0.60 similar.",
+    "field of view": "Share of the structure, where both show some, in which the two agree.",
+    "pose": "What has to be done to the training volume so that it lies on the synthetic one; x runs to the right, y to the front, z up.",
+}  # fmt: skip
+KINDS_OF_VOLUMES = {
+    "copy": "a training volume came back, perhaps turned, mirrored, noisy, blurred or of other contrast",
+    "blend": "two training volumes in one, mixed or side by side",
+    "same patient?": "the patient came back, but perhaps not this volume: another visit",
+    "no single source": "derived from training volumes, of no patient alone",
+    "unresolved": "a patient came back, but the volume does not tell whether as a copy, or whose",
+}
+
+
+def glossary(volumes: bool) -> dict[str, str]:
+    """The terms of a page of images, or of volumes."""
+    return GLOSSARY | OF_VOLUMES if volumes else GLOSSARY
+
+
+def kinds_told(volumes: bool) -> dict[str, str]:
+    """What each kind of finding says, of images or of volumes."""
+    return KINDS_TOLD | KINDS_OF_VOLUMES if volumes else KINDS_TOLD
+
+
 # The conclusion -> what may be signed, what may not.
 MAY_SIGN = {
     "memorization found": (
-        "that these images show these training patients, with the kinds of findings below; of flags by rate at most the false discovery rate are false on average, each other flag states its own error in its reason",
-        "that the other images are safe: see the share that may be memorized",
+        "that these {them} show these training patients, with the kinds of findings below; of flags by rate at most the false discovery rate are false on average, each other flag states its own error in its reason",
+        "that the other {them} are safe: see the share that may be memorized",
     ),
     "no memorization found": (
         "that copies changed in the ways of the table “What this audit could have found” would be found with at least the stated probability, and that "

@@ -14,6 +14,7 @@ from doppelscan.pages import page_templates
 from doppelscan.report.inline import inline_picture
 from doppelscan.report.redaction import ReportPseudonyms
 from doppelscan.report.tables import NONE, Row
+from doppelscan.report.volume_pictures import middle_planes
 from doppelscan.report.write import write_files
 
 __all__ = ["GROUP_COLUMNS", "PAIR_COLUMNS", "SPLIT_COLUMNS", "group_rows", "pair_rows", "split_rows", "write_overlap"]
@@ -32,7 +33,8 @@ PICTURED_GROUPS, PICTURED_IMAGES, UNLINKED = 200, 8, 6
 
 def group_rows(overlap: Overlap) -> list[Row]:
     """One row an image, in the order of the sets: its group, or none, and what is nearest to it."""
-    number = {row: group.number for group in overlap.groups for row in group.rows}
+    told = _numbers(overlap)
+    number = {row: told[group.number] for group in overlap.groups for row in group.rows}
     member = {one.row: one for group in overlap.groups for one in group.members}
     sides = _longer_sides(overlap)
     return [_group_row(overlap, row, number.get(row, 0), member.get(row), sides[row]) for row in range(len(sides))]
@@ -77,7 +79,7 @@ def pair_rows(overlap: Overlap) -> list[Row]:
     """One row a link, the strongest first."""
     pool, records = overlap.found.pool, overlap.found.pool.images.records
     rows: list[Row] = []
-    sides = _longer_sides(overlap)
+    sides, told = _longer_sides(overlap), _numbers(overlap)
     for link in sorted(overlap.links, key=lambda one: (*one.strength, one.first, one.second)):
         first, second = records[link.first], records[link.second]
         rows.append(
@@ -93,7 +95,7 @@ def pair_rows(overlap: Overlap) -> list[Row]:
                 "explained": link.explained,
                 "fine": link.fine,
                 "pose": _pose_words(link, link.first, sides[link.first]),
-                "group": str(overlap.grouping.of_image[link.first] if link.joins else ""),
+                "group": str(told.get(overlap.grouping.of_image[link.first], "") if link.joins else ""),
                 "joined": link.joins,
             }
         )
@@ -145,7 +147,7 @@ def write_overlap(
         ReportError: a file cannot be written; what was written before is whole.
     """
     rows, pairs = group_rows(overlap), pair_rows(overlap)
-    number_of = {group.number: group.number for group in overlap.groups}
+    number_of = _numbers(overlap)
     page_rows = rows
     if redact:
         names = ReportPseudonyms()
@@ -154,7 +156,7 @@ def write_overlap(
         # Groups are numbered in the order of the files, which is not to be told.
         order = dict.fromkeys(str(row["group"]) for row in rows if row["group"])
         renamed = {old: str(new) for new, old in enumerate(order, 1)}
-        number_of = {group.number: int(renamed[str(group.number)]) for group in overlap.groups}
+        number_of = {group: int(renamed[str(number)]) for group, number in number_of.items()}
         for row in (*rows, *pairs):
             row["group"] = renamed.get(str(row["group"]), "")
         disagreements = [
@@ -175,13 +177,21 @@ def write_overlap(
     return rows
 
 
+def _rank(group: Group) -> tuple[int, int]:
+    """Sorts copies first, and of each kind the largest."""
+    return [*RELATIONS, KNOWN].index(group.relation), -len(group.rows)
+
+
+def _numbers(overlap: Overlap) -> dict[int, int]:
+    """Number of each group that was asked for -> the number that it is told by: from 1, as the page shows them."""
+    ranked = sorted(overlap.groups, key=lambda one: (*_rank(one), one.number))
+    return {one.number: place for place, one in enumerate(ranked, 1)}
+
+
 def _page(overlap: Overlap, summary: OverlapSummary, rows: Sequence[Row], number_of: dict[int, int], redact: bool) -> str:
     """The page as HTML text; ``rows`` are those of groups.csv in the order of the pool."""
-    order = [*RELATIONS, KNOWN]
-    shown = sorted(
-        (one for one in overlap.groups if one.found),
-        key=lambda one: (order.index(one.relation), -len(one.rows), number_of[one.number]),
-    )
+    # Of a redacted page equals come by their new numbers.
+    shown = sorted((one for one in overlap.groups if one.found), key=lambda one: (*_rank(one), number_of[one.number]))
     groups = [_shown_group(overlap, one, rows, number_of, redact or place >= PICTURED_GROUPS) for place, one in enumerate(shown)]
     kinds: dict[str, int] = defaultdict(int)
     for one in shown:
@@ -191,6 +201,7 @@ def _page(overlap: Overlap, summary: OverlapSummary, rows: Sequence[Row], number
         .get_template("overlap.html")
         .render(
             summary=summary,
+            volumes=summary.of == "volume",
             groups=groups,
             kinds=", ".join(f"{kinds[name]} {name}" for name in RELATIONS if kinds[name]),
             unlinked=[_shown_pair(overlap, one, rows, redact) for one in overlap.unlinked[:UNLINKED]],
@@ -210,7 +221,7 @@ def _shown_group(overlap: Overlap, group: Group, rows: Sequence[Row], number_of:
     chosen = members[:PICTURED_IMAGES]
     pictures: list[str] = []
     if not plain:
-        pictures = [inline_picture(one[0]) for one in overlap.found.pool.images.thumbnails([m.row for m in chosen]).numpy()]
+        pictures = _pictures(overlap, [one.row for one in chosen])
     # A redacted page lists equals by their pseudonyms: their order in the set would undo them.
     told = [rows[one.row] | {"picture": pictures[i] if pictures else ""} for i, one in enumerate(chosen)]
     return {
@@ -224,11 +235,17 @@ def _shown_group(overlap: Overlap, group: Group, rows: Sequence[Row], number_of:
     }
 
 
+def _pictures(overlap: Overlap, rows: Sequence[int]) -> list[str]:
+    """Of some images what the page shows, in base64; of volumes the three planes through the middle."""
+    images = [one[0] for one in overlap.found.pool.images.thumbnails(rows).numpy()]
+    return [inline_picture(middle_planes(one) if one.ndim == 3 else one) for one in images]
+
+
 def _shown_pair(overlap: Overlap, pair: tuple[int, int, float], rows: Sequence[Row], redact: bool) -> dict[str, object]:
     """What the page shows of a pair that was not linked."""
     chosen = pair[:2]
     pictures = ["", ""]
     if not redact:
-        pictures = [inline_picture(one[0]) for one in overlap.found.pool.images.thumbnails(chosen).numpy()]
+        pictures = _pictures(overlap, chosen)
     told = [rows[row] | {"picture": picture} for row, picture in zip(chosen, pictures, strict=True)]
     return {"score": pair[2], "images": told}

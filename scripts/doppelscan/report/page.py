@@ -13,19 +13,24 @@ from doppelscan.deepssim import verdict
 from doppelscan.pages import page_templates
 from doppelscan.report.entries import Entries, PageEntry, entries_of, short_names
 from doppelscan.report.gallery import hang
-from doppelscan.report.glossary import GLOSSARY, KINDS_TOLD, MAY_SIGN
+from doppelscan.report.glossary import MAY_SIGN, glossary, kinds_told
 from doppelscan.report.histogram import distributions
 from doppelscan.report.page_data import LISTED, page_data
 from doppelscan.report.pair_pictures import PairPicture, pair_picture, plain_picture
 from doppelscan.report.pose_words import pose_sentence
 from doppelscan.report.tables import Row
+from doppelscan.verify import FullSizePair
 
 __all__ = ["ReviewPage", "render_page"]
 
-# Pairs that are pictured, brought into their pose, and images that are shown beside their match as it is; of volumes, whose slices are about 130 KB a pair,
-# fewer. The others are rows without pictures.
-PICTURED_PAIRS, PICTURED_OTHERS, PICTURED_VOLUMES = 5000, 2000, 60
-# Pairs that the page draws, about 40 elements each; further ones are a line, which the script draws when it is come to: a browser takes seconds for thousands.
+# Pairs that are pictured, brought into their pose, and images that are shown beside their match as it is. The others are rows without pictures.
+PICTURED_PAIRS, PICTURED_OTHERS = 5000, 2000
+# Of volumes so many pairs are there with all their slices, about 130 KB each, and so many others are pictured.
+SLICED_VOLUMES = 60
+# Pairs that are there at the resolution of their files, too, about 150 KB each, for which two files each are read again.
+LARGE_PAIRS, LARGE_VOLUMES = 200, 60
+# Pairs that the page draws, about 40 elements each; further ones are a picture and a line, which the script draws when they are come to: a browser takes
+# seconds for thousands. On paper all of them are there.
 DRAWN_PAIRS = 200
 
 
@@ -49,6 +54,7 @@ def render_page(
     exposure: Sequence[Row],
     pair: Callable[[ScoredImage], Any] | None = None,
     *,
+    full: Callable[[ScoredImage], FullSizePair | None] | None = None,
     pseudonym: Callable[[str], str] | None = None,
     reviews: ReviewedImages | None = None,
     audit: str = "",
@@ -61,21 +67,25 @@ def render_page(
         rows: rows of scores.csv, already redacted where asked for.
         exposure: rows of exposure.csv, likewise.
         pair: gives the :class:`~doppelscan.verify.AlignedPair` of a scored image, or the ``AlignedVolume`` of a volume; without it there are no pictures.
+        full: gives the same pair at the resolution of its files, or None; without it pairs are no larger than they were compared.
         pseudonym: of a name, of a redacted page, which has no pictures either.
         reviews: what reviewers decided, with names as in ``rows``.
         audit: names the audit: its tables' hash.
     """
     entries, reviews, redact = entries_of(decision, rows, pseudonym), reviews or ReviewedImages(), pseudonym is not None
     volumes = any(one.image.record.whole for one in entries.every)
-    slices = volumes and not redact
-    gallery = hang({} if redact or pair is None else _pictures(decision, entries, pair, volumes))
+    slices, side = volumes and not redact, len(decision.training.thumbnails([0])[0][0]) if volumes else 0
+    gallery = hang({} if redact or pair is None else _pictures(decision, entries, pair, full or (lambda scored: None), volumes))
     names = [str(row[column]) for row in rows for column in ("image", "match", "part_match", "second_match", "match_patient")]
     shorts = short_names([*names, *(str(row["patient"]) for row in exposure)])
-    drawn = {one.number for one in (*entries.flagged[:DRAWN_PAIRS], *entries.nearest)}
+    # Whose pictures stand in the page itself.
+    drawn = {one.number for one in (*entries.flagged, *entries.nearest)}
     environment = page_templates()
-    environment.globals |= {"short": lambda name: shorts.get(str(name), str(name)), "gloss": GLOSSARY}
+    environment.globals |= {"short": lambda name: shorts.get(str(name), str(name)), "gloss": glossary(volumes)}
     style, script = (
-        environment.get_template(name).render(colour=COLOURS[summary.conclusion], volumes=volumes, slices=slices)
+        environment.get_template(name).render(
+            colour=COLOURS[summary.conclusion], volumes=volumes, slices=slices, redact=redact, pictured=PICTURED_PAIRS, side=side
+        )
         for name in ("review.css", "review.js")
     )
     text = environment.get_template("report.html").render(
@@ -88,8 +98,8 @@ def render_page(
         shown=gallery.shown,
         in_folder=bool(gallery.files),
         kinds=count_kinds(summary.findings),
-        kinds_told={kind: KINDS_TOLD[kind] for kind in KINDS if summary.findings.get(kind)},
-        may_sign=MAY_SIGN[summary.conclusion],
+        kinds_told={kind: told for kind in KINDS if (told := kinds_told(volumes).get(kind, "")) and summary.findings.get(kind)},
+        may_sign=[words.format(them="volumes" if volumes else "images") for words in MAY_SIGN[summary.conclusion]],
         exposure=exposure,
         conditions=sorted({one.condition for one in entries.every if one.condition}),
         distributions=distributions(decision),
@@ -98,7 +108,7 @@ def render_page(
         control_verdicts=_verdicts(decision),
         volumes=volumes,
         slices=slices,
-        side=len(decision.training.thumbnails([0])[0][0]) if volumes else 0,
+        side=side,
         listed=LISTED,
         drawn=DRAWN_PAIRS,
         pose=lambda entry: pose_sentence(str(entry.row["pose"]), volumes),
@@ -115,14 +125,26 @@ def _policy(style: str, script: str) -> str:
     return f"default-src 'none'; style-src 'sha256-{told[0]}'; script-src 'sha256-{told[1]}'; img-src data: 'self' file:; base-uri 'none'; form-action 'none'"
 
 
-def _pictures(decision: Decision, entries: Entries, pair: Callable[[ScoredImage], Any], volumes: bool) -> dict[int, PairPicture]:
-    """Number of an entry -> its picture: flagged and nearest in full, of the rest the nearest as they are."""
-    most = PICTURED_VOLUMES if volumes else PICTURED_PAIRS
-    full = [*entries.flagged[:most], *entries.nearest]
+def _pictures(
+    decision: Decision,
+    entries: Entries,
+    pair: Callable[[ScoredImage], Any],
+    full: Callable[[ScoredImage], FullSizePair | None],
+    volumes: bool,
+) -> dict[int, PairPicture]:
+    """Number of an entry -> its picture: flagged and nearest in their pose, the first of them as large as their files, of the rest the nearest as they are."""
+    posed = [*entries.flagged[:PICTURED_PAIRS], *entries.nearest]
+    nearest = {one.number for one in entries.nearest}
+    large = {one.number for one in entries.flagged[: LARGE_VOLUMES if volumes else LARGE_PAIRS]} | nearest
+    sliced = {one.number for one in entries.flagged[:SLICED_VOLUMES]} | nearest
     others = [one for one in entries.others if one.number > entries.nearest[-1].number] if entries.nearest else []
-    return {one.number: pair_picture(decision, one.pair, pair(one.pair)) for one in full} | {
-        one.number: plain_picture(decision, one.pair) for one in others[: PICTURED_VOLUMES if volumes else PICTURED_OTHERS]
-    }
+    # In the order of the set: slices of a volume are read one after the other.
+    return {
+        one.number: pair_picture(
+            decision, one.pair, pair(one.pair), one.number in sliced, full(one.pair) if one.number in large else None
+        )
+        for one in sorted(posed, key=lambda one: one.pair.row)
+    } | {one.number: plain_picture(decision, one.pair) for one in others[: SLICED_VOLUMES if volumes else PICTURED_OTHERS]}
 
 
 def _disagreements(entries: Entries, reviews: ReviewedImages) -> dict[str, list[PageEntry]]:

@@ -18,7 +18,7 @@ LISTED = 40_000
 
 COLUMNS = (
     "image", "match", "patient", "second", "secondPatient", "condition", "kind", "score", "verified", "part", "share", "ssim", "deepssim", "mi", "p", "q", "pose",
-    "why", "picture", "tiles",
+    "why", "picture", "tiles", "large", "side",
 )  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def _row(one: PageEntry, place, shown: ShownPair | None, drawn: bool, volume: bo
         pose_sentence(str(one.row["pose"]) if not one.image.of_region else one.pair.pose.words(0), volume),
         one.why,
         "" if shown is None or drawn else shown.strip,
-        0 if shown is None else shown.tiles,
+        *((0, "", 0) if shown is None else (shown.tiles, shown.large, shown.side)),
     ]  # fmt: skip
 
 

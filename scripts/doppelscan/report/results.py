@@ -148,7 +148,7 @@ def overlap_facts(summary: Mapping[str, Any]) -> dict[str, str]:
         summary: what summary.json holds.
     """
     of_sets = {
-        f"set {one['name']}": f"{counted(one['images'], 'image')}, {one['copies']} of them "
+        f"set {one['name']}": f"{counted(one['images'], summary['of'])}, {one['copies']} of them "
         f"{'in the other set, too' if summary['command'] == 'leak' else 'there more than once'}, {one['people']} in a group that was found"
         for one in summary["sets"]
     }
@@ -168,9 +168,7 @@ def _common(summary: Mapping[str, Any]) -> dict[str, str]:
     sets = ", ".join(f"{name} {count}" for name, count in Counter(skipped).items())
     minutes, seconds = divmod(round(sum(summary["seconds"].values())), 60)
     return {
-        "left out": f"{counted(len(skipped), summary.get('of', 'image'))} ({sets}); the reasons are in summary.json"
-        if skipped
-        else "none",
+        "left out": f"{counted(len(skipped), summary['of'])} ({sets}); the reasons are in summary.json" if skipped else "none",
         # An earlier run that was stopped has stored what this one found there.
         "took": (f"{minutes} min {seconds} s" if minutes else f"{seconds} s") + " in this run",
     }

@@ -181,8 +181,7 @@ def exposure_rows(decision: Decision) -> list[Row]:
     for one in decision.images:
         if not one.shows_patient:
             continue
-        p = one.flag.part_p_value if one.of_region else one.flag.p_value
-        groups[one.source.patient].append((one.source.id, p, one))
+        groups[one.source.patient].append((one.source.id, one.p_value, one))
         if one.second_match is not None:
             groups[one.second_match.patient].append((one.second_match.id, one.flag.p_value, one))
     result: list[tuple[int, float, Row]] = []

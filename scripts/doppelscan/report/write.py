@@ -31,6 +31,7 @@ from doppelscan.report.tables import (
     score_rows,
     volume_rows,
 )
+from doppelscan.verify import FullSizePair
 
 __all__ = ["write_files", "write_preliminary", "write_report"]
 
@@ -52,6 +53,7 @@ def write_report(
     key: Path | None = None,
     read: Sequence[Row] = (),
     reviews: ReviewedImages | None = None,
+    full: Callable[[ScoredImage], FullSizePair | None] | None = None,
 ) -> list[Row]:
     """Write scores.csv, control.csv, volumes.csv, patients.csv, exposure.csv, remove.csv, summary.json and report.html to ``output``.
 
@@ -59,7 +61,8 @@ def write_report(
     the other tables, and equals, come in the order of these, which tells nothing, and the page has no pictures. ``pair`` gives
     the :class:`~doppelscan.verify.AlignedPair` of a scored image, or the ``AlignedVolume`` of a volume, for its pictures; None leaves out what needs one. ``key`` is a file, outside of
     ``output``, that says which pseudonym stands for what. ``read`` are rows of volumes_read.csv, which is written where there are any. ``reviews``
-    are what reviewers decided, by the images' own names; comments and who they are stay out of a redacted report.
+    are what reviewers decided, by the images' own names; comments and who they are stay out of a redacted report. ``full`` gives a pair at the resolution of
+    its files, for the page.
 
     Returns:
         the rows of scores.csv as they were written.
@@ -92,6 +95,7 @@ def write_report(
         page,
         exposure,
         pair,
+        full=full,
         pseudonym=names.of if redact else None,
         reviews=reviews,
         audit=hashlib.sha256(scores.encode()).hexdigest()[:16],

@@ -84,9 +84,22 @@ class VolumeSearch:
         """Candidates of ``queries`` float32 [M, 48, K * C], rows of the same head in 48 axis poses."""
         white = self.whitened(queries)
         found = nearest_rows(white, self.training, self.candidates, device=self.device)
-        candidates = np.asarray(self.training[found.rows.ravel().clip(0)], np.float32)
-        candidates = candidates.reshape(*found.rows.shape, -1, white.shape[-1])
+        poses, views = self.likely(white, found.rows)
+        return VolumeProposals(found.rows, found.similarity.astype(np.float32), poses, views)
+
+    def likely(self, white: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """In which poses whitened queries look most like given candidates, see :class:`VolumeProposals`.
+
+        Args:
+            white: float32 [M, 48, K * C].
+            rows: int64 [M, k], training rows; what stands at -1 says nothing.
+
+        Returns:
+            poses int64 [M, k, n] and views int64 [M, k].
+        """
+        candidates = np.asarray(self.training[rows.ravel().clip(0)], np.float32)
+        candidates = candidates.reshape(*rows.shape, -1, white.shape[-1])
         products = np.einsum("mpc,mkqc->mkpq", white, candidates, optimize=True)
         poses = np.argsort(-products.max(3), axis=2, kind="stable")[:, :, :POSES_KEPT]
         best = np.take_along_axis(products, poses[:, :, :1, None], 2)[:, :, 0]
-        return VolumeProposals(found.rows, found.similarity.astype(np.float32), poses, best.argmax(2))
+        return poses, best.argmax(2)

@@ -1,6 +1,7 @@
 """Verification: registration of candidate pairs, aligned agreement and pose."""
 
 from doppelscan.verify.agreement import explained_share, match_intensity, verified_score
+from doppelscan.verify.full_size import FullSizePair, SeenVolume, laid_planes, laid_square
 from doppelscan.verify.identical import IdenticalImage, IdenticalPixels
 from doppelscan.verify.identical_volumes import IdenticalVolume, IdenticalVoxels
 from doppelscan.verify.pose import Pose
@@ -15,6 +16,7 @@ __all__ = [
     "STAGES",
     "AlignedPair",
     "AlignedVolume",
+    "FullSizePair",
     "IdenticalImage",
     "IdenticalPixels",
     "IdenticalVolume",
@@ -24,6 +26,7 @@ __all__ = [
     "Registration",
     "SecondSources",
     "SecondVolume",
+    "SeenVolume",
     "Stages",
     "VolumeAgreement",
     "VolumePose",
@@ -31,6 +34,8 @@ __all__ = [
     "coarse_structures",
     "explained_share",
     "interpolation_losses",
+    "laid_planes",
+    "laid_square",
     "match_intensity",
     "second_sources",
     "second_volume",

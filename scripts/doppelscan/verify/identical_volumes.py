@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -46,9 +47,21 @@ class IdenticalVoxels:
 
     def find(self, images: EmbeddedSet) -> list[IdenticalImage | None]:
         """The training volume of the same voxels, or None, for each of ``images``."""
-        return [self._found(images.thumbnails([row])) for row in range(len(images))]
+        return [self._found(images.thumbnails([row]), lambda other: True) for row in range(len(images))]
 
-    def _found(self, cube: torch.Tensor) -> IdenticalImage | None:
+    def repeats(self) -> list[IdenticalImage | None]:
+        """The first training volume before it that has the same voxels, or None, for each training volume."""
+        first: dict[str, int] = {}
+        distinct = {first.setdefault(content, row) for row, content in enumerate(self.training.contents)}
+
+        def found(row: int) -> IdenticalImage | None:
+            # A thousand copies of one file are compared with the first of them, not with each other.
+            return self._found(self.training.thumbnails([row]), lambda other: other < row and other in distinct)
+
+        return [found(row) for row in range(len(self.training))]
+
+    def _found(self, cube: torch.Tensor, asked: Callable[[int], bool]) -> IdenticalImage | None:
+        """The best of the training rows that are ``asked`` about."""
         small = F.adaptive_avg_pool3d(unit_float(cube), COARSE)
         # A training volume in a pose against the volume, as the volume in the inverse pose against the training volume.
         posed = torch.cat([_zscored(axis_pose(small, number)) for number in INVERSE])
@@ -56,7 +69,7 @@ class IdenticalVoxels:
         near = ((product > 0) & (product.square() >= self.same)).nonzero().tolist()
         best: IdenticalImage | None = None
         whole = _zscored(unit_float(cube))
-        for number, row in sorted(near, key=lambda one: (one[1], one[0])):
+        for number, row in sorted((one for one in near if asked(one[1])), key=lambda one: (one[1], one[0])):
             other = _zscored(axis_pose(unit_float(self.training.thumbnails([row])), number))
             # Rounded, so that equal volumes compete by their row and pose and not by the rounding of a sum.
             value = round(float((whole @ other.T)[0, 0] / whole.shape[1]) ** 2, 5)

@@ -57,6 +57,11 @@ class VolumePose:
         made[:3, 3] = self.shift
         return made
 
+    @property
+    def inverse(self) -> VolumePose:
+        """What maps the volume on the match."""
+        return self.from_matrix(np.linalg.inv(self.matrix()))
+
     @classmethod
     def from_matrix(cls, matrix: np.ndarray) -> VolumePose:
         """Inverse of :meth:`matrix`.
@@ -111,11 +116,13 @@ class VolumePose:
         parts = [] if axes == (0, 1, 2) else ["axes " + " ".join(str(axis) for axis in axes)]
         parts += [f"flip-{axis}" for axis, flip in zip("xyz", flips, strict=True) if flip]
         if self.angle >= 0.5:
-            parts.append("rot " + " ".join(f"{axis} {degrees:.1f}" for axis, degrees in zip("xyz", self.rotation, strict=True)))
+            parts.append(
+                "rot " + " ".join(f"{axis} {_tenths(degrees)}" for axis, degrees in zip("xyz", self.rotation, strict=True))
+            )
         if abs(self.scale - 1) >= 0.01:
             parts.append(f"scale {self.scale:.2f}")
         if np.linalg.norm(self.shift) >= 0.5:
-            parts.append("shift " + ",".join(f"{one:.1f}" for one in self.shift) + " mm")
+            parts.append("shift " + ",".join(map(_tenths, self.shift)) + " mm")
         return " ".join(parts) or "identity"
 
     def rotation_error(self, matrix: np.ndarray) -> float:
@@ -125,6 +132,11 @@ class VolumePose:
         if np.linalg.det(between) < 0:
             return 180.0
         return float(np.degrees(np.linalg.norm(Rotation.from_matrix(between).as_rotvec())))
+
+
+def _tenths(value: float) -> str:
+    """With one digit, and no minus before a zero."""
+    return f"{round(value, 1) + 0.0:.1f}"
 
 
 def _to_mm(frame: CubeFrame) -> np.ndarray:

@@ -17,7 +17,7 @@ from doppelscan.workflows.generate import (
     TrainingSetFiles,
 )
 from doppelscan.workflows.index import IndexFitter, IndexScoreWriter, reference_poses
-from doppelscan.workflows.leak import OverlapResult
+from doppelscan.workflows.overlap_run import OverlapResult
 from doppelscan.workflows.predicted_ssim import PredictedSSIMTable
 from doppelscan.workflows.protocol import ContaminationProtocol, IndexVariant
 from doppelscan.workflows.protocol_report import ProtocolReport

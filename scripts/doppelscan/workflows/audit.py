@@ -27,6 +27,7 @@ from doppelscan.decide import (
     PreliminarySummary,
     Reference,
     Rules,
+    ScoredImage,
     ScoredSet,
     Verdict,
     decide,
@@ -59,10 +60,11 @@ from doppelscan.report import ResultTable, audit_facts, closing_lines, write_rep
 from doppelscan.search import CandidateSearch, EmbeddedSet, StoredFeatures, StoredThumbnails
 from doppelscan.settings import AuditSettings
 from doppelscan.threads import team
-from doppelscan.verify import IdenticalImage, IdenticalPixels, Registration
+from doppelscan.verify import FullSizePair, IdenticalImage, IdenticalPixels, Registration
 from doppelscan.workers import Workers
 from doppelscan.workflows.early import EarlyReport, expected_work
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
+from doppelscan.workflows.full_size import full_size_images
 from doppelscan.workflows.options import called_by, on_command_line
 from doppelscan.workflows.selftest import CopyPlanter, planted_images, planted_scores, size_of
 from doppelscan.workflows.stored import (
@@ -306,9 +308,21 @@ class Audit:
         summary = self._summary(decision, people, [*notes, *self._set_notes(), *self._pattern_notes()], clock)
         with clock.stage("report"):
             written = write_report(
-                self.output, decision, summary, self.redact, synthetic.pair, self.key, self._read(), self.reviews
+                self.output,
+                decision,
+                summary,
+                self.redact,
+                synthetic.pair,
+                self.key,
+                self._read(),
+                self.reviews,
+                self._full_size(synthetic, decision.training),
             )
         return AuditResult(decision.conclusion, summary.as_dict(), written, self.output, self._status(decision), self.store)
+
+    def _full_size(self, scored: ScoredSet, training: EmbeddedSet) -> Callable[[ScoredImage], FullSizePair | None]:
+        """What gives a pair at the resolution of its files."""
+        return full_size_images(scored, training, self.synthetic.transform)
 
     def _status(self, decision: Decision) -> int:
         """Of a gate; a sample releases nothing, whatever it bounds."""

@@ -70,8 +70,6 @@ class PredictedSSIMTable:
         store = EmbeddingStore(self.output_dir / "embeddings" / f"poses-{poses}", self.evaluator.fingerprint(dataset, poses))
         records, keys = self.evaluator.embed(dataset, store, poses, dataset.image_set.name)
         if not records:
-            raise InputError(
-                f"The '{dataset.image_set.name}' parameter must hold images that can be read. Got {len(dataset.image_set.skipped)} that cannot."
-            )
+            raise dataset.image_set.unreadable()
         features = EmbeddedSet(records, keys, store, self.evaluator.output_slices).features(names=PAIR_OUTPUTS)
         return records, torch.cat([torch.from_numpy(features[name]) for name in PAIR_OUTPUTS], 2)

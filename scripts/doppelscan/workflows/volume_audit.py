@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +16,8 @@ from doppelscan.decide import (
     People,
     Planted,
     Reference,
+    ScoredImage,
+    ScoredSet,
     StoredVolumes,
     VolumeRules,
     find_people,
@@ -27,16 +30,17 @@ from doppelscan.memorization import spread_over_patients
 from doppelscan.progress import Work
 from doppelscan.search import EmbeddedSet, EmbeddedVolumes, EmbeddingStore, VolumeSearch, fingerprint, part_of
 from doppelscan.settings import AuditSettings
-from doppelscan.verify import IdenticalVoxels, VolumeRegistration
+from doppelscan.verify import FullSizePair, IdenticalVoxels, VolumeRegistration
 from doppelscan.workers import Workers
 from doppelscan.workflows.audit import Audit, SamePixels
 from doppelscan.workflows.early import EarlyReport, expected_volumes
 from doppelscan.workflows.embed import RecordDataset
+from doppelscan.workflows.full_size import full_size_volumes
 from doppelscan.workflows.selftest import size_of
 from doppelscan.workflows.volume_embed import VolumeEmbedder
 from doppelscan.workflows.volume_selftest import COPIES, VolumePlanter, planted_volumes
 
-__all__ = ["VolumeAudit", "audit_of"]
+__all__ = ["VolumeAudit", "audit_of", "stored_volumes", "volume_store"]
 
 # Of training volumes, whose views the whitening is fitted with.
 WHITENED = 25
@@ -77,6 +81,17 @@ def audit_of(
             **{**settings, "rules": volume_rules},
         )
     return Audit(synthetic=synthetic, training=training, **settings)
+
+
+def volume_store(embedder: VolumeEmbedder, folder: str | Path, poses: int) -> EmbeddingStore:
+    """Where volumes in 1 or 48 axis poses lie in ``folder``."""
+    return embedder.store(part_of(folder, f"volumes-{poses}"), poses)
+
+
+def stored_volumes(embedder: VolumeEmbedder, registration: VolumeRegistration, folder: str | Path) -> EmbeddingStore:
+    """Where registered pairs of volumes lie in ``folder``."""
+    made_by = fingerprint("verified volumes", IMAGES, embedder.settings(), registration.settings())
+    return EmbeddingStore(part_of(folder, "verified-volumes"), made_by, 64)
 
 
 class VolumeAudit(Audit):
@@ -121,7 +136,7 @@ class VolumeAudit(Audit):
         Raises:
             InputError: no volume of it can be read.
         """
-        store = self.embedder.store(part_of(self.store, f"volumes-{poses}"), poses)
+        store = volume_store(self.embedder, self.store, poses)
         found = self.embedder.embed(dataset.image_set, store, poses, label, self.workers)
         if not len(found):
             raise dataset.image_set.unreadable()
@@ -136,7 +151,7 @@ class VolumeAudit(Audit):
         return self.embedder.posed(chosen, self._posed_store(), "training poses", self.workers)
 
     def _posed_store(self) -> EmbeddingStore:
-        return self.embedder.store(part_of(self.store, f"volumes-{self.poses}"), self.poses)
+        return volume_store(self.embedder, self.store, self.poses)
 
     def _identical(self, training: EmbeddedSet) -> SamePixels:
         return IdenticalVoxels(training, self.rules.identical)
@@ -158,6 +173,9 @@ class VolumeAudit(Audit):
         control = max(holdout, min(self.control_size, training))
         planted = planted_volumes(self._copies(synthetic + control)) if self.self_test else 0
         return expected_volumes(training, synthetic, holdout, self.control_size, planted, self._competes())
+
+    def _full_size(self, scored: ScoredSet, training: EmbeddedSet) -> Callable[[ScoredImage], FullSizePair | None]:
+        return full_size_volumes(scored, training, self.embedder.size)
 
     def _preparation(self) -> list:
         return self.embedder.settings()
@@ -183,8 +201,7 @@ class VolumeAudit(Audit):
         return reference, people
 
     def _verified_store(self) -> EmbeddingStore:
-        made_by = fingerprint("verified volumes", IMAGES, self.embedder.settings(), self.volume_registration.settings())
-        return EmbeddingStore(part_of(self.store, "verified-volumes"), made_by, 64)
+        return stored_volumes(self.embedder, self.volume_registration, self.store)
 
     def _planted(self, decision: Decision, holdout: EmbeddedSet | None) -> list[Planted]:
         training = decision.training

@@ -146,22 +146,21 @@
   // What the page holds as a line becomes as the others are once it is come to.
   function draw(one) {
     var card = cards.get(one.n);
-    if (card.firstElementChild.tagName !== "P") return;
+    if (!card.classList.contains("brief")) return;
+    var strip = card.querySelector(".strip");
+    card.classList.remove("brief");
     card.textContent = "";
-    card.setAttribute("aria-label", "pair " + one.n);
-    var look = make("div", "", card), button = make("button", one.picture ? "" : "details", look), into = make("dl", "", card);
-    look.className = "look"; button.type = "button"; button.className = one.picture ? "open" : "open plain";
-    if (one.picture) {
-      var strip = make("img", "", button);
+    var look = make("div", "", card), button = make("button", strip ? "" : "details", look), into = make("dl", "", card);
+    look.className = "look"; button.type = "button"; button.className = strip ? "open" : "open plain";
+    if (strip) {
+      button.appendChild(strip);
       button.setAttribute("aria-label", "open pair " + one.n + " large");
-      strip.className = "strip"; strip.loading = "lazy"; strip.width = 128 * one.tiles; strip.height = {{ 384 if volumes else 128 }};
-      strip.alt = "synthetic, match in its pose, difference, where they agree, match in training"; strip.src = one.picture;
       var captions = make("p", "", look);
       captions.className = "captions"; captions.setAttribute("aria-hidden", "true");
       ["synthetic", "match, in its pose", "difference", "agreement", "in training"].forEach(function (word) { make("span", word, captions); });
     }
     function line(word, text) { make("dt", word, into); return make("dd", text, into); }
-    named(line("image", ""), one.image, one.imageShort); named(line(one.kind === "part" ? "source" : "match", ""), one.match, one.matchShort);
+    named(line("{{ "volume" if volumes else "image" }}", ""), one.image, one.imageShort); named(line(one.kind === "part" ? "source" : "match", ""), one.match, one.matchShort);
     var kind = make("span", one.kind, line("finding", ""));
     kind.className = /^(same|no s|unre)/.test(one.kind) ? "kind patient" : "kind";
     line("reason", one.why);
@@ -212,11 +211,12 @@
   function enlarge(one) {
     open = one;
     var card = cards.get(one.n), strip = card ? card.querySelector(".strip") : null, source = strip ? strip.getAttribute("src") : one.picture;
+    source = one.large || source;
     var views = find("views"), dialog = find("dialog");
     find("title").textContent = one.imageShort + (one.flagged ? ": " + one.kind : ": not flagged");
     views.textContent = "";
     find("stage").hidden = !source; find("nopicture").hidden = Boolean(source);
-    find("nopicture").textContent = "There is no picture of this pair on the page.";
+    find("nopicture").textContent = {% if redact %}"This report is redacted: it holds no pictures."{% else %}"The page holds no picture of this pair: it has those of the first {{ pictured }} flagged ones and of the nearest of the others."{% endif %};
     (TILES[one.tiles] || []).forEach(function (caption, k) {
       var figure = make("figure", "", views), image = make("img", "", figure);
       image.alt = caption; image.src = source; image.style.objectPosition = 100 * k / (one.tiles - 1) + "% 0";
@@ -249,13 +249,14 @@
       button.addEventListener("click", function () { hand(full); });
     }
     function number(x, digits) { return x === null ? null : x.toFixed(digits); }
-    path("synthetic image", one.image); path("training image", one.match); path("patient", one.patient); path("second source", one.second);
+    path("synthetic {{ "volume" if volumes else "image" }}", one.image); path("training {{ "volume" if volumes else "image" }}", one.match); path("patient", one.patient); path("second source", one.second);
     line("condition", one.condition);
+    if (one.tiles) line("picture", one.side ? one.side + " pixels a side, as the files have them{% if volumes %}; slices that are gone through have {{ side }}{% endif %}" : {% if volumes %}"{{ side }} voxels a side"{% else %}"at most 128 pixels a side"{% endif %});
     line(one.flagged ? "flagged by" : "not flagged", one.why);
     line("pose", one.tiles === 2 && !one.flagged ? one.pose + " (not drawn)" : one.pose);
     line("score", number(one.score, 3)); line("verified", number(one.verified, 3)); line("p", one.p === null ? null : one.p.toPrecision(2)); line("q", one.q === null ? null : one.q.toPrecision(2));
-    line("SSIM", number(one.ssim, 3)); line("best region", number(one.part, 3)); line("field of view", one.share === null ? null : Math.round(100 * one.share) + " %");
-    {% if not volumes %}line("DeepSSIM", number(one.deepssim, 3)); line("MI", number(one.mi, 2));{% endif %}
+    line("SSIM", number(one.ssim, 3)); line("{{ "structure" if volumes else "field of view" }}", one.share === null ? null : Math.round(100 * one.share) + " %");
+    {% if not volumes %}line("best region", number(one.part, 3)); line("DeepSSIM", number(one.deepssim, 3)); line("MI", number(one.mi, 2));{% endif %}
 
   }
   // The gloss of a term stands at it, here too.

@@ -11,6 +11,7 @@ import pytest
 import torch
 from doppelscan.decide import (
     FittedVolumes,
+    PosedPairs,
     Rules,
     ScoredVolume,
     StoredVolumes,
@@ -30,22 +31,28 @@ SIZE, SLOTS = 32, 3
 
 
 class HandMade:
-    """A registration that knows who is who: equal people agree. Counts its calls."""
+    """A registration that knows who is who: equal people agree. Counts its calls, and the pairs that it did not know."""
 
-    refined = 2
+    refined, columns = 2, 3
 
-    def __init__(self) -> None:
-        self.calls = 0
+    def __init__(self, at_once: int = 1) -> None:
+        self.calls, self.pairs, self.at_once = 0, 0, at_once
 
-    def __call__(self, queries, candidates, frames, candidate_frames, *, given=None, poses=None):
+    def __call__(self, queries, candidates, frames, candidate_frames, *, given=None, poses=None, known=None):
         self.calls += 1
-        query = int(queries[0, 0, 0, 0, 0])
+        if known is not None:
+            self.pairs += int((np.isnan(known[..., 0]) & given).sum())
+            known[given] = 1
+        return [self._found(*one) for one in zip(queries, candidates, given, poses, strict=True)]
+
+    def _found(self, query, candidates, given, poses):
         found = []
-        for place, cube in enumerate(candidates[0]):
-            half = 0.99 if int(cube[0, 0, 0, 0]) == query else 0.7 + 0.01 * place
-            pose = VolumePose(int(poses[0, place, 0]), (1.0, 2.0, 3.0), (1.0, 1.0, 1.0, 0.0, 0.0, 0.0), (0.5, 0.0, -1.0))
+        for place in np.flatnonzero(given).tolist():
+            same = int(candidates[place, 0, 0, 0, 0]) == int(query[0, 0, 0, 0])
+            half = 0.99 if same else 0.7 + 0.01 * place
+            pose = VolumePose(int(poses[place, 0]), (1.0, 2.0, 3.0), (1.0, 1.0, 1.0, 0.0, 0.0, 0.0), (0.5, 0.0, -1.0))
             found.append(VolumeAgreement(place, pose, 0.9, half, 1.0, half, 1.0 if half > 0.9 else 0.4, half))
-        return [sorted(found, key=lambda one: -one.score)[: self.refined]]
+        return sorted(found, key=lambda one: -one.score)[: self.refined]
 
 
 def embedded(store: EmbeddingStore, name: str, people: list[int], views: int) -> EmbeddedVolumes:
@@ -69,7 +76,8 @@ def embedded(store: EmbeddingStore, name: str, people: list[int], views: int) ->
 
 @pytest.fixture()
 def made(tmp_path):
-    kept = StoredVolumes(HandMade(), EmbeddingStore(tmp_path / "verified", "v"))  # type: ignore[arg-type]
+    posed = PosedPairs(EmbeddingStore(tmp_path / "registered", "v"), HandMade.columns)
+    kept = StoredVolumes(HandMade(), EmbeddingStore(tmp_path / "verified", "v"), posed)  # type: ignore[arg-type]
     one, many = EmbeddingStore(tmp_path / "one", "f"), EmbeddingStore(tmp_path / "many", "f")
     training, posed = embedded(one, "t", list(range(8)), 1), embedded(many, "t", list(range(8)), 48)
     differences = np.random.default_rng(1).standard_normal((8, 4 * SLOTS)).astype(np.float32) / 10
@@ -91,6 +99,36 @@ def test_a_second_run_registers_nothing(made):
     first = reference.scored(images, "synthetic").scored
     calls = reference.registration.registration.calls
     assert reference.scored(images, "synthetic").scored == first and reference.registration.registration.calls == calls == 3
+
+
+def test_a_further_candidate_is_registered_alone(made):
+    """The name of a pair held all candidates of its volume: one more training volume, and all were registered anew."""
+    reference, images = made
+    kept, training = reference.registration, reference.training
+    poses = [[[0, 1, 2]] * 3]
+    kept.best(images, [0], training, [[1, 2, 3]], poses)
+    kept.flush()
+    before = kept.registration.pairs
+    again = kept.best(images, [0], training, [[4, 2, 1]], poses)
+    assert before == 3 and kept.registration.pairs == 4
+    assert again == replace(kept, posed=None, verified=EmbeddingStore(kept.verified.directory / "none", "v")).best(
+        images, [0], training, [[4, 2, 1]], poses
+    )
+    kept.best(images, [0], training, [[4, 2]], [[[0, 1, 3]] * 2])
+    assert kept.registration.pairs == 6, "another pose is another registration"
+
+
+def test_several_volumes_are_registered_at_once_whatever_number_of_candidates_each_has(made, tmp_path):
+    reference, images = made
+    one, three = (
+        StoredVolumes(HandMade(at_once), EmbeddingStore(tmp_path / f"at-once-{at_once}", "v"))  # type: ignore[arg-type]
+        for at_once in (1, 3)
+    )
+    candidates = [[1, 2, 3], [5], [4, 6]]
+    poses = [[[0, 1, 2]] * len(own) for own in candidates]
+    found = [kept.best(images, [0, 1, 2], reference.training, candidates, poses) for kept in (one, three)]
+    assert found[0] == found[1] and one.registration.calls == 3 and three.registration.calls == 1
+    assert [len(own) for own in found[0]] == [2, 1, 2]
 
 
 def test_blocks_can_be_scored_in_another_process(made):

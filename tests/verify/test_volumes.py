@@ -11,6 +11,7 @@ from doppelscan.errors import InputError
 from doppelscan.images.cubes import CubeFrame, axis_pose_matrix, cut_cube
 from doppelscan.images.generated_volumes import generate_head
 from doppelscan.images.planted_volumes import plant_volume
+from doppelscan.verify import volumes
 from doppelscan.verify.volume_alignment import (
     band_pass_volumes,
     better_half,
@@ -130,6 +131,28 @@ def test_pairs_together_give_what_each_gives_alone(training):
     for alone, together in zip(*told, strict=True):
         assert [one.candidate for one in alone] == [one.candidate for one in together]
         np.testing.assert_allclose([one.score for one in alone], [one.score for one in together], atol=1e-4)
+
+
+def test_what_is_known_of_a_pair_is_not_registered_again(registration, training, monkeypatch):
+    heads, cubes, frames = training
+    cube, frame = _query(plant_volume(heads[2], SPACING, "rotation 10 x", np.random.default_rng(0)))
+    poses = np.zeros((1, PEOPLE, 1), np.int64)
+    known = np.full((1, PEOPLE, registration.columns), np.nan, np.float32)
+    registration(cube, cubes[:3][None], [frame], [frames[:3]], poses=poses[:, :3], known=known[:, :3])
+    assert np.isfinite(known[0, :3, 0]).all() and np.isnan(known[0, 3]).all()
+    expected = registration(cube, cubes[None], [frame], [frames], poses=poses)
+    asked = []
+    aligned = volumes.align_volumes
+
+    def counted(fixed, moving, *others):
+        asked.append((fixed.shape[-1], len(moving)))
+        return aligned(fixed, moving, *others)
+
+    monkeypatch.setattr(volumes, "align_volumes", counted)
+    found = registration(cube, cubes[None], [frame], [frames], poses=poses, known=known)
+    assert found == expected and asked[0] == (16, 1) and all(count == 1 for _, count in asked), "the new one alone"
+    asked.clear()
+    assert registration(cube, cubes[None], [frame], [frames], poses=poses, known=known) == expected and not asked
 
 
 def test_order_of_the_candidates_does_not_matter(registration, training):

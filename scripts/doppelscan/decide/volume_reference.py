@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import torch
 
 from doppelscan.decide.evidence import PairEvidence
 from doppelscan.decide.people import PersonPair
@@ -16,8 +18,8 @@ from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import ScoredImage
 from doppelscan.decide.volume_scoring import ScoredVolume, StoredVolumes, candidates_of, posed_candidates, score_volumes
 from doppelscan.memorization import nearest_rows
-from doppelscan.search import EmbeddedSet, EmbeddedVolumes, StoredFeatures, VolumeSearch
-from doppelscan.verify import AlignedVolume, coarse_structures, second_volume
+from doppelscan.search import EmbeddedSet, EmbeddedVolumes, StoredFeatures, VolumeSearch, frame_row
+from doppelscan.verify import AlignedVolume, VolumeAgreement, coarse_structures, second_volume
 from doppelscan.workers import THIS_PROCESS, Workers
 
 __all__ = ["FittedVolumes", "fitted_search", "volume_pairs"]
@@ -124,15 +126,26 @@ class FittedVolumes:
 
     def evidence(self, images: EmbeddedSet, scored: Sequence[ScoredImage], rules: Rules) -> list[PairEvidence]:
         """What tells of which kind each of some scored ``images`` is."""
-        return [self._evidence(_volumes(images), one, self.pairs(images, [one])[0], rules) for one in scored]
+        found = [self._evidence(_volumes(images), one, self.pairs(images, [one])[0], rules) for one in scored]
+        self.registration.flush()
+        return found
 
     def _evidence(self, images: EmbeddedVolumes, one: ScoredImage, pair: AlignedVolume, rules: Rules) -> PairEvidence:
         cells = pair.agreement_map[np.isfinite(pair.agreement_map)]
         cube, (frame,) = images.thumbnails([one.row])[0], images.frames([one.row])
         patients = np.array(self.training.patients)
         own = patients == patients[one.match]
-        register = self.registration.registration
-        second = second_volume(cube, frame, pair, one.pose.number, self.training, self.structures, own, register)
+        number = one.pose.number
+
+        def register(rest: torch.Tensor, rows: list[int]) -> list[VolumeAgreement]:
+            # By its content, which hangs on the volume, the match and where it lies.
+            name = hashlib.sha256(rest.numpy().tobytes() + frame_row(frame).tobytes()).hexdigest()
+            tried = [[[number]] * len(rows)]
+            return self.registration.of_cubes(rest, [frame], [name], self.training, [rows], tried)[0]
+
+        second = second_volume(
+            cube, frame, pair, number, self.training, self.structures, own, self.registration.registration, register
+        )
         return PairEvidence(
             explained=one.share,
             coarse=False,

@@ -93,8 +93,22 @@ def test_what_was_read_is_a_table(audited):
     assert [row["set"] for row in rows].count("training") == PEOPLE
     assert rows[0] | {"volume": "", "patient": ""} == rows[0] | {
         "volume": "", "patient": "", "format": "nifti", "kind": "volume", "shape": "32 32 32", "spacing": "2 2 2", "orientation": "RAS",
+        "left_out": "",
     }  # fmt: skip
     assert rows[0]["patient"] == "p0"
+    synthetic = {Path(row["volume"]).name.split(".")[0]: row for row in rows if row["set"] == "synthetic"}
+    left_out = {name: row["left_out"] for name, row in synthetic.items() if row["left_out"]}
+    assert len(synthetic) == 7, "one row a file, whether it was read or not"
+    assert {name: words in left_out[name] for name, words in (("nan", "NaN"), ("sheared", "degrees"), ("flat", "voxel size"))} == {
+        "nan": True, "sheared": True, "flat": True,
+    } and set(left_out) == {"nan", "sheared", "series", "flat"}  # fmt: skip
+
+
+def test_a_summary_names_no_setting_that_volumes_do_not_have(audited):
+    settings = audited[0].summary["settings"]
+    assert settings["candidates"] == 8 and "index" not in settings and "rotations" not in settings
+    assert settings["preprocessing"][0] == {"cube": 32, "largest": 128} and settings["preprocessing"][1]["degrees"] == 15
+    assert "slice" not in json.dumps(settings) or "builtins" not in json.dumps(settings)
 
 
 def test_the_page_shows_three_planes_and_goes_through_the_slices_offline(audited):
@@ -109,6 +123,7 @@ def test_a_second_audit_computes_nothing_and_redaction_names_nobody(sets, audite
         raise AssertionError("computed again")
 
     monkeypatch.setattr(EmbeddingStore, "add", computed)
+    monkeypatch.setattr(VolumeEmbedder, "view_differences", computed)
     again = doppelscan.audit(**sets, output=tmp_path / "out", redact=True, **SMALL)
     assert [row["score"] for row in sorted(again.scores, key=lambda r: r["score"])] == sorted(
         row["score"] for row in audited[0].scores
@@ -174,10 +189,16 @@ def test_planted_volumes_say_what_would_have_been_found(sets, audited, tmp_path,
         ({"score": "mi"}, "The 'score' parameter must be combined or verified for volumes. Got 'mi'"),
         ({"training": "pictures"}, "The 'training' parameter must name volumes for a synthetic set of volumes. Got 3 2D images"),
         ({"synthetic": "mixed"}, "must name volumes or 2D images, not both. Got 1 volumes and 1 2D images"),
+        (
+            {"training": "stacks"},
+            "Got 2 stacks of thick slices, which are compared slice by slice; give volumes of thin slices, or pass",
+        ),
         ({"volumes": "flat"}, "The 'volumes' parameter must be whole or as-slices. Got 'flat'"),
     ],
 )
 def test_mistakes_are_told_in_one_line(sets, tmp_path, cohort, changed, words):
+    for number in range(2):
+        write(tmp_path / "stacks" / f"p{number}.nii.gz", generate_head(number, 16)[:, :, ::2], (1.2, 1.2, 8.0))
     for number in range(3):
         save_png(tmp_path / "pictures" / f"p{number}.png", cohort[number])
     save_png(tmp_path / "mixed" / "p0.png", cohort[0])

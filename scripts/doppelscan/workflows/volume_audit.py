@@ -15,17 +15,16 @@ from doppelscan.decide import (
     People,
     Planted,
     Reference,
-    StoredVolumes,
     VolumeRules,
     find_people,
     fitted_search,
     volume_pairs,
 )
 from doppelscan.errors import InputError
-from doppelscan.images import ALGORITHM as IMAGES
+from doppelscan.images import ImageSet
 from doppelscan.memorization import spread_over_patients
 from doppelscan.progress import Work
-from doppelscan.search import EmbeddedSet, EmbeddedVolumes, EmbeddingStore, VolumeSearch, fingerprint, part_of
+from doppelscan.search import EmbeddedSet, EmbeddedVolumes, EmbeddingStore, VolumeSearch, part_of
 from doppelscan.settings import AuditSettings
 from doppelscan.verify import IdenticalVoxels, VolumeRegistration
 from doppelscan.workers import Workers
@@ -33,6 +32,7 @@ from doppelscan.workflows.audit import Audit, SamePixels
 from doppelscan.workflows.early import EarlyReport, expected_volumes
 from doppelscan.workflows.embed import RecordDataset
 from doppelscan.workflows.selftest import size_of
+from doppelscan.workflows.stored import stored_volume_differences, stored_volumes
 from doppelscan.workflows.volume_embed import VolumeEmbedder
 from doppelscan.workflows.volume_selftest import COPIES, VolumePlanter, planted_volumes
 
@@ -101,8 +101,8 @@ class VolumeAudit(Audit):
         for dataset in (self.training, self.holdout):
             if dataset is not None and not dataset.image_set.whole_volumes:
                 raise InputError(
-                    f"The '{dataset.image_set.name}' parameter must name volumes for a synthetic set of volumes. Got "
-                    f"{len(dataset.image_set.records)} 2D images, or slices of thick stacks; give the volumes, or pass --volumes as-slices."
+                    f"The '{dataset.image_set.name}' parameter must name volumes for a synthetic set of volumes. Got {_no_volumes(dataset.image_set)}, "
+                    "or pass --volumes as-slices."
                 )
         if self.rules.score not in ("combined", "verified"):
             raise InputError(
@@ -159,6 +159,10 @@ class VolumeAudit(Audit):
         planted = planted_volumes(size_of(synthetic + control)) if self.self_test else 0
         return expected_volumes(training, synthetic, holdout, self.control_size, planted)
 
+    def _search_settings(self) -> dict[str, Any]:
+        """Volumes are compared with every training volume, and turned as the embedder says."""
+        return {"candidates": min(self.candidates, CANDIDATES)}
+
     def _preparation(self) -> list:
         return self.embedder.settings()
 
@@ -167,11 +171,11 @@ class VolumeAudit(Audit):
         rows = self._control_rows(training)
         posed = self._posed_training(training, rows)
         chosen = spread_over_patients(training.patients, WHITENED, self.seed)
-        differences = self.embedder.view_differences(training, chosen, self.seed)
+        differences = stored_volume_differences(self.embedder, training, chosen, self.store, self.seed)
         inferer = self.embedder.inferer.with_poses(1)
         like = VolumeSearch(min(self.candidates, CANDIDATES), inferer.slots, self.embedder.device)
         search = fitted_search(training, like, differences, inferer.view_weights)
-        registration = StoredVolumes(self.volume_registration, self._verified_store())
+        registration = stored_volumes(self.embedder, self.volume_registration, self.store)
         pairs, nearest = volume_pairs(training, holdout, search, registration, self.rules)
         people = find_people(training, holdout, pairs, nearest, self.training.image_set.patient_source, self.rules)
         assert isinstance(people.training, EmbeddedVolumes) and isinstance(posed, EmbeddedVolumes)
@@ -182,13 +186,17 @@ class VolumeAudit(Audit):
         )
         return reference, people
 
-    def _verified_store(self) -> EmbeddingStore:
-        made_by = fingerprint("verified volumes", IMAGES, self.embedder.settings(), self.volume_registration.settings())
-        return EmbeddingStore(part_of(self.store, "verified-volumes"), made_by, 64)
-
     def _planted(self, decision: Decision, holdout: EmbeddedSet | None) -> list[Planted]:
         training = decision.training
         assert isinstance(training, EmbeddedVolumes) and (holdout is None or isinstance(holdout, EmbeddedVolumes))
         size = size_of(len(decision.images) + len(decision.control))
         planter = VolumePlanter(self.embedder, training, holdout, size, self.seed, self.declared, self.workers)
         return planter.scored(decision.synthetic.reference, self._posed_store())
+
+
+def _no_volumes(image_set: ImageSet) -> str:
+    """What a set holds in place of volumes, and what to give."""
+    stacks = {one.volume for one in image_set.records if one.geometry is not None}
+    if stacks:
+        return f"{len(stacks)} stacks of thick slices, which are compared slice by slice; give volumes of thin slices"
+    return f"{len(image_set.records)} 2D images; give the volumes"

@@ -20,7 +20,7 @@ from doppelscan.images import CubeFrame, ImageRecord, ImageSet, SkippedImage, co
 from doppelscan.images.cubes import CUBE
 from doppelscan.images.transforms import window
 from doppelscan.progress import progress
-from doppelscan.search import EmbeddedVolumes, EmbeddingStore, describe, fingerprint, frame_row, output_columns, rounded
+from doppelscan.search import EmbeddedVolumes, EmbeddingStore, fingerprint, frame_row, output_columns, rounded
 from doppelscan.workers import THIS_PROCESS, Workers
 from doppelscan.workflows.embed import gathered, own_share
 
@@ -103,9 +103,18 @@ class VolumeEmbedder:
         """Of the embeddings that :meth:`embed` makes."""
         return fingerprint("volumes", IMAGES, DEEPSSIM, LARGEST, self.size, self.network, self.inferer.with_poses(poses))
 
+    def cubes(self) -> dict[str, int]:
+        """How volumes are cut."""
+        return {"cube": self.size, "largest": LARGEST}
+
     def settings(self) -> list[object]:
-        """What a summary says of the preparation, see :func:`~doppelscan.search.describe`."""
-        return [{"cube": self.size, "largest": LARGEST}, describe(self.inferer)]
+        """What a summary says of the preparation."""
+        inferer = self.inferer
+        seen = {
+            "places": list(inferer.places), "degrees": inferer.degrees, "halves": inferer.halves, "spatial_size": inferer.spatial_size,
+            "outputs": list(inferer.outputs),
+        }  # fmt: skip
+        return [self.cubes(), seen]
 
     def store(self, directory: Any, poses: int) -> EmbeddingStore:
         """Of volumes in 1 or 48 axis poses."""

@@ -15,6 +15,7 @@ import pytest
 from doppelscan.deepssim import DeepSSIMEncoder
 from doppelscan.errors import InputError
 from doppelscan.images import content_hash, find_images, generate_head, plant_volume
+from doppelscan.images.cubes import CUBES
 from doppelscan.locations import REPORT_FILES, VOLUMES_READ
 from doppelscan.search import EmbeddingStore
 from doppelscan.workflows import RecordDataset, VolumeEmbedder, volume_audit, volume_selftest
@@ -107,8 +108,11 @@ def test_what_was_read_is_a_table(audited):
 def test_a_summary_names_no_setting_that_volumes_do_not_have(audited):
     settings = audited[0].summary["settings"]
     assert settings["candidates"] == 8 and "index" not in settings and "rotations" not in settings
-    assert settings["preprocessing"][0] == {"cube": 32, "largest": 128} and settings["preprocessing"][1]["degrees"] == 15
-    assert "slice" not in json.dumps(settings) or "builtins" not in json.dumps(settings)
+    assert (
+        settings["preprocessing"][0] == {"cube": 32, "largest": 128, "version": CUBES}
+        and settings["preprocessing"][1]["degrees"] == 15
+    )
+    assert "builtins" not in json.dumps(settings)
 
 
 def test_the_page_shows_three_planes_and_goes_through_the_slices_offline(audited):

@@ -17,7 +17,7 @@ from doppelscan.deepssim import VolumeSliceInferer, volume_view_differences
 from doppelscan.errors import InputError, reason_of_image
 from doppelscan.images import ALGORITHM as IMAGES
 from doppelscan.images import CubeFrame, ImageRecord, ImageSet, SkippedImage, content_hash, cut_cube, read_volume
-from doppelscan.images.cubes import CUBE
+from doppelscan.images.cubes import CUBE, CUBES
 from doppelscan.images.transforms import window
 from doppelscan.progress import progress
 from doppelscan.search import EmbeddedVolumes, EmbeddingStore, fingerprint, frame_row, output_columns, rounded
@@ -101,11 +101,11 @@ class VolumeEmbedder:
 
     def fingerprint(self, poses: int) -> str:
         """Of the embeddings that :meth:`embed` makes."""
-        return fingerprint("volumes", IMAGES, DEEPSSIM, LARGEST, self.size, self.network, self.inferer.with_poses(poses))
+        return fingerprint("volumes", IMAGES, DEEPSSIM, self.cubes(), self.network, self.inferer.with_poses(poses))
 
     def cubes(self) -> dict[str, int]:
         """How volumes are cut."""
-        return {"cube": self.size, "largest": LARGEST}
+        return {"cube": self.size, "largest": LARGEST, "version": CUBES}
 
     def settings(self) -> list[object]:
         """What a summary says of the preparation."""

@@ -227,6 +227,25 @@ def test_volumes_beside_pictures_are_cut_along_three_planes(sets, tmp_path, coho
     assert volumes.with_source(sets["training"], "training").image_set.whole_volumes
 
 
+def test_pictures_are_found_in_volumes_with_plane_and_place(tmp_path):
+    """A whole audit: slices of two training people and of a stranger against volumes of which every fourth slice is looked at."""
+    heads = [generate_head(seed, 40) for seed in range(7)]
+    for number, head in enumerate(heads[:6]):
+        write(tmp_path / "training" / f"p{number}.nii.gz", head)
+    save_png(tmp_path / "pictures" / "coronal.png", heads[2][:, 16, ::-1].T)
+    save_png(tmp_path / "pictures" / "sagittal.png", heads[4][20].T)
+    save_png(tmp_path / "pictures" / "stranger.png", heads[6][:, :, 20].T)
+    given = {"training": tmp_path / "training", "synthetic": tmp_path / "pictures", "output": tmp_path / "out"}
+    result = doppelscan.audit(**given, slice_step=4, self_test=False, rotations=(0,), **{**SMALL, "control_size": 12})
+    rows = {Path(row["image"]).stem: row for row in result.scores}
+    for name, volume, plane, place in (("coronal", "p2", "coronal", -7.0), ("sagittal", "p4", "sagittal", 1.0)):
+        row = rows[name]
+        assert (row["match_patient"], row["match_plane"], row["flagged"]) == (volume, plane, True)
+        assert Path(row["match_volume"]).name == f"{volume}.nii.gz" and float(row["match_mm"]) == pytest.approx(place)
+    assert not rows["stranger"]["flagged"]
+    assert "cut into" in " ".join(result.summary["notes"]) and len(read(tmp_path / "out" / VOLUMES_READ)) == 6
+
+
 def test_thick_stacks_are_items_slice_by_slice(tmp_path):
     for number in range(2):
         write(tmp_path / "stacks" / f"p{number}.nii.gz", generate_head(number, 16)[:, :, ::2], (1.2, 1.2, 8.0))

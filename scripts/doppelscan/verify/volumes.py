@@ -24,8 +24,9 @@ from doppelscan.verify.stages import Stages
 from doppelscan.verify.volume_alignment import (
     align_volumes,
     band_pass_volumes,
+    bend_volumes,
+    bent_grid,
     better_half,
-    cube_grid,
     sample_volumes,
     shrink_volumes,
     tissue_masks,
@@ -119,10 +120,16 @@ class _Levels:
             self.kept[size] = made
         return made
 
-    def moved(self, rows: np.ndarray, numbers: np.ndarray, matrices: torch.Tensor) -> torch.Tensor:
-        """Volumes, their structure and their masks of ``rows``, through axis poses and sampling matrices: float [B, 3, S, S, S]."""
+    def moved(self, rows: np.ndarray, numbers: np.ndarray, matrices: torch.Tensor, onto: _Levels, here: np.ndarray) -> torch.Tensor:
+        """Volumes, their structure and their masks of ``rows``, through axis poses and sampling matrices and bent on the rows ``here`` of ``onto``:
+        float [B, 3, S, S, S]."""
+        structure, tissue = self.structure(MIDDLE, rows)
+        posed = axis_posed(torch.cat([structure, tissue], 1), numbers)
+        target, visible = (one[here] for one in onto.structure(MIDDLE))
+        field = bend_volumes(target, posed[:, :1], matrices, visible, posed[:, 1:])
         channels = torch.cat([self.whole[rows], *self.structure(self.size, rows)], 1)
-        return sample_volumes(axis_posed(channels, numbers), cube_grid(matrices, self.size))
+        finer = F.interpolate(field, size=(self.size,) * 3, mode="trilinear")
+        return sample_volumes(axis_posed(channels, numbers), bent_grid(matrices, finer))
 
 
 def _levels(volumes: torch.Tensor, frames: Sequence[CubeFrame]) -> _Levels:
@@ -345,7 +352,7 @@ class VolumeRegistration:
         size, here = seen.size, which[pair]
         matrices = torch.from_numpy(where.reshape(-1, 3, 4)).to(self.device)
         whole, (structure, tissue) = seen.whole[here], (one[here] for one in seen.structure(size))
-        moved, fine, inside = moving.moved(pair, numbers.astype(np.int64), matrices).split(1, 1)
+        moved, fine, inside = moving.moved(pair, numbers.astype(np.int64), matrices, seen, here).split(1, 1)
         inside = inside * tissue
         similarity = _shared_ssim(whole, moved, inside)
         detail = correlation(fine.flatten(1), structure.flatten(1), inside.flatten(1))
@@ -384,7 +391,8 @@ class VolumeRegistration:
         numbers = np.array([pose.number for pose in poses])
         matrices = np.stack([p.sampling_matrix(a, b) for p, a, b in zip(poses, frames, candidate_frames, strict=True)])
         placed = torch.from_numpy(matrices).float().to(self.device)
-        moved, _, inside = moving.moved(np.arange(len(numbers)), numbers, placed).split(1, 1)
+        each = np.arange(len(numbers))
+        moved, _, inside = moving.moved(each, numbers, placed, seen, each).split(1, 1)
         size = seen.size
         inside = inside * seen.at(size)[1]
         cells, weight = _explained(seen.whole, moved, inside)

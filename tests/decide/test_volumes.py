@@ -23,7 +23,7 @@ from doppelscan.decide.flags import Calibration, Rule
 from doppelscan.decide.volume_scoring import VolumeBlockScorer
 from doppelscan.images import CubeFrame, ImageRecord
 from doppelscan.search import EmbeddedVolumes, EmbeddingStore, VolumeSearch, frame_row
-from doppelscan.verify import IdenticalImage, VolumeAgreement, VolumePose
+from doppelscan.verify import IdenticalImage, VolumeAgreement, VolumePose, VolumeRegion
 from doppelscan.verify.identical_volumes import IdenticalVolume
 
 NONE = float("nan")
@@ -181,16 +181,50 @@ def test_the_same_voxels_verify_whatever_was_registered():
     )
 
 
-def test_regions_of_volumes_are_no_second_family_of_tests():
+def test_without_a_share_of_the_rate_no_region_is_tested():
     """With all of the rate for whole volumes there is no p-value of a region, and none flags."""
     control = [scored_volume(0.6 + 0.002 * i, row=i) for i in range(60)]
     patients = [f"p{i}" for i in range(60)]
-    rule = Calibration.on(control, patients, np.full(60, np.nan), 1.0, VolumeRules())
+    whole = VolumeRules(whole_rate=1.0)
+    rule = Calibration.on(control, patients, np.full(60, np.nan), 1.0, whole)
     copy, stranger = rule.flags([scored_volume(0.99, 1.0), scored_volume(0.65)], np.array([1.0, np.nan]))
     assert copy.reason is not None and copy.reason.rule is Rule.RATE and np.isnan(copy.part_q_value)
-    assert stranger.reason is None and Rules().tests_regions and not VolumeRules().tests_regions
+    assert stranger.reason is None and Rules().tests_regions and not whole.tests_regions
     beside = rule.flags_beside([scored_volume(0.99, 1.0)], np.array([1.0]), [copy, stranger])
     assert beside[0].reason is not None
+
+
+def test_a_region_flags_a_volume_whose_better_half_does_not_agree():
+    """Of a quarter that was set into a stranger the better half is the stranger's."""
+    control = [scored_volume(0.6 + 0.002 * i, row=i, part=0.55 + 0.0025 * i) for i in range(60)]
+    rule = Calibration.on(control, [f"p{i}" for i in range(60)], np.full(60, np.nan), 1.0, VolumeRules())
+    of_region, of_nobody = (scored_volume(0.8, part=part, part_match=3, part_share=0.1) for part in (0.93, 0.77))
+    told, silent = rule.flags([of_region, of_nobody], np.full(2, np.nan))
+    assert told.reason is not None and told.reason.rule.of_region and silent.reason is None
+    assert of_region.in_region.match == 3 and of_region.in_region.pose == VolumePose()
+
+
+class OneRegion:
+    """Regions that know one source."""
+
+    def __init__(self, rows):
+        self.rows = list(rows)
+
+    def best(self, cubes, frames):
+        return [VolumeRegion(0.9, len(self.rows) - 1, 0.2) for _ in cubes]
+
+    def subset(self, rows):
+        return OneRegion([self.rows[row] for row in rows])
+
+
+def test_the_source_of_a_region_need_not_be_the_match_and_folds_leave_people_out(made):
+    reference, images = made
+    looking = replace(reference, regions=OneRegion(range(8)))
+    one = looking.scored(images, "synthetic").scored[0]
+    assert (one.match, one.part_match, one.part, one.part_share) == (2, 7, 0.9, 0.2)
+    assert one.verified == reference.scored(images, "synthetic").scored[0].verified
+    fold, rows = looking.without(np.arange(8) == 7)
+    assert fold.regions.rows == rows.tolist() == [0, 1, 2, 3, 4, 5, 6]
 
 
 def test_half_of_a_volume_is_told_by_its_cells(made):

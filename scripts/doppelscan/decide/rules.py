@@ -162,7 +162,8 @@ class VolumeRules(Rules):
     volumes were looked at.
 
     Attributes:
-        whole_rate: all of the rate; regions are found as halves that agree, by the same test.
+        least_part: regions of 32 strangers reached 0.75; of eight thirds that were set into strangers seven were above it, of quarters four.
+        close_part, beyond_part: a region is far beyond those of 50 controls that leaves less than half of what the best of them leaves.
         least_verified: strangers reached 0.846.
         close_pair: bent copies began at 0.93, all others at 0.95.
         explained: copies began at 0.99, strangers reached 0.55, copies of a half 0.83.
@@ -172,8 +173,10 @@ class VolumeRules(Rules):
             those of the other half, a stranger's, below 0.75.
     """
 
-    whole_rate: Share = 1.0
     least_verified: Share = 0.85
+    least_part: Share = 0.78
+    close_part: Share = 0.85
+    beyond_part: Number = 2.0
     close_pair: Share = 0.9
     explained: Share = 0.9
     alone: Number = 0.05

@@ -19,7 +19,7 @@ from doppelscan.decide.scoring import ScoredImage
 from doppelscan.decide.volume_scoring import ScoredVolume, StoredVolumes, candidates_of, posed_candidates, score_volumes
 from doppelscan.memorization import nearest_rows
 from doppelscan.search import EmbeddedSet, EmbeddedVolumes, StoredFeatures, VolumeSearch, frame_row
-from doppelscan.verify import AlignedVolume, VolumeAgreement, coarse_structures, second_volume
+from doppelscan.verify import AlignedVolume, VolumeAgreement, VolumeRegions, coarse_structures, second_volume
 from doppelscan.workers import THIS_PROCESS, Workers
 
 __all__ = ["FittedVolumes", "fitted_search", "volume_pairs"]
@@ -53,6 +53,7 @@ class FittedVolumes:
         registration: of pairs, which are kept.
         score: what ranks, "combined" or "verified".
         workers: who computes.
+        regions: of ``training``; None looks for none.
     """
 
     training: EmbeddedVolumes
@@ -63,6 +64,7 @@ class FittedVolumes:
     registration: StoredVolumes
     score: str = "combined"
     workers: Workers = THIS_PROCESS
+    regions: VolumeRegions | None = None
 
     @cached_property
     def structures(self) -> np.ndarray:
@@ -71,7 +73,9 @@ class FittedVolumes:
 
     def scored(self, images: EmbeddedSet, label: str) -> ScoredSet:
         """``images`` in all axis poses, scored; ``label`` names the set in the progress bar."""
-        found = score_volumes(_volumes(images), self.training, self.search, self.registration, label, self.score, self.workers)
+        found = score_volumes(
+            _volumes(images), self.training, self.search, self.registration, label, self.score, self.workers, self.regions
+        )
         return ScoredSet(images, tuple(found), self)
 
     def without(self, left_out: np.ndarray) -> tuple[FittedVolumes, np.ndarray]:
@@ -79,13 +83,15 @@ class FittedVolumes:
         rows = np.flatnonzero(~left_out)
         others = _volumes(self.training.subset(rows.tolist()))
         search = fitted_search(others, self.search, self.differences, self.weights)
-        return replace(self, training=others, search=search), rows
+        regions = None if self.regions is None else self.regions.subset(rows.tolist())
+        return replace(self, training=others, search=search, regions=regions), rows
 
     def of(self, posed: EmbeddedSet) -> FittedVolumes:
         """Another one, fitted in the same way on a small set whose volumes are there in all axis poses."""
         volumes = _volumes(posed)
         search = fitted_search(volumes, self.search, self.differences, None)
-        return replace(self, training=volumes, posed=volumes, search=search, weights=None)
+        regions = None if self.regions is None else self.regions.of(volumes)
+        return replace(self, training=volumes, posed=volumes, search=search, weights=None, regions=regions)
 
     def best_among(
         self, images: EmbeddedSet, rows: Sequence[int], excluded: Sequence[Set[str]], most: int

@@ -13,7 +13,15 @@ from doppelscan.decide.posed_pairs import PosedPairs, pair_names
 from doppelscan.decide.scoring import ScoredImage, ranking_score, scored_in_blocks
 from doppelscan.images.cubes import CubeFrame, inverse_axis_pose
 from doppelscan.search import EmbeddedVolumes, EmbeddingStore, VolumeProposals, VolumeSearch
-from doppelscan.verify import AlignedVolume, IdenticalImage, VolumeAgreement, VolumePose, VolumeRegistration
+from doppelscan.verify import (
+    AlignedVolume,
+    IdenticalImage,
+    VolumeAgreement,
+    VolumePose,
+    VolumeRegion,
+    VolumeRegions,
+    VolumeRegistration,
+)
 from doppelscan.workers import THIS_PROCESS, Workers
 
 __all__ = ["ScoredVolume", "StoredVolumes", "score_volumes"]
@@ -32,6 +40,8 @@ class ScoredVolume(ScoredImage):
     Attributes:
         pose: what maps the match on the volume.
         half: agreement of the better half of the structure: a half of a copy counts as one.
+        part: of the region that agrees best with any training volume, as both lie, see :class:`~doppelscan.verify.VolumeRegions`; the better half where
+            no regions are looked for.
     """
 
     pose: VolumePose  # type: ignore[assignment]
@@ -49,8 +59,8 @@ class ScoredVolume(ScoredImage):
 
     @property
     def in_region(self) -> ScoredImage:
-        """The volume itself: its region was found in the pose of its match."""
-        return self
+        """The volume with the source of its best region as its match: as both lie, where its match is another."""
+        return self if self.part_match == self.match else replace(self, match=self.part_match, pose=VolumePose())
 
     def with_pixels_of(self, same: IdenticalImage) -> ScoredImage:
         """See :meth:`ScoredImage.with_pixels_of`."""
@@ -192,9 +202,11 @@ def score_volumes(
     label: str,
     score: str = "combined",
     workers: Workers = THIS_PROCESS,
+    regions: VolumeRegions | None = None,
 ) -> list[ScoredVolume]:
-    """Score every volume of ``queries``, embedded in 48 poses, against ``training``; whatever ``workers``, the scores are the same."""
-    block = VolumeBlockScorer(queries, training, search, registration, score)
+    """Score every volume of ``queries``, embedded in 48 poses, against ``training``; whatever ``workers``, the scores are the same. ``regions`` are of
+    ``training``; without them none is looked for."""
+    block = VolumeBlockScorer(queries, training, search, registration, score, regions)
     return scored_in_blocks(block, len(queries), registration, label, "volume", workers)
 
 
@@ -207,6 +219,7 @@ class VolumeBlockScorer:
     search: VolumeSearch
     registration: StoredVolumes
     score: str
+    regions: VolumeRegions | None = None
 
     def __call__(self, rows: Sequence[int], advance: Callable[[int], object] = lambda count: None) -> list[ScoredVolume]:
         """One entry a row; registered pairs are on disk when it returns."""
@@ -216,11 +229,19 @@ class VolumeBlockScorer:
             proposals = self.search.propose(self.queries.features(block, ["embedding"])["embedding"])
             candidates = candidates_of(proposals)
             found = self.registration.best(self.queries, block, self.training, candidates, posed_candidates(proposals), advance)
+            regions = [None] * len(block) if self.regions is None else self._regions(self.regions, block)
             for position, row in enumerate(block):
                 similarity = proposals.similarity[position]
-                made.append(self._best(row, candidates[position], similarity, found[position]))
+                best = self._best(row, candidates[position], similarity, found[position])
+                region = regions[position]
+                if region is not None:
+                    best = replace(best, part=region.agreement, part_match=region.row, part_share=region.share)
+                made.append(best)
         self.registration.flush()
         return made
+
+    def _regions(self, regions: VolumeRegions, rows: Sequence[int]) -> Sequence[VolumeRegion | None]:
+        return regions.best(self.queries.thumbnails(rows), self.queries.frames(rows))
 
     def _best(self, row: int, candidates: Sequence[int], similarity: np.ndarray, pairs: Sequence[VolumeAgreement]) -> ScoredVolume:
         patients = self.training.patients

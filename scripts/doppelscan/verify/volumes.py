@@ -138,6 +138,11 @@ def _levels(volumes: torch.Tensor, frames: Sequence[CubeFrame]) -> _Levels:
     return _Levels(volumes, tissue, boxes)
 
 
+def volume_structure(volumes: torch.Tensor, frames: Sequence[CubeFrame], size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Fine structure of cubes float [B, 1, S, S, S] in [0, 1] at ``size`` voxels a side, and where they hold anatomy: float [B, 1, size, size, size] each."""
+    return _levels(volumes, frames).structure(size)
+
+
 class VolumeRegistration:
     """Finds the best pose of each candidate and measures how well the aligned pair agrees.
 

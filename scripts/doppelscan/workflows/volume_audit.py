@@ -26,7 +26,7 @@ from doppelscan.memorization import spread_over_patients
 from doppelscan.progress import Work
 from doppelscan.search import EmbeddedSet, EmbeddedVolumes, EmbeddingStore, VolumeSearch, part_of
 from doppelscan.settings import AuditSettings
-from doppelscan.verify import IdenticalVoxels, VolumeRegistration
+from doppelscan.verify import IdenticalVoxels, VolumeRegions, VolumeRegistration
 from doppelscan.workers import Workers
 from doppelscan.workflows.audit import Audit, SamePixels
 from doppelscan.workflows.early import EarlyReport, expected_volumes
@@ -180,9 +180,9 @@ class VolumeAudit(Audit):
         people = find_people(training, holdout, pairs, nearest, self.training.image_set.patient_source, self.rules)
         assert isinstance(people.training, EmbeddedVolumes) and isinstance(posed, EmbeddedVolumes)
         posed = replace(posed, records=[people.training.records[row] for row in rows])
-        weights = inferer.view_weights
+        weights, regions = inferer.view_weights, VolumeRegions.fitted(people.training) if self.rules.tests_regions else None
         reference = FittedVolumes(
-            people.training, posed, search, differences, weights, registration, self.rules.score, self.workers
+            people.training, posed, search, differences, weights, registration, self.rules.score, self.workers, regions
         )
         return reference, people
 

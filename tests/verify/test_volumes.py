@@ -8,12 +8,14 @@ import SimpleITK as sitk
 import torch
 from doppelscan.deepssim import ssim
 from doppelscan.errors import InputError
-from doppelscan.images.cubes import CubeFrame, axis_pose_matrix, cut_cube
+from doppelscan.images.cubes import CubeFrame, axis_pose_matrix, blur_volumes, cut_cube
 from doppelscan.images.generated_volumes import generate_head
 from doppelscan.images.planted_volumes import plant_volume
 from doppelscan.verify import volumes
 from doppelscan.verify.volume_alignment import (
     band_pass_volumes,
+    bend_volumes,
+    bent_grid,
     better_half,
     cell_agreement,
     cube_grid,
@@ -100,6 +102,30 @@ def test_strangers_stay_below_copies_through_the_same_transform(registration, tr
     assert copy[0].candidate == 1
     assert copy[0].pose.rotation_error(planted.matrix) < 2
     assert copy[0].score > other[0].score + 0.15
+
+
+@pytest.mark.parametrize("name", ["elastic x1.5", "elastic x2"])
+def test_what_was_bent_is_bent_back_before_it_is_measured(registration, training, monkeypatch, name):
+    copy, _ = _found(registration, training, name)
+    monkeypatch.setattr(volumes, "bend_volumes", lambda fixed, *others: torch.zeros(len(fixed), 3, *fixed.shape[2:]))
+    stiff, _ = _found(registration, training, name)
+    assert copy[0].candidate == stiff[0].candidate == 1
+    assert copy[0].score > 0.9 and copy[0].score > stiff[0].score + 0.05 and copy[0].share > stiff[0].share
+    assert copy[0].score > copy[1].score + 0.1, "which brings no stranger as near"
+
+
+def test_bending_finds_a_smooth_displacement_and_goes_no_further_than_it_may():
+    generator = torch.Generator().manual_seed(0)
+    moving = blur_volumes(torch.randn(1, 1, 32, 32, 32, generator=generator), 1.0)
+    moving, every, unmoved = moving / moving.std(), torch.ones(1, 1, 32, 32, 32), torch.eye(3, 4)[None]
+    axis = (torch.arange(32) + 0.5) / 16 - 1
+    wave = 0.03 * torch.cos(1.5 * axis)
+    field = torch.stack([wave.view(1, -1, 1).expand(32, 32, 32), wave.view(1, 1, -1).expand(32, 32, 32), torch.zeros(32, 32, 32)])
+    fixed = sample_volumes(moving, bent_grid(unmoved, field[None]))
+    found = bend_volumes(fixed, moving, unmoved, every, every)
+    inner = (slice(None), *[slice(6, 26)] * 3)
+    assert float((found[0][inner] - field[inner]).abs().mean()) < 0.006 and float(found.abs().max()) <= 0.05 + 1e-6
+    assert float(bend_volumes(moving, moving, unmoved, every, every).abs().max()) < 1e-4
 
 
 def test_map_shows_the_half_that_is_anothers(registration, training):

@@ -233,5 +233,5 @@ def test_half_of_a_volume_is_told_by_its_cells(made):
     cells[SIZE // 2 :] = 0.1
     still = np.ones((SIZE,) * 3, np.float32)  # of constant cubes nothing is left
     pair: Any = type("Pair", (), {"agreement_map": cells.numpy(), "moved": still, "inside": still})
-    evidence = reference._evidence(images, scored_volume(0.97, 0.5), pair, VolumeRules())
+    evidence = reference._evidence(images, scored_volume(0.97, 0.5), pair, pair, VolumeRules())
     assert evidence.agreeing == pytest.approx(0.5) and evidence.disagreeing == pytest.approx(0.5) and evidence.explained == 0.5

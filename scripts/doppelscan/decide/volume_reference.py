@@ -120,11 +120,11 @@ class FittedVolumes:
             found[place] = (white @ views.T).max()
         return np.full(len(rows), np.nan, np.float32), found
 
-    def pairs(self, images: EmbeddedSet, scored: Sequence[ScoredImage]) -> list[AlignedVolume]:
-        """The registered pairs of some scored ``images`` in full."""
+    def pairs(self, images: EmbeddedSet, scored: Sequence[ScoredImage], bent: bool = True) -> list[AlignedVolume]:
+        """The registered pairs of some scored ``images`` in full; ``bent`` as of :meth:`~doppelscan.verify.VolumeRegistration.pairs`."""
         volumes = [one for one in scored if isinstance(one, ScoredVolume)]
         rows, matches = [one.row for one in volumes], [one.match for one in volumes]
-        return self.registration.aligned(_volumes(images), rows, self.training, matches, [one.pose for one in volumes])
+        return self.registration.aligned(_volumes(images), rows, self.training, matches, [one.pose for one in volumes], bent)
 
     def explained(self, images: EmbeddedSet, scored: Sequence[ScoredImage]) -> list[tuple[float, float]]:
         """What the match of each explains of it: the share of the structure that agrees, twice, since all of it is as fine as the cube."""
@@ -132,11 +132,16 @@ class FittedVolumes:
 
     def evidence(self, images: EmbeddedSet, scored: Sequence[ScoredImage], rules: Rules) -> list[PairEvidence]:
         """What tells of which kind each of some scored ``images`` is."""
-        found = [self._evidence(_volumes(images), one, self.pairs(images, [one])[0], rules) for one in scored]
+        found = [
+            self._evidence(_volumes(images), one, *(self.pairs(images, [one], bent)[0] for bent in (True, False)), rules)
+            for one in scored
+        ]
         self.registration.flush()
         return found
 
-    def _evidence(self, images: EmbeddedVolumes, one: ScoredImage, pair: AlignedVolume, rules: Rules) -> PairEvidence:
+    def _evidence(
+        self, images: EmbeddedVolumes, one: ScoredImage, pair: AlignedVolume, stiff: AlignedVolume, rules: Rules
+    ) -> PairEvidence:
         cells = pair.agreement_map[np.isfinite(pair.agreement_map)]
         cube, (frame,) = images.thumbnails([one.row])[0], images.frames([one.row])
         patients = np.array(self.training.patients)
@@ -150,7 +155,7 @@ class FittedVolumes:
             return self.registration.of_cubes(rest, [frame], [name], self.training, [rows], tried)[0]
 
         second = second_volume(
-            cube, frame, pair, number, self.training, self.structures, own, self.registration.registration, register
+            cube, frame, stiff, number, self.training, self.structures, own, self.registration.registration, register
         )
         return PairEvidence(
             explained=one.share,

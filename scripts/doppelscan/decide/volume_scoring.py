@@ -185,12 +185,13 @@ class StoredVolumes:
         training: EmbeddedVolumes,
         matches: Sequence[int],
         poses: Sequence[VolumePose],
+        bent: bool = True,
     ) -> list[AlignedVolume]:
-        """Pairs whose poses are known, in full; they are not kept."""
+        """Pairs whose poses are known, in full; they are not kept. ``bent`` as of :meth:`~doppelscan.verify.VolumeRegistration.pairs`."""
         found: list[AlignedVolume] = []
         for row, match, pose in zip(rows, matches, poses, strict=True):
             cubes, others = queries.thumbnails([row]), training.thumbnails([match])
-            found += self.registration.pairs(cubes, others, queries.frames([row]), training.frames([match]), [pose])
+            found += self.registration.pairs(cubes, others, queries.frames([row]), training.frames([match]), [pose], bent)
         return found
 
 

@@ -67,7 +67,7 @@ def second_volume(
     Args:
         cube: uint8 [1, S, S, S] of the volume.
         frame: of it.
-        pair: the registered match in full.
+        pair: the registered match in full, not bent.
         number: axis pose of the match; a second source of a posed blend was posed alike.
         training: the training set.
         structures: of it, see :func:`coarse_structures`.
@@ -99,7 +99,7 @@ def second_volume(
         found = list(register(left_over, chosen))
     best = found[0]
     row = chosen[best.candidate]
-    (other,) = registration.pairs(left_over, training.thumbnails([row]), [frame], training.frames([row]), [best.pose])
+    (other,) = registration.pairs(left_over, training.thumbnails([row]), [frame], training.frames([row]), [best.pose], False)
     second = _fine(torch.from_numpy(other.moved)[None, None], inside)
     return SecondVolume(row, best.score, _share(fine, explained, second))
 

@@ -27,6 +27,7 @@ from doppelscan.verify.volume_alignment import (
     bend_volumes,
     bent_grid,
     better_half,
+    cube_grid,
     sample_volumes,
     shrink_volumes,
     tissue_masks,
@@ -120,16 +121,18 @@ class _Levels:
             self.kept[size] = made
         return made
 
-    def moved(self, rows: np.ndarray, numbers: np.ndarray, matrices: torch.Tensor, onto: _Levels, here: np.ndarray) -> torch.Tensor:
-        """Volumes, their structure and their masks of ``rows``, through axis poses and sampling matrices and bent on the rows ``here`` of ``onto``:
-        float [B, 3, S, S, S]."""
+    def moved(self, rows: np.ndarray, numbers: np.ndarray, grid: torch.Tensor) -> torch.Tensor:
+        """Volumes, their structure and their masks of ``rows``, in axis poses and at the places of ``grid``: float [B, 3, S, S, S]."""
+        channels = torch.cat([self.whole[rows], *self.structure(self.size, rows)], 1)
+        return sample_volumes(axis_posed(channels, numbers), grid)
+
+    def bent(self, rows: np.ndarray, numbers: np.ndarray, matrices: torch.Tensor, onto: _Levels, here: np.ndarray) -> torch.Tensor:
+        """The places of sampling matrices, bent on the rows ``here`` of ``onto``: float [B, S, S, S, 3]."""
         structure, tissue = self.structure(MIDDLE, rows)
         posed = axis_posed(torch.cat([structure, tissue], 1), numbers)
         target, visible = (one[here] for one in onto.structure(MIDDLE))
         field = bend_volumes(target, posed[:, :1], matrices, visible, posed[:, 1:])
-        channels = torch.cat([self.whole[rows], *self.structure(self.size, rows)], 1)
-        finer = F.interpolate(field, size=(self.size,) * 3, mode="trilinear")
-        return sample_volumes(axis_posed(channels, numbers), bent_grid(matrices, finer))
+        return bent_grid(matrices, F.interpolate(field, size=(self.size,) * 3, mode="trilinear"))
 
 
 def _levels(volumes: torch.Tensor, frames: Sequence[CubeFrame]) -> _Levels:
@@ -357,7 +360,8 @@ class VolumeRegistration:
         size, here = seen.size, which[pair]
         matrices = torch.from_numpy(where.reshape(-1, 3, 4)).to(self.device)
         whole, (structure, tissue) = seen.whole[here], (one[here] for one in seen.structure(size))
-        moved, fine, inside = moving.moved(pair, numbers.astype(np.int64), matrices, seen, here).split(1, 1)
+        number = numbers.astype(np.int64)
+        moved, fine, inside = moving.moved(pair, number, moving.bent(pair, number, matrices, seen, here)).split(1, 1)
         inside = inside * tissue
         similarity = _shared_ssim(whole, moved, inside)
         detail = correlation(fine.flatten(1), structure.flatten(1), inside.flatten(1))
@@ -381,6 +385,7 @@ class VolumeRegistration:
         frames: Sequence[CubeFrame],
         candidate_frames: Sequence[CubeFrame],
         poses: Sequence[VolumePose],
+        bent: bool = True,
     ) -> list[AlignedVolume]:
         """All of B pairs whose poses are known.
 
@@ -390,15 +395,16 @@ class VolumeRegistration:
             frames: of the queries' cubes.
             candidate_frames: of the candidates' cubes.
             poses: B, what maps each candidate on its query.
+            bent: after them, as it is measured. What is bent on a blend takes some of its second source with it.
         """
         seen = _levels(unit_float(queries).to(self.device), frames)
         moving = _levels(unit_float(candidates).to(self.device), candidate_frames)
         numbers = np.array([pose.number for pose in poses])
         matrices = np.stack([p.sampling_matrix(a, b) for p, a, b in zip(poses, frames, candidate_frames, strict=True)])
         placed = torch.from_numpy(matrices).float().to(self.device)
-        each = np.arange(len(numbers))
-        moved, _, inside = moving.moved(each, numbers, placed, seen, each).split(1, 1)
-        size = seen.size
+        each, size = np.arange(len(numbers)), seen.size
+        grid = moving.bent(each, numbers, placed, seen, each) if bent else cube_grid(placed, size)
+        moved, _, inside = moving.moved(each, numbers, grid).split(1, 1)
         inside = inside * seen.at(size)[1]
         cells, weight = _explained(seen.whole, moved, inside)
         cells = torch.where(weight > 0.05 * weight.flatten(1).amax(1).view(-1, 1, 1, 1), cells, torch.nan)

@@ -83,6 +83,16 @@ def test_what_no_process_can_be_sent_is_computed_in_this_one(sums):
     assert parts[0][0] == expected(sums) and {part[1] for part in parts} == {os.getpid()}
 
 
+def test_a_machine_that_lacks_the_folder_of_the_command_is_told_in_one_line(sums, tmp_path, monkeypatch):
+    """A machine of a cluster has the files of images on a shared folder, and not always that in which the command was given."""
+    monkeypatch.setattr(workers.os, "getcwd", lambda: str(tmp_path / "missing"))
+    with pytest.raises(
+        InputError, match=r"must reach the folder in which the command is given\. Got .*missing, .*; give the command"
+    ) as told:
+        Workers(2).map(sums, ROWS)
+    assert "\n" not in str(told.value)
+
+
 def test_relative_paths_mean_the_same_to_a_process_that_was_started_elsewhere(tmp_path, monkeypatch):
     Workers(2).map(Listed(), ROWS)
     (tmp_path / "here").touch()

@@ -156,7 +156,13 @@ class _OpenTask:
     folder: str
 
     def __call__(self, number: int) -> Any:
-        os.chdir(self.folder)  # paths of images may be relative, and a worker that waits was started elsewhere
+        try:
+            os.chdir(self.folder)  # paths of images may be relative, and a worker that waits was started elsewhere
+        except OSError as error:
+            raise InputError(
+                f"Every machine that computes must reach the folder in which the command is given. Got {self.folder}, which this machine cannot enter "
+                f"({error.strerror}); give the command in a folder that all of them share, or leave --ray out."
+            ) from error
         return self.task(self.blocks[number], lambda count: None)
 
 

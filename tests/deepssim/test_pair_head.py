@@ -23,6 +23,7 @@ from doppelscan.deepssim import (
     best_views,
     even_sampler,
     foreground_views,
+    laid_on,
     load_pair_head,
     pair_columns,
     pair_features,
@@ -97,6 +98,26 @@ def test_a_turned_flipped_copy_is_laid_on_its_source(views):
     apart = (texture(copy.flip(-1)) - texture(views))[:, :1024].abs().mean()
     assert (turned - texture(views))[:, :1024].abs().mean() < 0.7 * apart
     assert torch.equal(texture_views(texture(views))[0], texture(views))
+
+
+def test_a_copy_of_another_contrast_that_was_moved_is_brought_back_to_its_source(views):
+    """What registration undoes and a turn by 5 degrees does not: a window that lies aside, another size, a gamma."""
+    whole = (views - views.amin((1, 2, 3), keepdim=True)) / (
+        views.amax((1, 2, 3), keepdim=True) - views.amin((1, 2, 3), keepdim=True)
+    )
+    theta = torch.tensor([[1.06, -0.06, 0.08], [0.06, 1.06, -0.05]]).expand(len(whole), 2, 3)
+    copy = zscore(F.grid_sample(whole, F.affine_grid(theta, list(whole.shape), align_corners=False), align_corners=False) ** 1.6)
+    source, other = texture(views), texture(copy)
+    laid = laid_on(source, other, torch.zeros(len(views), dtype=torch.long))
+    before, after = ((one - source)[:, :2048].abs().mean(1) for one in (other, laid))
+    assert bool((after < 0.6 * before).all()), (before, after)
+    torch.testing.assert_close(laid_on(source, source, torch.zeros(len(views), dtype=torch.long)), source, rtol=0, atol=0)
+
+
+def test_alignment_that_finds_nothing_leaves_the_texture_as_it_is(views):
+    flat = texture(torch.zeros(len(views), 1, 64, 64))
+    laid = laid_on(texture(views), flat, torch.zeros(len(views), dtype=torch.long))
+    torch.testing.assert_close(laid, flat, rtol=0, atol=0)
 
 
 def test_equal_images_have_1_and_nothing_has_more(head, features):

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def _memory(pid: int) -> dict[str, int]:
     return total
 
 
-def run(folder: Path, counts: dict[str, int], source: Path, further: list[str]) -> dict:
+def run(folder: Path, counts: dict[str, int], source: Path, further: list[str], label: str = "") -> dict:
     """One audit in a process of its own."""
     with tempfile.TemporaryDirectory(dir=folder) as work:
         sets = {name: table(folder / name, counts[name], Path(work)) for name in SETS}
@@ -112,6 +113,7 @@ def run(folder: Path, counts: dict[str, int], source: Path, further: list[str]) 
     return {
         "kind": "audit",
         "release": summary["versions"]["doppelscan"],
+        "label": label or summary["versions"]["doppelscan"],
         **counts,
         "options": further,
         "seconds": round(seconds, 1),
@@ -142,12 +144,7 @@ def limit(folder: Path, counts: dict[str, int]) -> dict:
         decode = (time.perf_counter() - start) / len(files)
         layers = ("deepssim", "embedding", "layer1", "layer2", "layer3", "layer4")
         network = DeepSSIMEncoder(outputs=layers).eval().to(memory_format=torch.channels_last)
-        images = torch.randn(64, 1, 128, 128).contiguous(memory_format=torch.channels_last)
-        network(images)
-        start = time.perf_counter()
-        for _ in range(5):
-            network(images)
-        forward = (time.perf_counter() - start) / 320
+        forward = min(_forward(network, size) for size in (16, 64))
     rng = np.random.default_rng(0)
     index = faiss.IndexFlatIP(DIMENSIONS)
     for start_row in range(0, counts["training"], 10_000):
@@ -172,8 +169,20 @@ def limit(folder: Path, counts: dict[str, int]) -> dict:
     }
 
 
+def _forward(network: Callable, size: int) -> float:
+    """Seconds of one image in batches of ``size``."""
+    import torch
+
+    images = torch.randn(size, 1, 128, 128).contiguous(memory_format=torch.channels_last)
+    network(images)
+    start = time.perf_counter()
+    for _ in range(512 // size):
+        network(images)
+    return (time.perf_counter() - start) / 512
+
+
 def plot(results: Path, figure: Path) -> None:
-    """Seconds and megabytes over the number of training images, and the limit."""
+    """What an image costs, whole audit and its own two stages, and megabytes over the number of training images, a line a label, and the limit."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -182,23 +191,34 @@ def plot(results: Path, figure: Path) -> None:
     made = [json.loads(line) for line in results.read_text().splitlines()]
     audits = [one for one in made if one["kind"] == "audit"]
     bound = next((one for one in made if one["kind"] == "limit"), None)
-    _, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    for release in sorted({one["release"] for one in audits}):
-        own = sorted((one for one in audits if one["release"] == release), key=lambda one: one["training"])
+    _, axes = pyplot.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
+    for label in dict.fromkeys(one["label"] for one in audits):
+        own = sorted((one for one in audits if one["label"] == label), key=lambda one: one["training"])
         sizes = [one["training"] for one in own]
-        asked = [one["synthetic"] + one["holdout"] for one in own]
-        axes[0].plot(sizes, [1e3 * one["seconds"] / n for one, n in zip(own, asked, strict=True)], "o-", label=release)
-        axes[1].plot(sizes, [one["megabytes"] for one in own], "o-", label=release)
+        for axis, values in zip(
+            axes, ([_of_all(one) for one in own], [_of_its_own(one) for one in own], [one["megabytes"] for one in own]), strict=True
+        ):
+            axis.plot(sizes, values, "o-" if len(sizes) > 1 else "o", label=label)
     if bound:
-        axes[0].axhline(bound["an image"], color="gray", linestyle=":", label="decode and encode alone")
-    axes[0].set(xlabel="training images", ylabel="ms a synthetic or control image", xscale="log", ylim=(0, None))
-    axes[1].set(xlabel="training images", ylabel="peak memory, MB", xscale="log", ylim=(0, None))
+        for axis in axes[:2]:
+            axis.axhline(bound["an image"], color="gray", linestyle=":", label="decoding and 8 forward passes alone")
+    titles = ("the whole audit, ms an image", "embedding and scoring, ms an image", "peak memory of the largest process, MB")
     sizes = sorted({one["training"] for one in audits})
-    for axis in axes:
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set(xlabel="training images", title=title, xscale="log", ylim=(0, None))
         axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axis.minorticks_off()
-    axes[0].legend(frameon=False, loc="upper left")
+    axes[0].legend(frameon=False, fontsize="small")
     pyplot.savefig(figure, dpi=150)
+
+
+def _of_all(audit: dict) -> float:
+    return 1e3 * audit["seconds"] / (audit["synthetic"] + audit["holdout"])
+
+
+def _of_its_own(audit: dict) -> float:
+    """Milliseconds of embedding and of scoring one synthetic image."""
+    return 1e3 * (audit["stages"]["embed synthetic"] + audit["stages"]["score synthetic"]) / audit["synthetic"]
 
 
 def main() -> None:
@@ -210,6 +230,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=count)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--source", type=Path, default=Path(__file__).parents[2] / "scripts")
+    parser.add_argument("--label", default="", help="name of the line in the plot; the release by itself")
     options, further = parser.parse_known_args()
     counts = {name: getattr(options, name) for name in SETS}
     if options.what == "make":
@@ -220,7 +241,7 @@ def main() -> None:
         made = (
             limit(options.folder, counts)
             if options.what == "limit"
-            else run(options.folder, counts, options.source, [one for one in further if one != "--"])
+            else run(options.folder, counts, options.source, [one for one in further if one != "--"], options.label)
         )
         print(json.dumps(made, indent=1))
         if options.output:

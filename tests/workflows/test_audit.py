@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -317,6 +318,35 @@ def test_a_killed_run_continues_to_the_same_table(folders, store, tmp_path):
     assert warm_audit(*arguments, "--output", tmp_path / "killed", cwd=tmp_path).returncode == 0
     assert warm_audit(*arguments, "--store", store, "--output", tmp_path / "whole", cwd=tmp_path).returncode == 0
     assert (tmp_path / "killed" / "scores.csv").read_text() == (tmp_path / "whole" / "scores.csv").read_text()
+
+
+@pytest.mark.slow
+def test_an_audit_that_is_killed_at_twenty_moments_goes_on_to_the_same_table(folders, tmp_path):
+    moments = random.Random(0)
+    command = [sys.executable, "-m", "doppelscan.cli", "audit", *(f"--{k}={v}" for k, v in folders.items()), "--workers=2"]
+
+    def started(output: Path) -> subprocess.Popen:
+        return subprocess.Popen([*command, "--output", str(output)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    begun = time.perf_counter()
+    assert started(tmp_path / "whole").wait() == 0
+    took, kills = time.perf_counter() - begun, 0
+    while kills < 20:
+        if kills % 5 == 0:
+            shutil.rmtree(
+                tmp_path / "killed", ignore_errors=True
+            )  # four audits of five kills each: later ones would only find it finished
+        process = started(tmp_path / "killed")
+        time.sleep(moments.uniform(0.1, 0.9) * took)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert started(tmp_path / "killed").wait() == 0
+    for name in ("scores.csv", "control.csv"):
+        assert (tmp_path / "killed" / name).read_text() == (tmp_path / "whole" / name).read_text(), name
+    killed, whole = (json.loads((tmp_path / name / "summary.json").read_text())["self_test"] for name in ("killed", "whole"))
+    assert killed == whole
 
 
 def test_without_holdout_the_training_patients_are_the_control(tmp_path, cohort):

@@ -17,7 +17,7 @@ from doppelscan.deepssim.encoder import DeepSSIMEncoder
 from doppelscan.deepssim.evaluation import PairDataset, PairInferer, PreparePairs
 from doppelscan.deepssim.external import OnnxEncoder, TorchScriptEncoder, encoder_file, export_onnx, load_encoder
 from doppelscan.deepssim.hub import HubError, hub_client, hub_encoder, hub_errors, hub_file, hub_versions, repository_and_version
-from doppelscan.deepssim.inferer import AutocastInferer, ViewInferer
+from doppelscan.deepssim.inferer import AutocastInferer, ViewInferer, in_parts
 from doppelscan.deepssim.loss import DeepSSIMLoss
 from doppelscan.deepssim.metrics import CopyDetectionMetric, CopyRetrieval, SSIMAgreement, SSIMError
 from doppelscan.deepssim.nuisance import view_differences
@@ -27,7 +27,7 @@ from doppelscan.deepssim.pairs import CohortBatchSampler, CohortDataset, MakeVie
 from doppelscan.deepssim.published_pairs import ImagePairs, PairSampler, PairViews
 from doppelscan.deepssim.roles import Encoder, RoleEncoder, require_heads
 from doppelscan.deepssim.ssim import align_to_first, pairwise_ssim, published_ssim, registered_ssim, ssim
-from doppelscan.deepssim.texture import TEXTURE_SIZE, best_views, texture, texture_poses, texture_views
+from doppelscan.deepssim.texture import TEXTURE_SIZE, best_views, laid_on, texture, texture_poses, texture_views
 from doppelscan.deepssim.volume_encoder import VolumeEncoder
 from doppelscan.deepssim.volume_slices import VolumeSliceInferer, cube_slices, halved_cubes, turned_cubes
 from doppelscan.deepssim.volume_views import VolumeStrength, augment_volumes, volume_view_differences
@@ -87,6 +87,8 @@ __all__ = [
     "hub_errors",
     "hub_file",
     "hub_versions",
+    "in_parts",
+    "laid_on",
     "load_encoder",
     "load_pair_head",
     "load_weights",

@@ -12,9 +12,11 @@ from monai.inferers import Inferer, SimpleInferer
 
 from doppelscan.errors import InputError
 
-__all__ = ["AutocastInferer", "ViewInferer"]
+__all__ = ["AutocastInferer", "ViewInferer", "in_parts"]
 
 Viewed = TypeVar("Viewed", bound="ViewInferer")
+# Images of 128 x 128 that the network sees at a time on a CPU: of 64 what a stage gives leaves the processor's cache (4.1 ms an image for 3.2).
+CPU_BATCH = 16
 
 
 class ViewInferer(Inferer):
@@ -49,9 +51,14 @@ class ViewInferer(Inferer):
     @staticmethod
     def _of_views(views: torch.Tensor, network: Callable, size: int, layout: torch.memory_format) -> torch.Tensor:
         """float32 [B, V, D] of ``views`` [V, B, ...], ``size`` at a time."""
-        flat = views.flatten(0, 1).contiguous(memory_format=layout)
-        out = torch.cat([network(part).float() for part in flat.split(size)])
+        out = in_parts(views.flatten(0, 1).contiguous(memory_format=layout), network, size)
         return out.view(*views.shape[:2], -1).transpose(0, 1)
+
+
+def in_parts(images: torch.Tensor, network: Callable, size: int = CPU_BATCH) -> torch.Tensor:
+    """``network`` of ``images`` [N, ...], ``size`` at a time, on a CPU fewer: float32 [N, D]."""
+    size = min(size, CPU_BATCH) if images.device.type == "cpu" else size
+    return torch.cat([network(part).float() for part in images.split(size)])
 
 
 class AutocastInferer(Inferer):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from doppelscan.deepssim.roles import columns_of
-from doppelscan.deepssim.texture import FLOOR, TEXTURE_GRID, TEXTURE_SIZE, look, texture_views
+from doppelscan.deepssim.texture import FLOOR, TEXTURE_GRID, TEXTURE_SIZE, laid_on, look, texture_views
 from doppelscan.deepssim.weights import load_weights
 from doppelscan.errors import InputError
 
@@ -131,8 +131,8 @@ def predicted_ssim(head: PairSSIM, first: torch.Tensor, second: torch.Tensor) ->
     Args:
         head: in evaluation mode.
         first: float [N, D], such as training images, each as it is.
-        second: float [M, P, D] in P poses, or [M, D], such as synthetic images. The pose, and a turn of up to 20 degrees, is the one in which the
-            textures correlate best.
+        second: float [M, P, D] in P poses, or [M, D], such as synthetic images. Pose and turn are those in which the textures correlate best;
+            there the second is laid on the first, see :func:`~doppelscan.deepssim.laid_on`.
 
     Returns:
         float32 [N, M].
@@ -148,13 +148,13 @@ def predicted_ssim(head: PairSSIM, first: torch.Tensor, second: torch.Tensor) ->
                 f"The '{name}' parameter must be features of {size + TEXTURE_SIZE} values: the encoder's outputs {' and '.join(PAIR_OUTPUTS)}. "
                 f"Got {list(vectors.shape)}."
             )
-    looks = look(first[:, size:].to(device))
+    features = first.to(device).float()
+    looks = look(features[:, size:])
     result = torch.empty(len(first), len(views))
     for start in range(0, len(views), HELD):
         held = views[start : start + HELD].to(device).float()
-        turned = texture_views(held[..., size:])  # [9, m, P, T]
         # [N, 9, m, P] -> the best of turn and pose of each pair
-        correlation = torch.einsum("nt,kmpt->nkmp", looks, look(turned))
+        correlation = torch.einsum("nt,kmpt->nkmp", looks, look(texture_views(held[..., size:])))
         turns, count, poses = correlation.shape[1], len(held), held.shape[1]
         best = correlation.permute(0, 2, 1, 3).reshape(len(first) * count, turns * poses).argmax(1)
         rows = torch.arange(len(first), device=device).repeat_interleave(count)
@@ -162,7 +162,8 @@ def predicted_ssim(head: PairSSIM, first: torch.Tensor, second: torch.Tensor) ->
         found = []
         for part in torch.arange(len(best), device=device).split(PAIRS):
             turn, pose, column = best[part] // poses, best[part] % poses, columns[part]
-            other = torch.cat([held[column, pose, :size], turned[turn, column, pose]], 1)
-            found.append(head(first.to(device)[rows[part]].float(), other).cpu())
+            one, other = features[rows[part]], held[column, pose]
+            laid = laid_on(one[:, size:], other[:, size:], turn)
+            found.append(head(one, torch.cat([other[:, :size], laid], 1)).cpu())
         result[:, start : start + count] = torch.cat(found).view(len(first), count)
     return result

@@ -19,7 +19,7 @@ from monai.engines import SupervisedEvaluator
 from torch.utils.data import DataLoader, default_collate
 
 from doppelscan.deepssim import ALGORITHM as DEEPSSIM
-from doppelscan.deepssim import ViewInferer, quarter_turn_poses, rotated, view_differences, volume_view_differences
+from doppelscan.deepssim import ViewInferer, in_parts, quarter_turn_poses, rotated, view_differences, volume_view_differences
 from doppelscan.errors import InputError
 from doppelscan.files import to_csv, write_atomic
 from doppelscan.images import ALGORITHM as IMAGES
@@ -438,7 +438,7 @@ class EmbeddingEvaluator(SupervisedEvaluator):
 
         def embed(images: torch.Tensor) -> torch.Tensor:
             layout = torch.contiguous_format if cubes else torch.channels_last
-            return self.network(images.to(self.state.device).contiguous(memory_format=layout)).float().cpu()
+            return in_parts(images.to(self.state.device).contiguous(memory_format=layout), self.network, len(images)).cpu()
 
         views = (
             volume_view_differences(embed, thumbnails, seed=seed) if cubes else view_differences(embed, thumbnails, size, seed=seed)

@@ -133,7 +133,7 @@ class FittedVolumes:
     def evidence(self, images: EmbeddedSet, scored: Sequence[ScoredImage], rules: Rules) -> list[PairEvidence]:
         """What tells of which kind each of some scored ``images`` is."""
         found = [
-            self._evidence(_volumes(images), one, *(self.pairs(images, [one], bent)[0] for bent in (True, False)), rules)
+            self._evidence(_volumes(images), one, self.pairs(images, [one])[0], self.pairs(images, [one], bent=False)[0], rules)
             for one in scored
         ]
         self.registration.flush()

@@ -356,6 +356,6 @@ def test_what_a_shift_fills_with_black_is_no_structure_that_the_match_lacks(regi
     planted = plant_volume(crops[0], (1.0, 1.0, 1.0), "shift 10 % x", np.random.default_rng(0))
     cube, frame = _query(planted)
     best, other = registration(cube, cubes[None], [frame], [frames], poses=np.zeros((1, 2, 1), np.int64))[0]
-    assert best.candidate == 0 and best.share > 0.95 and other.share < 0.6
+    assert best.candidate == 0 and best.share > 0.95 and other.share < 0.75
     (pair,) = registration.pairs(cube, cubes[:1], [frame], frames[:1], [best.pose])
     assert np.nanmean(pair.agreement_map > 0.7) > 0.6

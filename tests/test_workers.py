@@ -144,6 +144,7 @@ def test_processes_and_their_threads_are_no_more_than_processors_unless_asked_fo
     monkeypatch, images, count, threads, ray, expected
 ):
     monkeypatch.setattr(workers, "available_cpus", lambda: 8)
+    monkeypatch.setattr(workers.importlib.util, "find_spec", lambda name: name)  # whether Ray is installed or not
     assert Workers.chosen(images, count, threads, ray) == expected
 
 
@@ -151,6 +152,13 @@ def test_a_missing_ray_is_told_with_the_extra_that_installs_it(monkeypatch, sums
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingPackageError, match=r"\.\[ray\]"):
         Workers(2, ray="local").map(sums, ROWS)
+
+
+def test_a_missing_ray_is_told_before_anything_is_embedded(monkeypatch):
+    """An audit chooses its workers when it begins; Ray was asked for when the first set had been hashed."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingPackageError, match=r"\.\[ray\]"):
+        Workers.chosen(10, ray="local")
 
 
 @pytest.fixture(scope="module")

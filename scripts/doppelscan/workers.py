@@ -6,6 +6,7 @@ so that all workers of a machine share one copy. A worker that dies is replaced 
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import logging
 import os
@@ -41,6 +42,7 @@ MOST, LEAST, BLOCKS_OF_A_WORKER = 128, 16, 4
 DEATHS = 3
 IDLE = 300.0  # seconds that a process waits for the next stage of an audit
 ALIGNED = 64  # bytes, as processors read them
+NO_RAY = '--ray needs Ray: pip install ".[ray]"'
 LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -75,7 +77,12 @@ class Workers:
             count: processes; None takes as many as this process may use processors, or this process alone for fewer than 256 images.
             threads: that compute, of all processes together; None is as many as processors.
             ray: see :class:`Workers`.
+
+        Raises:
+            MissingPackageError: Ray is asked for and not installed.
         """
+        if ray is not None and importlib.util.find_spec("ray") is None:  # before anything is computed that it would have shared
+            raise MissingPackageError(NO_RAY)
         cpus = threads or available_cpus()
         processes = count or (cpus if images >= FEWEST or ray else 1)
         return cls(processes, max(1, cpus // processes), ray)
@@ -348,7 +355,7 @@ def _connected(address: str, count: int) -> Any:
         import ray
         import ray.data
     except ImportError as error:
-        raise MissingPackageError('--ray needs Ray: pip install ".[ray]"') from error
+        raise MissingPackageError(NO_RAY) from error
     if not ray.is_initialized():
         own = {"num_cpus": count, "include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == "local" else {}
         try:

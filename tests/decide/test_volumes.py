@@ -11,6 +11,7 @@ import pytest
 import torch
 from doppelscan.decide import (
     FittedVolumes,
+    PosedPairs,
     Rules,
     ScoredVolume,
     StoredVolumes,
@@ -22,7 +23,7 @@ from doppelscan.decide.flags import Calibration, Rule
 from doppelscan.decide.volume_scoring import VolumeBlockScorer
 from doppelscan.images import CubeFrame, ImageRecord
 from doppelscan.search import EmbeddedVolumes, EmbeddingStore, VolumeSearch, frame_row
-from doppelscan.verify import IdenticalImage, VolumeAgreement, VolumePose
+from doppelscan.verify import IdenticalImage, VolumeAgreement, VolumePose, VolumeRegion
 from doppelscan.verify.identical_volumes import IdenticalVolume
 
 NONE = float("nan")
@@ -30,22 +31,28 @@ SIZE, SLOTS = 32, 3
 
 
 class HandMade:
-    """A registration that knows who is who: equal people agree. Counts its calls."""
+    """A registration that knows who is who: equal people agree. Counts its calls, and the pairs that it did not know."""
 
-    refined = 2
+    refined, columns = 2, 3
 
-    def __init__(self) -> None:
-        self.calls = 0
+    def __init__(self, at_once: int = 1) -> None:
+        self.calls, self.pairs, self.at_once = 0, 0, at_once
 
-    def __call__(self, queries, candidates, frames, candidate_frames, *, given=None, poses=None):
+    def __call__(self, queries, candidates, frames, candidate_frames, *, given=None, poses=None, known=None):
         self.calls += 1
-        query = int(queries[0, 0, 0, 0, 0])
+        if known is not None:
+            self.pairs += int((np.isnan(known[..., 0]) & given).sum())
+            known[given] = 1
+        return [self._found(*one) for one in zip(queries, candidates, given, poses, strict=True)]
+
+    def _found(self, query, candidates, given, poses):
         found = []
-        for place, cube in enumerate(candidates[0]):
-            half = 0.99 if int(cube[0, 0, 0, 0]) == query else 0.7 + 0.01 * place
-            pose = VolumePose(int(poses[0, place, 0]), (1.0, 2.0, 3.0), (1.0, 1.0, 1.0, 0.0, 0.0, 0.0), (0.5, 0.0, -1.0))
+        for place in np.flatnonzero(given).tolist():
+            same = int(candidates[place, 0, 0, 0, 0]) == int(query[0, 0, 0, 0])
+            half = 0.99 if same else 0.7 + 0.01 * place
+            pose = VolumePose(int(poses[place, 0]), (1.0, 2.0, 3.0), (1.0, 1.0, 1.0, 0.0, 0.0, 0.0), (0.5, 0.0, -1.0))
             found.append(VolumeAgreement(place, pose, 0.9, half, 1.0, half, 1.0 if half > 0.9 else 0.4, half))
-        return [sorted(found, key=lambda one: -one.score)[: self.refined]]
+        return sorted(found, key=lambda one: -one.score)[: self.refined]
 
 
 def embedded(store: EmbeddingStore, name: str, people: list[int], views: int) -> EmbeddedVolumes:
@@ -69,7 +76,8 @@ def embedded(store: EmbeddingStore, name: str, people: list[int], views: int) ->
 
 @pytest.fixture()
 def made(tmp_path):
-    kept = StoredVolumes(HandMade(), EmbeddingStore(tmp_path / "verified", "v"))  # type: ignore[arg-type]
+    posed = PosedPairs(EmbeddingStore(tmp_path / "registered", "v"), HandMade.columns)
+    kept = StoredVolumes(HandMade(), EmbeddingStore(tmp_path / "verified", "v"), posed)  # type: ignore[arg-type]
     one, many = EmbeddingStore(tmp_path / "one", "f"), EmbeddingStore(tmp_path / "many", "f")
     training, posed = embedded(one, "t", list(range(8)), 1), embedded(many, "t", list(range(8)), 48)
     differences = np.random.default_rng(1).standard_normal((8, 4 * SLOTS)).astype(np.float32) / 10
@@ -91,6 +99,36 @@ def test_a_second_run_registers_nothing(made):
     first = reference.scored(images, "synthetic").scored
     calls = reference.registration.registration.calls
     assert reference.scored(images, "synthetic").scored == first and reference.registration.registration.calls == calls == 3
+
+
+def test_a_further_candidate_is_registered_alone(made):
+    """The name of a pair held all candidates of its volume: one more training volume, and all were registered anew."""
+    reference, images = made
+    kept, training = reference.registration, reference.training
+    poses = [[[0, 1, 2]] * 3]
+    kept.best(images, [0], training, [[1, 2, 3]], poses)
+    kept.flush()
+    before = kept.registration.pairs
+    again = kept.best(images, [0], training, [[4, 2, 1]], poses)
+    assert before == 3 and kept.registration.pairs == 4
+    assert again == replace(kept, posed=None, verified=EmbeddingStore(kept.verified.directory / "none", "v")).best(
+        images, [0], training, [[4, 2, 1]], poses
+    )
+    kept.best(images, [0], training, [[4, 2]], [[[0, 1, 3]] * 2])
+    assert kept.registration.pairs == 6, "another pose is another registration"
+
+
+def test_several_volumes_are_registered_at_once_whatever_number_of_candidates_each_has(made, tmp_path):
+    reference, images = made
+    one, three = (
+        StoredVolumes(HandMade(at_once), EmbeddingStore(tmp_path / f"at-once-{at_once}", "v"))  # type: ignore[arg-type]
+        for at_once in (1, 3)
+    )
+    candidates = [[1, 2, 3], [5], [4, 6]]
+    poses = [[[0, 1, 2]] * len(own) for own in candidates]
+    found = [kept.best(images, [0, 1, 2], reference.training, candidates, poses) for kept in (one, three)]
+    assert found[0] == found[1] and one.registration.calls == 3 and three.registration.calls == 1
+    assert [len(own) for own in found[0]] == [2, 1, 2]
 
 
 def test_blocks_can_be_scored_in_another_process(made):
@@ -143,16 +181,50 @@ def test_the_same_voxels_verify_whatever_was_registered():
     )
 
 
-def test_regions_of_volumes_are_no_second_family_of_tests():
+def test_without_a_share_of_the_rate_no_region_is_tested():
     """With all of the rate for whole volumes there is no p-value of a region, and none flags."""
     control = [scored_volume(0.6 + 0.002 * i, row=i) for i in range(60)]
     patients = [f"p{i}" for i in range(60)]
-    rule = Calibration.on(control, patients, np.full(60, np.nan), 1.0, VolumeRules())
+    whole = VolumeRules(whole_rate=1.0)
+    rule = Calibration.on(control, patients, np.full(60, np.nan), 1.0, whole)
     copy, stranger = rule.flags([scored_volume(0.99, 1.0), scored_volume(0.65)], np.array([1.0, np.nan]))
     assert copy.reason is not None and copy.reason.rule is Rule.RATE and np.isnan(copy.part_q_value)
-    assert stranger.reason is None and Rules().tests_regions and not VolumeRules().tests_regions
+    assert stranger.reason is None and Rules().tests_regions and not whole.tests_regions
     beside = rule.flags_beside([scored_volume(0.99, 1.0)], np.array([1.0]), [copy, stranger])
     assert beside[0].reason is not None
+
+
+def test_a_region_flags_a_volume_whose_better_half_does_not_agree():
+    """Of a quarter that was set into a stranger the better half is the stranger's."""
+    control = [scored_volume(0.6 + 0.002 * i, row=i, part=0.55 + 0.0025 * i) for i in range(60)]
+    rule = Calibration.on(control, [f"p{i}" for i in range(60)], np.full(60, np.nan), 1.0, VolumeRules())
+    of_region, of_nobody = (scored_volume(0.8, part=part, part_match=3, part_share=0.1) for part in (0.93, 0.77))
+    told, silent = rule.flags([of_region, of_nobody], np.full(2, np.nan))
+    assert told.reason is not None and told.reason.rule.of_region and silent.reason is None
+    assert of_region.in_region.match == 3 and of_region.in_region.pose == VolumePose()
+
+
+class OneRegion:
+    """Regions that know one source."""
+
+    def __init__(self, rows):
+        self.rows = list(rows)
+
+    def best(self, cubes, frames):
+        return [VolumeRegion(0.9, len(self.rows) - 1, 0.2) for _ in cubes]
+
+    def subset(self, rows):
+        return OneRegion([self.rows[row] for row in rows])
+
+
+def test_the_source_of_a_region_need_not_be_the_match_and_folds_leave_people_out(made):
+    reference, images = made
+    looking = replace(reference, regions=OneRegion(range(8)))
+    one = looking.scored(images, "synthetic").scored[0]
+    assert (one.match, one.part_match, one.part, one.part_share) == (2, 7, 0.9, 0.2)
+    assert one.verified == reference.scored(images, "synthetic").scored[0].verified
+    fold, rows = looking.without(np.arange(8) == 7)
+    assert fold.regions.rows == rows.tolist() == [0, 1, 2, 3, 4, 5, 6]
 
 
 def test_half_of_a_volume_is_told_by_its_cells(made):
@@ -161,5 +233,5 @@ def test_half_of_a_volume_is_told_by_its_cells(made):
     cells[SIZE // 2 :] = 0.1
     still = np.ones((SIZE,) * 3, np.float32)  # of constant cubes nothing is left
     pair: Any = type("Pair", (), {"agreement_map": cells.numpy(), "moved": still, "inside": still})
-    evidence = reference._evidence(images, scored_volume(0.97, 0.5), pair, VolumeRules())
+    evidence = reference._evidence(images, scored_volume(0.97, 0.5), pair, pair, VolumeRules())
     assert evidence.agreeing == pytest.approx(0.5) and evidence.disagreeing == pytest.approx(0.5) and evidence.explained == 0.5

@@ -113,6 +113,25 @@ def test_volume_without_background_is_seen_whole():
     assert frame.side == 51
 
 
+def test_a_black_frame_round_a_crop_without_background_is_no_part_of_it():
+    """A copy that was shrunk lies in one: its cube was that of nobody, and its source was not found."""
+    tissue = (0.5 + 0.5 * np.random.default_rng(0).random((35, 51, 30))).astype(np.float32)
+    tissue = ndimage.gaussian_filter(tissue, 2)
+    framed = np.pad(tissue, ((4, 2), (3, 7), (0, 5)))
+    cube, frame = cut_cube(framed, (1.0, 1.0, 1.0), 32)
+    assert frame.centre == (1, -2, -2.5) and frame.side == 51
+    assert np.corrcoef(cube.ravel(), cut_cube(tissue, (1.0, 1.0, 1.0), 32)[0].ravel())[0, 1] > 0.999
+    small = ndimage.affine_transform(tissue, np.eye(3) / 0.85, np.array([17, 25, 14.5]) * (1 - 1 / 0.85), order=1)
+    assert cut_cube(small, (1.0, 1.0, 1.0), 32)[1].side == pytest.approx(0.85 * 51, abs=1.5)
+
+
+def test_the_background_of_a_head_is_no_frame():
+    head = generate_head(4, 48)
+    padded = np.pad(head, 6)
+    one, other = (foreground_cube(torch.from_numpy(np.ascontiguousarray(volume))[None, None])[0] for volume in (head, padded))
+    np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=0.02, atol=0.3)
+
+
 def test_constant_volume_is_seen_whole():
     _, frame = cut_cube(np.full((20, 30, 10), 7.0, np.float32), (1.0, 1.0, 2.0), 16)
     assert (frame.centre, frame.side) == ((0, 0, 0), 30)

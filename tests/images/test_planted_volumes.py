@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from doppelscan.errors import InputError
 from doppelscan.images.generated_volumes import generate_head
-from doppelscan.images.planted_volumes import VOLUME_TRANSFORMS, plant_volume
+from doppelscan.images.planted_volumes import VOLUME_BENDINGS, VOLUME_TRANSFORMS, VOLUME_VISITS, plant_volume
 from scipy import ndimage
 
 SPACING = (1.5, 1.0, 2.0)
@@ -14,7 +14,7 @@ GEOMETRIC = [
     name
     for name in VOLUME_TRANSFORMS
     if name.startswith(("flip", "axes", "rotation", "shift", "crop", "zoom", "2 mm", "3 mm", "exact"))
-]
+] + ["other crop"]
 
 
 def _blob(index: tuple[int, int, int]) -> np.ndarray:
@@ -37,7 +37,7 @@ def test_matrix_says_where_a_place_went_in_millimetres(name, index):
     np.testing.assert_allclose(found, expected, atol=0.4)
 
 
-@pytest.mark.parametrize("name", VOLUME_TRANSFORMS)
+@pytest.mark.parametrize("name", [*VOLUME_TRANSFORMS, *VOLUME_BENDINGS, *VOLUME_VISITS])
 def test_every_copy_is_an_image_and_the_same_seed_gives_the_same(name):
     head, partner = generate_head(1, 36), (generate_head(2, 30), (1.0, 1.0, 1.0))
     one, again = (plant_volume(head, SPACING, name, np.random.default_rng(5), partner) for _ in range(2))

@@ -4,7 +4,7 @@
 
 Each copy and each stranger goes through a transform, is embedded by the shipped encoder in 48 axis poses, and the eight nearest training volumes are
 registered, as :class:`~doppelscan.workflows.VolumeAudit` does it. "Flagged" counts what is verified to ``VolumeRules.least_verified``, without which no
-audit flags; ``--only`` also takes the names of ``VOLUME_REGIONS``. Prints a table (Markdown) and a line of means. ``--json`` keeps the rows in a file and
+audit flags; ``--only`` also takes the names of ``VOLUME_REGIONS``, ``VOLUME_BENDINGS`` and ``VOLUME_VISITS``. Prints a table (Markdown) and a line of means. ``--json`` keeps the rows in a file and
 takes those that it holds: a table in several runs.
 """
 

@@ -48,7 +48,7 @@ def second(registration, structures, volume, match, number=0, training=None):
     cube, frame = cubed(volume)
     training = training or Training()
     pose = VolumePose(number)
-    (pair,) = registration.pairs(cube[None], training.thumbnails([match]), [frame], training.frames([match]), [pose])
+    (pair,) = registration.pairs(cube[None], training.thumbnails([match]), [frame], training.frames([match]), [pose], False)
     excluded = np.arange(len(HEADS)) == match
     return second_volume(cube, frame, pair, number, training, structures, excluded, registration)
 
@@ -61,7 +61,7 @@ def test_the_smaller_part_of_a_blend_is_named_with_its_share(registration, struc
 def test_a_copy_leaves_nothing_and_a_set_of_one_patient_has_nobody_else(registration, structures):
     assert second(registration, structures, HEADS[2], 2) is None
     cube, frame = cubed(HEADS[0] * 0.75 + 0.25 * HEADS[3])
-    (pair,) = registration.pairs(cube[None], Training().thumbnails([0]), [frame], Training().frames([0]), [VolumePose()])
+    (pair,) = registration.pairs(cube[None], Training().thumbnails([0]), [frame], Training().frames([0]), [VolumePose()], False)
     assert second_volume(cube, frame, pair, 0, Training(), structures, np.ones(6, bool), registration) is None  # type: ignore[arg-type]
 
 

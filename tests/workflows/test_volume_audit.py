@@ -15,6 +15,7 @@ import pytest
 from doppelscan.deepssim import DeepSSIMEncoder
 from doppelscan.errors import InputError
 from doppelscan.images import content_hash, find_images, generate_head, plant_volume
+from doppelscan.images.cubes import CUBES
 from doppelscan.locations import REPORT_FILES, VOLUMES_READ
 from doppelscan.search import EmbeddingStore
 from doppelscan.workflows import RecordDataset, VolumeEmbedder, volume_audit, volume_selftest
@@ -93,8 +94,25 @@ def test_what_was_read_is_a_table(audited):
     assert [row["set"] for row in rows].count("training") == PEOPLE
     assert rows[0] | {"volume": "", "patient": ""} == rows[0] | {
         "volume": "", "patient": "", "format": "nifti", "kind": "volume", "shape": "32 32 32", "spacing": "2 2 2", "orientation": "RAS",
+        "left_out": "",
     }  # fmt: skip
     assert rows[0]["patient"] == "p0"
+    synthetic = {Path(row["volume"]).name.split(".")[0]: row for row in rows if row["set"] == "synthetic"}
+    left_out = {name: row["left_out"] for name, row in synthetic.items() if row["left_out"]}
+    assert len(synthetic) == 7, "one row a file, whether it was read or not"
+    assert {name: words in left_out[name] for name, words in (("nan", "NaN"), ("sheared", "degrees"), ("flat", "voxel size"))} == {
+        "nan": True, "sheared": True, "flat": True,
+    } and set(left_out) == {"nan", "sheared", "series", "flat"}  # fmt: skip
+
+
+def test_a_summary_names_no_setting_that_volumes_do_not_have(audited):
+    settings = audited[0].summary["settings"]
+    assert settings["candidates"] == 8 and "index" not in settings and "rotations" not in settings
+    assert (
+        settings["preprocessing"][0] == {"cube": 32, "largest": 128, "version": CUBES}
+        and settings["preprocessing"][1]["degrees"] == 15
+    )
+    assert "builtins" not in json.dumps(settings)
 
 
 def test_the_page_shows_three_planes_and_goes_through_the_slices_offline(audited):
@@ -109,6 +127,7 @@ def test_a_second_audit_computes_nothing_and_redaction_names_nobody(sets, audite
         raise AssertionError("computed again")
 
     monkeypatch.setattr(EmbeddingStore, "add", computed)
+    monkeypatch.setattr(VolumeEmbedder, "view_differences", computed)
     again = doppelscan.audit(**sets, output=tmp_path / "out", redact=True, **SMALL)
     assert [row["score"] for row in sorted(again.scores, key=lambda r: r["score"])] == sorted(
         row["score"] for row in audited[0].scores
@@ -142,8 +161,9 @@ def test_whoever_computes_the_table_is_the_same(sets, audited, tmp_path):
     given = {**sets, "store": tmp_path / "store"}
     result = doppelscan.audit(**given, output=tmp_path / "out", workers=2, **SMALL)
     for one, two in zip(audited[0].scores, result.scores, strict=True):
-        # A sum of float32 is rounded in the order in which its parts come.
-        assert one == {k: v if isinstance(v, str) else pytest.approx(v, abs=1e-5, nan_ok=True) for k, v in two.items()}
+        assert one.keys() == two.keys()
+        for name, value in one.items():
+            assert two[name] == (pytest.approx(value, abs=1e-5, nan_ok=True) if isinstance(value, float) else value), name
 
 
 def test_a_holdout_is_the_control_and_competes_with_training(sets, audited, tmp_path):
@@ -175,10 +195,16 @@ def test_planted_volumes_say_what_would_have_been_found(sets, audited, tmp_path,
         ({"score": "mi"}, "The 'score' parameter must be combined or verified for volumes. Got 'mi'"),
         ({"training": "pictures"}, "The 'training' parameter must name volumes for a synthetic set of volumes. Got 3 2D images"),
         ({"synthetic": "mixed"}, "must name volumes or 2D images, not both. Got 1 volumes and 1 2D images"),
+        (
+            {"training": "stacks"},
+            "Got 2 stacks of thick slices, which are compared slice by slice; give volumes of thin slices, or pass",
+        ),
         ({"volumes": "flat"}, "The 'volumes' parameter must be whole or as-slices. Got 'flat'"),
     ],
 )
 def test_mistakes_are_told_in_one_line(sets, tmp_path, cohort, changed, words):
+    for number in range(2):
+        write(tmp_path / "stacks" / f"p{number}.nii.gz", generate_head(number, 16)[:, :, ::2], (1.2, 1.2, 8.0))
     for number in range(3):
         save_png(tmp_path / "pictures" / f"p{number}.png", cohort[number])
     save_png(tmp_path / "mixed" / "p0.png", cohort[0])
@@ -201,6 +227,25 @@ def test_volumes_beside_pictures_are_cut_along_three_planes(sets, tmp_path, coho
     assert {record.axis for record in cut.records} == {0, 1, 2} and not cut.whole_volumes
     volumes = RecordDataset(sets["training"], lambda item: item, name="synthetic", volumes="whole")
     assert volumes.with_source(sets["training"], "training").image_set.whole_volumes
+
+
+def test_pictures_are_found_in_volumes_with_plane_and_place(tmp_path):
+    """A whole audit: slices of two training people and of a stranger against volumes of which every fourth slice is looked at."""
+    heads = [generate_head(seed, 40) for seed in range(7)]
+    for number, head in enumerate(heads[:6]):
+        write(tmp_path / "training" / f"p{number}.nii.gz", head)
+    save_png(tmp_path / "pictures" / "coronal.png", heads[2][:, 16, ::-1].T)
+    save_png(tmp_path / "pictures" / "sagittal.png", heads[4][20].T)
+    save_png(tmp_path / "pictures" / "stranger.png", heads[6][:, :, 20].T)
+    given = {"training": tmp_path / "training", "synthetic": tmp_path / "pictures", "output": tmp_path / "out"}
+    result = doppelscan.audit(**given, slice_step=4, self_test=False, rotations=(0,), **{**SMALL, "control_size": 12})
+    rows = {Path(row["image"]).stem: row for row in result.scores}
+    for name, volume, plane, place in (("coronal", "p2", "coronal", -7.0), ("sagittal", "p4", "sagittal", 1.0)):
+        row = rows[name]
+        assert (row["match_patient"], row["match_plane"], row["flagged"]) == (volume, plane, True)
+        assert Path(row["match_volume"]).name == f"{volume}.nii.gz" and float(row["match_mm"]) == pytest.approx(place)
+    assert not rows["stranger"]["flagged"]
+    assert "cut into" in " ".join(result.summary["notes"]) and len(read(tmp_path / "out" / VOLUMES_READ)) == 6
 
 
 def test_thick_stacks_are_items_slice_by_slice(tmp_path):

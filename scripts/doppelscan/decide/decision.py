@@ -59,8 +59,10 @@ class AuditedImage:
 
     @property
     def of_region(self) -> bool:
-        """The finding is of a region: its source is that of the region."""
-        return self.finding is not None and self.finding.kind == "part"
+        """The finding is of a region: its source is that of the region. A half of a volume that its registered match explains is the match's."""
+        if self.finding is None or self.finding.kind != "part":
+            return False
+        return self.finding.reason.rule.of_region or self.scored.part_match == self.scored.match
 
     @property
     def region_tested(self) -> bool:

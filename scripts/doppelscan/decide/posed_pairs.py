@@ -40,14 +40,15 @@ class PosedPairs:
 
     Args:
         store: where they are kept.
+        columns: numbers of a pair: of an image's 29, of a volume's :attr:`~doppelscan.verify.VolumeRegistration.columns`.
     """
 
-    def __init__(self, store: EmbeddingStore) -> None:
-        self.store = store
+    def __init__(self, store: EmbeddingStore, columns: int = STAGES) -> None:
+        self.store, self.columns = store, columns
 
     def known(self, images: Sequence[str], names: np.ndarray) -> np.ndarray:
-        """float32 [M, K, 29], NaN of what is not known; ``images`` are M keys, ``names`` int64 [M, K] of :func:`pair_names`."""
-        found = np.full((*names.shape, STAGES), np.nan, np.float32)
+        """float32 [M, K, columns], NaN of what is not known; ``images`` are M keys, ``names`` int64 [M, K] of :func:`pair_names`."""
+        found = np.full((*names.shape, self.columns), np.nan, np.float32)
         keys = [self._kept(image) for image in images]
         if not any(keys):
             return found
@@ -70,7 +71,7 @@ class PosedPairs:
             following = len(self._kept(image))
             for start in range(0, len(place), PAIRS):
                 some = place[start : start + PAIRS]
-                kept, stages = np.full(PAIRS, NO_PAIR, np.int64), np.full((PAIRS, STAGES), np.nan, np.float32)
+                kept, stages = np.full(PAIRS, NO_PAIR, np.int64), np.full((PAIRS, self.columns), np.nan, np.float32)
                 kept[: len(some)], stages[: len(some)] = names[row, some], after[row, some]
                 self.store.add(_key(image, following + start // PAIRS), {"names": kept, "stages": stages})
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import torch
 
 from doppelscan.decide.evidence import PairEvidence
 from doppelscan.decide.people import PersonPair
@@ -16,8 +18,8 @@ from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import ScoredImage
 from doppelscan.decide.volume_scoring import ScoredVolume, StoredVolumes, candidates_of, posed_candidates, score_volumes
 from doppelscan.memorization import nearest_rows
-from doppelscan.search import EmbeddedSet, EmbeddedVolumes, StoredFeatures, VolumeSearch
-from doppelscan.verify import AlignedVolume, VolumeAgreement, coarse_structures, second_volume
+from doppelscan.search import EmbeddedSet, EmbeddedVolumes, StoredFeatures, VolumeSearch, frame_row
+from doppelscan.verify import AlignedVolume, VolumeAgreement, VolumeRegions, coarse_structures, second_volume
 from doppelscan.workers import THIS_PROCESS, Workers
 
 __all__ = ["FittedVolumes", "fitted_search", "registered_volumes", "volume_pairs"]
@@ -51,6 +53,7 @@ class FittedVolumes:
         registration: of pairs, which are kept.
         score: what ranks, "combined" or "verified".
         workers: who computes.
+        regions: of ``training``; None looks for none.
     """
 
     training: EmbeddedVolumes
@@ -61,6 +64,7 @@ class FittedVolumes:
     registration: StoredVolumes
     score: str = "combined"
     workers: Workers = THIS_PROCESS
+    regions: VolumeRegions | None = None
 
     @cached_property
     def structures(self) -> np.ndarray:
@@ -69,7 +73,9 @@ class FittedVolumes:
 
     def scored(self, images: EmbeddedSet, label: str) -> ScoredSet:
         """``images`` in all axis poses, scored; ``label`` names the set in the progress bar."""
-        found = score_volumes(_volumes(images), self.training, self.search, self.registration, label, self.score, self.workers)
+        found = score_volumes(
+            _volumes(images), self.training, self.search, self.registration, label, self.score, self.workers, self.regions
+        )
         return ScoredSet(images, tuple(found), self)
 
     def without(self, left_out: np.ndarray) -> tuple[FittedVolumes, np.ndarray]:
@@ -77,13 +83,15 @@ class FittedVolumes:
         rows = np.flatnonzero(~left_out)
         others = _volumes(self.training.subset(rows.tolist()))
         search = fitted_search(others, self.search, self.differences, self.weights)
-        return replace(self, training=others, search=search), rows
+        regions = None if self.regions is None else self.regions.subset(rows.tolist())
+        return replace(self, training=others, search=search, regions=regions), rows
 
     def of(self, posed: EmbeddedSet) -> FittedVolumes:
         """Another one, fitted in the same way on a small set whose volumes are there in all axis poses."""
         volumes = _volumes(posed)
         search = fitted_search(volumes, self.search, self.differences, None)
-        return replace(self, training=volumes, posed=volumes, search=search, weights=None)
+        regions = None if self.regions is None else self.regions.of(volumes)
+        return replace(self, training=volumes, posed=volumes, search=search, weights=None, regions=regions)
 
     def best_among(
         self, images: EmbeddedSet, rows: Sequence[int], excluded: Sequence[Set[str]], most: int
@@ -112,11 +120,11 @@ class FittedVolumes:
             found[place] = (white @ views.T).max()
         return np.full(len(rows), np.nan, np.float32), found
 
-    def pairs(self, images: EmbeddedSet, scored: Sequence[ScoredImage]) -> list[AlignedVolume]:
-        """The registered pairs of some scored ``images`` in full."""
+    def pairs(self, images: EmbeddedSet, scored: Sequence[ScoredImage], bent: bool = True) -> list[AlignedVolume]:
+        """The registered pairs of some scored ``images`` in full; ``bent`` as of :meth:`~doppelscan.verify.VolumeRegistration.pairs`."""
         volumes = [one for one in scored if isinstance(one, ScoredVolume)]
         rows, matches = [one.row for one in volumes], [one.match for one in volumes]
-        return self.registration.aligned(_volumes(images), rows, self.training, matches, [one.pose for one in volumes])
+        return self.registration.aligned(_volumes(images), rows, self.training, matches, [one.pose for one in volumes], bent)
 
     def explained(self, images: EmbeddedSet, scored: Sequence[ScoredImage]) -> list[tuple[float, float]]:
         """What the match of each explains of it: the share of the structure that agrees, twice, since all of it is as fine as the cube."""
@@ -124,15 +132,31 @@ class FittedVolumes:
 
     def evidence(self, images: EmbeddedSet, scored: Sequence[ScoredImage], rules: Rules) -> list[PairEvidence]:
         """What tells of which kind each of some scored ``images`` is."""
-        return [self._evidence(_volumes(images), one, self.pairs(images, [one])[0], rules) for one in scored]
+        found = [
+            self._evidence(_volumes(images), one, self.pairs(images, [one])[0], self.pairs(images, [one], bent=False)[0], rules)
+            for one in scored
+        ]
+        self.registration.flush()
+        return found
 
-    def _evidence(self, images: EmbeddedVolumes, one: ScoredImage, pair: AlignedVolume, rules: Rules) -> PairEvidence:
+    def _evidence(
+        self, images: EmbeddedVolumes, one: ScoredImage, pair: AlignedVolume, stiff: AlignedVolume, rules: Rules
+    ) -> PairEvidence:
         cells = pair.agreement_map[np.isfinite(pair.agreement_map)]
         cube, (frame,) = images.thumbnails([one.row])[0], images.frames([one.row])
         patients = np.array(self.training.patients)
         own = patients == patients[one.match]
-        register = self.registration.registration
-        second = second_volume(cube, frame, pair, one.pose.number, self.training, self.structures, own, register)
+        number = one.pose.number
+
+        def register(rest: torch.Tensor, rows: list[int]) -> list[VolumeAgreement]:
+            # By its content, which hangs on the volume, the match and where it lies.
+            name = hashlib.sha256(rest.numpy().tobytes() + frame_row(frame).tobytes()).hexdigest()
+            tried = [[[number]] * len(rows)]
+            return self.registration.of_cubes(rest, [frame], [name], self.training, [rows], tried)[0]
+
+        second = second_volume(
+            cube, frame, stiff, number, self.training, self.structures, own, self.registration.registration, register
+        )
         return PairEvidence(
             explained=one.share,
             coarse=False,

@@ -7,11 +7,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
+from doppelscan.decide.posed_pairs import PosedPairs, pair_names
 from doppelscan.decide.scoring import ScoredImage, ranking_score, scored_in_blocks
-from doppelscan.images.cubes import inverse_axis_pose
+from doppelscan.images.cubes import CubeFrame, inverse_axis_pose
 from doppelscan.search import EmbeddedVolumes, EmbeddingStore, VolumeProposals, VolumeSearch
-from doppelscan.verify import AlignedVolume, IdenticalImage, VolumeAgreement, VolumePose, VolumeRegistration
+from doppelscan.verify import (
+    AlignedVolume,
+    IdenticalImage,
+    VolumeAgreement,
+    VolumePose,
+    VolumeRegion,
+    VolumeRegions,
+    VolumeRegistration,
+)
 from doppelscan.workers import THIS_PROCESS, Workers
 
 __all__ = ["ScoredVolume", "StoredVolumes", "score_volumes"]
@@ -30,6 +40,8 @@ class ScoredVolume(ScoredImage):
     Attributes:
         pose: what maps the match on the volume.
         half: agreement of the better half of the structure: a half of a copy counts as one.
+        part: of the region that agrees best with any training volume, as both lie, see :class:`~doppelscan.verify.VolumeRegions`; the better half where
+            no regions are looked for.
     """
 
     pose: VolumePose  # type: ignore[assignment]
@@ -47,8 +59,8 @@ class ScoredVolume(ScoredImage):
 
     @property
     def in_region(self) -> ScoredImage:
-        """The volume itself: its region was found in the pose of its match."""
-        return self
+        """The volume with the source of its best region as its match: as both lie, where its match is another."""
+        return self if self.part_match == self.match else replace(self, match=self.part_match, pose=VolumePose())
 
     def with_pixels_of(self, same: IdenticalImage) -> ScoredImage:
         """See :meth:`ScoredImage.with_pixels_of`."""
@@ -63,11 +75,14 @@ class StoredVolumes:
 
     Attributes:
         registration: of pairs.
-        verified: where they are kept.
+        verified: the best pairs of volumes and all their candidates are kept here.
+        posed: and here the stages of each pair, see :class:`~doppelscan.verify.Stages`, so that with more training volumes those pairs alone are
+            registered that are new; None keeps none.
     """
 
     registration: VolumeRegistration
     verified: EmbeddingStore
+    posed: PosedPairs | None = None
 
     def best(
         self,
@@ -93,33 +108,75 @@ class StoredVolumes:
             others = [training.keys[one] for one in candidates[position]]
             searched = None if poses is None else [list(map(int, one)) for one in poses[position]]
             keys.append(hashlib.sha256(repr((queries.keys[row], others, searched)).encode()).hexdigest())
-        found: list[list[VolumeAgreement]] = []
-        for position, row in enumerate(rows):
-            key, own = keys[position], list(candidates[position])
-            if key in self.verified:
-                values = self.verified.read([key], ["pairs"])["pairs"][0]
-            else:
-                (pairs,) = self.registration(
-                    queries.thumbnails([row]),
-                    training.thumbnails(own)[None],
-                    queries.frames([row]),
-                    [training.frames(own)],
-                    poses=None if poses is None else np.array(poses[position])[None],
-                )
-                values = np.full((self.registration.refined, VALUES), -1, np.float32)
-                values[: len(pairs)] = [_pair_row(pair) for pair in pairs]
-                self.verified.add(key, {"pairs": values})
-            found.append([_stored_pair(one) for one in values if one[0] >= 0])
-            update(1)
+        values = np.full((len(rows), self.registration.refined, VALUES), -1, np.float32)
+        known = [position for position, key in enumerate(keys) if key in self.verified]
+        if known:
+            values[known] = self.verified.read([keys[position] for position in known], ["pairs"])["pairs"]
+            update(len(known))
+        missing = sorted(set(range(len(rows))) - set(known))
+        for start in range(0, len(missing), self.registration.at_once):
+            block = missing[start : start + self.registration.at_once]
+            asked, wanted = [rows[position] for position in block], [candidates[position] for position in block]
+            tried = None if poses is None else [poses[position] for position in block]
+            cubes, frames = queries.thumbnails(asked), queries.frames(asked)
+            found = self.of_cubes(cubes, frames, [queries.keys[row] for row in asked], training, wanted, tried)
+            for position, pairs in zip(block, found, strict=True):
+                values[position, : len(pairs)] = [_pair_row(pair) for pair in pairs]
+                self.verified.add(keys[position], {"pairs": values[position]})
+            update(len(block))
+        return [[_stored_pair(one) for one in own if one[0] >= 0] for own in values]
+
+    def of_cubes(
+        self,
+        cubes: torch.Tensor,
+        frames: Sequence[CubeFrame],
+        names: Sequence[str],
+        training: EmbeddedVolumes,
+        candidates: Sequence[Sequence[int]],
+        poses: Sequence[Sequence[Sequence[int]]] | None,
+    ) -> list[list[VolumeAgreement]]:
+        """:meth:`best` of any cubes uint8 [M, 1, S, S, S] with their ``frames``, whose stages are kept under ``names``."""
+        most = max(map(len, candidates))
+        given = np.array([[place < len(own) for place in range(most)] for own in candidates])
+        # What fills up is no candidate: the first one's cube again.
+        rows = [[*own, *own[:1] * (most - len(own))] for own in map(list, candidates)]
+        flat = [row for own in rows for row in own]
+        tried = None
+        if poses is not None:
+            filled = [[*own, *own[:1] * (most - len(own))] for own in map(list, poses)]
+            tried = np.array(filled, np.int64)
+        others, places = training.thumbnails(flat), training.frames(flat)
+        keys = [
+            [training.keys[row] if place < len(own) else "" for place, row in enumerate(filled)]
+            for own, filled in zip(candidates, rows, strict=True)
+        ]
+        pairs = pair_names(keys, tried)
+        before = None if self.posed is None else self.posed.known(names, pairs)
+        known = None if before is None else before.copy()
+        found = self.registration(
+            cubes,
+            others.unflatten(0, (len(rows), most)),
+            frames,
+            [places[start : start + most] for start in range(0, len(flat), most)],
+            given=given,
+            poses=tried,
+            known=known,
+        )
+        if self.posed is not None and before is not None and known is not None:
+            self.posed.keep(names, pairs, before, known)
         return found
 
     def flush(self) -> None:
         """Bring on disk what was registered, where other processes see it."""
         self.verified.flush()
+        if self.posed is not None:
+            self.posed.store.flush()
 
     def refresh(self) -> None:
         """Look for what other processes registered."""
         self.verified.refresh()
+        if self.posed is not None:
+            self.posed.store.refresh()
 
     def aligned(
         self,
@@ -128,12 +185,13 @@ class StoredVolumes:
         training: EmbeddedVolumes,
         matches: Sequence[int],
         poses: Sequence[VolumePose],
+        bent: bool = True,
     ) -> list[AlignedVolume]:
-        """Pairs whose poses are known, in full; they are not kept."""
+        """Pairs whose poses are known, in full; they are not kept. ``bent`` as of :meth:`~doppelscan.verify.VolumeRegistration.pairs`."""
         found: list[AlignedVolume] = []
         for row, match, pose in zip(rows, matches, poses, strict=True):
             cubes, others = queries.thumbnails([row]), training.thumbnails([match])
-            found += self.registration.pairs(cubes, others, queries.frames([row]), training.frames([match]), [pose])
+            found += self.registration.pairs(cubes, others, queries.frames([row]), training.frames([match]), [pose], bent)
         return found
 
 
@@ -145,9 +203,11 @@ def score_volumes(
     label: str,
     score: str = "combined",
     workers: Workers = THIS_PROCESS,
+    regions: VolumeRegions | None = None,
 ) -> list[ScoredVolume]:
-    """Score every volume of ``queries``, embedded in 48 poses, against ``training``; whatever ``workers``, the scores are the same."""
-    block = VolumeBlockScorer(queries, training, search, registration, score)
+    """Score every volume of ``queries``, embedded in 48 poses, against ``training``; whatever ``workers``, the scores are the same. ``regions`` are of
+    ``training``; without them none is looked for."""
+    block = VolumeBlockScorer(queries, training, search, registration, score, regions)
     return scored_in_blocks(block, len(queries), registration, label, "volume", workers)
 
 
@@ -160,6 +220,7 @@ class VolumeBlockScorer:
     search: VolumeSearch
     registration: StoredVolumes
     score: str
+    regions: VolumeRegions | None = None
 
     def __call__(self, rows: Sequence[int], advance: Callable[[int], object] = lambda count: None) -> list[ScoredVolume]:
         """One entry a row; registered pairs are on disk when it returns."""
@@ -169,11 +230,19 @@ class VolumeBlockScorer:
             proposals = self.search.propose(self.queries.features(block, ["embedding"])["embedding"])
             candidates = candidates_of(proposals)
             found = self.registration.best(self.queries, block, self.training, candidates, posed_candidates(proposals), advance)
+            regions = [None] * len(block) if self.regions is None else self._regions(self.regions, block)
             for position, row in enumerate(block):
                 similarity = proposals.similarity[position]
-                made.append(self._best(row, candidates[position], similarity, found[position]))
+                best = self._best(row, candidates[position], similarity, found[position])
+                region = regions[position]
+                if region is not None:
+                    best = replace(best, part=region.agreement, part_match=region.row, part_share=region.share)
+                made.append(best)
         self.registration.flush()
         return made
+
+    def _regions(self, regions: VolumeRegions, rows: Sequence[int]) -> Sequence[VolumeRegion | None]:
+        return regions.best(self.queries.thumbnails(rows), self.queries.frames(rows))
 
     def _best(self, row: int, candidates: Sequence[int], similarity: np.ndarray, pairs: Sequence[VolumeAgreement]) -> ScoredVolume:
         patients = self.training.patients

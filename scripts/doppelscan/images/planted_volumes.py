@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from doppelscan.errors import InputError
 from doppelscan.images.cubes import AXIS_POSES, axis_pose, axis_pose_matrix, resample_blocks
 
-__all__ = ["VOLUME_REGIONS", "VOLUME_TRANSFORMS", "PlantedVolume", "plant_volume"]
+__all__ = ["VOLUME_BENDINGS", "VOLUME_REGIONS", "VOLUME_TRANSFORMS", "VOLUME_VISITS", "PlantedVolume", "plant_volume"]
 
 Spacing = tuple[float, float, float]
 
@@ -136,11 +136,16 @@ def _biased(volume, spacing, rng, partner):
     return _same(field / max(1.0, float(field.max())), spacing, "bias field")
 
 
-def _bent(volume, spacing, rng, partner):
-    sigma, size = max(volume.shape) / 12, max(volume.shape) * 0.008
+def _displaced(volume: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Bent by a smooth field, ``share`` of the longest side along each axis (standard deviation)."""
+    sigma, size = max(volume.shape) / 12, max(volume.shape) * share
     places = np.meshgrid(*map(np.arange, volume.shape), indexing="ij")
     moved = [place + size * _smooth_noise(volume.shape, sigma, rng) for place in places]
-    return _same(ndimage.map_coordinates(volume, moved, order=1), spacing, "elastic", bent=True)
+    return ndimage.map_coordinates(volume, moved, order=1)
+
+
+def _bent(share: float, words: str) -> Transform:
+    return lambda volume, spacing, rng, partner: _same(_displaced(volume, share, rng), spacing, words, bent=True)
 
 
 def _other(volume: np.ndarray, partner: Partner | None, words: str) -> np.ndarray:
@@ -188,6 +193,29 @@ def _several(volume, spacing, rng, partner):
     return PlantedVolume(turned.pixels + noise, spacing, turned.matrix @ flipped.matrix, "flip, rotation, noise")
 
 
+def _recropped(volume, spacing, rng, partner):
+    """Another field of view of the same scan: each of the six sides cut by up to a fifth."""
+    shares = rng.uniform(0, 0.2, (3, 2))
+    first = [round(share * side) for share, side in zip(shares[:, 0], volume.shape, strict=True)]
+    last = [side - round(share * side) for share, side in zip(shares[:, 1], volume.shape, strict=True)]
+    centre = [(a + b - side) / 2 * step for a, b, side, step in zip(first, last, volume.shape, spacing, strict=True)]
+    kept = volume[tuple(slice(a, b) for a, b in zip(first, last, strict=True))]
+    return PlantedVolume(kept, spacing, _matrix(np.eye(3), [-one for one in centre]), "other crop")
+
+
+def _revisited(volume, spacing, rng, partner):
+    """As another visit on the same scanner may look: the head lies otherwise, tissue moved a little, the coil's field, the grid and the noise are
+    others."""
+    axis = rng.standard_normal(3)
+    linear = Rotation.from_rotvec(4 * axis / np.linalg.norm(axis), degrees=True).as_matrix()
+    shift = rng.uniform(-0.03, 0.03, 3) * np.array(volume.shape) * np.array(spacing)
+    moved = _moved(_displaced(volume, 0.003, rng), spacing, _matrix(linear, shift), "other visit")
+    field = moved.pixels * np.exp(0.15 * _smooth_noise(volume.shape, max(volume.shape) / 4, rng))
+    coarse = _resampled(1.25 * max(spacing), True, "")(field / max(1.0, float(field.max())), spacing, rng, partner).pixels
+    noisy = coarse + 0.03 * rng.standard_normal(volume.shape)
+    return PlantedVolume(noisy, spacing, moved.matrix, "other visit", bent=True)
+
+
 VOLUME_TRANSFORMS: dict[str, Transform] = {
     "exact": lambda v, s, r, p: _same(v, s, "exact"),
     "noise": _noised,
@@ -210,7 +238,7 @@ VOLUME_TRANSFORMS: dict[str, Transform] = {
     "3 mm and back": _resampled(3.0, True, "3 mm and back"),
     "blur": lambda v, s, r, p: _same(ndimage.gaussian_filter(v, max(v.shape) / 160), s, "blur"),
     "bias field": _biased,
-    "elastic": _bent,
+    "elastic": _bent(0.008, "elastic"),
     "blend 75/25": _blended,
     "half replaced": _halved(True),
     "half emptied": _halved(False),
@@ -220,11 +248,15 @@ VOLUME_TRANSFORMS: dict[str, Transform] = {
 # Regions that are smaller than the half, in which all of a pair's score rests.
 VOLUME_REGIONS: dict[str, Transform] = {name: _kept(parts, name) for name, parts in (("third kept", 3), ("quarter kept", 4))}
 
+# What is stronger than the bending above, and the same person again.
+VOLUME_BENDINGS: dict[str, Transform] = {f"elastic x{k:g}": _bent(0.008 * k, f"elastic x{k:g}") for k in (1.5, 2.0)}
+VOLUME_VISITS: dict[str, Transform] = {"other crop": _recropped, "other visit": _revisited}
+
 
 def plant_volume(
     volume: np.ndarray, spacing: Sequence[float], name: str, rng: np.random.Generator, partner: Partner | None = None
 ) -> PlantedVolume:
-    """Apply a transform of :data:`VOLUME_TRANSFORMS` or :data:`VOLUME_REGIONS`.
+    """Apply a transform of :data:`VOLUME_TRANSFORMS`, :data:`VOLUME_REGIONS`, :data:`VOLUME_BENDINGS` or :data:`VOLUME_VISITS`.
 
     Args:
         volume: float32 [X, Y, Z] in [0, 1].
@@ -236,7 +268,7 @@ def plant_volume(
     Raises:
         InputError: an unknown name, or no partner where one is needed.
     """
-    known = VOLUME_TRANSFORMS | VOLUME_REGIONS
+    known = VOLUME_TRANSFORMS | VOLUME_REGIONS | VOLUME_BENDINGS | VOLUME_VISITS
     if name not in known:
         raise InputError(f"The 'name' parameter must be one of {', '.join(known)}. Got {name!r} instead.")
     x, y, z = (float(one) for one in spacing)

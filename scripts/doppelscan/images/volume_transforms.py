@@ -13,7 +13,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
 from doppelscan.errors import ImageError
-from doppelscan.images.cubes import CUBE, cut_cube
+from doppelscan.images.cubes import CUBE, CUBES, cut_cube
 from doppelscan.images.readers import SMALLEST_SIDE
 from doppelscan.images.volumes import read_volume
 
@@ -71,7 +71,7 @@ class ForegroundCubed(MapTransform):
         self, keys: KeysCollection, spatial_size: int = CUBE, thumbnail_key: str = "thumbnail", allow_missing_keys: bool = False
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.spatial_size, self.thumbnail_key = spatial_size, thumbnail_key
+        self.spatial_size, self.thumbnail_key, self.cubes = spatial_size, thumbnail_key, CUBES
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)

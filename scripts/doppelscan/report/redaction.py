@@ -18,8 +18,11 @@ class ReportPseudonyms(Pseudonyms):
     """Pseudonyms of one redacted report."""
 
     def row(self, row: Row) -> Row:
-        """A row of a table."""
-        return {key: self.of(str(value)) if key in IDENTIFYING else value for key, value in row.items()}
+        """A row of a table; of why a volume was left out, whatever looks like a path is taken out too."""
+        hidden = {key: self.of(str(value)) if key in IDENTIFYING else value for key, value in row.items()}
+        if row.get("left_out"):
+            hidden["left_out"] = self.reason(str(row["volume"]), str(row["left_out"]))
+        return hidden
 
     def rows(self, rows: Sequence[Row]) -> list[Row]:
         """Rows of a table, in the order of their first column: that of the names would undo the pseudonyms."""

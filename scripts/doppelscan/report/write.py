@@ -37,7 +37,7 @@ __all__ = ["write_files", "write_preliminary", "write_report"]
 
 VOLUME_COLUMNS = ("volume", "patient", "images", "flagged_images", "match_patient", "match", "score", "p_value", "verdict")
 READ_COLUMNS = (
-    "set", "volume", "patient", "format", "kind", "shape", "spacing", "orientation", "oblique", "channel", "stack_axis", "told",
+    "set", "volume", "patient", "format", "kind", "shape", "spacing", "orientation", "oblique", "channel", "stack_axis", "told", "left_out",
 )  # fmt: skip
 EXPOSURE_COLUMNS = (
     "patient", "flagged_images", *EXPOSING, "training_images", "highest_score", "smallest_p_value",

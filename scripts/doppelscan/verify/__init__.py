@@ -9,6 +9,7 @@ from doppelscan.verify.registration import AlignedPair, PairAgreement, Registrat
 from doppelscan.verify.sources import SecondSources, interpolation_losses, second_sources
 from doppelscan.verify.stages import STAGES, Stages
 from doppelscan.verify.volume_pose import VolumePose
+from doppelscan.verify.volume_regions import VolumeRegion, VolumeRegions
 from doppelscan.verify.volume_sources import SecondVolume, coarse_structures, second_volume
 from doppelscan.verify.volumes import AlignedVolume, VolumeAgreement, VolumeRegistration
 
@@ -30,6 +31,8 @@ __all__ = [
     "Stages",
     "VolumeAgreement",
     "VolumePose",
+    "VolumeRegion",
+    "VolumeRegions",
     "VolumeRegistration",
     "coarse_structures",
     "explained_share",

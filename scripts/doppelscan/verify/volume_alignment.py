@@ -18,6 +18,8 @@ from doppelscan.images.foreground import otsu_threshold
 __all__ = [
     "align_volumes",
     "band_pass_volumes",
+    "bend_volumes",
+    "bent_grid",
     "better_half",
     "cell_agreement",
     "cube_grid",
@@ -28,6 +30,9 @@ __all__ = [
 
 # Masks end softly, so that their product leaves out up to a tenth of the structure where they fit: no reason to enlarge what covers it.
 COVERED = 0.85
+# How far a mild bending goes along an axis, in [-1, 1]: 2.5 % of the side, as that of images. And what it is damped by where there is no structure, of
+# squared slopes in [-1, 1].
+BENT, DAMPED = 0.05, 1.0
 
 
 def band_pass_volumes(volumes: torch.Tensor, sigma: float, tissue: torch.Tensor) -> torch.Tensor:
@@ -183,6 +188,54 @@ def align_volumes(
         delta = (solution[:, :12] / gain[:, None]).clamp(-0.08, 0.08)
         current = current + delta.view(-1, 3, 4)
     return best, best_score
+
+
+def bend_volumes(
+    fixed: torch.Tensor, moving: torch.Tensor, matrices: torch.Tensor, seen: torch.Tensor, held: torch.Tensor, iterations: int = 4
+) -> torch.Tensor:
+    """Bend ``moving`` on ``fixed`` after their affine registration, by a smooth field (Lucas and Kanade 1981, Gaussian windows of a sixteenth of the side).
+
+    Args:
+        fixed: float [B, 1, S, S, S], band-passed.
+        moving: float [B, 1, S, S, S], band-passed.
+        matrices: float [B, 3, 4], sampling matrices, registered.
+        seen: float [B, 1, S, S, S], 1 where ``fixed`` holds anatomy.
+        held: float [B, 1, S, S, S], 1 where ``moving`` holds anatomy.
+        iterations: steps.
+
+    Returns:
+        float [B, 3, S, S, S], by how much each place u of the fixed cube is moved before its matrix, along x, y and z in [-1, 1]; at most
+        :data:`BENT` each.
+    """
+    size = fixed.shape[-1]
+    field = torch.zeros(len(fixed), 3, size, size, size, device=fixed.device)
+    volumes = torch.cat([moving, held], 1)
+    for _ in range(iterations):
+        warped, inside = sample_volumes(volumes, bent_grid(matrices, field)).split(1, 1)
+        inside = inside * seen
+        x, y, z = (one * inside for one in _gradients(warped))
+        error = (fixed - warped) * inside
+        products = [x * x, y * y, z * z, x * y, x * z, y * z, x * error, y * error, z * error]
+        sums = blur_volumes(torch.cat(products, 1), size / 16)
+        step = _solved(*sums.unbind(1)).clamp(-3.0 / size, 3.0 / size)
+        field = (field + blur_volumes(step, size / 32)).clamp(-BENT, BENT)
+    return field
+
+
+def bent_grid(matrices: torch.Tensor, field: torch.Tensor) -> torch.Tensor:
+    """:func:`cube_grid` of ``matrices`` [B, 3, 4] after ``field`` [B, 3, S, S, S]: float32 [B, S, S, S, 3]."""
+    linear = torch.einsum("bij,bjxyz->bxyzi", matrices[:, :, :3], field)
+    return cube_grid(matrices, field.shape[-1]) + linear
+
+
+def _solved(xx, yy, zz, xy, xz, yz, x, y, z) -> torch.Tensor:
+    """Of symmetric systems of three, each float [B, S, S, S], damped by a tenth of their mean diagonal: float [B, 3, S, S, S]."""
+    damping = 0.1 * (xx + yy + zz) / 3 + DAMPED
+    xx, yy, zz = xx + damping, yy + damping, zz + damping
+    a, b, c = yy * zz - yz * yz, xz * yz - xy * zz, xy * yz - xz * yy
+    d, e, f = xx * zz - xz * xz, xy * xz - xx * yz, xx * yy - xy * xy
+    found = torch.stack([a * x + b * y + c * z, b * x + d * y + e * z, c * x + e * y + f * z], 1)
+    return found / (xx * a + xy * b + xz * c)[:, None]
 
 
 def _covered(target: torch.Tensor, seen: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:

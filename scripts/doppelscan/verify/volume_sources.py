@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from doppelscan.images import axis_pose, unit_float
 from doppelscan.images.cubes import CubeFrame, blur_volumes, inverse_axis_pose
 from doppelscan.search import EmbeddedVolumes
 from doppelscan.verify.volume_alignment import band_pass_volumes, shrink_volumes
-from doppelscan.verify.volumes import AlignedVolume, VolumeRegistration
+from doppelscan.verify.volumes import AlignedVolume, VolumeAgreement, VolumeRegistration
 
 __all__ = ["SecondVolume", "coarse_structures", "second_volume"]
 
@@ -60,18 +60,20 @@ def second_volume(
     structures: np.ndarray,
     excluded: Sequence[bool] | np.ndarray,
     registration: VolumeRegistration,
+    register: Callable[[torch.Tensor, list[int]], Sequence[VolumeAgreement]] | None = None,
 ) -> SecondVolume | None:
     """Look for a second source.
 
     Args:
         cube: uint8 [1, S, S, S] of the volume.
         frame: of it.
-        pair: the registered match in full.
+        pair: the registered match in full, not bent.
         number: axis pose of the match; a second source of a posed blend was posed alike.
         training: the training set.
         structures: of it, see :func:`coarse_structures`.
         excluded: bool [N], volumes of it that are not asked.
         registration: of pairs.
+        register: what brings training rows on a cube uint8 [1, 1, S, S, S] in ``frame``, the best first, in place of ``registration``.
 
     Returns:
         the most alike, or None where the match leaves nothing or nobody else is there.
@@ -90,16 +92,14 @@ def second_volume(
     alike = np.concatenate([structures[start : start + 1024] @ wanted for start in range(0, len(structures), 1024)])[others]
     chosen = [int(one) for one in others[np.argsort(-alike, kind="stable")[:REGISTERED]]]
     left_over = (rest * 255).round().to(torch.uint8)
-    (found,) = registration(
-        left_over,
-        training.thumbnails(chosen)[None],
-        [frame],
-        [training.frames(chosen)],
-        poses=np.full((1, len(chosen), 1), number),
-    )
+    if register is None:
+        cubes, frames = training.thumbnails(chosen)[None], [training.frames(chosen)]
+        (found,) = registration(left_over, cubes, [frame], frames, poses=np.full((1, len(chosen), 1), number))
+    else:
+        found = list(register(left_over, chosen))
     best = found[0]
     row = chosen[best.candidate]
-    (other,) = registration.pairs(left_over, training.thumbnails([row]), [frame], training.frames([row]), [best.pose])
+    (other,) = registration.pairs(left_over, training.thumbnails([row]), [frame], training.frames([row]), [best.pose], False)
     second = _fine(torch.from_numpy(other.moved)[None, None], inside)
     return SecondVolume(row, best.score, _share(fine, explained, second))
 

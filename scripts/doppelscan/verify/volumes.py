@@ -9,7 +9,7 @@ pair hangs on nothing but the pair's own volume and its candidates, so synthetic
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -20,9 +20,12 @@ from doppelscan.errors import InputError
 from doppelscan.images import correlation, unit_float
 from doppelscan.images.cubes import CubeFrame, blur_volumes
 from doppelscan.verify.agreement import match_intensity
+from doppelscan.verify.stages import Stages
 from doppelscan.verify.volume_alignment import (
     align_volumes,
     band_pass_volumes,
+    bend_volumes,
+    bent_grid,
     better_half,
     cube_grid,
     sample_volumes,
@@ -39,6 +42,11 @@ MIDDLE = 32
 CPU_QUERIES, GPU_QUERIES = 1, 16
 # A cell of this agreement matches.
 MATCHING = 0.7
+# What is known of a start of a pair: its axis pose, then after each stage where it is (a sampling matrix of 12) and how well it agrees there; after the
+# last one, and of what was not brought there, what was measured.
+COARSE_START, NEAR_STAGE, MIDDLE_STAGE = slice(0, 14), slice(14, 27), slice(27, 40)
+WHOLE_STAGE, LEFT_STAGE = slice(40, 58), slice(58, 64)
+START = 64
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,7 @@ class _Levels:
     whole: torch.Tensor
     tissue: torch.Tensor
     boxes: torch.Tensor
+    kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -102,22 +111,39 @@ class _Levels:
             tissue = shrink_volumes(tissue, size)
         return shrink_volumes(self.whole[rows], size), tissue
 
-    def structure(self, size: int, rows: np.ndarray | slice = slice(None)) -> torch.Tensor:
-        """Band-passed, of ``rows``."""
+    def structure(self, size: int, rows: np.ndarray | slice = slice(None)) -> tuple[torch.Tensor, torch.Tensor]:
+        """Band-passed volumes and masks of ``rows``; those of all are kept."""
+        if isinstance(rows, slice) and size in self.kept:
+            return self.kept[size]
         volumes, tissue = self.at(size, rows)
-        return band_pass_volumes(volumes, max(size, 32) / 24, tissue)
+        made = band_pass_volumes(volumes, max(size, 32) / 24, tissue), tissue
+        if isinstance(rows, slice):
+            self.kept[size] = made
+        return made
 
-    def moved(self, rows: np.ndarray, numbers: np.ndarray, matrices: torch.Tensor) -> torch.Tensor:
-        """Volumes, their structure and their masks of ``rows``, through axis poses and sampling matrices: float [B, 3, S, S, S]."""
-        volumes, tissue = self.at(self.size, rows)
-        channels = torch.cat([volumes, band_pass_volumes(volumes, self.size / 24, tissue), tissue], 1)
-        return sample_volumes(axis_posed(channels, numbers), cube_grid(matrices, self.size))
+    def moved(self, rows: np.ndarray, numbers: np.ndarray, grid: torch.Tensor) -> torch.Tensor:
+        """Volumes, their structure and their masks of ``rows``, in axis poses and at the places of ``grid``: float [B, 3, S, S, S]."""
+        channels = torch.cat([self.whole[rows], *self.structure(self.size, rows)], 1)
+        return sample_volumes(axis_posed(channels, numbers), grid)
+
+    def bent(self, rows: np.ndarray, numbers: np.ndarray, matrices: torch.Tensor, onto: _Levels, here: np.ndarray) -> torch.Tensor:
+        """The places of sampling matrices, bent on the rows ``here`` of ``onto``: float [B, S, S, S, 3]."""
+        structure, tissue = self.structure(MIDDLE, rows)
+        posed = axis_posed(torch.cat([structure, tissue], 1), numbers)
+        target, visible = (one[here] for one in onto.structure(MIDDLE))
+        field = bend_volumes(target, posed[:, :1], matrices, visible, posed[:, 1:])
+        return bent_grid(matrices, F.interpolate(field, size=(self.size,) * 3, mode="trilinear"))
 
 
 def _levels(volumes: torch.Tensor, frames: Sequence[CubeFrame]) -> _Levels:
     boxes = field_boxes(frames).to(volumes.device)
     tissue = tissue_masks(shrink_volumes(volumes, MIDDLE), _box_masks(boxes, MIDDLE))
     return _Levels(volumes, tissue, boxes)
+
+
+def volume_structure(volumes: torch.Tensor, frames: Sequence[CubeFrame], size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Fine structure of cubes float [B, 1, S, S, S] in [0, 1] at ``size`` voxels a side, and where they hold anatomy: float [B, 1, size, size, size] each."""
+    return _levels(volumes, frames).structure(size)
 
 
 class VolumeRegistration:
@@ -166,8 +192,13 @@ class VolumeRegistration:
             "screened": self.screened,
             "refined": self.refined,
             "promising": self.promising,
-            "version": 2,
+            "version": 3,
         }
+
+    @property
+    def columns(self) -> int:
+        """Numbers of a pair in ``known``: those of each of its starts."""
+        return self.starts * START
 
     @torch.no_grad()
     def __call__(
@@ -179,6 +210,7 @@ class VolumeRegistration:
         *,
         given: np.ndarray | None = None,
         poses: np.ndarray | None = None,
+        known: np.ndarray | None = None,
     ) -> list[list[VolumeAgreement]]:
         """Register the ``candidates`` of each of M ``queries`` on it.
 
@@ -189,6 +221,8 @@ class VolumeRegistration:
             candidate_frames: of the candidates' cubes, M lists of K.
             given: bool [M, K], which of them are candidates; None says all.
             poses: int [M, K, n], the axis poses that are searched for each candidate, as retrieval found them; None searches all 48.
+            known: float32 [M, K, columns], see :class:`~doppelscan.verify.Stages`, of pairs that were registered in these poses before, NaN of others;
+                what is registered now is written into it. None knows none.
 
         Returns:
             of each query the refined ones only, best first; of equals the first candidate.
@@ -202,7 +236,9 @@ class VolumeRegistration:
                 f"The 'queries' and 'candidates' parameters must be cubes [M, 1, S, S, S] and [M, K, 1, S, S, S], S a multiple of {MIDDLE}. "
                 f"Got {tuple(queries.shape)} and {tuple(candidates.shape)} instead; cut them by cut_cube."
             )
-        given = np.ones(tuple(candidates.shape[:2]), bool) if given is None else given
+        count = tuple(candidates.shape[:2])
+        given = np.ones(count, bool) if given is None else given
+        known = np.full((*count, self.columns), np.nan, np.float32) if known is None else known
         found: list[list[VolumeAgreement]] = []
         for start in range(0, len(queries), self.at_once):
             block = slice(start, start + self.at_once)
@@ -213,6 +249,7 @@ class VolumeRegistration:
                 candidate_frames[block],
                 given[block],
                 None if poses is None else poses[block],
+                known[block],
             )
         return found
 
@@ -224,75 +261,107 @@ class VolumeRegistration:
         candidate_frames: Sequence[Sequence[CubeFrame]],
         given: np.ndarray,
         poses: np.ndarray | None,
+        known: np.ndarray,
     ) -> list[list[VolumeAgreement]]:
-        """All pairs of a few queries as one tensor: ``which`` is the query of each pair, ``place`` its candidate."""
+        """All pairs of a few queries as one tensor: ``which`` is the query of each pair, ``place`` its candidate, ``pair`` the pair of each start."""
         which, place = np.nonzero(given)
         if not len(which):
             return [[] for _ in queries]
-        count = len(queries)
+        count, size = len(queries), queries.shape[-1]
         seen = _levels(unit_float(queries).to(self.device), frames)
         its_frames = [candidate_frames[i][j] for i, j in zip(which.tolist(), place.tolist(), strict=True)]
         moving = _levels(unit_float(candidates[which, place]).to(self.device), its_frames)
         wanted = None if poses is None else poses[which, place]
-        pair, numbers, matrices, _ = self.coarse(
-            seen.at(COARSE)[0], seen.at(COARSE)[1], *moving.at(COARSE), which, wanted, self.starts
-        )
+        pair = np.arange(len(which)).repeat(self.starts)
+        stages = Stages(known[which, place].reshape(len(pair), START))
 
-        fixed = {size: (seen.structure(size), seen.at(size)[1]) for size in (COARSE, MIDDLE)}
+        def refined(starts: np.ndarray, before: np.ndarray, level: int, iterations: int, step: int = 1) -> np.ndarray:
+            """Where some starts are, and their agreement, after ``iterations`` at ``level`` voxels."""
+            rows, place_of = np.unique(pair[starts], return_inverse=True)
+            structure, tissue = (one[place_of] for one in moving.structure(level, rows))
+            numbers = stages.rows[starts, 0].astype(np.int64)
+            posed = axis_posed(torch.cat([structure, tissue], 1), numbers)
+            matrices = torch.from_numpy(before.reshape(-1, 3, 4)).to(self.device)
+            target, visible = seen.structure(level)
+            of = which[pair[starts]]
+            matrices, value = align_volumes(target, posed[:, :1], matrices, visible, posed[:, 1:], of, iterations, step)
+            return np.concatenate([matrices.flatten(1).cpu().numpy(), value.cpu().numpy()[:, None]], 1)
 
-        def refine(size: int, iterations: int, step: int = 1, some: np.ndarray | slice = slice(None)) -> torch.Tensor:
-            """Agreement of all starts, or ``some``, refined at ``size`` voxels."""
-            rows, place_of = np.unique(pair[some], return_inverse=True)
-            structure = moving.structure(size, rows)[place_of]
-            posed = axis_posed(torch.cat([structure, moving.at(size, rows)[1][place_of]], 1), numbers[some])
-            target, visible = fixed[size] if size in fixed else (seen.structure(size), seen.at(size)[1])
-            matrices[some], value = align_volumes(
-                target, posed[:, :1], matrices[some], visible, posed[:, 1:], which[pair[some]], iterations, step
-            )
-            return value
+        def coarse(starts: np.ndarray) -> np.ndarray:
+            """A pair's starts are found together; where they are fewer the rest is no axis pose."""
+            rows = np.unique(pair[starts])
+            asked, of = np.unique(which[rows], return_inverse=True)
+            tried = None if wanted is None else wanted[rows]
+            one, numbers, matrices, _ = self.coarse(*seen.at(COARSE, asked), *moving.at(COARSE, rows), of, tried, self.starts)
+            its_place = rows[one] * self.starts + np.arange(len(one)) - np.searchsorted(one, one)
+            stages.rows[its_place, 0] = numbers
+            found = np.full((len(pair), NEAR_STAGE.start), -1, np.float32)
+            found[its_place, 0] = numbers
+            found[its_place, 1:] = refined(its_place, matrices.flatten(1).cpu().numpy(), COARSE, 5)
+            return found[starts]
 
-        def keep(value: torch.Tensor, most: int) -> torch.Tensor:
-            nonlocal pair, numbers, matrices
-            rows = _highest(value, which[pair], pair, count, most)
-            pair, numbers, matrices = pair[rows], numbers[rows], matrices[rows]
-            return value[rows]
+        def near(starts: np.ndarray) -> np.ndarray:
+            return refined(starts, stages.rows[starts, COARSE_START][:, 1:13], MIDDLE, 3)
 
-        keep(refine(COARSE, 5), self.near)
-        keep(refine(MIDDLE, 3), self.screened)
-        value = refine(MIDDLE, 4)
+        def screened(starts: np.ndarray) -> np.ndarray:
+            return refined(starts, stages.rows[starts, NEAR_STAGE][:, :12], MIDDLE, 4)
+
+        def whole(starts: np.ndarray) -> np.ndarray:
+            where = refined(starts, stages.rows[starts, MIDDLE_STAGE][:, :12], size, 3, 2)[:, :12]
+            return np.concatenate([where, self._measure(seen, moving, pair[starts], stages.rows[starts, 0], where, which)], 1)
+
+        def as_they_are(starts: np.ndarray) -> np.ndarray:
+            where = stages.rows[starts, MIDDLE_STAGE][:, :12]
+            return self._measure(seen, moving, pair[starts], stages.rows[starts, 0], where, which)
+
+        def best(starts: np.ndarray, value: np.ndarray, most: int) -> np.ndarray:
+            return starts[_highest(value, which[pair[starts]], pair[starts], most)]
+
+        every = np.arange(len(pair))
+        first = stages.done(COARSE_START, every, coarse)
+        kept = every[first[:, 0] >= 0]
+        kept = best(kept, first[kept, 13], self.near)
+        kept = best(kept, stages.done(NEAR_STAGE, kept, near)[:, 12], self.screened)
+        value = stages.done(MIDDLE_STAGE, kept, screened)[:, 12]
         # Of each candidate the best start, and where none is promising, that one of the query alone.
-        rows = _first_of_each(value, pair)
-        pair, numbers, matrices, value = pair[rows], numbers[rows], matrices[rows], value[rows]
-        best = np.full(count, -np.inf)
-        np.maximum.at(best, which[pair], value.cpu().numpy())
-        leading = np.zeros(len(pair), bool)
-        leading[_highest(value, which[pair], pair, count, 1)] = True
-        rows = np.flatnonzero(leading | (best[which[pair]] >= self.promising))
-        pair, numbers, matrices, value = pair[rows], numbers[rows], matrices[rows], value[rows]
-        keep(value, self.refined)
-        fine = np.flatnonzero(best[which[pair]] >= self.promising)
-        size = queries.shape[-1]
-        if len(fine):
-            refine(size, 3, 2, fine)
-        measured = self._measure(seen, moving, pair, numbers, matrices, which)
+        rows = _first_of_each(value, pair[kept])
+        kept, value = kept[rows], value[rows]
+        highest = np.full(count, -np.inf)
+        np.maximum.at(highest, which[pair[kept]], value)
+        promising = highest[which[pair[kept]]] >= self.promising
+        leading = np.isin(kept, best(kept, value, 1))
+        kept, value = kept[leading | promising], value[leading | promising]
+        kept = best(kept, value, self.refined)
+        promising = highest[which[pair[kept]]] >= self.promising
+        told = np.zeros((len(kept), 18), np.float32)
+        if promising.any():
+            told[promising] = stages.done(WHOLE_STAGE, kept[promising], whole)
+        if not promising.all():
+            told[~promising, :12] = stages.rows[kept[~promising], MIDDLE_STAGE][:, :12]
+            told[~promising, 12:] = stages.done(LEFT_STAGE, kept[~promising], as_they_are)
+        known[which, place] = stages.rows.reshape(len(which), -1)
         found: list[list[VolumeAgreement]] = [[] for _ in queries]
-        told_matrices = matrices.cpu().double().numpy()
-        for row in np.lexsort((place[pair], -np.round(measured[:, -1], 6))):
-            one = int(pair[row])
+        for row in np.lexsort((place[pair[kept]], -np.round(told[:, -1].astype(np.float64), 6))):
+            one = int(pair[kept[row]])
             query, candidate = int(which[one]), int(place[one])
             pose = VolumePose.from_sampling_matrix(
-                int(numbers[row]), told_matrices[row], frames[query], candidate_frames[query][candidate]
+                int(stages.rows[kept[row], 0]),
+                told[row, :12].astype(np.float64).reshape(3, 4),
+                frames[query],
+                candidate_frames[query][candidate],
             )
-            found[query].append(VolumeAgreement(candidate, pose, *(float(number) for number in measured[row])))
+            found[query].append(VolumeAgreement(candidate, pose, *(float(number) for number in told[row, 12:])))
         return found
 
     def _measure(
-        self, seen: _Levels, moving: _Levels, pair: np.ndarray, numbers: np.ndarray, matrices: torch.Tensor, which: np.ndarray
+        self, seen: _Levels, moving: _Levels, pair: np.ndarray, numbers: np.ndarray, where: np.ndarray, which: np.ndarray
     ) -> np.ndarray:
-        """float64 [B, 6]: SSIM, detail, overlap, agreement, share and score."""
+        """float32 [B, 6] of pairs in their axis poses and sampling matrices [B, 12]: SSIM, detail, overlap, agreement, share and score."""
         size, here = seen.size, which[pair]
-        whole, tissue, structure = seen.whole[here], seen.at(size)[1][here], seen.structure(size)[here]
-        moved, fine, inside = moving.moved(pair, numbers, matrices).split(1, 1)
+        matrices = torch.from_numpy(where.reshape(-1, 3, 4)).to(self.device)
+        whole, (structure, tissue) = seen.whole[here], (one[here] for one in seen.structure(size))
+        number = numbers.astype(np.int64)
+        moved, fine, inside = moving.moved(pair, number, moving.bent(pair, number, matrices, seen, here)).split(1, 1)
         inside = inside * tissue
         similarity = _shared_ssim(whole, moved, inside)
         detail = correlation(fine.flatten(1), structure.flatten(1), inside.flatten(1))
@@ -306,7 +375,7 @@ class VolumeRegistration:
         flat, weights = cells.flatten(1), weight.flatten(1)
         share = ((flat > MATCHING) * weights).sum(1) / weights.sum(1).clamp_min(1e-8)
         columns = (similarity, detail, overlap, agreement, share, score)
-        return torch.stack([one.double().cpu().clamp(-1, 1) for one in columns], 1).numpy()
+        return torch.stack([one.float().cpu().clamp(-1, 1) for one in columns], 1).numpy()
 
     @torch.no_grad()
     def pairs(
@@ -316,6 +385,7 @@ class VolumeRegistration:
         frames: Sequence[CubeFrame],
         candidate_frames: Sequence[CubeFrame],
         poses: Sequence[VolumePose],
+        bent: bool = True,
     ) -> list[AlignedVolume]:
         """All of B pairs whose poses are known.
 
@@ -325,14 +395,16 @@ class VolumeRegistration:
             frames: of the queries' cubes.
             candidate_frames: of the candidates' cubes.
             poses: B, what maps each candidate on its query.
+            bent: after them, as it is measured. What is bent on a blend takes some of its second source with it.
         """
         seen = _levels(unit_float(queries).to(self.device), frames)
         moving = _levels(unit_float(candidates).to(self.device), candidate_frames)
         numbers = np.array([pose.number for pose in poses])
         matrices = np.stack([p.sampling_matrix(a, b) for p, a, b in zip(poses, frames, candidate_frames, strict=True)])
         placed = torch.from_numpy(matrices).float().to(self.device)
-        moved, _, inside = moving.moved(np.arange(len(numbers)), numbers, placed).split(1, 1)
-        size = seen.size
+        each, size = np.arange(len(numbers)), seen.size
+        grid = moving.bent(each, numbers, placed, seen, each) if bent else cube_grid(placed, size)
+        moved, _, inside = moving.moved(each, numbers, grid).split(1, 1)
         inside = inside * seen.at(size)[1]
         cells, weight = _explained(seen.whole, moved, inside)
         cells = torch.where(weight > 0.05 * weight.flatten(1).amax(1).view(-1, 1, 1, 1), cells, torch.nan)
@@ -393,14 +465,14 @@ def _box_masks(boxes: torch.Tensor, size: int) -> torch.Tensor:
     return (x[:, :, None, None] & y[:, None, :, None] & z[:, None, None]).float()[:, None]
 
 
-def _highest(values: torch.Tensor, which: np.ndarray, order: np.ndarray, queries: int, kept: int) -> np.ndarray:
+def _highest(values: np.ndarray, which: np.ndarray, order: np.ndarray, kept: int) -> np.ndarray:
     """Rows of the ``kept`` highest values of each query, best first, of ties the first in ``order``."""
-    rows = np.lexsort((order, -np.round(values.cpu().double().numpy(), 6), which))
+    rows = np.lexsort((order, -np.round(values.astype(np.float64), 6), which))
     rank = np.arange(len(rows)) - np.searchsorted(which[rows], which[rows])
     return rows[rank < kept]
 
 
-def _first_of_each(values: torch.Tensor, pair: np.ndarray) -> np.ndarray:
+def _first_of_each(values: np.ndarray, pair: np.ndarray) -> np.ndarray:
     """Row of the highest value of each pair."""
-    rows = np.lexsort((np.arange(len(pair)), -values.cpu().numpy(), pair))
+    rows = np.lexsort((np.arange(len(pair)), -values, pair))
     return rows[np.unique(pair[rows], return_index=True)[1]]

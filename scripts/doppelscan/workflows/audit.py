@@ -387,16 +387,14 @@ class Audit:
         return self._index_notes(reference.search, planted)
 
     def _read(self) -> list[dict[str, Any]]:
-        """What was read of volumes whose geometry is known, whole or cut into slices: rows of volumes_read.csv."""
-        rows: list[dict[str, Any]] = []
-        for dataset in (self.training, self.synthetic, self.holdout):
-            if dataset is None:
-                continue
-            volumes = {one.volume: replace(one, whole=True) for one in dataset.image_set.records if one.geometry is not None}
-            for row in volume_table(list(volumes.values())):
-                told = {name: "" if value is None else value for name, value in row.items()}
-                rows.append({"set": dataset.image_set.name, "volume": told.pop("path"), **told})
-        return rows
+        """What was read of volumes whose geometry is known, whole or cut into slices, and what was left out: rows of volumes_read.csv, one a volume."""
+        sets = (self.training, self.synthetic, self.holdout)
+        return [row for one in sets if one is not None for row in _read_of(one.image_set)]
+
+    def _search_settings(self) -> dict[str, Any]:
+        """What the search was told, for the summary."""
+        rotations = list(self.evaluator.pose_inferer.rotations)
+        return {"candidates": self.candidates, "index": self.index, "rotations": rotations}
 
     def _preparation(self) -> list:
         """How images are prepared, for the summary."""
@@ -504,14 +502,12 @@ class Audit:
             # Run again, an audit meets them again.
             "skipped": list(dict.fromkeys(LeftOut(d.image_set.name, s.path, s.reason) for d in sets for s in d.image_set.skipped)),
             "settings": {
-                "candidates": self.candidates,
-                "index": self.index,
+                **self._search_settings(),
                 "control_size": self.control_size,
                 "seed": self.seed,
                 "redact": self.redact,
                 "preprocessing": self._preparation(),
                 "device": str(self.evaluator.state.device),
-                "rotations": list(self.evaluator.pose_inferer.rotations),
                 "runtime": getattr(self.evaluator.network, "runtime", f"torch {torch.__version__}"),
             },
             "weights_sha256": self.weights_sha256,
@@ -555,3 +551,24 @@ class Audit:
             for one in (dataset.image_set for dataset in (self.training, self.holdout) if dataset is not None)
             if one.unmatched
         ]
+
+
+def _read_of(image_set: ImageSet) -> list[dict[str, Any]]:
+    """Of a set that holds volumes."""
+    volumes = {one.volume: replace(one, whole=True) for one in image_set.records if one.geometry is not None}
+    if not volumes:
+        return []
+    volume_of = {one.id: one.volume for one in image_set.records}
+    left_out: dict[str, list[str]] = {}
+    for skipped in image_set.skipped:
+        reasons = left_out.setdefault(volume_of.get(skipped.path, skipped.path), [])
+        reasons += [] if skipped.reason in reasons else [skipped.reason]
+    rows = []
+    for row in volume_table(list(volumes.values())):
+        told = {name: "" if value is None else value for name, value in row.items()}
+        path = str(told.pop("path"))
+        rows.append({"set": image_set.name, "volume": path, **told, "left_out": "; ".join(left_out.pop(path, []))})
+    empty = dict.fromkeys(rows[0], "")
+    return rows + [
+        {**empty, "set": image_set.name, "volume": path, "left_out": "; ".join(reasons)} for path, reasons in left_out.items()
+    ]

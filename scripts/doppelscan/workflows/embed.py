@@ -39,7 +39,16 @@ from doppelscan.progress import progress
 from doppelscan.search import EmbeddingStore, content_of, describe, fingerprint, output_columns, rounded
 from doppelscan.workers import THIS_PROCESS, Workers
 
-__all__ = ["EmbeddingEvaluator", "EmbeddingWriter", "PoseInferer", "RecordDataset", "collate_readable", "embedding_fingerprint"]
+__all__ = [
+    "EmbeddingEvaluator",
+    "EmbeddingWriter",
+    "PoseInferer",
+    "RecordDataset",
+    "collate_readable",
+    "embedding_fingerprint",
+    "gathered",
+    "own_share",
+]
 
 
 # Of a control of volumes beside 2D images, slices a plane: one person's are not independent.
@@ -275,13 +284,13 @@ class EmbeddingWriter:
         self.store.flush()
         if self.table is None:
             return
-        records, written = self.dataset.image_set.records, sorted(dict(_gathered(list(self.written.items()))).items())
+        records, written = self.dataset.image_set.records, sorted(dict(gathered(list(self.written.items()))).items())
         if idist.get_rank() == 0:
             rows = [{"image": records[i].id, "patient": records[i].patient, "key": key} for i, key in written]
             write_atomic(Path(self.table), to_csv(("image", "patient", "key"), rows))
 
 
-def _gathered(own: list) -> list:
+def gathered(own: list) -> list:
     """The entries of every process, in order of the processes."""
     if idist.get_world_size() == 1:
         return own
@@ -290,7 +299,7 @@ def _gathered(own: list) -> list:
     return [one for part in parts for one in part]
 
 
-def _share(rows: Sequence[int]) -> list[int]:
+def own_share(rows: Sequence[int]) -> list[int]:
     """What this process does of ``rows``: neighbours, so that one process reads a volume."""
     rank, processes = idist.get_rank(), idist.get_world_size()
     return list(rows[len(rows) * rank // processes : len(rows) * (rank + 1) // processes])
@@ -354,7 +363,7 @@ class EmbeddingEvaluator(SupervisedEvaluator):
         to come to the end, where the table is gathered."""
         if idist.get_world_size() == 1 or not len(dataset):
             return dataset
-        return torch.utils.data.Subset(dataset, _share(range(len(dataset))) or [len(dataset) - 1])
+        return torch.utils.data.Subset(dataset, own_share(range(len(dataset))) or [len(dataset) - 1])
 
     def _loader(self, dataset) -> DataLoader:
         return DataLoader(dataset, self.batch_size, num_workers=self.num_workers, collate_fn=collate_readable)
@@ -393,7 +402,7 @@ class EmbeddingEvaluator(SupervisedEvaluator):
                 seen.add(key)
         # Every process embeds its share; what it could not read is told to the others.
         before = len(image_set.skipped)
-        mine = _share(missing)
+        mine = own_share(missing)
         if mine and (workers.alone or idist.get_world_size() > 1 or self.state.device.type != "cpu"):
             with progress(None, f"embed {label}", "image", total=len(mine)) as bar:
                 self.embed_rows(dataset, mine, keys, store, poses, bar.update)
@@ -406,7 +415,7 @@ class EmbeddingEvaluator(SupervisedEvaluator):
             store.refresh()
         if idist.get_world_size() > 1:
             # What cannot be opened every process has met.
-            image_set.skipped[before:] = list(dict.fromkeys(_gathered(image_set.skipped[before:])))
+            image_set.skipped[before:] = list(dict.fromkeys(gathered(image_set.skipped[before:])))
             unread = {s.path for s in image_set.skipped}
             store.refresh({keys[i] for i in missing if image_set.records[i].id not in unread})
         unread = {s.path for s in image_set.skipped}

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from doppelscan.decide import PosedPairs, StoredRegistration
+from doppelscan.decide import PosedPairs, StoredRegistration, StoredVolumes
 from doppelscan.deepssim import ALGORITHM as DEEPSSIM
 from doppelscan.deepssim import require_heads
 from doppelscan.errors import InputError
 from doppelscan.images import ALGORITHM as IMAGES
-from doppelscan.search import EmbeddedSet, EmbeddingStore, fingerprint, part_of
-from doppelscan.verify import Registration
+from doppelscan.search import EmbeddedSet, EmbeddedVolumes, EmbeddingStore, fingerprint, part_of
+from doppelscan.verify import Registration, VolumeRegistration
 from doppelscan.version import __version__
 from doppelscan.workers import Workers
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
+from doppelscan.workflows.volume_embed import VolumeEmbedder
 
-__all__ = ["chosen_workers", "made_folder", "stored_registration", "stored_set", "stored_view_differences", "versions"]
+__all__ = [
+    "chosen_workers",
+    "made_folder",
+    "stored_registration",
+    "stored_set",
+    "stored_view_differences",
+    "stored_volume_differences",
+    "stored_volumes",
+    "versions",
+]
 
 
 def made_folder(output: Path) -> None:
@@ -98,6 +109,25 @@ def stored_registration(registration: Registration, dataset: RecordDataset, fold
     made_by = fingerprint("verified", IMAGES, dataset.transform, registration.settings())
     verified, posed = (EmbeddingStore(part_of(folder, name), made_by, 512) for name in ("verified", "registered"))
     return StoredRegistration(registration, verified, PosedPairs(posed))
+
+
+def stored_volume_differences(
+    embedder: VolumeEmbedder, volumes: EmbeddedVolumes, rows: Sequence[int], folder: str | Path, seed: int
+) -> np.ndarray:
+    """What views of some ``volumes`` change, see :meth:`~doppelscan.workflows.VolumeEmbedder.view_differences`, kept in ``folder``."""
+    store = EmbeddingStore(part_of(folder, "views-volumes"), fingerprint("views", DEEPSSIM, embedder.fingerprint(1)), 1)
+    key = hashlib.sha256(repr(([volumes.keys[row] for row in rows], seed)).encode()).hexdigest()
+    if key not in store:
+        store.add(key, {"embedding": embedder.view_differences(volumes, rows, seed)})
+        store.flush()
+    return store.read([key], ["embedding"])["embedding"][0]
+
+
+def stored_volumes(embedder: VolumeEmbedder, registration: VolumeRegistration, folder: str | Path) -> StoredVolumes:
+    """Registration of volumes that were cut by ``embedder``, whose pairs are kept in ``folder``."""
+    made_by = fingerprint("verified volumes", IMAGES, embedder.cubes(), registration.settings())
+    verified, posed = (EmbeddingStore(part_of(folder, f"{name}-volumes"), made_by, 64) for name in ("verified", "registered"))
+    return StoredVolumes(registration, verified, PosedPairs(posed, registration.columns))
 
 
 def versions() -> dict[str, str]:

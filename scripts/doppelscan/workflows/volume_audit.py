@@ -18,29 +18,29 @@ from doppelscan.decide import (
     Reference,
     ScoredImage,
     ScoredSet,
-    StoredVolumes,
     VolumeRules,
     find_people,
     fitted_search,
     volume_pairs,
 )
 from doppelscan.errors import InputError
-from doppelscan.images import ALGORITHM as IMAGES
+from doppelscan.images import ImageSet
 from doppelscan.memorization import spread_over_patients
 from doppelscan.progress import Work
-from doppelscan.search import EmbeddedSet, EmbeddedVolumes, EmbeddingStore, VolumeSearch, fingerprint, part_of
+from doppelscan.search import EmbeddedSet, EmbeddedVolumes, EmbeddingStore, VolumeSearch, part_of
 from doppelscan.settings import AuditSettings
-from doppelscan.verify import FullSizePair, IdenticalVoxels, VolumeRegistration
+from doppelscan.verify import FullSizePair, IdenticalVoxels, VolumeRegions, VolumeRegistration
 from doppelscan.workers import Workers
 from doppelscan.workflows.audit import Audit, SamePixels
 from doppelscan.workflows.early import EarlyReport, expected_volumes
 from doppelscan.workflows.embed import RecordDataset
 from doppelscan.workflows.full_size import full_size_volumes
 from doppelscan.workflows.selftest import size_of
+from doppelscan.workflows.stored import stored_volume_differences, stored_volumes
 from doppelscan.workflows.volume_embed import VolumeEmbedder
 from doppelscan.workflows.volume_selftest import COPIES, VolumePlanter, planted_volumes
 
-__all__ = ["VolumeAudit", "audit_of", "stored_volumes", "volume_store"]
+__all__ = ["VolumeAudit", "audit_of", "volume_store"]
 
 # Of training volumes, whose views the whitening is fitted with.
 WHITENED = 25
@@ -88,12 +88,6 @@ def volume_store(embedder: VolumeEmbedder, folder: str | Path, poses: int) -> Em
     return embedder.store(part_of(folder, f"volumes-{poses}"), poses)
 
 
-def stored_volumes(embedder: VolumeEmbedder, registration: VolumeRegistration, folder: str | Path) -> EmbeddingStore:
-    """Where registered pairs of volumes lie in ``folder``."""
-    made_by = fingerprint("verified volumes", IMAGES, embedder.settings(), registration.settings())
-    return EmbeddingStore(part_of(folder, "verified-volumes"), made_by, 64)
-
-
 class VolumeAudit(Audit):
     """An audit of whole volumes.
 
@@ -116,8 +110,8 @@ class VolumeAudit(Audit):
         for dataset in (self.training, self.holdout):
             if dataset is not None and not dataset.image_set.whole_volumes:
                 raise InputError(
-                    f"The '{dataset.image_set.name}' parameter must name volumes for a synthetic set of volumes. Got "
-                    f"{len(dataset.image_set.records)} 2D images, or slices of thick stacks; give the volumes, or pass --volumes as-slices."
+                    f"The '{dataset.image_set.name}' parameter must name volumes for a synthetic set of volumes. Got {_no_volumes(dataset.image_set)}, "
+                    "or pass --volumes as-slices."
                 )
         if self.rules.score not in ("combined", "verified"):
             raise InputError(
@@ -177,6 +171,10 @@ class VolumeAudit(Audit):
     def _full_size(self, scored: ScoredSet, training: EmbeddedSet) -> Callable[[ScoredImage], FullSizePair | None]:
         return full_size_volumes(scored, training, self.embedder.size)
 
+    def _search_settings(self) -> dict[str, Any]:
+        """Volumes are compared with every training volume, and turned as the embedder says."""
+        return {"candidates": min(self.candidates, CANDIDATES)}
+
     def _preparation(self) -> list:
         return self.embedder.settings()
 
@@ -185,23 +183,20 @@ class VolumeAudit(Audit):
         rows = self._control_rows(training)
         posed = self._posed_training(training, rows)
         chosen = spread_over_patients(training.patients, WHITENED, self.seed)
-        differences = self.embedder.view_differences(training, chosen, self.seed)
+        differences = stored_volume_differences(self.embedder, training, chosen, self.store, self.seed)
         inferer = self.embedder.inferer.with_poses(1)
         like = VolumeSearch(min(self.candidates, CANDIDATES), inferer.slots, self.embedder.device)
         search = fitted_search(training, like, differences, inferer.view_weights)
-        registration = StoredVolumes(self.volume_registration, self._verified_store())
+        registration = stored_volumes(self.embedder, self.volume_registration, self.store)
         pairs, nearest = volume_pairs(training, holdout, search, registration, self.rules)
         people = find_people(training, holdout, pairs, nearest, self.training.image_set.patient_source, self.rules)
         assert isinstance(people.training, EmbeddedVolumes) and isinstance(posed, EmbeddedVolumes)
         posed = replace(posed, records=[people.training.records[row] for row in rows])
-        weights = inferer.view_weights
+        weights, regions = inferer.view_weights, VolumeRegions.fitted(people.training) if self.rules.tests_regions else None
         reference = FittedVolumes(
-            people.training, posed, search, differences, weights, registration, self.rules.score, self.workers
+            people.training, posed, search, differences, weights, registration, self.rules.score, self.workers, regions
         )
         return reference, people
-
-    def _verified_store(self) -> EmbeddingStore:
-        return stored_volumes(self.embedder, self.volume_registration, self.store)
 
     def _planted(self, decision: Decision, holdout: EmbeddedSet | None) -> list[Planted]:
         training = decision.training
@@ -209,3 +204,11 @@ class VolumeAudit(Audit):
         size = size_of(len(decision.images) + len(decision.control))
         planter = VolumePlanter(self.embedder, training, holdout, size, self.seed, self.declared, self.workers)
         return planter.scored(decision.synthetic.reference, self._posed_store())
+
+
+def _no_volumes(image_set: ImageSet) -> str:
+    """What a set holds in place of volumes, and what to give."""
+    stacks = {one.volume for one in image_set.records if one.geometry is not None}
+    if stacks:
+        return f"{len(stacks)} stacks of thick slices, which are compared slice by slice; give volumes of thin slices"
+    return f"{len(image_set.records)} 2D images; give the volumes"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 
@@ -16,11 +17,12 @@ from doppelscan.deepssim import VolumeSliceInferer, volume_view_differences
 from doppelscan.errors import InputError, reason_of_image
 from doppelscan.images import ALGORITHM as IMAGES
 from doppelscan.images import CubeFrame, ImageRecord, ImageSet, SkippedImage, content_hash, cut_cube, read_volume
-from doppelscan.images.cubes import CUBE
+from doppelscan.images.cubes import CUBE, CUBES
 from doppelscan.images.transforms import window
 from doppelscan.progress import progress
-from doppelscan.search import EmbeddedVolumes, EmbeddingStore, describe, fingerprint, frame_row, output_columns, rounded
+from doppelscan.search import EmbeddedVolumes, EmbeddingStore, fingerprint, frame_row, output_columns, rounded
 from doppelscan.workers import THIS_PROCESS, Workers
+from doppelscan.workflows.embed import gathered, own_share
 
 __all__ = ["Cube", "VolumeEmbedder", "VolumeMaker", "Voxels", "read_voxels"]
 
@@ -99,11 +101,20 @@ class VolumeEmbedder:
 
     def fingerprint(self, poses: int) -> str:
         """Of the embeddings that :meth:`embed` makes."""
-        return fingerprint("volumes", IMAGES, DEEPSSIM, LARGEST, self.size, self.network, self.inferer.with_poses(poses))
+        return fingerprint("volumes", IMAGES, DEEPSSIM, self.cubes(), self.network, self.inferer.with_poses(poses))
+
+    def cubes(self) -> dict[str, int]:
+        """How volumes are cut."""
+        return {"cube": self.size, "largest": LARGEST, "version": CUBES}
 
     def settings(self) -> list[object]:
-        """What a summary says of the preparation, see :func:`~doppelscan.search.describe`."""
-        return [{"cube": self.size, "largest": LARGEST}, describe(self.inferer)]
+        """What a summary says of the preparation."""
+        inferer = self.inferer
+        seen = {
+            "places": list(inferer.places), "degrees": inferer.degrees, "halves": inferer.halves, "spatial_size": inferer.spatial_size,
+            "outputs": list(inferer.outputs),
+        }  # fmt: skip
+        return [self.cubes(), seen]
 
     def store(self, directory: Any, poses: int) -> EmbeddingStore:
         """Of volumes in 1 or 48 axis poses."""
@@ -167,11 +178,14 @@ class VolumeEmbedder:
         store.refresh()  # what another audit has embedded since the store was opened
         task = BlockOfVolumes(self, store, keys, made, poses)
         missing = [row for row, key in enumerate(keys) if key not in store]
-        with progress(None, label, "volume", total=len(missing)) as bar:
-            who = workers if self.device.type == "cpu" else THIS_PROCESS
-            parts = who.map(task, missing, bar.update)
-        store.refresh()
-        return {keys[row]: reason for part in parts for row, reason in part.items()}
+        # Under torchrun every process embeds its share; what it could not read is told to the others.
+        mine, shared = own_share(missing), idist.get_world_size() > 1
+        with progress(None, label, "volume", total=len(mine)) as bar:
+            who = THIS_PROCESS if shared or self.device.type != "cpu" else workers
+            parts = who.map(task, mine, bar.update)
+        failed = dict(gathered([(keys[row], reason) for part in parts for row, reason in part.items()]))
+        store.refresh({keys[row] for row in missing if keys[row] not in failed} if shared else ())
+        return failed
 
     def cut(self, voxels: Voxels) -> Cube:
         """The cube of a volume."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from monai.bundle import ConfigParser
 
-from doppelscan.decide import Rules, StoredVolumes, fitted_search
+from doppelscan.decide import Rules, fitted_search
 from doppelscan.errors import InputError
 from doppelscan.images import evenly_chosen
 from doppelscan.overlap import Link, Pool, PoolSearch, VolumeLinkSearch, VolumeOverlapRules, same_voxels
@@ -17,7 +17,8 @@ from doppelscan.verify import VolumeRegistration
 from doppelscan.workers import Workers
 from doppelscan.workflows.early import COMPARE, READ_VOLUME, REGISTER_VOLUME, VOLUME_POSES, VOLUME_VIEWS
 from doppelscan.workflows.overlap_run import OverlapRun, joined
-from doppelscan.workflows.volume_audit import LEAST, WHITENED, stored_volumes, volume_store
+from doppelscan.workflows.stored import stored_volume_differences, stored_volumes
+from doppelscan.workflows.volume_audit import LEAST, WHITENED, volume_store
 from doppelscan.workflows.volume_embed import VolumeEmbedder
 
 __all__ = ["VolumeOverlapRun"]
@@ -67,11 +68,10 @@ class VolumeOverlapRun(OverlapRun):
         images = pool.images
         assert isinstance(images, EmbeddedVolumes)
         inferer = self.embedder.inferer.with_poses(1)
-        differences = self.embedder.view_differences(images, evenly_chosen(len(images), WHITENED).tolist(), self.own.seed)
+        chosen = evenly_chosen(len(images), WHITENED).tolist()
+        differences = stored_volume_differences(self.embedder, images, chosen, self.own.store_folder, self.own.seed)
         like = VolumeSearch(slots=inferer.slots, device=self.embedder.device)
-        registration = StoredVolumes(
-            self.volume_registration, stored_volumes(self.embedder, self.volume_registration, self.own.store_folder)
-        )
+        registration = stored_volumes(self.embedder, self.volume_registration, self.own.store_folder)
         return VolumeLinkSearch(
             pool=pool,
             search=fitted_search(images, like, differences, inferer.view_weights),

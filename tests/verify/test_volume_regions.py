@@ -1,0 +1,67 @@
+"""Regions of volumes: a slab that was set into a stranger names its source, and nobody else does."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from doppelscan.images import cut_cube, generate_head, plant_volume
+from doppelscan.verify import VolumeRegions
+
+SPACING = (2.0, 2.0, 2.0)
+PEOPLE = 10
+
+
+def cubed(volume):
+    cube, frame = cut_cube(volume, SPACING, 64)
+    return torch.from_numpy(np.round(cube.clip(0, 1) * 255).astype(np.uint8))[None], frame
+
+
+class Training:
+    """What is read of a set of volumes."""
+
+    heads: ClassVar = [generate_head(seed, 64) for seed in range(PEOPLE)]
+
+    def __init__(self):
+        self.made = [cubed(head) for head in self.heads]
+
+    def thumbnails(self, rows):
+        return torch.stack([self.made[row][0] for row in rows])
+
+    def frames(self, rows):
+        return [self.made[row][1] for row in rows]
+
+    def __len__(self):
+        return len(self.made)
+
+
+@pytest.fixture(scope="module")
+def regions():
+    return VolumeRegions.fitted(Training())  # type: ignore[arg-type]
+
+
+def best(regions, volume):
+    cube, frame = cubed(volume)
+    return regions.best(cube[None], [frame])[0]
+
+
+@pytest.mark.parametrize(("change", "seed"), [("third kept", 0), ("third kept", 1), ("quarter kept", 2)])
+def test_the_source_of_a_slab_in_a_stranger_is_named_and_the_stranger_alone_is_lower(regions, change, seed):
+    source, stranger = 3 + seed, generate_head(50 + seed, 64)
+    planted = plant_volume(Training.heads[source], SPACING, change, np.random.default_rng(seed), (stranger, SPACING))
+    found, other = best(regions, planted.pixels), best(regions, stranger)
+    assert found.row == source and found.agreement > other.agreement + 0.05
+    assert 0 < found.share < 0.7
+
+
+def test_a_training_volume_agrees_with_itself_all_over(regions):
+    found = best(regions, Training.heads[5])
+    assert found.row == 5 and found.agreement == pytest.approx(1, abs=2e-3) and found.share > 0.95
+
+
+def test_of_some_volumes_the_others_are_not_named(regions):
+    rest = regions.subset([0, 1, 2, 7])
+    found, again = best(rest, Training.heads[7]), best(rest, Training.heads[5])
+    assert found.row == 3 and found.agreement == pytest.approx(1, abs=2e-3) and again.agreement < 0.9

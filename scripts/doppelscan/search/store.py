@@ -112,6 +112,20 @@ class EmbeddingStore:
                 return
             time.sleep(LOOK_AGAIN)
 
+    def require(self, written: Collection[str]) -> None:
+        """Look for shards that other processes wrote, as :meth:`refresh` does; what they say that they have ``written`` has to be there.
+
+        Raises:
+            StoreError: also when keys are still not seen: the processes do not share one folder, or its listing is far behind.
+        """
+        self.refresh(written)
+        missing = sum(key not in self._where for key in written)
+        if missing:
+            raise StoreError(
+                f"The store {self.name!r} must be one folder that all processes share. Got {missing} of {len(written)} images that other processes have "
+                "embedded and that are not seen here; give --store a folder that every machine reaches, and the same command again, which goes on from there."
+            )
+
     def _look(self) -> None:
         try:
             names = self._shards.names()

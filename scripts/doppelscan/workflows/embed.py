@@ -402,8 +402,9 @@ class EmbeddingEvaluator(SupervisedEvaluator):
                 seen.add(key)
         # Every process embeds its share; what it could not read is told to the others.
         before = len(image_set.skipped)
-        mine = own_share(missing)
-        if mine and (workers.alone or idist.get_world_size() > 1 or self.state.device.type != "cpu"):
+        mine, shared = own_share(missing), idist.get_world_size() > 1
+        here = workers.alone or shared or self.state.device.type != "cpu"
+        if mine and here:
             with progress(None, f"embed {label}", "image", total=len(mine)) as bar:
                 self.embed_rows(dataset, mine, keys, store, poses, bar.update)
         elif mine:
@@ -412,13 +413,13 @@ class EmbeddingEvaluator(SupervisedEvaluator):
             with progress(None, f"embed {label}", "image", total=len(mine)) as bar:
                 for skipped in workers.map(block, mine, bar.update):
                     image_set.skipped.extend(one for one in skipped if one not in image_set.skipped[before:])
-            store.refresh()
-        if idist.get_world_size() > 1:
+        if shared:
             # What cannot be opened every process has met.
             image_set.skipped[before:] = list(dict.fromkeys(gathered(image_set.skipped[before:])))
-            unread = {s.path for s in image_set.skipped}
-            store.refresh({keys[i] for i in missing if image_set.records[i].id not in unread})
         unread = {s.path for s in image_set.skipped}
+        if shared or not here:
+            # A listing may be behind; an image that was embedded is never one that cannot be read.
+            store.require({keys[i] for i in missing if image_set.records[i].id not in unread})
         kept = [
             (r, k) for r, k, ok in zip(image_set.records, keys, readable, strict=True) if ok and k in store and r.id not in unread
         ]

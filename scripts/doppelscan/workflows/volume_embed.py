@@ -184,7 +184,8 @@ class VolumeEmbedder:
             who = THIS_PROCESS if shared or self.device.type != "cpu" else workers
             parts = who.map(task, mine, bar.update)
         failed = dict(gathered([(keys[row], reason) for part in parts for row, reason in part.items()]))
-        store.refresh({keys[row] for row in missing if keys[row] not in failed} if shared else ())
+        if shared or not who.alone:
+            store.require({keys[row] for row in missing if keys[row] not in failed})
         return failed
 
     def cut(self, voxels: Voxels) -> Cube:

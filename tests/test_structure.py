@@ -27,6 +27,7 @@ ROOMS = [
     "pages",
     "pseudonyms",
     "reviewers",
+    "scores",
     "workers",
     "images",
     "deepssim",

@@ -29,7 +29,7 @@ def correlating_audit(training, synthetic, holdout, output, **settings):
     (known, own), (asked, images) = vectors(training), vectors(synthetic)
     found = images @ own.T
     rows = [
-        {"image": one.id, "score": f"{found[i].max():.6f}", "match": known[int(found[i].argmax())].id, "part_match": known[0].id,
+        {"image": one.id, "score": f"{found[i].max():.6f}", "match": known[int(found[i].argmax())].id, "part_match": known[0].id, "reason": "",
          "finding": "copy" if found[i].max() > 0.95 else "same patient?" if found[i].max() > 0.9 else ""}
         for i, one in enumerate(asked)
     ]  # fmt: skip

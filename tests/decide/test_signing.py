@@ -176,3 +176,16 @@ def test_a_planted_copy_of_a_region_counts_by_the_source_of_the_region():
     scored = tuple(replace(s, part_match=s.row) for s in scored)
     right = self_tested(decision, [replace(one, images=replace(one.images, scored=scored))], RULES).copies[0]
     assert wrong.found == right.found == 20 and (wrong.right_source, right.right_source) == (0, 20)
+
+
+def test_a_planted_half_that_the_whole_tells_counts_by_its_match(monkeypatch):
+    """Its best region lies where a third volume happens to be alike: the self-test counted its source as wrong."""
+    from doppelscan.decide import PairEvidence
+
+    half = PairEvidence(0.6, False, 0.5, 0.0, -1.0, 0, 0.0, 0.0, 0.0, -1.0, 0, 0.0, 0.5, 0.4, True)
+    decision = clean()
+    monkeypatch.setattr("doppelscan.decide.decision.explain", lambda scored, *rest: [half] * len(scored))
+    one = planted(decision, "half", 20, 0)
+    scored = tuple(replace(s, part_match=(s.row + 1) % TRAINING) for s in one.images.scored)
+    copies = self_tested(decision, [replace(one, images=replace(one.images, scored=scored))], RULES).copies[0]
+    assert (copies.found, copies.right_source) == (20, 20)

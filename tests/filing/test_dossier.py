@@ -201,6 +201,22 @@ def test_power_that_is_too_low_is_marked(tmp_path):
     assert "12 of 18 41 % (too few)" in page_text(dossier(audit=audit, output=tmp_path / "d.html").path)
 
 
+@pytest.mark.parametrize(("reason", "match", "p"), [("region, false", "training/1.png", 0.7), ("false", "training/2.png", 0.01)])
+def test_a_part_is_filed_with_the_source_and_the_p_value_of_what_flags_it(tmp_path, reason, match, p):
+    """Of a half of a volume, which the whole volume tells, a stranger's volume and its p-value were filed."""
+    folder = made_audit(tmp_path / "audit", 6, rename={"region, false": reason})
+    with open(folder / "scores.csv", newline="") as file:
+        rows = [{**row, "part_p_value": "0.7"} for row in csv.DictReader(file)]
+    with open(folder / "scores.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    content = json.loads(dossier(audit=folder, output=tmp_path / "d.json", redact=False).path.read_text())
+    (part,) = [one for one in content["images"] if one["finding"] == "part"]
+    assert (part["match"], part["p_value"]) == (match, p)
+    assert part["match_patient"] == ("" if "region" in reason else "training-patient2"), "the table names the match's patient alone"
+
+
 def test_an_audit_of_volumes_of_which_a_half_was_copied_is_filed(tmp_path):
     """Regions of volumes have no p-value of their own, and an earlier version left that of their patient out."""
 

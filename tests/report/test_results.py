@@ -106,6 +106,11 @@ def test_a_notebook_shows_conclusion_numbers_and_first_rows_and_no_markup_of_a_n
     assert "<script>" not in shown and "&lt;script&gt;" in shown and "style.css" not in shown
     assert 'title="/data/anna/p03.png">p03.png<' in shown, "short, with the path on demand"
     assert 'title="training/1.png"' in shown.partition("region, false")[0].rpartition("<tr>")[2], "of a region, its own source"
+    half = made(tmp_path)
+    for row in half.scores:
+        row["reason"] = str(row["reason"]).replace("region, ", "")
+    (told,) = [row for row in half._repr_html_().split("<tr>") if ">part<" in row]
+    assert 'title="training/2.png"' in told, "of a half that the whole volume tells, the match"
     assert "nan" not in shown.lower() and str(tmp_path / "report.html") in shown
 
 

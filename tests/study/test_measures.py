@@ -47,6 +47,7 @@ def write_audit(folder: Path, names: list[str]) -> None:
         row = dict.fromkeys(SCORE_COLUMNS, "")
         row |= {"image": f"{number}.png", "match": names[match], "part_match": names[part], "finding": finding, "unlike": unlike}
         row |= {
+            "reason": "region, false discovery rate: q 0.01 <= 0.05" if finding == "part" else "",
             "second_match": "" if second is None else names[second],
             "mi": float(number),
             "deepssim": 0.5,

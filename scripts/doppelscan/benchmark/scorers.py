@@ -14,6 +14,7 @@ from doppelscan.benchmark.sets import PreparedImages, WrittenSet, write_set
 from doppelscan.errors import DoppelscanError, InputError
 from doppelscan.report.tables import EXPOSING
 from doppelscan.rivals import Ranking, Rival
+from doppelscan.scores import source_of
 from doppelscan.study.measures import COPIED as COPY_FINDINGS
 from doppelscan.workflows import audit
 
@@ -104,10 +105,9 @@ def _of_rows(rows: Sequence[Mapping[str, Any]], asked: Asked) -> Scored:
         TASKS[0]: np.array([kind in COPY_FINDINGS for kind in kinds]),
         TASKS[1]: np.array([kind in EXPOSING for kind in kinds]),
     }
-    source = [row["part_match"] if row["finding"] == "part" else row["match"] for row in ordered]
     return Scored(
         np.array([float(row["score"]) for row in ordered]),
-        np.array([asked.training.row(path) for path in source], np.int64),
+        np.array([asked.training.row(source_of(row)) for row in ordered], np.int64),
         called,
         "flagged; as copy, blend or part for a copy",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -59,25 +58,18 @@ class AuditedImage:
 
     @property
     def of_region(self) -> bool:
-        """The finding is of a region: its source is that of the region. A half of a volume that its registered match explains is the match's."""
-        if self.finding is None or self.finding.kind != "part":
-            return False
-        return self.finding.reason.rule.of_region or self.scored.part_match == self.scored.match
-
-    @property
-    def region_tested(self) -> bool:
-        """The finding is of a region that has a p-value of its own; of volumes whole ones alone are tested."""
-        return self.of_region and math.isfinite(self.flag.part_p_value)
+        """The finding is told by a region, see :attr:`Finding.of_region`."""
+        return self.finding is not None and self.finding.of_region
 
     @property
     def p_value(self) -> float:
-        """Of what is told of it: of the region, where regions are tested, or of the whole image."""
-        return self.flag.part_p_value if self.region_tested else self.flag.p_value
+        """Of what is told of it: of the region or of the whole image."""
+        return self.flag.part_p_value if self.of_region else self.flag.p_value
 
     @property
     def q_value(self) -> float:
         """Likewise."""
-        return self.flag.part_q_value if self.region_tested else self.flag.q_value
+        return self.flag.part_q_value if self.of_region else self.flag.q_value
 
     @property
     def source(self) -> ImageRecord:

@@ -44,6 +44,11 @@ class Finding:
         """It says that a patient is shown."""
         return self.kind != OF_NOBODY
 
+    @property
+    def of_region(self) -> bool:
+        """It is told by a region: its source is that of the region. A half of a volume that its match explains is told by the whole, and the match's."""
+        return self.reason.rule.of_region
+
 
 def kind_of(evidence: PairEvidence, reason: Reason, rules: Rules) -> Finding:
     """The kind of an image that is flagged by its whole; docs/interpretation.md has the rules in words."""

@@ -13,6 +13,7 @@ import numpy as np
 from doppelscan.calibrate import StratifiedControl, TailControl, clopper_pearson, q_values
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import ScoredImage
+from doppelscan.scores import REGION
 
 __all__ = ["Calibration", "Flag", "Reason", "Rule", "calibrated", "control_as_close", "wider", "widest"]
 
@@ -27,13 +28,13 @@ class Rule(str, Enum):
     PIXELS = "identical pixels"
     RATE = "false discovery rate"
     PLAIN = "the same image, registered"
-    REGION_RATE = "region, false discovery rate"
-    REGION_BEYOND = "region, far beyond every control image"
+    REGION_RATE = f"{REGION}false discovery rate"
+    REGION_BEYOND = f"{REGION}far beyond every control image"
 
     @property
     def of_region(self) -> bool:
         """It speaks of a region, not of the whole image."""
-        return self in (Rule.REGION_RATE, Rule.REGION_BEYOND)
+        return self.value.startswith(REGION)
 
 
 @dataclass(frozen=True)

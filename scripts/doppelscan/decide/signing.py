@@ -75,7 +75,7 @@ def self_tested(decision: Decision, planted: Sequence[Planted], rules: Rules) ->
             negatives.append(NegativeResult(one.name, one.words, len(found), counted, int(found.sum())))
             continue
         sources = [
-            training.patients[s.part_match if f is not None and f.kind == "part" else s.match]
+            training.patients[s.part_match if f is not None and f.of_region else s.match]
             for s, f in zip(images.scored, findings, strict=True)
         ]
         right = [hit and source == training.patients[row] for hit, source, row in zip(found, sources, one.sources, strict=True)]

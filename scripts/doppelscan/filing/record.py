@@ -19,6 +19,7 @@ from doppelscan.filing.sampling import Sampling
 from doppelscan.filing.seal import plain, seal_of
 from doppelscan.filing.statements import SOURCES, Statement, card, control_fitness, criteria, tested, threat_model
 from doppelscan.pseudonyms import Pseudonyms
+from doppelscan.scores import p_value_of, source_of
 from doppelscan.settings import masked_command
 from doppelscan.version import __version__
 
@@ -362,8 +363,7 @@ def hidden_patients(comparison: Comparison, names: Pseudonyms | None = None) -> 
 
 
 def _image(row: Mapping[str, str], hide: _Shown) -> ImageFinding:
-    region = row["finding"] == "part"
-    match = row["part_match"] if region else row["match"]
+    match = source_of(row)
     # The table names the patient of the whole image's match alone.
     patient = row["match_patient"] if match == row["match"] else ""
     return ImageFinding(
@@ -372,15 +372,9 @@ def _image(row: Mapping[str, str], hide: _Shown) -> ImageFinding:
         hide.name(match),
         hide.name(patient),
         float(row["score"]),
-        _p_told(row),
+        p_value_of(row),
         row["reason"],
     )
-
-
-def _p_told(row: Mapping[str, str]) -> float:
-    """Of a region its own p-value, where regions are tested, else that of the whole image."""
-    of_region = float(row["part_p_value"]) if row["finding"] == "part" else math.nan
-    return of_region if math.isfinite(of_region) else float(row["p_value"])
 
 
 def _p_of(patient: Mapping[str, str], audit: FinishedAudit) -> float:
@@ -388,7 +382,7 @@ def _p_of(patient: Mapping[str, str], audit: FinishedAudit) -> float:
     told = float(patient["smallest_p_value"])
     if math.isfinite(told):
         return told
-    return min((_p_told(row) for row in audit.flagged if row["match_patient"] == patient["patient"]), default=1.0)
+    return min((p_value_of(row) for row in audit.flagged if row["match_patient"] == patient["patient"]), default=1.0)
 
 
 class _Shown:

@@ -14,6 +14,7 @@ from doppelscan.errors import MissingPackageError
 from doppelscan.locations import is_url
 from doppelscan.pages import page_templates
 from doppelscan.report.entries import short_names
+from doppelscan.scores import source_of
 
 if TYPE_CHECKING:
     import pandas
@@ -97,7 +98,7 @@ class ResultTable:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the conclusion, its numbers and the first rows, without pictures."""
-        rows = [{**row, "match": row["part_match"]} if row.get("finding") == "part" else row for row in self.top()]
+        rows = [{**row, "match": source_of(row)} if row.get("reason") else row for row in self.top()]
         names = short_names(str(row[column]) for row in rows for column in ("image", "match"))
         verdict, reason = self.headline
         return (

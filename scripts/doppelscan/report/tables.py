@@ -12,6 +12,7 @@ from doppelscan.calibrate import simes_p_values
 from doppelscan.decide import KINDS, OF_NOBODY, AuditedImage, Decision, ReviewedImages
 from doppelscan.deepssim import verdict
 from doppelscan.images import ImageRecord, plane_position
+from doppelscan.scores import of_region
 from doppelscan.verify import Pose
 
 __all__ = [
@@ -97,7 +98,7 @@ def risk(row: Row) -> tuple[bool, bool, bool, float, str]:
     score = round(float(row["score"]), 6)
     return (
         not row["flagged"],
-        row["finding"] == "part",
+        of_region(row),
         bool(row["unlike"]),
         -score if math.isfinite(score) else math.inf,
         str(row["image"]),

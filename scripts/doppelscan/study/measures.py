@@ -17,6 +17,7 @@ from doppelscan.calibrate import Difference, Share, clustered_share, difference,
 from doppelscan.decide import KINDS
 from doppelscan.errors import InputError
 from doppelscan.images import ImageRecord, find_images
+from doppelscan.scores import source_of
 
 __all__ = ["COPIED", "Mean", "SampleNumbers", "changes", "read_audit", "sample_rows"]
 
@@ -157,9 +158,7 @@ def _owed(competition: Mapping[str, float] | None) -> Share | None:
 
 def _sources(row: Mapping[str, str]) -> list[str]:
     """Training images that a copy shows."""
-    if row["finding"] == "part":
-        return [row["part_match"]]
-    return [row["match"], *([row["second_match"]] if row["finding"] == "blend" and row["second_match"] else [])]
+    return [source_of(row), *([row["second_match"]] if row["finding"] == "blend" and row["second_match"] else [])]
 
 
 def _trend(records: Sequence[ImageRecord], hits: Sequence[bool]) -> Mapping[str, Any] | None:

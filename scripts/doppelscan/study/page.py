@@ -16,6 +16,7 @@ from doppelscan.decide import KINDS
 from doppelscan.deepssim import THRESHOLDS
 from doppelscan.pages import page_templates
 from doppelscan.report import CONTROL, FLAGGED, INK, inline_picture, inline_svg
+from doppelscan.scores import source_of
 from doppelscan.study.measures import COPIED, SampleNumbers, sample_rows
 from doppelscan.study.stages import ConditionResult
 from doppelscan.study.tables import StudyResult
@@ -155,7 +156,7 @@ def _pairs(numbers: SampleNumbers) -> list[dict[str, str]]:
     return [
         {
             "sample": _file(row["image"]),
-            "match": _file(row["part_match"] if row["finding"] == "part" else row["match"]),
+            "match": _file(source_of(row)),
             "words": f"{row['finding'] or 'not flagged'}, p {float(row['p_value']):.2g}",
         }
         for row in chosen[:PAIRS]

@@ -1,0 +1,28 @@
+"""What a row of scores.csv tells: of whom, and how rarely a stranger does. Whoever reads the table asks here, so that all of them name the same source."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["REGION", "of_region", "p_value_of", "source_of"]
+
+# How the reason of a flag begins that speaks of the best region and not of the whole image.
+REGION = "region, "
+
+
+def of_region(row: Mapping[str, Any]) -> bool:
+    """The row is flagged by its best region; a ``part`` that is flagged by the whole image is of the match, as a half of a volume is."""
+    return str(row["reason"]).startswith(REGION)
+
+
+def source_of(row: Mapping[str, Any]) -> str:
+    """The training image that the row is of: that of the region, where the region is what is flagged, else the match."""
+    return str(row["part_match"] if of_region(row) else row["match"])
+
+
+def p_value_of(row: Mapping[str, Any]) -> float:
+    """Of what is flagged: of the region or of the whole image; of an audit that kept none of its regions, of the whole image."""
+    told = float(row["part_p_value"]) if of_region(row) else math.nan
+    return told if math.isfinite(told) else float(row["p_value"])

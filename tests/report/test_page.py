@@ -6,7 +6,6 @@ import base64
 import csv
 import io
 import json
-import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -17,7 +16,7 @@ from doppelscan.decide import ReviewedImages, ScoredImage, kept_from_flag
 from doppelscan.report import gallery, write_report
 from doppelscan.report import page as page_module
 from doppelscan.report.entries import entries_of, short_names
-from doppelscan.report.histogram import histogram
+from doppelscan.report.histogram import distributions, histogram
 from doppelscan.report.pose_words import pose_sentence
 from doppelscan.report.tables import score_rows
 from doppelscan.reviewers import ReviewerSaid
@@ -198,15 +197,26 @@ def test_every_flagged_pair_has_its_picture_in_the_page_itself_for_paper(tmp_pat
 def test_a_page_of_volumes_speaks_of_volumes_and_of_no_measure_that_they_do_not_have(tmp_path, cohort):
     decision = made_decision(6, 8, cohort=cohort)
     images = tuple(replace(one, record=replace(one.record, whole=True)) for one in decision.images)
-    flags = [replace(one.flag, part_p_value=math.nan, part_q_value=math.nan) for one in images]
-    images = tuple(replace(one, flag=flag, scored=replace(one.scored, part=0.5)) for one, flag in zip(images, flags, strict=True))
+    images = tuple(replace(one, scored=replace(one.scored, part=0.5)) for one in images)
     decision = replace(decision, images=images)
     write_report(tmp_path, decision, made_summary(decision), redact=False)
     page = (tmp_path / "report.html").read_text()
     told = page.split("<main>")[1].split('<h2 id="made">')[0]
-    assert "DeepSSIM" not in told and "best region" not in told and "Memorization Index" not in told and "nan" not in told
+    assert "DeepSSIM" not in told and "Memorization Index" not in told and "nan" not in told
     assert "neighbouring slice" not in told and "a training volume came back" in told
     assert not re.search(r"\bimages?\b", re.sub(r"<[^>]+>", " ", told)), "every word of the page"
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_region_of_a_volume_is_drawn_among_regions_and_not_among_whole_volumes(whole):
+    """Its score is a stranger's: as the lowest flagged it stood far left of every copy, and its own histogram was hidden."""
+    decision = made_decision(6, 8)
+    images = [replace(one, record=replace(one.record, whole=whole)) for one in decision.images]
+    images[2] = replace(images[2], scored=replace(images[2].scored, score=0.31, part=0.93))
+    score, region, _ = distributions(replace(decision, images=tuple(images)))
+    assert "agreement of the best region" in region and "lowest flagged part" in region
+    drawn = float(score.partition('class="mark" x1="')[2].partition('"')[0])
+    assert drawn > 200, "at 1.0, where the whole volumes are, of a width of 340"
 
 
 def test_a_redacted_page_says_why_it_shows_no_picture(tmp_path, cohort):

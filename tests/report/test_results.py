@@ -37,17 +37,18 @@ def test_rows_come_by_risk_in_the_file_the_result_and_the_list_to_remove(tmp_pat
 
 
 def test_what_is_of_another_domain_or_has_no_score_comes_last():
-    row = {"flagged": False, "finding": "", "unlike": False, "score": 0.5, "image": "b"}
+    row = {"flagged": False, "finding": "", "reason": "", "unlike": False, "score": 0.5, "image": "b"}
     rows = [
         row | {"unlike": True, "score": 0.9, "image": "unlike"},
         row | {"score": math.nan, "image": "none"},
         row | {"image": "c"},
         row,
         row | {"score": 0.6, "image": "near"},
-        row | {"flagged": True, "finding": "part", "image": "part"},
+        row | {"flagged": True, "finding": "part", "reason": "region, false discovery rate: q 0.02 <= 0.05", "image": "part"},
+        row | {"flagged": True, "finding": "part", "reason": "false discovery rate: q 0.02 <= 0.05", "image": "half"},
         row | {"flagged": True, "finding": "copy", "score": 0.4, "image": "copy"},
     ]
-    assert [one["image"] for one in sorted(rows, key=risk)] == ["copy", "part", "near", "b", "c", "none", "unlike"]
+    assert [one["image"] for one in sorted(rows, key=risk)] == ["half", "copy", "part", "near", "b", "c", "none", "unlike"]
 
 
 def test_the_page_and_the_table_have_one_order(tmp_path):

@@ -18,10 +18,9 @@ BINS = 40
 
 
 def distributions(decision: Decision) -> list[str]:
-    """Score, best region (not of volumes, which have none) and SSIM of the aligned pair, synthetic against control: an ``<svg>`` each."""
-    volumes = any(one.record.whole for one in decision.images)
+    """Score, best region and SSIM of the aligned pair, synthetic against control: an ``<svg>`` each."""
     flagged = [one for one in decision.images if one.finding is not None]
-    whole = [one.scored.score for one in flagged if volumes or not one.of_region]
+    whole = [one.scored.score for one in flagged if not one.of_region]
     parts = [one.scored.part for one in flagged if one.of_region]
     marks: dict[str, tuple[str, Mapping[float, str]]] = {
         "score": ("score", {min(whole): "lowest flagged"} if whole else {}),
@@ -38,7 +37,6 @@ def distributions(decision: Decision) -> list[str]:
             lines,
         )
         for name, (label, lines) in marks.items()
-        if not (volumes and name == "part")
     ]
 
 

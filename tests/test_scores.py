@@ -29,3 +29,8 @@ def test_what_is_not_flagged_is_of_its_match():
     (row,) = score_rows(made_decision(0).images[:1])
     assert source_of(row) == "training/0.png" and p_value_of(row) == 0.5
     assert p_value_of({"reason": "region, far beyond every control image", "p_value": "0.2", "part_p_value": "nan"}) == 0.2
+
+
+def test_without_a_region_to_compare_the_column_is_empty():
+    (row,) = score_rows([replace(made_decision(0).images[0], part_match=None)])
+    assert row["part_match"] == "" and source_of(row) == "training/0.png"

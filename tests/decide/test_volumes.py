@@ -207,24 +207,50 @@ def test_a_region_flags_a_volume_whose_better_half_does_not_agree():
 class OneRegion:
     """Regions that know one source."""
 
-    def __init__(self, rows):
-        self.rows = list(rows)
+    def __init__(self, training, agreement=0.9):
+        self.patients, self.agreement = list(training.patients), agreement
 
     def best(self, cubes, frames):
-        return [VolumeRegion(0.9, len(self.rows) - 1, 0.2) for _ in cubes]
+        return [VolumeRegion(self.agreement, len(self.patients) - 1 if self.agreement > 0 else -1, 0.2) for _ in cubes]
 
-    def subset(self, rows):
-        return OneRegion([self.rows[row] for row in rows])
+    @classmethod
+    def fitted(cls, training):
+        return cls(training)
 
 
-def test_the_source_of_a_region_need_not_be_the_match_and_folds_leave_people_out(made):
+def test_the_source_of_a_region_need_not_be_the_match_and_folds_leave_people_out(made, monkeypatch):
+    """Regions of a fold were whitened by all of the training set: its own volumes looked less alike than strangers do, and p-values came out too small."""
+    monkeypatch.setattr("doppelscan.decide.volume_reference.VolumeRegions", OneRegion)
     reference, images = made
-    looking = replace(reference, regions=OneRegion(range(8)))
+    looking = replace(reference, regions=OneRegion(reference.training))
     one = looking.scored(images, "synthetic").scored[0]
     assert (one.match, one.part_match, one.part, one.part_share) == (2, 7, 0.9, 0.2)
     assert one.verified == reference.scored(images, "synthetic").scored[0].verified
     fold, rows = looking.without(np.arange(8) == 7)
-    assert fold.regions.rows == rows.tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert fold.regions.patients == [f"person{row}" for row in rows] and len(rows) == 7
+    assert looking.of(images).regions is None, "the competition asks for no region"
+
+
+def test_a_region_is_shown_as_it_was_compared_which_is_cube_on_cube(made):
+    """Two heads of other places and sizes in mm lay side by side where their cells had agreed."""
+    reference, images = made
+    known = reference.training
+    apart = replace(known.frames([7])[0], centre=(5.0, 0.0, 0.0), side=80.0)
+    elsewhere = type("Elsewhere", (EmbeddedVolumes,), {"frames": lambda self, rows: [apart for _ in rows]})
+    training = elsewhere(known.records, known.keys, known.store, known.outputs)
+    looking = replace(reference, training=training, regions=OneRegion(training))
+    block = VolumeBlockScorer(images, training, looking.search, looking.registration, "combined", looking.regions)
+    shown = block([0])[0].in_region
+    own = images.frames([0])[0]
+    assert shown.match == 7 and shown.pose != VolumePose()
+    np.testing.assert_allclose(shown.pose.sampling_matrix(own, apart), np.eye(3, 4), atol=1e-5)
+
+
+def test_a_volume_without_cells_to_compare_has_no_region(made):
+    """It had the first training volume as the source of its region, at -1."""
+    reference, images = made
+    one = replace(reference, regions=OneRegion(reference.training, -1.0)).scored(images, "synthetic").scored[0]
+    assert (one.match, one.part, one.part_match) == (2, -1.0, -1)
 
 
 def test_half_of_a_volume_is_told_by_its_cells(made):

@@ -24,8 +24,8 @@ class Training:
 
     heads: ClassVar = [generate_head(seed, 64) for seed in range(PEOPLE)]
 
-    def __init__(self):
-        self.made = [cubed(head) for head in self.heads]
+    def __init__(self, people=range(PEOPLE)):
+        self.made = [cubed(self.heads[one]) for one in people]
 
     def thumbnails(self, rows):
         return torch.stack([self.made[row][0] for row in rows])
@@ -61,7 +61,14 @@ def test_a_training_volume_agrees_with_itself_all_over(regions):
     assert found.row == 5 and found.agreement == pytest.approx(1, abs=2e-3) and found.share > 0.95
 
 
-def test_of_some_volumes_the_others_are_not_named(regions):
-    rest = regions.subset([0, 1, 2, 7])
+def test_of_some_volumes_the_others_are_not_named():
+    rest = VolumeRegions.fitted(Training([0, 1, 2, 7]))  # type: ignore[arg-type]
     found, again = best(rest, Training.heads[7]), best(rest, Training.heads[5])
     assert found.row == 3 and found.agreement == pytest.approx(1, abs=2e-3) and again.agreement < 0.9
+
+
+def test_where_no_cell_is_to_be_compared_nobody_is_named(regions):
+    """The first training volume was, at -1."""
+    _, frame = cubed(Training.heads[0])
+    (found,) = regions.best(torch.zeros(1, 1, 64, 64, 64, dtype=torch.uint8), [frame])
+    assert (found.agreement, found.row, found.share) == (-1.0, -1, 0.0)

@@ -34,7 +34,7 @@ class AuditedImage:
         shape: native height and width in pixels, or voxels along x, y and z.
         scored: its measures against its match.
         match: the training image that it is most likely a copy of.
-        part_match: the training image that its best region agrees with.
+        part_match: the training image that its best region agrees with; None of a volume in which no region can be compared.
         flag: p-values, q-values, and why it is flagged.
         finding: what it is, or None when it is not flagged.
         second_match: the second source of a blend, or None.
@@ -45,7 +45,7 @@ class AuditedImage:
     shape: tuple[int, ...]
     scored: ScoredImage
     match: ImageRecord
-    part_match: ImageRecord
+    part_match: ImageRecord | None
     flag: Flag
     finding: Finding | None = None
     second_match: ImageRecord | None = None
@@ -74,7 +74,7 @@ class AuditedImage:
     @property
     def source(self) -> ImageRecord:
         """The training image that a finding is of."""
-        return self.part_match if self.of_region else self.match
+        return self.part_match if self.part_match is not None and self.of_region else self.match
 
     @property
     def source_row(self) -> int:
@@ -364,7 +364,7 @@ def _audited(
             shape=tuple(map(int, shape)),
             scored=one,
             match=training.records[one.match],
-            part_match=training.records[one.part_match],
+            part_match=training.records[one.part_match] if one.part_match >= 0 else None,
             flag=said,
             finding=finding,
             second_match=None if finding is None or finding.second_match is None else training.records[finding.second_match],

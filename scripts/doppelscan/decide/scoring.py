@@ -51,7 +51,7 @@ class ScoredImage:
         agreement: of whitened local structure of the aligned pair.
         share: share of the field of view that matches.
         part: highest agreement of one cell with any training image, in place.
-        part_match: row of that training image.
+        part_match: row of that training image; -1 for none.
         part_share: share of the image's structure that the region around the cell makes.
         part_mirrored: it agrees with that training image mirrored left to right.
         runner_up: verified score of the best registered training image of another patient than the match's, NaN where none was registered.

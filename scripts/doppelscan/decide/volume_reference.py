@@ -83,15 +83,15 @@ class FittedVolumes:
         rows = np.flatnonzero(~left_out)
         others = _volumes(self.training.subset(rows.tolist()))
         search = fitted_search(others, self.search, self.differences, self.weights)
-        regions = None if self.regions is None else self.regions.subset(rows.tolist())
+        # What whitens is learned anew: of a fold that it knew, regions would be less alike than those of strangers.
+        regions = None if self.regions is None else VolumeRegions.fitted(others)
         return replace(self, training=others, search=search, regions=regions), rows
 
     def of(self, posed: EmbeddedSet) -> FittedVolumes:
-        """Another one, fitted in the same way on a small set whose volumes are there in all axis poses."""
+        """Another one, fitted in the same way on a small set whose volumes are there in all axis poses; it looks for no regions."""
         volumes = _volumes(posed)
         search = fitted_search(volumes, self.search, self.differences, None)
-        regions = None if self.regions is None else self.regions.of(volumes)
-        return replace(self, training=volumes, posed=volumes, search=search, weights=None, regions=regions)
+        return replace(self, training=volumes, posed=volumes, search=search, weights=None, regions=None)
 
     def best_among(
         self, images: EmbeddedSet, rows: Sequence[int], excluded: Sequence[Set[str]], most: int

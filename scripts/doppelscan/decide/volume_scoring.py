@@ -42,10 +42,12 @@ class ScoredVolume(ScoredImage):
         half: agreement of the better half of the structure: a half of a copy counts as one.
         part: of the region that agrees best with any training volume, as both lie, see :class:`~doppelscan.verify.VolumeRegions`; the better half where
             no regions are looked for.
+        part_pose: what maps the source of that region on the volume: cells are compared in the cubes around the anatomy, not in mm.
     """
 
     pose: VolumePose  # type: ignore[assignment]
     half: float = NONE
+    part_pose: VolumePose = VolumePose()
 
     @property
     def verified(self) -> float:
@@ -59,8 +61,8 @@ class ScoredVolume(ScoredImage):
 
     @property
     def in_region(self) -> ScoredImage:
-        """The volume with the source of its best region as its match: as both lie, where its match is another."""
-        return self if self.part_match == self.match else replace(self, match=self.part_match, pose=VolumePose())
+        """The volume with the source of its best region as its match: as both were compared, where its match is another."""
+        return self if self.part_match == self.match else replace(self, match=self.part_match, pose=self.part_pose)
 
     def with_pixels_of(self, same: IdenticalImage) -> ScoredImage:
         """See :meth:`ScoredImage.with_pixels_of`."""
@@ -235,14 +237,19 @@ class VolumeBlockScorer:
                 similarity = proposals.similarity[position]
                 best = self._best(row, candidates[position], similarity, found[position])
                 region = regions[position]
-                if region is not None:
-                    best = replace(best, part=region.agreement, part_match=region.row, part_share=region.share)
-                made.append(best)
+                made.append(best if region is None else self._with_region(best, region))
         self.registration.flush()
         return made
 
     def _regions(self, regions: VolumeRegions, rows: Sequence[int]) -> Sequence[VolumeRegion | None]:
         return regions.best(self.queries.thumbnails(rows), self.queries.frames(rows))
+
+    def _with_region(self, one: ScoredVolume, region: VolumeRegion) -> ScoredVolume:
+        pose = VolumePose()
+        if region.row >= 0:
+            (frame,), (other,) = self.queries.frames([one.row]), self.training.frames([region.row])
+            pose = VolumePose.from_sampling_matrix(0, np.eye(3, 4), frame, other)
+        return replace(one, part=region.agreement, part_match=region.row, part_share=region.share, part_pose=pose)
 
     def _best(self, row: int, candidates: Sequence[int], similarity: np.ndarray, pairs: Sequence[VolumeAgreement]) -> ScoredVolume:
         patients = self.training.patients

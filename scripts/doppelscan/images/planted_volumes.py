@@ -249,7 +249,7 @@ VOLUME_TRANSFORMS: dict[str, Transform] = {
 VOLUME_REGIONS: dict[str, Transform] = {name: _kept(parts, name) for name, parts in (("third kept", 3), ("quarter kept", 4))}
 
 # What is stronger than the bending above, and the same person again.
-VOLUME_BENDINGS: dict[str, Transform] = {f"elastic x{k:g}": _bent(0.008 * k, f"elastic x{k:g}") for k in (1.5, 2.0)}
+VOLUME_BENDINGS: dict[str, Transform] = {f"elastic x{k:g}": _bent(0.008 * k, f"elastic x{k:g}") for k in (1.5, 2.0, 3.0)}
 VOLUME_VISITS: dict[str, Transform] = {"other crop": _recropped, "other visit": _revisited}
 
 

@@ -82,7 +82,7 @@ def _score_row(one: AuditedImage) -> Row:
         "second_match": "" if one.second_match is None else one.second_match.id,
         "second_share": NONE if finding is None else finding.second_share,
         "part": scored.part,
-        "part_match": one.part_match.id,
+        "part_match": "" if one.part_match is None else one.part_match.id,
         "part_share": scored.part_share,
         "part_p_value": said.part_p_value,
         "part_q_value": said.part_q_value,

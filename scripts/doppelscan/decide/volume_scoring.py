@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ class ScoredVolume(ScoredImage):
 
     pose: VolumePose  # type: ignore[assignment]
     half: float = NONE
-    part_pose: VolumePose = VolumePose()
+    part_pose: VolumePose = field(default_factory=VolumePose)
 
     @property
     def verified(self) -> float:

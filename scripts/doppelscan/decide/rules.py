@@ -167,7 +167,7 @@ class VolumeRules(Rules):
     Attributes:
         least_part: regions of 32 strangers among T1 brains reached 0.75; of eight thirds that were set into strangers seven were above 0.78, of quarters
             four. Of hippocampus crops 7 to 14 of 100 strangers reach it, up to 0.891: there the control alone keeps them out. From 0.9 on, which none
-            reached, three of the eight thirds would be left, and no quarter.
+            reached, 3 of the 8 thirds would be left (of 10 others 2, where 0.78 leaves 5), and no quarter.
         close_part, beyond_part: a region is far beyond those of 50 controls that leaves less than half of what the best of them leaves.
         least_verified: strangers reached 0.904 (resampled to 3 mm and back), halves that were copied began at 0.919.
         close_pair: other copies began at 0.966, bent twice as strongly as those of the self-test at 0.974.

@@ -100,6 +100,15 @@ def test_a_pair_that_folds_meet_from_both_sides_is_listed_once(no_pairs):
     assert decision.near_duplicates == doubles[:1]
 
 
+def test_an_image_without_a_region_to_compare_is_not_said_to_have_one_of_the_last_training_image(no_pairs):
+    """-1 was taken for a row."""
+    images = (made_score(0, 0.3, match=0, part=-1.0, part_match=-1),)
+    people = tuple(made_score(i, 0.2, match=0, part=0.5, part_match=0) for i in range(30))
+    synthetic = ScoredSet(made_set("synthetic", 1), images, made_reference(made_set("training", 20)))
+    decision = decide(synthetic, ScoredControl(made_set("control", 30), people, 1.0), [], [None], [False], None, Rules())
+    assert decision.images[0].part_match is None and decision.images[0].source.id == "training/0.png"
+
+
 def test_without_the_same_pixels_a_useless_control_refuses(no_pairs):
     assert decided([None, None], controls=3).conclusion.verdict is Verdict.CANNOT
 

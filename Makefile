@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 OUT ?= audit
 STAMP := $(VENV)/.installed
 
-.PHONY: help install audit test test-real test-monailabel test-wheel docs benchmark case-study train train-pairs train-rival export export-scorer lint clean
+.PHONY: help install audit test test-real test-ray test-monailabel test-wheel docs benchmark case-study train train-pairs train-rival export export-scorer lint clean
 
 help:
 	@echo "make audit            install, write the sample cohort, audit it, say where the report is"
 	@echo "make test             install and run the tests (offline, CPU, about 15 minutes)"
 	@echo "make test-real DATA=  the slow tests on a folder of real images"
+	@echo "make test-ray         a cluster of this machine: workers and a driver that are killed"
 	@echo "make test-monailabel  a MONAI Label server of its own environment, asked on loopback"
 	@echo "make test-wheel       the built wheel in a bare environment, in an empty folder"
 	@echo "make docs             the documentation as a site"
@@ -42,6 +43,11 @@ test: $(STAMP)
 test-real: $(STAMP)
 	@test -n "$(DATA)" || { echo "make test-real needs DATA=DIR, a folder with manifest.csv"; exit 2; }
 	DOPPELSCAN_REAL_DATA=$(DATA) $(BIN)/python -m pytest -m "real or slow" tests
+
+# Ray is an extra that make test does without: its tests are skipped there.
+test-ray: $(STAMP)
+	$(BIN)/python -m pip install --quiet -e ".[ray]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_workers.py tests/workflows/test_ray.py
 
 benchmark: $(STAMP)
 	@test -n "$(DATA)" || { echo "make benchmark needs DATA=DIR, a folder with manifest.csv"; exit 2; }

@@ -138,6 +138,9 @@ def wait_until(done, seconds: float = 900) -> None:
         (5000, None, 2, None, Workers(2, 1)),
         (5000, 1, 2, None, Workers(1, 2)),
         (10, None, None, "local", Workers(8, 1, "local")),
+        (10, None, None, "head:6379", Workers(0, 1, "head:6379")),
+        (5000, 2, None, "head:6379", Workers(2, 1, "head:6379")),
+        (5000, 2, 8, "head:6379", Workers(2, 4, "head:6379")),
     ],
 )
 def test_processes_and_their_threads_are_no_more_than_processors_unless_asked_for(
@@ -182,6 +185,23 @@ def test_a_cluster_gives_what_one_process_gives_in_order_and_listens_on_the_loop
     # Ray says of every actor of Ray Data that may be restarted that its arguments could be lost: they are held by this process.
     told = [line for stream in capfd.readouterr() for line in stream.splitlines()]
     assert [line for line in told if "issues/53727" not in line] == []
+
+
+@pytest.mark.parametrize(("count", "threads", "blocks", "actors"), [(0, 1, 100, 100), (0, 4, 25 * 4, 25), (3, 1, 12, 3)])
+def test_a_cluster_that_is_joined_is_used_whole_however_small_this_machine_is(monkeypatch, count, threads, blocks, actors):
+    """What the driver's machine has said how many blocks there were, and so how many of a large cluster's processors had something to do."""
+    asked = []
+
+    def computed(chosen, packed, number):
+        asked.append((number, workers._actors(chosen)))
+        return iter((one, one) for one in range(number))
+
+    cluster = type("Cluster", (), {"cluster_resources": staticmethod(lambda: {"CPU": 100.0})})
+    monkeypatch.setattr(workers, "_connected", lambda address, processors: cluster)
+    monkeypatch.setattr(workers, "_by_ray", computed)
+    Workers(count, threads, "head:6379").map(Listed(), range(10_000))
+    ((number, running),) = asked
+    assert running == actors and number >= min(blocks, -(-10_000 // workers.MOST))
 
 
 @pytest.mark.loopback

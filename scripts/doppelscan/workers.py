@@ -57,7 +57,7 @@ class Workers:
     """Who computes.
 
     Attributes:
-        count: processes; 1 computes in this one.
+        count: processes; 1 computes in this one, 0 of a cluster takes as many as its processors allow.
         threads: of each process.
         ray: address of a Ray cluster, or ``local`` for one on this machine; None is none.
         least: rows of a block.
@@ -74,8 +74,10 @@ class Workers:
 
         Args:
             images: that are to be scored.
-            count: processes; None takes as many as this process may use processors, or this process alone for fewer than 256 images.
-            threads: that compute, of all processes together; None is as many as processors.
+            count: processes; None takes as many as this process may use processors, or this process alone for fewer than 256 images; of a cluster that
+                is joined as many as that has.
+            threads: that compute, of all processes together; None is as many as processors. What this machine has says nothing of a cluster: there each
+                process has one thread where none are named.
             ray: see :class:`Workers`.
 
         Raises:
@@ -83,6 +85,8 @@ class Workers:
         """
         if ray is not None and importlib.util.find_spec("ray") is None:  # before anything is computed that it would have shared
             raise MissingPackageError(NO_RAY)
+        if ray not in (None, "local"):
+            return cls(count or 0, max(1, (threads or 1) // (count or 1)), ray)
         cpus = threads or available_cpus()
         processes = count or (cpus if images >= FEWEST or ray else 1)
         return cls(processes, max(1, cpus // processes), ray)
@@ -110,7 +114,8 @@ class Workers:
         """
         if self.alone or (len(rows) <= self.least and self.ray is None):
             return [task(block, advance) for block in _blocks(rows, MOST)]
-        blocks = _blocks(rows, min(MOST, max(self.least, -(-len(rows) // (BLOCKS_OF_A_WORKER * self.count)))))
+        processes = self.count if self.ray is None else _actors(self)
+        blocks = _blocks(rows, min(MOST, max(self.least, -(-len(rows) // (BLOCKS_OF_A_WORKER * processes)))))
         if not blocks:
             return []
         try:
@@ -313,8 +318,8 @@ class _RayWorker:
 
 def _by_ray(workers: Workers, packed: _Packed, count: int) -> Iterator[tuple[int, Any]]:
     """Block number and result, as blocks are finished."""
-    ray = _connected(str(workers.ray), workers.count)
-    actors = max(1, min(count, workers.count if workers.ray == "local" else int(ray.cluster_resources().get("CPU", 1))))
+    ray = _connected(str(workers.ray), workers.count * workers.threads)
+    actors = max(1, min(count, _actors(workers)))
     held = ray.put((packed.pickled, [np.frombuffer(array, np.uint8) for array in packed.arrays]))
     with warnings.catch_warnings():
         # Ray 2.60 names what is to come in place of these two arguments, and does not have it yet.
@@ -324,7 +329,7 @@ def _by_ray(workers: Workers, packed: _Packed, count: int) -> Iterator[tuple[int
             batch_size=1,
             fn_constructor_args=(held, workers.threads),
             compute=ray.data.ActorPoolStrategy(size=actors),
-            num_cpus=1,
+            num_cpus=workers.threads,
             max_restarts=DEATHS,
             max_task_retries=DEATHS,
         )
@@ -342,8 +347,14 @@ def _by_ray(workers: Workers, packed: _Packed, count: int) -> Iterator[tuple[int
         ) from error
 
 
-def _connected(address: str, count: int) -> Any:
-    """Ray, connected once a process: it neither reports its use nor serves a dashboard, and its processes log to files."""
+def _actors(workers: Workers) -> int:
+    """Processes of a cluster that compute: those that are asked for, or as many as its processors allow."""
+    ray = _connected(str(workers.ray), workers.count * workers.threads)
+    return workers.count or max(1, int(ray.cluster_resources().get("CPU", 1)) // workers.threads)
+
+
+def _connected(address: str, processors: int) -> Any:
+    """Ray, connected once a process, on this machine with so many processors: it neither reports its use nor serves a dashboard, and its processes log to files."""
     quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
     if address == "local":
         # Ray's ports run what they are sent, from whoever reaches them: by this and the address below they are the loopback's.
@@ -357,7 +368,7 @@ def _connected(address: str, count: int) -> Any:
     except ImportError as error:
         raise MissingPackageError(NO_RAY) from error
     if not ray.is_initialized():
-        own = {"num_cpus": count, "include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == "local" else {}
+        own = {"num_cpus": processors, "include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == "local" else {}
         try:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **own)
         except Exception as error:  # a bare one where its processes do not start in time

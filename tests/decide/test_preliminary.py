@@ -34,6 +34,15 @@ def test_the_nearest_is_found_in_the_pose_in_which_it_is_alike():
     assert found.identical == 0 and all(one.scored is None and one.pose is None for one in found.images)
 
 
+def test_a_first_answer_costs_the_same_however_many_training_images_there_are(monkeypatch):
+    """All were compared with all, in one process: of a million and a million, hours."""
+    monkeypatch.setattr("doppelscan.decide.preliminary.COMPARED", 3)
+    found = nearest_by_encoder(turned("synthetic", 20), made_set("training", 20), [SAME] + [None] * 19)
+    assert found.known.endswith("by the encoder alone, of 3 of the 20 training images")
+    assert {one.match for one in found.images[1:]} <= {0, 10, 19} and found.images[19].match == 19
+    assert found.images[0].match == 2, "the same pixels are looked for among all"
+
+
 def test_the_same_pixels_name_the_match_and_claim_no_similarity_that_was_not_measured():
     first, second = nearest_by_encoder(turned("synthetic", 2), made_set("training", 20), [SAME, None]).images
     assert first.match == 2 and np.isnan(first.deepssim) and first.match_record.id == "training/2.png"

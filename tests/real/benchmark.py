@@ -84,7 +84,9 @@ def write(folder: Path, images: list[tuple[str, np.ndarray]], name: str) -> Imag
     return ImageSet(name, records)
 
 
-def evaluate(mri: Path, source: str, count: int, work: Path, seed: int, names: list[str], weights: str | None) -> dict:
+def evaluate(
+    mri: Path, source: str, count: int, work: Path, seed: int, names: list[str], weights: str | None, clustered: bool = False
+) -> dict:
     planted = PlantedCopies(load_source(mri, source), count, seed=seed)
     rng, training, novel, copied = planted.rng, planted.training, planted.novel, planted.copied
     chosen = [novel[i] for i in planted.chosen]
@@ -101,7 +103,7 @@ def evaluate(mri: Path, source: str, count: int, work: Path, seed: int, names: l
     reference = embed(write(work / "training", training, "training-store"), 1)
     posed = embed(write(work / "posed", training, "posed-store"), 8)
     differences = evaluator.view_differences(reference.thumbnails(range(min(300, len(reference)))))
-    search = CandidateSearch().fit(
+    search = CandidateSearch(clustered=clustered).fit(
         StoredFeatures.searched(reference),
         reference.patients,
         posed.features(),
@@ -195,13 +197,23 @@ def main() -> None:
     parser.add_argument("--transforms", default=";".join(COPY_TRANSFORMS))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--weights", help="weights of the encoder, the shipped ones by default")
+    parser.add_argument(
+        "--index", choices=("exact", "ivf"), default="exact", help="ivf searches in clusters, as audits of many training images do"
+    )
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     results = {}
     for source in options.sources.split(","):
         with tempfile.TemporaryDirectory() as work:
             results[source] = evaluate(
-                options.mri, source, options.images, Path(work), options.seed, options.transforms.split(";"), options.weights
+                options.mri,
+                source,
+                options.images,
+                Path(work),
+                options.seed,
+                options.transforms.split(";"),
+                options.weights,
+                options.index == "ivf",
             )
         if options.output:  # after each source: a long run that dies keeps what it measured
             options.output.write_text(json.dumps(results, indent=1))

@@ -11,7 +11,7 @@ from collections import Counter
 
 import numpy as np
 import torch
-from doppelscan.deepssim import DeepSSIMEncoder, foreground_views
+from doppelscan.deepssim import DeepSSIMEncoder, foreground_views, inferer
 from doppelscan.images import generate_cohort, unit_float
 from doppelscan.search import PatchSearch
 from doppelscan.verify import Registration
@@ -45,9 +45,10 @@ def main() -> None:
     rows = np.arange(QUERIES)[:, None] + np.arange(CANDIDATES)
     poses = np.tile([0, 4, 2], (QUERIES, CANDIDATES, 1))
     network = DeepSSIMEncoder().eval()
+    inferer.CPU_BATCH = 512  # a GPU is given all at once
     for at_once in map(int, sys.argv[1:] or ["8", "64"]):
         stages = {
-            "embedding in 8 views": lambda: PoseInferer(8, batch_size=512)(foreground_views(unit_float(queries), 128), network),
+            "embedding in 8 views": lambda: PoseInferer(8)(foreground_views(unit_float(queries), 128), network),
             "search by local structure": lambda: search.search(queries),
         }
         for name, promising in (("registration of strangers", 2.0), ("registration of copies", -1.0)):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import doppelscan
@@ -18,7 +20,7 @@ from doppelscan.deepssim import DeepSSIMEncoder, RoleEncoder, file_sha256, load_
 from doppelscan.errors import DoppelscanError, StoreError
 from doppelscan.images import ForegroundSquared, LoadSliced, SquareThumbnaild, Windowd
 from doppelscan.locations import audit_root
-from doppelscan.search import EmbeddingStore
+from doppelscan.search import EmbeddingStore, shards
 from doppelscan.workers import Workers
 from doppelscan.workflows import EmbeddingEvaluator, PoseInferer, RecordDataset, bundle_root, embedding_fingerprint
 from doppelscan.workflows.errors import user_mistake
@@ -245,6 +247,32 @@ def test_processes_fill_the_store_that_one_would_and_tell_what_they_cannot_read(
     assert skipped["one"] == skipped["two"] and len(skipped["two"]) == 1 and rows["one"][0] == rows["two"][0]
     for name, values in rows["one"][1].items():
         np.testing.assert_allclose(rows["two"][1][name], values, atol=1e-5)
+
+
+def test_what_other_processes_embedded_is_waited_for_and_never_told_as_unreadable(network, folders, tmp_path, monkeypatch):
+    """A listing on a network file system that is behind: readable images were left out of the audit, as the same bytes as an unreadable one."""
+    usual = shards.ShardFolder.names
+    monkeypatch.setattr("doppelscan.search.store.LISTING_LAG", 20.0)
+
+    def behind(self):
+        return [name for name in usual(self) if os.stat(self.path / name).st_mtime < time.time() - 1.0]
+
+    monkeypatch.setattr(shards.ShardFolder, "names", behind)
+    dataset = RecordDataset(folders["holdout"], steps(), "holdout")
+    evaluator = EmbeddingEvaluator("cpu", network, dataset, PoseInferer(1), batch_size=4)
+    store = EmbeddingStore(tmp_path / "store", "f")
+    records, keys = evaluator.embed(evaluator.dataset, store, 1, "training", Workers(2, least=4))
+    told = [one.path for one in dataset.image_set.skipped if "damaged" not in one.path]
+    assert told == [] and len(records) == 20 and all(key in store for key in keys)
+
+
+def test_a_store_that_processes_do_not_share_is_an_error(network, folders, tmp_path, monkeypatch):
+    monkeypatch.setattr("doppelscan.search.store.LISTING_LAG", 0.0)
+    monkeypatch.setattr(shards.ShardFolder, "names", lambda self: [])
+    dataset = RecordDataset(folders["training"], steps(), "training")
+    evaluator = EmbeddingEvaluator("cpu", network, dataset, PoseInferer(1), batch_size=4)
+    with pytest.raises(StoreError, match="must be one folder that all processes share"):
+        evaluator.embed(evaluator.dataset, EmbeddingStore(tmp_path / "store", "f"), 1, "training", Workers(2, least=4))
 
 
 def by_torchrun(cwd: Path, files: list[Path], *settings: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 from doppelscan.deepssim import DeepSSIMEncoder
 from doppelscan.images import content_hash, find_images, generate_head
 from doppelscan.locations import audit_root
+from doppelscan.search import EmbeddingStore
 from doppelscan.workflows import VolumeEmbedder, embed, volume_embed
 from doppelscan.workflows.volume_embed import OfFile
 
@@ -44,7 +45,8 @@ def test_each_process_of_torchrun_embeds_its_share_and_tells_what_it_could_not_r
 
     monkeypatch.setattr(volume_embed, "gathered", gathered)
     monkeypatch.setattr(embed.idist, "get_world_size", lambda: 2)
-    monkeypatch.setattr("doppelscan.search.store.LISTING_LAG", 0.0)  # the other process of this test comes after the first
+    monkeypatch.setattr(EmbeddingStore, "require", EmbeddingStore.refresh)  # the other process of this test comes after the first
+    monkeypatch.setattr("doppelscan.search.store.LISTING_LAG", 0.0)
     stores = []
     for rank in range(2):
         monkeypatch.setattr(embed.idist, "get_rank", lambda rank=rank: rank)

@@ -9,7 +9,7 @@ from doppelscan.decide.reference import ScoredSet
 from doppelscan.decide.sampled import sample_words
 from doppelscan.decide.scoring import ScoredImage
 from doppelscan.decide.summary import LeftOut, plain
-from doppelscan.images import DrawnSample, ImageRecord
+from doppelscan.images import DrawnSample, ImageRecord, evenly_chosen
 from doppelscan.locations import NOT_FINISHED
 from doppelscan.memorization import Nearest, kept, nearest_rows
 from doppelscan.search import EmbeddedSet, StoredFeatures
@@ -17,7 +17,7 @@ from doppelscan.verify import IdenticalImage, Pose
 
 __all__ = ["FirstMatch", "Preliminary", "PreliminarySummary", "nearest_by_encoder", "ranked_so_far", "summarize_preliminary"]
 
-QUERIES = 2048
+QUERIES, COMPARED = 2048, 8192
 NEAREST = "the same pixels and the nearest training image by the encoder alone"
 RANKED = "the same pixels, and every synthetic image registered to its nearest training images and ranked by its score"
 HEAD = "deepssim"  # a cosine that means in the end what it means now; the embedding's is whitened later
@@ -85,16 +85,22 @@ class Preliminary:
 def nearest_by_encoder(synthetic: EmbeddedSet, training: EmbeddedSet, identical: Sequence[IdenticalImage | None]) -> Preliminary:
     """The nearest training image of each synthetic one by the encoder, exact, in the 8 flips and quarter turns.
 
+    Of more than :data:`COMPARED` training images so many, evenly spread, are compared, as ``known`` then says: a first answer is to cost the same however
+    many there are.
+
     Args:
         synthetic: in 8 poses.
         training: in one.
         identical: the training image of the same pixels, or None, of each synthetic image.
     """
-    reference = kept(StoredFeatures.of(training, as_they_are=[HEAD], names=[HEAD])[HEAD], unit=True)
+    chosen = evenly_chosen(len(training), COMPARED)
+    some = training if len(chosen) == len(training) else training.subset(chosen.tolist())
+    known = NEAREST if some is training else f"{NEAREST}, of {len(some):,} of the {len(training):,} training images"
+    reference = kept(StoredFeatures.of(some, as_they_are=[HEAD], names=[HEAD])[HEAD], unit=True)
     nearest = Nearest.joined(
         [nearest_rows(synthetic.features(block, [HEAD])[HEAD], reference, 1) for block in synthetic.blocks(QUERIES)]
     )
-    similarity, rows = nearest.similarity[:, 0], nearest.rows[:, 0]
+    similarity, rows = nearest.similarity[:, 0], chosen[nearest.rows[:, 0]]
     images = []
     for row, (same, shape) in enumerate(zip(identical, synthetic.native_shapes(range(len(synthetic))), strict=True)):
         match = int(rows[row]) if same is None else same.row
@@ -102,7 +108,7 @@ def nearest_by_encoder(synthetic: EmbeddedSet, training: EmbeddedSet, identical:
         images.append(
             FirstMatch(row, synthetic.records[row], (int(shape[0]), int(shape[1])), match, training.records[match], value, same)
         )
-    return Preliminary(synthetic, training, NEAREST, tuple(images))
+    return Preliminary(synthetic, training, known, tuple(images))
 
 
 def ranked_so_far(synthetic: ScoredSet, identical: Sequence[IdenticalImage | None]) -> Preliminary:

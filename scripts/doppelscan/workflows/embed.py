@@ -53,6 +53,7 @@ __all__ = [
 
 # Of a control of volumes beside 2D images, slices a plane: one person's are not independent.
 PLANE_SLICES = 8
+GPU_IMAGES = 64  # of 8 views each, at a time
 
 
 class RecordDataset(Dataset):
@@ -181,7 +182,7 @@ class PoseInferer(ViewInferer):
         poses: 8 for all flips and quarter turns, of what is looked for; 1 for the image in its own pose, of what is searched.
         rotations: degrees, 0 first, of an image in its own pose. Copies turned by more than the encoder is invariant to are found by
             the turned view.
-        batch_size: images the network sees at a time.
+        batch_size: views that the network sees at a time; a CPU sees fewer, see :func:`~doppelscan.deepssim.in_parts`.
 
     Returns of a call (image [B, 1, S, S], network):
         float32 [B, V, D]; the first view is the image as it is.
@@ -191,7 +192,7 @@ class PoseInferer(ViewInferer):
     without_effect = ("batch_size", "rotations")
     known, straight = 8, (0.0,)
 
-    def __init__(self, poses: int = 1, rotations: Sequence[float] = (0.0,), batch_size: int = 64) -> None:
+    def __init__(self, poses: int = 1, rotations: Sequence[float] = (0.0,), batch_size: int = 512) -> None:
         super().__init__()
         self.rotations, self.batch_size = tuple(map(float, rotations)), batch_size
         self._set_poses(poses)
@@ -333,7 +334,9 @@ class EmbeddingEvaluator(SupervisedEvaluator):
         num_workers: int = 0,
         val_handlers: Sequence | None = None,
     ) -> None:
-        self.dataset, self.batch_size, self.num_workers = dataset, batch_size, num_workers
+        # A GPU waits for Python where it is given little at a time.
+        self.batch_size = batch_size if torch.device(device).type == "cpu" else max(batch_size, GPU_IMAGES)
+        self.dataset, self.num_workers = dataset, num_workers
         self.pose_inferer = inferer
         super().__init__(
             device=torch.device(device),

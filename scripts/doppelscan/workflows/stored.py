@@ -19,7 +19,7 @@ from doppelscan.images import ALGORITHM as IMAGES
 from doppelscan.search import EmbeddedSet, EmbeddedVolumes, EmbeddingStore, fingerprint, part_of
 from doppelscan.verify import Registration, VolumeRegistration
 from doppelscan.version import __version__
-from doppelscan.workers import Workers
+from doppelscan.workers import THIS_PROCESS, Workers
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
 from doppelscan.workflows.volume_embed import VolumeEmbedder
 
@@ -66,7 +66,7 @@ def chosen_workers(
         raise InputError(
             f"The 'ray' parameter must come with the device cpu. Got {ray!r} with {device}; pass --device cpu, or leave --ray out."
         )
-    return Workers(workers or 1)
+    return THIS_PROCESS
 
 
 def stored_set(

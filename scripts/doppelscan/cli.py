@@ -58,6 +58,7 @@ class Commands:
         """
         given = {"training": training, "synthetic": synthetic, "output": output, "holdout": holdout, **settings}
         audit_settings(given)  # before what takes seconds is imported
+        AuditSettings(output=output).require_place()
         from doppelscan.workflows.run import audit
 
         result = audit(**given)
@@ -67,7 +68,9 @@ class Commands:
     def leak(self, *, a: Source, b: Source, output: Folder, **settings: Any) -> None:
         """Find the images and the people of one set in another, such as training and test, or two releases."""
         given = {"a": a, "b": b, "output": output, **settings}
-        LeakSettings(**given).require_private()  # before what takes seconds is imported
+        own = LeakSettings(**given)  # before what takes seconds is imported
+        own.require_private()
+        own.require_place()
         from doppelscan.workflows.leak import leak
 
         result = leak(**given)
@@ -77,7 +80,9 @@ class Commands:
     def duplicates(self, images: Source, *, output: Folder, **settings: Any) -> None:
         """Find the images of a set that are there twice, and those that are of one person."""
         given = {"images": images, "output": output, **settings}
-        DuplicatesSettings(**given).require_private()
+        own = DuplicatesSettings(**given)
+        own.require_private()
+        own.require_place()
         from doppelscan.workflows.leak import duplicates
 
         result = duplicates(**given)

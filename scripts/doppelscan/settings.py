@@ -96,14 +96,19 @@ NAMING = (
 )
 
 
+AN_AUDIT, A_SEARCH = "an audit", "leak or duplicates"
+
+
 class PrivateOutput:
     """What is written where, of settings with ``output``, ``store``, ``redact`` and ``key``.
 
     Attributes:
         report_files: that a report consists of.
+        report: whose it is.
     """
 
     report_files: ClassVar[tuple[str, ...]] = (*REPORT_FILES, VOLUMES_READ)
+    report: ClassVar[str] = AN_AUDIT
     output: Any
     store: Any
     redact: Any
@@ -145,6 +150,19 @@ class PrivateOutput:
             raise InputError(
                 f"The 'output' parameter must be a new or empty folder, or an earlier redacted report, for a redacted report. Got {str(output)!r}, which "
                 f"also holds {len(others)} files or folders such as {others[0]!r} that may name patients; pass another --output."
+            )
+
+    def require_place(self) -> None:
+        """Refuse an output folder that holds the report of another command: two reports in one folder are told apart by nobody.
+
+        Raises:
+            InputError: it does.
+        """
+        held = _report_in(Path(self.output))
+        if held is not None and held != self.report:
+            raise InputError(
+                f"The 'output' parameter must be a new folder, or one of an earlier report of the same kind. Got {str(self.output)!r}, which holds "
+                f"the report of {held}; pass another --output."
             )
 
 
@@ -273,6 +291,8 @@ class OverlapSettings(SearchSettings):
     """
 
     report_files: ClassVar[tuple[str, ...]] = OVERLAP_FILES
+    report: ClassVar[str] = A_SEARCH
+    sources: ClassVar[tuple[str, ...]] = ()
 
     output: Folder = "overlap"
     split: AnyPath | None = None
@@ -300,6 +320,32 @@ class OverlapSettings(SearchSettings):
             raise InputError(
                 f"The 'split' parameter must be a file in a folder that exists. Got {str(self.split)!r}; pass another --split."
             )
+        if self.split is not None:
+            self._refuse_overwriting(os.path.realpath(self.split))
+
+    def _refuse_overwriting(self, split: str) -> None:
+        """Refuse a split in the place of what is read, or of what else is written."""
+        read = {
+            os.path.realpath(getattr(self, name)): f"the table of '{name}'"
+            for name in self.sources
+            if getattr(self, name) is not None
+        }
+        own = {os.path.realpath(os.path.join(self.output, name)): "a file of the report" for name in self.report_files}
+        keys = {} if self.key is None else {os.path.realpath(self.key): "the --key"}
+        what = (read | own | keys).get(split)
+        if what is not None:
+            raise InputError(
+                f"The 'split' parameter must be a new file, or an earlier split. Got {str(self.split)!r}, which is {what}; pass another --split."
+            )
+
+    def recorded(self) -> dict[str, Any]:
+        """All settings by name, as summary.json keeps them; of a redacted report without the values that can name a path or a patient."""
+        told: dict[str, Any] = {}
+        for name, one in parameters(type(self)).items():
+            value = getattr(self, name)
+            hidden = self.redact and value is not None and one.annotation in NAMING
+            told[name] = "(not told)" if hidden else str(value) if isinstance(value, os.PathLike) else value
+        return told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,6 +359,8 @@ class LeakSettings(OverlapSettings):
     Raises:
         InputError: one of them is something else, or is not there; one line.
     """
+
+    sources: ClassVar[tuple[str, ...]] = ("a", "b")
 
     a: Source | None = None
     b: Source | None = None
@@ -330,6 +378,8 @@ class DuplicatesSettings(OverlapSettings):
         InputError: one of them is something else, or is not there; one line.
     """
 
+    sources: ClassVar[tuple[str, ...]] = ("images",)
+
     images: Source | None = None
     keep: Keep | None = None
 
@@ -337,6 +387,21 @@ class DuplicatesSettings(OverlapSettings):
         super().__post_init__()
         if self.keep is not None and self.redact:
             raise InputError("The 'keep' parameter must come without --redact, as remove.csv names files. Got both; leave one out.")
+
+
+def _report_in(folder: Path) -> str | None:
+    """Whose report a folder holds, None where there is none: the tables are asked, as a summary may be gone, and then the summary."""
+    if (folder / "scores.csv").is_file():
+        return AN_AUDIT
+    if (folder / "groups.csv").is_file():
+        return A_SEARCH
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(summary, dict) or "conclusion" not in summary:
+        return None
+    return A_SEARCH if summary.get("command") in ("leak", "duplicates") else AN_AUDIT
 
 
 def _inside(path: Any, folder: Any) -> bool:

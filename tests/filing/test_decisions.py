@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
+import jsonschema
 import pytest
 from doppelscan.errors import InputError
 from doppelscan.filing import dossier, read_audit, read_decisions
+from doppelscan.locations import PACKAGE
 from made_audits import made_audit
 
 HEAD = "image,decision,comment,reviewer,date\n"
@@ -57,3 +61,36 @@ def test_a_decision_that_names_a_patient_is_not_for_a_redacted_dossier(audit, tm
     with pytest.raises(InputError, match="Got 'training-patient0'; write it into the comment"):
         dossier(audit=audit.folder, output=tmp_path / "d.json", decisions=path)
     dossier(audit=audit.folder, output=tmp_path / "d.json", decisions=path, redact=False)
+
+
+def test_an_audit_that_was_given_decisions_is_not_filed_as_if_nobody_had_looked(tmp_path):
+    """Its summary counts them, whether or not the table is given again."""
+
+    def reviewed(content):
+        flagged = {"copy": 1, "not a copy": 1, "unsure": 0, "disputed": 0, "open": 1}
+        content["decisions"] = {
+            "copy": 2, "not_a_copy": 1, "unsure": 0, "disputed": 1, "flagged": flagged, "disagree": 2, "reviewers": 2,
+            "not_flagged": {"copy": 1, "not a copy": 0, "unsure": 0, "disputed": 1},
+        }  # fmt: skip
+
+    folder = made_audit(tmp_path / "audit", change=reviewed)
+    for kind in ("html", "json"):
+        filed = dossier(audit=folder, output=tmp_path / f"d.{kind}")
+        review = filed.record.review
+        assert review is not None and (review.images, review.flagged_seen, review.flagged, review.disputed) == (4, 2, 3, 1)
+        assert {one.decision: (one.flagged, one.not_flagged) for one in review.counts} == {
+            "copy": (1, 1),
+            "disputed": (0, 1),
+            "not a copy": (1, 0),
+        }
+    text = (tmp_path / "d.html").read_text()
+    assert "no person is known to have looked" not in text and "Counted by the audit, by image" in text
+    jsonschema.validate(
+        json.loads((tmp_path / "d.json").read_text()),
+        json.loads((PACKAGE / "filing" / "schemas" / "dossier.schema.json").read_text()),
+    )
+    given = tmp_path / "decisions.csv"
+    given.write_text(HEAD + "synthetic/0.png,copy,,ab,\n")
+    assert dossier(audit=folder, output=tmp_path / "d.json", decisions=given).record.review.images == 1, (
+        "the table goes before the counts"
+    )

@@ -38,7 +38,7 @@ def test_more_parts_than_people_is_refused_in_one_line():
         InputError, match=r"'folds' parameter must ask for no more parts than there are people\. Got 5 for 2 people"
     ):
         split_people([1, 1, 2], 5)
-    with pytest.raises(InputError, match=r"Got 0\.5,0\.5 for 1 people"):
+    with pytest.raises(InputError, match=r"Got 0\.5,0\.5 for 1 person"):
         split_people([1, 1], None, (0.5, 0.5))
 
 

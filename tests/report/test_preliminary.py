@@ -5,50 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import re
-from pathlib import Path
 
 import pytest
-from doppelscan.decide import LeftOut, ScoredSet, nearest_by_encoder, ranked_so_far, summarize_preliminary
 from doppelscan.images import DrawnSample
 from doppelscan.locations import REPORT_FILES, is_finished
-from doppelscan.report import SCORE_COLUMNS, write_preliminary, write_report
-from doppelscan.verify import IdenticalImage
+from doppelscan.report import SCORE_COLUMNS, write_report
 from doppelscan.workflows.audit import GATE_STATUS
-from made_records import made_decision, made_reference, made_score, made_set, made_summary
-
-SAME = IdenticalImage(4, 5, False, 0.99999, 0.998)
-
-
-def found(cohort, scored: bool, count: int = 6):
-    synthetic, training = made_set("synthetic", count, cohort), made_set("training", 20, cohort)
-    identical = [None] * (count - 1) + [SAME]
-    if not scored:
-        return nearest_by_encoder(synthetic, training, identical)
-    scores = tuple(made_score(row, 0.3 + 0.05 * row, match=row % 20) for row in range(count))
-    return ranked_so_far(ScoredSet(synthetic, scores, made_reference(training)), identical)
-
-
-def written(folder: Path, so_far, redact: bool = False, sample=None, key=None) -> list[dict[str, str]]:
-    summary = summarize_preliminary(
-        so_far,
-        written="2026-11-29 14:02",
-        ends="15:10",
-        to_come={"score control": 40.0, "self-test": 1200.0, "report": 9000.0},
-        sample=sample,
-        skipped=[LeftOut("synthetic", "synthetic/<bad>.png", "synthetic/<bad>.png is truncated")],
-        settings={"seed": 0},
-        weights_sha256="0" * 64,
-        versions={"doppelscan": "0"},
-        seconds={"embed training": 3.0},
-    )
-    write_preliminary(folder, so_far, summary, redact, key)
-    with open(folder / "scores.csv", newline="") as file:
-        return list(csv.DictReader(file))
+from made_preliminary import so_far, write_so_far
+from made_records import made_decision, made_summary
 
 
 @pytest.mark.parametrize("scored", [False, True])
 def test_nothing_is_flagged_but_the_same_pixels_and_nothing_is_concluded(tmp_path, cohort, scored):
-    rows = written(tmp_path, found(cohort, scored))
+    rows = write_so_far(tmp_path, so_far(cohort, scored))
     assert tuple(rows[0]) == SCORE_COLUMNS and [row["flagged"] for row in rows] == ["true"] + [""] * 5
     assert rows[0]["finding"] == "copy" and rows[0]["reason"] == "identical pixels" and rows[0]["match"] == "training/4.png"
     ranks = [float(row["score" if scored else "deepssim"]) for row in rows[1:]]
@@ -70,7 +39,7 @@ def test_nothing_is_flagged_but_the_same_pixels_and_nothing_is_concluded(tmp_pat
 def test_redaction_names_nobody_in_any_early_state_and_keeps_no_order_of_the_set(tmp_path, cohort, scored):
     output = tmp_path / "report"
     output.mkdir()
-    rows = written(output, found(cohort, scored), redact=True, key=tmp_path / "key.csv")
+    rows = write_so_far(output, so_far(cohort, scored), redact=True, key=tmp_path / "key.csv")
     for file in output.iterdir():
         assert not re.search(r"patient\d|/\d+\.png|data:image|bad>|synthetic/", file.read_text()), file
     order = [(row["flagged"] != "true", -round(float(row["score" if scored else "deepssim"]), 6), row["image"]) for row in rows]
@@ -81,7 +50,7 @@ def test_redaction_names_nobody_in_any_early_state_and_keeps_no_order_of_the_set
 
 
 def test_a_long_list_is_cut_on_the_page_and_whole_in_the_table(tmp_path, cohort):
-    rows = written(tmp_path, found(cohort, True, 700))
+    rows = write_so_far(tmp_path, so_far(cohort, True, 700))
     page = (tmp_path / "report.html").read_text()
     assert len(rows) == 700 and page.count('class="pair"') == 200 and page.count("<figure>") == 2 * 40 and len(page) < 2e6
 
@@ -90,7 +59,7 @@ def test_what_an_earlier_audit_concluded_does_not_stay_beside_it(tmp_path, cohor
     decision = made_decision(3, cohort=cohort)
     write_report(tmp_path, decision, made_summary(decision), redact=False)
     assert is_finished(tmp_path) and {path.name for path in tmp_path.iterdir()} == set(REPORT_FILES)
-    written(tmp_path, found(cohort, False))
+    write_so_far(tmp_path, so_far(cohort, False))
     assert not is_finished(tmp_path) and {path.name for path in tmp_path.iterdir()} == {"report.html", "summary.json", "scores.csv"}
     write_report(tmp_path, decision, made_summary(decision), redact=False)
     assert is_finished(tmp_path) and not is_finished(tmp_path / "nowhere")
@@ -98,7 +67,7 @@ def test_what_an_earlier_audit_concluded_does_not_stay_beside_it(tmp_path, cohor
 
 def test_a_report_that_is_half_replaced_is_not_finished(tmp_path, cohort, monkeypatch):
     """Killed between two files: the page is the last one of a finished audit."""
-    written(tmp_path, found(cohort, True))
+    write_so_far(tmp_path, so_far(cohort, True))
     decision = made_decision(3, cohort=cohort)
     from doppelscan.report import write
 
@@ -116,7 +85,7 @@ def test_a_report_that_is_half_replaced_is_not_finished(tmp_path, cohort, monkey
 
 
 def test_a_sample_is_called_one_from_the_first_page_on(tmp_path, cohort):
-    written(tmp_path, found(cohort, False), sample=DrawnSample(6, 600))
+    write_so_far(tmp_path, so_far(cohort, False), sample=DrawnSample(6, 600))
     assert json.loads((tmp_path / "summary.json").read_text())["sample"] == {"drawn": 6, "total": 600}
     page = (tmp_path / "report.html").read_text()
     assert "a sample of 6 of 600 synthetic images" in page and "6 of 600" in page

@@ -127,6 +127,7 @@ def test_a_redacted_result_shows_no_name(tmp_path):
 OVERLAP = {
     "command": "leak", "of": "image", "sets": [{"name": "a", "images": 3, "copies": 1, "people": 1}, {"name": "b", "images": 2, "copies": 1, "people": 1}],
     "groups": {"same image": 1, "same person": 1}, "split": {"parts": ["train", "test"], "images": [3, 2]}, "removable": None,
+    "doubted_pairs": 0,
     "skipped": [], "seconds": {"embed": 61.0, "verify": 1.0}, "notes": ["A note."],
 }  # fmt: skip
 
@@ -155,6 +156,23 @@ def test_a_search_has_the_same_faces(tmp_path):
     lines = result.words
     assert lines[:2] == ("leak found: 1 image is in both.", "A note.") and "  took       1 min 2 s in this run" in lines
     assert "  set b      2 images, 1 of them in the other set, too, 1 in a group that was found" in lines
+
+
+def test_what_was_doubted_and_what_can_go_is_told_in_good_english(tmp_path):
+    result = replace(overlap(tmp_path), summary={**OVERLAP, "doubted_pairs": 1, "removable": 1})
+    assert "  doubted    1 pair not joined though alike, see pairs.csv" in result.words
+    assert "  removable  1 file holds nothing new" in result.words
+    result = replace(overlap(tmp_path), summary={**OVERLAP, "removable": 2})
+    assert "  removable  2 files hold nothing new" in result.words
+
+
+def test_files_that_another_command_left_are_not_told_as_written_by_this_one(tmp_path):
+    for name in ("groups.csv", "pairs.csv", "summary.json", "report.html", "scores.csv", "exposure.csv"):
+        (tmp_path / name).touch()
+    told = "\n".join(overlap(tmp_path).words)
+    assert "groups.csv" in told and "scores.csv" not in told and "exposure.csv" not in told
+    told = "\n".join(made(tmp_path).words)
+    assert "scores.csv" in told and "groups.csv" not in told
 
 
 def test_nothing_found_is_a_table_without_rows(tmp_path):

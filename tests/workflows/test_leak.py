@@ -69,6 +69,11 @@ def test_every_file_says_the_same(leaked):
     out, result = leaked["place"] / "out", leaked["result"]
     summary = json.loads((out / "summary.json").read_text())
     assert summary["conclusion"] == result.conclusion and summary["sets"][1]["copies"] == 3
+    settings = summary["settings"]
+    assert (
+        settings["a"] == str(leaked["place"] / "train") and settings["rotations"] == [0, -12, 12] and settings["volumes"] == "whole"
+    )
+    assert settings["gate"] and settings["slice_range"] == [0.25, 0.75] and settings["folds"] is None
     assert summary["versions"]["doppelscan"] == doppelscan.__version__ and len(summary["weights_sha256"]) == 64
     with open(out / "pairs.csv", newline="") as file:
         pairs = list(csv.DictReader(file))
@@ -80,7 +85,16 @@ def test_every_file_says_the_same(leaked):
 def test_a_redacted_report_names_nobody_and_shows_nobody(leaked):
     place = leaked["place"]
     out, key = place / "redacted", place / "key.csv"
-    doppelscan.leak(a=place / "train", b=place / "test", output=out, store=leaked["store"], redact=True, key=key)
+    doppelscan.leak(
+        a=place / "train",
+        b=place / "test",
+        output=out,
+        store=leaked["store"],
+        redact=True,
+        key=key,
+        patient_pattern=r"(noisy|again)",
+    )
+    assert json.loads((out / "summary.json").read_text())["settings"]["patient_pattern"] == "(not told)"
     for name in ("groups.csv", "pairs.csv", "summary.json", "report.html"):
         text = (out / name).read_text()
         assert "mirrored" not in text and str(place) not in text and "data:image" not in text, name
@@ -134,6 +148,47 @@ def test_too_few_images_conclude_nothing_but_the_same_pixels_are_found(leaked, t
     assert [os.path.basename(row["image"]) for row in found.groups if row["group"]] == ["2.png", "turned.png"]
 
 
+def test_a_list_of_an_earlier_run_is_gone_where_this_one_writes_none(leaked, tmp_path, cohort):
+    """It named files that this run may not call the same."""
+    for i in (0, 1, 2, 2):
+        save_png(tmp_path / "few" / f"{len(list(tmp_path.glob('few/*')))}.png", cohort[i])
+    store = leaked["store"]
+    first = doppelscan.duplicates(tmp_path / "few", output=tmp_path / "out", store=store, keep="one")
+    assert "  removable  1 file holds nothing new" in first.words and any("remove.csv" in one for one in first.words)
+    again = doppelscan.duplicates(tmp_path / "few", output=tmp_path / "out", store=store)
+    assert not (tmp_path / "out" / "remove.csv").exists() and not any("remove.csv" in one for one in again.words)
+
+
+def test_a_split_that_is_an_image_of_the_sets_is_refused_and_the_image_stays(tmp_path, cohort):
+    image = save_png(tmp_path / "few" / "0.png", cohort[0])
+    before = image.read_bytes()
+    with pytest.raises(InputError, match=r"'split' parameter must be a new file.*is an image of 'images'; pass another --split\.$"):
+        doppelscan.duplicates(tmp_path / "few", output=tmp_path / "out", split=image)
+    assert image.read_bytes() == before and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("files", [("scores.csv",), ("summary.json",)])
+def test_a_folder_that_holds_a_finished_audit_is_refused_and_the_reverse(tmp_path, files):
+    for name in ("out", "a", "b"):
+        (tmp_path / name).mkdir()
+    for name in files:
+        (tmp_path / "out" / name).write_text('{"conclusion": "no memorization found", "command": "doppelscan audit"}')
+    sets = {name: tmp_path / name for name in ("a", "b")}
+    with pytest.raises(
+        InputError, match=r"'output' parameter must be a new folder.*holds the report of an audit; pass another --output\.$"
+    ):
+        doppelscan.leak(**sets, output=tmp_path / "out")
+    with pytest.raises(InputError, match="holds the report of an audit"):
+        doppelscan.duplicates(tmp_path / "a", output=tmp_path / "out")
+    for name in files:
+        (tmp_path / "out" / name).unlink()
+    (tmp_path / "out" / ("groups.csv" if "scores.csv" in files else "summary.json")).write_text(
+        '{"conclusion": "x", "command": "leak"}'
+    )
+    with pytest.raises(InputError, match="holds the report of leak or duplicates"):
+        doppelscan.audit(training=tmp_path / "a", synthetic=tmp_path / "b", output=tmp_path / "out")
+
+
 def test_one_image_alone(leaked, tmp_path, cohort):
     save_png(tmp_path / "one" / "a.png", cohort[0])
     result = doppelscan.duplicates(tmp_path / "one", output=tmp_path / "out", store=leaked["store"])
@@ -156,6 +211,9 @@ def test_the_same_set_twice_and_a_set_without_images_are_refused_in_one_line(lea
     ({"parts": (0.5, 0.2), "split": "s.csv"}, "which add up to 0.7"),
     ({"folds": 3, "parts": (0.5, 0.5), "split": "s.csv"}, "must come without --parts"),
     ({"folds": 1, "split": "s.csv"}, "'folds' parameter must be an integer >= 2"),
+    ({"split": "images.csv"}, "which is the table of 'images'; pass another --split"),
+    ({"split": "out/pairs.csv"}, "which is a file of the report; pass another --split"),
+    ({"split": "k.csv", "key": "k.csv", "redact": True}, "which is the --key; pass another --split"),
     ({"split": "nowhere/s.csv"}, "'split' parameter must be a file in a folder that exists"),
     ({"split": "out/s.csv", "redact": True}, "'split' parameter must lie outside"),
     ({"keep": "all"}, "'keep' parameter must be one. Got 'all'"),
@@ -165,9 +223,10 @@ def test_the_same_set_twice_and_a_set_without_images_are_refused_in_one_line(lea
 def test_settings_that_do_not_fit_are_refused_before_anything_is_read(tmp_path, monkeypatch, settings, words):
     (tmp_path / "images").mkdir()
     (tmp_path / "out").mkdir()
+    (tmp_path / "images.csv").write_text("path\nimages/a.png\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError) as error:
-        doppelscan.duplicates("images", output="out", **settings)
+        doppelscan.duplicates("images.csv" if settings.get("split") == "images.csv" else "images", output="out", **settings)
     assert words in str(error.value) and "\n" not in str(error.value)
 
 

@@ -78,7 +78,7 @@ def test_volumes_of_one_set_are_found_in_the_other_turned_and_with_other_axes(le
 
 def test_a_damaged_volume_is_listed_and_all_words_speak_of_volumes(leaked):
     assert "  left out   1 volume (b 1); the reasons are in summary.json" in leaked.words
-    assert "of 3 volumes of b are volumes of a" in leaked.reason
+    assert re.search(r"of 3 volumes of b (is a volume|are volumes) of a", leaked.reason)
     page = (leaked.output / "report.html").read_text()
     assert "image" not in page.split("<main>")[1].split("How it was made")[0].replace("data:image", "").replace("same image", "")
 
@@ -117,3 +117,5 @@ def test_volumes_beside_images_and_regions_of_volumes_are_refused_in_one_line(pl
         doppelscan.leak(a=place / "train", b=tmp_path / "images", output=tmp_path / "out")
     with pytest.raises(InputError, match=r"The 'regions' parameter must come with images.*leave it out"):
         doppelscan.duplicates(place / "train", output=tmp_path / "out", regions=True)
+    with pytest.raises(InputError, match=r"The 'index' parameter must be auto or exact for volumes.*Got ivf; leave it out"):
+        doppelscan.duplicates(place / "train", output=tmp_path / "out", index="ivf")

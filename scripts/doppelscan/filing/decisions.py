@@ -12,7 +12,7 @@ from doppelscan.filing.audits import FinishedAudit
 from doppelscan.filing.details import named_in
 from doppelscan.reviewers import read_decision_rows
 
-__all__ = ["DecisionCount", "Review", "ReviewerDecision", "read_decisions"]
+__all__ = ["DecisionCount", "Review", "ReviewerDecision", "counted_review", "read_decisions"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Review:
     """The decisions and what they amount to.
 
     Attributes:
-        decisions: in the order of the table.
+        decisions: in the order of the table; none where only the audit's counts are known.
         counts: by decision, most frequent first.
         images: how many were looked at.
         flagged, flagged_seen: flagged images of the audit, and how many of them were looked at.
@@ -99,6 +99,31 @@ def read_decisions(path: str | os.PathLike | None, audit: FinishedAudit) -> Revi
     said = read_decision_rows(path, finding, "images of the audit", "is not there", mistaken)
     found = [ReviewerDecision(**vars(one), finding=finding[one.image]) for one in said]
     return _review(found, audit)
+
+
+def counted_review(audit: FinishedAudit) -> Review | None:
+    """What the audit itself counted of the decisions that it was given; None where it was given none."""
+    told = audit.summary.get("decisions")
+    if told is None:
+        return None
+    flagged, others = (
+        {kind: int(number) for kind, number in told[name].items() if kind != "open"} for name in ("flagged", "not_flagged")
+    )
+    counts = [DecisionCount(kind, flagged.get(kind, 0), others.get(kind, 0)) for kind in dict.fromkeys((*flagged, *others))]
+    seen = sum(flagged.values())
+    return Review(
+        (),
+        tuple(
+            sorted(
+                (one for one in counts if one.flagged or one.not_flagged),
+                key=lambda one: (-one.flagged - one.not_flagged, one.decision),
+            )
+        ),
+        seen + sum(others.values()),
+        len(audit.flagged),
+        seen,
+        int(told["disputed"]),
+    )
 
 
 def _review(found: Sequence[ReviewerDecision], audit: FinishedAudit) -> Review:

@@ -346,6 +346,16 @@ def _review(dossier: Dossier) -> Section:
             (1, 2),
         ),
         Text("Decisions stand beside the statistics and change none of them.", soft=True),
+    ]
+    if review.images and not review.decisions:
+        blocks.append(
+            Text(
+                "Counted by the audit, by image; who decided what is in the table that the audit was given, which was not given for this dossier.",
+                soft=True,
+            )
+        )
+        return Section("Reviewers' decisions", tuple(blocks))
+    blocks.append(
         Table(
             ("image", "audit", "decision", "comment", "reviewer", "date"),
             tuple(
@@ -353,8 +363,8 @@ def _review(dossier: Dossier) -> Section:
                 for one in review.decisions
             ),
             (0.24, 0.12, 0.15, 0.25, 0.13, 0.11),
-        ),
-    ]
+        )
+    )
     return Section("Reviewers' decisions", tuple(blocks))
 
 

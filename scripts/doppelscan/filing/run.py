@@ -13,7 +13,7 @@ from doppelscan.arguments import AnyPath, Existing, Flag, Folder, checked
 from doppelscan.digests import file_sha256
 from doppelscan.errors import InputError, MissingPackageError, ReportError
 from doppelscan.filing.audits import read_audit, whole_sha256
-from doppelscan.filing.decisions import read_decisions
+from doppelscan.filing.decisions import counted_review, read_decisions
 from doppelscan.filing.details import read_details
 from doppelscan.filing.sampling import read_manifest
 from doppelscan.filing.seal import Checked, compared, content_sha256, hmac_of, plain, read_seal, read_secret, seal_text
@@ -72,7 +72,7 @@ def dossier(
         audit: output folder of a finished audit.
         output: file to write, .pdf, .html or .json; one that is there is replaced.
         details: .json or .yaml of what an audit cannot know, see :func:`~doppelscan.filing.write_template`.
-        decisions: .csv of reviewers' decisions, see :func:`~doppelscan.filing.read_decisions`.
+        decisions: .csv of reviewers' decisions, see :func:`~doppelscan.filing.read_decisions`; by default what the audit counted of those that it was given.
         before: output folder of an earlier audit, which it is compared with.
         manifest: of the sampler that made the synthetic images; by default the one that the audit was given, where it is still there.
         redact: pseudonyms in place of paths and patients, no comments of reviewers.
@@ -112,7 +112,7 @@ def dossier(
     said, sealed = read_details(given["details"]), read_secret(secret)
     if redact:
         said.require_unnamed(finished.names)
-    review = read_decisions(given["decisions"], finished)
+    review = read_decisions(given["decisions"], finished) or counted_review(finished)
     if redact and review is not None:
         review.require_unnamed(finished.names)
     earlier = None if given["before"] is None else read_audit(given["before"], "before")

@@ -55,7 +55,7 @@ class VolumeOverlapRules(OverlapRules):
         changed: agreement of all structure from which two volumes are one that was changed. Nearly all cells of a second scan of one head may agree, so
             that the explained share says nothing; no second scans were there to be measured, and
         same_detail: only what agrees better still can go.
-        certain: strangers, bent onto each other, reached 0.904 of 352 T1 brains and crops of the hippocampus, and 0.923 of small generated crops; copies of
+        certain: strangers, bent onto each other, reached 0.904 of T1 brains, 0.911 of crops of the hippocampus and 0.923 of small generated crops; copies of
             a half have less explained.
         fewest: registration alone tells strangers apart, however few the volumes are.
     """

@@ -70,7 +70,7 @@ def split_people(person: Sequence[int], folds: int | None = None, parts: Sequenc
     if people < len(shares):
         name, asked = ("folds", str(len(shares))) if parts is None else ("parts", ",".join(f"{s:g}" for s in shares))
         raise InputError(
-            f"The '{name}' parameter must ask for no more parts than there are people. Got {asked} for {people} people."
+            f"The '{name}' parameter must ask for no more parts than there are people. Got {asked} for {people} {'person' if people == 1 else 'people'}."
         )
     groups, rows = np.asarray(person), np.zeros((len(person), 1))
     count = len(shares) if parts is None else min(PIECES, people)

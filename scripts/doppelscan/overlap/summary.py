@@ -9,8 +9,8 @@ from doppelscan.decide import LeftOut
 from doppelscan.decide.conclusion import counted
 from doppelscan.images import ImageRecord
 from doppelscan.overlap.groups import KNOWN, Group, Grouping
-from doppelscan.overlap.links import COPIES, RELATIONS, Link
-from doppelscan.overlap.names import NamedPeople
+from doppelscan.overlap.links import COPIES, RELATIONS, Link, Pool
+from doppelscan.overlap.names import Disagreement, NamedPeople
 from doppelscan.overlap.rules import OverlapRules
 from doppelscan.overlap.search import SearchedPool
 
@@ -145,18 +145,16 @@ def conclude_overlap(
         command: leak or duplicates.
         found: what was searched.
         grouping: its groups.
-        names: names against them.
+        names: names against them; of two sets a disagreement within one of them is no leak.
         left_out: of each set the number of images that could not be read.
         own: when nothing can be concluded.
     """
     pool = found.pool
+    doubted = [one for one in grouping.doubtful if command != "leak" or _crosses(one, pool)]
+    disagreements = [one for one in names.disagreements if command != "leak" or _crosses(one.link, pool)]
     asked = [one for one in grouping.groups if command != "leak" or len(one.sets) > 1]
     news = [one for one in asked if one.found and (command == "leak" or _is_news(one, pool.images.records))]
-    crossing = [
-        one
-        for one in grouping.links
-        if one.relation in COPIES and (command != "leak" or pool.of_set[one.first] != pool.of_set[one.second])
-    ]
+    crossing = [one for one in grouping.links if one.relation in COPIES and (command != "leak" or _crosses(one, pool))]
     copied = {row for one in crossing for row in (one.first, one.second)}
     inside = {row for one in news for row in one.rows}
     records = pool.images.records
@@ -172,14 +170,19 @@ def conclude_overlap(
         for number, name in enumerate(pool.names)
     )
     known = [one for one in asked if command == "leak" and one.relation == KNOWN]
-    if copied or news or known or (command == "duplicates" and names.disagreements):
-        twice = command == "leak" or copied or names.disagreements
-        verdict, reason = FOUND[command] if twice else PEOPLE, _found_words(command, sets, news, known, names, pool.of)
+    if copied or news or known or disagreements:
+        twice = command == "leak" or copied or disagreements
+        verdict, reason = FOUND[command] if twice else PEOPLE, _found_words(command, sets, news, known, disagreements, pool.of)
     else:
-        unsure = _why_unsure(found, sets, own)
+        unsure = _why_unsure(found, sets, doubted, own)
         verdict = NOTHING[command] if unsure is None else UNSURE
         reason = unsure or _nothing_words(command, sets, pool.of)
     return Overlap(command, found, grouping, names, sets, verdict, reason)
+
+
+def _crosses(link: Link, pool: Pool) -> bool:
+    """Whether a link is between two sets."""
+    return pool.of_set[link.first] != pool.of_set[link.second]
 
 
 def _is_news(group: Group, records: Sequence[ImageRecord]) -> bool:
@@ -190,26 +193,42 @@ def _is_news(group: Group, records: Sequence[ImageRecord]) -> bool:
 
 
 def _found_words(
-    command: str, sets: Sequence[SetCounts], news: Sequence[Group], known: Sequence[Group], names: NamedPeople, of: str
+    command: str,
+    sets: Sequence[SetCounts],
+    news: Sequence[Group],
+    known: Sequence[Group],
+    disagreements: Sequence[Disagreement],
+    of: str,
 ) -> str:
     people = sum(one.relation not in COPIES for one in news)
     told = []
     if command == "leak":
         first, second = sets
         number = f"{second.copies or 'none'} of {counted(second.images, of)} of {second.name}"
-        told.append(f"{number} {f'are {of}s' if second.copies else 'is one'} of {first.name}")
-        told.append(f"{second.people} are in {counted(len(news), 'group')} of one person or one {of} that reach into both")
+        one = f"is {'an image' if of == 'image' else f'a {of}'}"
+        told.append(f"{number} {'is one' if not second.copies else one if second.copies == 1 else f'are {of}s'} of {first.name}")
+        told.append(
+            f"{second.people} {'is' if second.people == 1 else 'are'} in {counted(len(news), 'group')} of one person or one {of} that reach into both"
+        )
         if known:
-            told.append(f"{counted(len(known), 'more patient')} have the same name in both")
+            told.append(f"{counted(len(known), 'more patient')} {'has' if len(known) == 1 else 'have'} the same name in both")
+        # Of those that are joined the groups speak.
+        apart = sum(not one.link.joins for one in disagreements)
+        if apart:
+            told.append(
+                f"{counted(apart, 'pair')} of patients of two names, one of each set, {'looks' if apart == 1 else 'look'} like one person"
+            )
     else:
         (only,) = sets
         told.append(
-            f"{only.copies or 'none'} of {counted(only.images, of)} {'is' if not only.copies else 'are'} there more than once"
+            f"{only.copies or 'none'} of {counted(only.images, of)} {'is' if (only.copies or 1) == 1 else 'are'} there more than once"
         )
         if people:
-            told.append(f"{counted(people, 'group')} of different {of}s are of one person each, though nothing names them so")
-        if names.disagreements:
-            told.append(f"{counted(len(names.disagreements), 'pair')} of patients' names disagree with the {of}s")
+            told.append(
+                f"{counted(people, 'group')} of different {of}s {'is' if people == 1 else 'are'} of one person each, though nothing names them so"
+            )
+        if disagreements:
+            told.append(f"{counted(len(disagreements), 'pair')} of patients' names disagree with the {of}s")
     return "; ".join(told)
 
 
@@ -220,8 +239,11 @@ def _nothing_words(command: str, sets: Sequence[SetCounts], of: str) -> str:
     return f"among {count} {where}; {seen} of one person that look different are not found this way"
 
 
-def _why_unsure(found: SearchedPool, sets: Sequence[SetCounts], own: OverlapRules) -> str | None:
+def _why_unsure(found: SearchedPool, sets: Sequence[SetCounts], doubted: Sequence[Link], own: OverlapRules) -> str | None:
     images, left_out, of = sum(one.images for one in sets), sum(one.left_out for one in sets), found.pool.of
+    if doubted:
+        where, one = " of the two sets" if len(sets) > 1 else "", len(doubted) == 1
+        return f"{counted(len(doubted), 'pair')}{where} {'looks' if one else 'look'} like one person but {'was' if one else 'were'} not joined; see pairs.csv"
     if found.few:
         return (
             f"{counted(images, of)} are too few to learn what strangers share (at least {own.fewest}): only {of}s of the same pixels, or changed "

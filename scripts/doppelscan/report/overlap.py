@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from doppelscan.decide.conclusion import counted
 from doppelscan.files import to_csv
+from doppelscan.locations import OVERLAP_FILES
 from doppelscan.overlap import KNOWN, RELATIONS, Group, Link, Membership, Overlap, OverlapSummary, Removal, Split
 from doppelscan.pages import page_templates
 from doppelscan.report.inline import inline_picture
@@ -130,7 +132,7 @@ def write_overlap(
     redact: bool = False,
     key: Path | None = None,
 ) -> list[Row]:
-    """Write groups.csv, pairs.csv, summary.json and report.html to ``output``, and remove.csv where ``removals`` are given.
+    """Write groups.csv, pairs.csv, summary.json and report.html to ``output``, and remove.csv where ``removals`` are given; else that of an earlier run goes.
 
     Args:
         output: folder.
@@ -174,6 +176,8 @@ def write_overlap(
     files["summary.json"] = json.dumps(summary.as_dict(), indent=2, default=float)
     files["report.html"] = _page(overlap, summary, page_rows, number_of, redact)
     write_files(output, files)
+    for name in set(OVERLAP_FILES) - files.keys():  # of an earlier run
+        (output / name).unlink(missing_ok=True)
     return rows
 
 
@@ -207,6 +211,7 @@ def _page(overlap: Overlap, summary: OverlapSummary, rows: Sequence[Row], number
             unlinked=[_shown_pair(overlap, one, rows, redact) for one in overlap.unlinked[:UNLINKED]],
             known=sum(not one.found for one in overlap.groups),
             redact=redact,
+            counted=counted,
             pictured=PICTURED_GROUPS,
             colour={"cannot conclude": "unsure"}.get(
                 summary.conclusion, "clear" if summary.conclusion.startswith("no ") else "found"

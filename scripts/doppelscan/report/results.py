@@ -25,7 +25,7 @@ __all__ = ["ResultTable", "audit_facts", "closing_lines", "overlap_facts"]
 FILES = {
     "report.html": "the page to read first",
     "scores.csv": "every synthetic {image}, the highest risk first",
-    "groups.csv": "every image and its group",
+    "groups.csv": "every {image} and its group",
     "pairs.csv": "every pair that was found, the strongest first",
     "exposure.csv": "the training patients who are shown",
     "volumes.csv": "one row a synthetic volume",
@@ -50,9 +50,11 @@ class ResultTable:
         ranked: those that are looked at first, the first of all first; by default the rows as they are.
         shown: column -> heading, of what a notebook shows.
         output: the folder of the files.
+        written: names of what the command writes there; it removes what of them an earlier run wrote and this one did not.
     """
 
     output: Path
+    written: ClassVar[tuple[str, ...]]
     shown: ClassVar[Mapping[str, str]]
 
     @property
@@ -154,12 +156,17 @@ def overlap_facts(summary: Mapping[str, Any]) -> dict[str, str]:
         for one in summary["sets"]
     }
     groups = ", ".join(f"{relation} {count}" for relation, count in summary["groups"].items() if count)
-    split = summary["split"]
+    split, doubted, removable = summary["split"], summary["doubted_pairs"], summary["removable"]
     return {
         **of_sets,
         "groups": groups or "none",
+        **({"doubted": f"{counted(doubted, 'pair')} not joined though alike, see pairs.csv"} if doubted else {}),
         **({} if split is None else {"split": ", ".join(f"{p} {n}" for p, n in zip(split["parts"], split["images"], strict=True))}),
-        **({} if summary["removable"] is None else {"removable": f"{summary['removable']} files hold nothing new"}),
+        **(
+            {}
+            if removable is None
+            else {"removable": f"{counted(removable, 'file')} {'holds' if removable == 1 else 'hold'} nothing new"}
+        ),
         **_common(summary),
     }
 
@@ -192,7 +199,11 @@ def closing_lines(result: ResultTable, notes: Sequence[str], store: Path | str) 
     """
     verdict, reason = result.headline
     folder, of = Path(os.path.abspath(result.output)), getattr(result, "of", "image")
-    there = [(name, told.format(image=of)) for name, told in FILES.items() if (folder / name).exists()]
+    there = [
+        (name, told.format(image=of))
+        for name, told in FILES.items()
+        if name in (*result.written, "store") and (folder / name).exists()
+    ]
     if is_url(store):
         there.append((str(store), FILES["store"]))
     elif Path(store).exists() and Path(os.path.abspath(store)) != folder / "store":

@@ -53,7 +53,7 @@ from doppelscan.decide.owed import FEWEST
 from doppelscan.deepssim import encoder_file, file_sha256
 from doppelscan.errors import InputError
 from doppelscan.images import ImageSet, SkippedImage, volume_table
-from doppelscan.locations import is_url
+from doppelscan.locations import REPORT_FILES, VOLUMES_READ, is_url
 from doppelscan.memorization import spread_over_patients
 from doppelscan.progress import RunProgress, Work, is_shown
 from doppelscan.report import ResultTable, audit_facts, closing_lines, write_report
@@ -106,6 +106,7 @@ class AuditResult(ResultTable):
         "image": "synthetic image", "finding": "found", "match": "training image", "score": "score", "p_value": "p",
         "pose": "pose", "reason": "reason",
     }  # fmt: skip
+    written: ClassVar[tuple[str, ...]] = (*REPORT_FILES, VOLUMES_READ)
 
     conclusion: Conclusion
     summary: dict[str, Any]
@@ -212,6 +213,7 @@ class Audit:
             workers=workers, ray=ray,
         )  # fmt: skip
         own.require_private()
+        own.require_place()
         synthetic.require()
         if training is None:
             raise InputError("The 'training' parameter must be a folder, .csv or .json. Got nothing; pass --training DIR.")

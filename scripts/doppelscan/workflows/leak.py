@@ -59,6 +59,7 @@ def duplicates(images: str | os.PathLike, *, output: str | os.PathLike, **settin
 
 def _run(command: str, own: OverlapSettings, sources: dict[str, Any], keep: str | None = None) -> OverlapResult:
     own.require_private()
+    own.require_place()
     for name, source in sources.items():
         if source is None:
             raise InputError(f"The '{name}' parameter must be an existing folder, image, .csv or .json. Got nothing.")

@@ -19,6 +19,7 @@ from doppelscan.deepssim import encoder_file, file_sha256
 from doppelscan.errors import InputError, ReportError
 from doppelscan.files import to_csv, write_atomic
 from doppelscan.images import evenly_chosen
+from doppelscan.locations import OVERLAP_FILES
 from doppelscan.overlap import (
     FOUND,
     PEOPLE,
@@ -85,6 +86,7 @@ class OverlapResult(ResultTable):
     shown: ClassVar[Mapping[str, str]] = {
         "group": "group", "image": "image", "set": "set", "relation": "found", "match": "nearest", "match_set": "of set", "score": "score", "pose": "pose",
     }  # fmt: skip
+    written: ClassVar[tuple[str, ...]] = OVERLAP_FILES
 
     conclusion: str
     reason: str
@@ -115,6 +117,11 @@ class OverlapResult(ResultTable):
         return sorted(
             (row for row in self.groups if row["group"]), key=lambda row: (int(row["group"]), -row["score"], row["image"])
         )
+
+    @property
+    def of(self) -> str:
+        """What was searched: image or volume."""
+        return str(self.summary.get("of", "image"))
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -157,6 +164,7 @@ class OverlapRun:
         self.rules: Rules = self._configured(config)
         self._refuse_same_set()
         self._refuse_pattern()
+        self._refuse_overwriting()
         self.output = Path(own.output)
         made_folder(self.output)
         images = sum(len(one.image_set.records) for one in self.datasets)
@@ -185,6 +193,17 @@ class OverlapRun:
                 f"The 'patient_pattern' parameter must match the names of images of one set at least. Got {self.own.patient_pattern!r}, which matches "
                 f"none of {sum(one.unmatched for one in sets)}, the first {os.path.basename(sets[0].records[0].paths[0])!r}."
             )
+
+    def _refuse_overwriting(self) -> None:
+        if self.own.split is None:
+            return
+        place = os.path.realpath(self.own.split)
+        for one in self.datasets:
+            if any(place == os.path.realpath(path) for record in one.image_set.records for path in record.paths):
+                raise InputError(
+                    f"The 'split' parameter must be a new file, or an earlier split. Got {str(self.own.split)!r}, which is an image of "
+                    f"'{one.image_set.name}'; pass another --split."
+                )
 
     def __call__(self) -> OverlapResult:
         """Run every stage and write the report."""
@@ -327,10 +346,7 @@ class OverlapRun:
                 dict.fromkeys(LeftOut(d.image_set.name, s.path, s.reason) for d in self.datasets for s in d.image_set.skipped)
             ),
             settings={
-                "index": self.own.index,
-                "regions": self.own.regions,
-                "seed": self.own.seed,
-                "redact": self.own.redact,
+                **self.own.recorded(),
                 "preprocessing": self._preparation(),
                 "device": str(self.evaluator.state.device),
                 "runtime": getattr(self.evaluator.network, "runtime", f"torch {torch.__version__}"),

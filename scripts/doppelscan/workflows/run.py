@@ -12,7 +12,7 @@ from typing import Any
 from monai.bundle import ConfigWorkflow
 
 from doppelscan.locations import audit_root
-from doppelscan.settings import audit_command, audit_overrides
+from doppelscan.settings import AuditSettings, audit_command, audit_overrides
 from doppelscan.workflows.audit import AuditResult
 from doppelscan.workflows.errors import told_in_one_line
 
@@ -76,6 +76,7 @@ def audit(
         InputError, WeightsError, StoreError, ReportError: a mistake in what was passed, in one line.
     """
     settings = {"training": training, "synthetic": synthetic, "output": output, "holdout": holdout, **settings}
+    AuditSettings(output=output).require_place()
     workflow = audit_workflow(**settings)
     with quiet(), told_in_one_line():
         workflow.initialize()

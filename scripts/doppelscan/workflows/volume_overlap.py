@@ -41,6 +41,10 @@ class VolumeOverlapRun(OverlapRun):
                 "The 'regions' parameter must come with images. Got it for volumes, of which a half that agrees is found anyway; leave it out, or "
                 "pass --volumes as-slices."
             )
+        if self.own.index == "ivf":
+            raise InputError(
+                "The 'index' parameter must be auto or exact for volumes, which are searched exactly. Got ivf; leave it out, or pass --volumes as-slices."
+            )
         self.embedder: VolumeEmbedder = config.get_parsed_content("volume_embedder")
         self.volume_registration: VolumeRegistration = config.get_parsed_content("volume_registration")
         return config.get_parsed_content("volume_rules")

@@ -25,7 +25,7 @@
   function plural(count, word) { return count + " " + word + (count === 1 ? "" : "s"); }
 
   // Decisions: image -> reviewer -> decision, comment, date; kept by this browser for this audit alone.
-  var decided = new Map(), remembers = true;
+  var decided = new Map(), remembers = true, given = JSON.stringify(data.decisions);
   function put(image, reviewer, said) {
     if (!decided.has(image)) decided.set(image, new Map());
     if (said) decided.get(image).set(reviewer, said); else decided.get(image).delete(reviewer);
@@ -38,15 +38,19 @@
   }
   function take(rows) { rows.forEach(function (row) { put(row[0], row[3], { decision: row[1], comment: row[2], date: row[4] }); }); }
   function keep() {
-    try { localStorage.setItem(stored, JSON.stringify(all())); } catch (error) { remembers = false; }
+    try { localStorage.setItem(stored, JSON.stringify(all())); localStorage.setItem(stored + ":given", given); } catch (error) { remembers = false; }
     if (!remembers) find("status").textContent = "This browser keeps nothing of a page from disk: save the decisions before you close it.";
   }
   function recall() {
-    take(data.decisions);
+    var kept = null, known = false;
     try {
-      take(JSON.parse(localStorage.getItem(stored) || "[]"));
+      kept = JSON.parse(localStorage.getItem(stored) || "null");
+      known = localStorage.getItem(stored + ":given") === given;
       find("reviewer").value = localStorage.getItem("doppelscan:reviewer") || "";
     } catch (error) { remembers = false; }
+    // What was kept knows the page's own decisions: one that was withdrawn is not to come back. Of a later audit the page may have others.
+    if (!kept || !known) take(data.decisions);
+    take(kept || []);
   }
   function told(image) {
     var by = decided.get(image), kinds = by ? Array.from(new Set(Array.from(by.values()).map(function (said) { return said.decision; }))).filter(Boolean) : [];
@@ -79,6 +83,7 @@
     setTimeout(function () { URL.revokeObjectURL(address); }, 1000);
     find("status").textContent = "Saved as " + name + ": " + plural(rows.length - 1, "row") + ".";
   }
+  function isDate(text) { var day = new Date(text + "T00:00:00Z"); return /^\d{4}-\d\d-\d\d$/.test(text) && !isNaN(day) && day.toISOString().slice(0, 10) === text; }
   function read(text) {
     var rows = fromCsv(text), head = (rows.shift() || []).map(function (one) { return one.trim(); });
     var missing = COLUMNS.filter(function (column) { return head.indexOf(column) < 0; });
@@ -89,6 +94,7 @@
       row[1] = row[1].toLowerCase();
       if (!byImage.has(row[0])) return "Nothing was read: line " + (k + 2) + " names the image " + row[0] + ", which is not on this page.";
       if (DECISIONS.indexOf(row[1]) < 0) return "Nothing was read: line " + (k + 2) + " has the decision " + (row[1] || "(empty)") + "; it must be " + DECISIONS.join(", ") + ".";
+      if (row[4] && !isDate(row[4])) return "Nothing was read: line " + (k + 2) + " has the date " + row[4] + "; write it as 2026-11-29.";
       found.push(row);
     }
     take(found); keep(); refresh();

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from doppelscan.decide import PersonPair, Rules, StoredRegistration, best_region, registered_candidates
+from doppelscan.decide import PersonPair, Rules, StoredRegistration, StoredVolumes, best_region, registered_candidates
 from doppelscan.memorization import Rows, interleaved, nearest_rows
 from doppelscan.overlap.links import Link, Pool, identical_link, link_of, part_link
 from doppelscan.overlap.rules import OverlapRules
 from doppelscan.progress import progress
 from doppelscan.search import CandidateSearch, PatchDescriptor, PatchSearch, likely_poses, view_similarity
 from doppelscan.verify import IdenticalPixels
-from doppelscan.workers import THIS_PROCESS, Workers
+from doppelscan.workers import THIS_PROCESS, Task, Workers
 
 __all__ = ["LinkSearch", "NearestImage", "PoolSearch", "SearchedPool"]
 
@@ -66,10 +66,12 @@ class PoolSearch:
         pool: of one set or two.
         rules: what makes two images of one person.
         own: see :class:`OverlapRules`.
+        registration: of pairs, which are kept.
         workers: who registers.
     """
 
     pool: Pool
+    registration: StoredRegistration | StoredVolumes
     rules: Rules
     own: OverlapRules
     workers: Workers = THIS_PROCESS
@@ -111,6 +113,24 @@ class PoolSearch:
 
     def _between(self, own: int, other: int, held: Container[frozenset[int]], beside: np.ndarray) -> list[PersonPair]:
         """Each image of the set ``own`` and its candidates in the set ``other``, registered; ``held`` pairs are known already, ``beside`` is filled."""
+        rows = np.flatnonzero(np.array(self.pool.of_set) == own)
+        candidates, poses = self._candidates(rows, other, held)
+        if own == other:
+            beside[rows] = candidates[:, 0]
+        some = np.flatnonzero(candidates[:, 0] >= 0) if candidates.size else np.zeros(0, np.int64)
+        self.registration.flush()  # other processes see what is on disk
+        task = self._registrar(rows[some], candidates[some], poses[some])
+        with progress(None, "verify pairs", self.pool.of, total=len(some)) as bar:
+            parts = self.workers.map(task, range(len(some)), bar.update)
+        self.registration.refresh()
+        return [pair for part in parts for pair in part]
+
+    def _candidates(self, rows: np.ndarray, other: int, held: Container[frozenset[int]]) -> tuple[np.ndarray, np.ndarray]:
+        """Of some rows the nearest of a set, int64 [M, K], -1 at the end, and the poses to lay them in, int64 [M, K, n]."""
+        raise NotImplementedError
+
+    def _registrar(self, rows: np.ndarray, candidates: np.ndarray, poses: np.ndarray) -> Task[list[PersonPair]]:
+        """Registers blocks of rows and their candidates."""
         raise NotImplementedError
 
     @staticmethod
@@ -148,24 +168,11 @@ class LinkSearch(PoolSearch):
             found = [link for part in self.workers.map(task, range(len(rows)), bar.update) for link in part]
         return [one for one in found if people[one.first] != people[one.second] and volumes[one.first] != volumes[one.second]]
 
-    def _between(self, own: int, other: int, held: Container[frozenset[int]], beside: np.ndarray) -> list[PersonPair]:
-        rows = np.flatnonzero(np.array(self.pool.of_set) == own)
-        candidates, poses = self._candidates(rows, other, held)
-        if own == other:
-            beside[rows] = candidates[:, 0]
-        some = np.flatnonzero(candidates[:, 0] >= 0) if candidates.size else np.zeros(0, np.int64)
+    def _registrar(self, rows: np.ndarray, candidates: np.ndarray, poses: np.ndarray) -> Task[list[PersonPair]]:
         assert self.search.patches is not None
-        self.registration.flush()  # other processes see what is on disk
-        task = _PairRegistrar(
-            self.pool, rows[some], candidates[some], poses[some], self.registration, self.search.patches.descriptor, self.rules
-        )
-        with progress(None, "verify pairs", "image", total=len(some)) as bar:
-            parts = self.workers.map(task, range(len(some)), bar.update)
-        self.registration.refresh()
-        return [pair for part in parts for pair in part]
+        return _PairRegistrar(self.pool, rows, candidates, poses, self.registration, self.search.patches.descriptor, self.rules)
 
     def _candidates(self, rows: np.ndarray, other: int, held: Container[frozenset[int]]) -> tuple[np.ndarray, np.ndarray]:
-        """Of some images the nearest of a set, int64 [M, K], -1 at the end, and the poses to lay them in, int64 [M, K, n]."""
         people, volumes = people_codes(self.pool)
         left_out = self.search.repeated | (np.array(self.pool.of_set) != other)
         blocks = []

@@ -11,9 +11,9 @@ from doppelscan.decide import PersonPair, Rules, StoredVolumes, registered_volum
 from doppelscan.images.cubes import inverse_axis_pose
 from doppelscan.overlap.links import Link, Pool, identical_link
 from doppelscan.overlap.search import PoolSearch, people_codes, rows_near
-from doppelscan.progress import progress
 from doppelscan.search import EmbeddedVolumes, VolumeSearch
 from doppelscan.verify import IdenticalVoxels
+from doppelscan.workers import Task
 
 __all__ = ["VolumeLinkSearch", "same_voxels"]
 
@@ -35,21 +35,10 @@ class VolumeLinkSearch(PoolSearch):
     search: VolumeSearch
     registration: StoredVolumes
 
-    def _between(self, own: int, other: int, held: Container[frozenset[int]], beside: np.ndarray) -> list[PersonPair]:
-        rows = np.flatnonzero(np.array(self.pool.of_set) == own)
-        candidates, poses = self._candidates(rows, other, held)
-        if own == other:
-            beside[rows] = candidates[:, 0]
-        some = np.flatnonzero(candidates[:, 0] >= 0) if candidates.size else np.zeros(0, np.int64)
-        self.registration.flush()  # other processes see what is on disk
-        task = _VolumeRegistrar(self.pool, rows[some], candidates[some], poses[some], self.registration, self.rules)
-        with progress(None, "verify pairs", "volume", total=len(some)) as bar:
-            parts = self.workers.map(task, range(len(some)), bar.update)
-        self.registration.refresh()
-        return [pair for part in parts for pair in part]
+    def _registrar(self, rows: np.ndarray, candidates: np.ndarray, poses: np.ndarray) -> Task[list[PersonPair]]:
+        return _VolumeRegistrar(self.pool, rows, candidates, poses, self.registration, self.rules)
 
     def _candidates(self, rows: np.ndarray, other: int, held: Container[frozenset[int]]) -> tuple[np.ndarray, np.ndarray]:
-        """Of some volumes the nearest of a set, int64 [M, K], -1 at the end, and the axis poses to lay them in, int64 [M, K, n]."""
         people, volumes = people_codes(self.pool)
         left_out = np.array(self.pool.of_set) != other
         blocks = []

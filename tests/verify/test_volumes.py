@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -105,13 +107,14 @@ def test_strangers_stay_below_copies_through_the_same_transform(registration, tr
 
 
 @pytest.mark.parametrize("name", ["elastic x1.5", "elastic x2"])
-def test_what_was_bent_is_bent_back_before_it_is_measured(registration, training, monkeypatch, name):
-    copy, _ = _found(registration, training, name)
-    monkeypatch.setattr(volumes, "bend_volumes", lambda fixed, *others: torch.zeros(len(fixed), 3, *fixed.shape[2:]))
+def test_where_it_is_asked_for_what_was_bent_is_bent_back_before_it_is_measured(registration, training, name):
     stiff, _ = _found(registration, training, name)
-    assert copy[0].candidate == stiff[0].candidate == 1
-    assert copy[0].score > 0.9 and copy[0].score > stiff[0].score + 0.05 and copy[0].share > stiff[0].share
-    assert copy[0].score > copy[1].score + 0.1, "which brings no stranger as near"
+    bending = copy.copy(registration)
+    bending.bends = True
+    bent, _ = _found(bending, training, name)
+    assert bent[0].candidate == stiff[0].candidate == 1
+    assert bent[0].score > 0.9 and bent[0].score > stiff[0].score + 0.05 and bent[0].share > stiff[0].share
+    assert bending.settings() != registration.settings(), "kept pairs of the one are none of the other"
 
 
 def test_bending_finds_a_smooth_displacement_and_goes_no_further_than_it_may():
@@ -356,6 +359,6 @@ def test_what_a_shift_fills_with_black_is_no_structure_that_the_match_lacks(regi
     planted = plant_volume(crops[0], (1.0, 1.0, 1.0), "shift 10 % x", np.random.default_rng(0))
     cube, frame = _query(planted)
     best, other = registration(cube, cubes[None], [frame], [frames], poses=np.zeros((1, 2, 1), np.int64))[0]
-    assert best.candidate == 0 and best.share > 0.95 and other.share < 0.75
+    assert best.candidate == 0 and best.share > 0.95 and other.share < 0.6
     (pair,) = registration.pairs(cube, cubes[:1], [frame], frames[:1], [best.pose])
     assert np.nanmean(pair.agreement_map > 0.7) > 0.6

@@ -39,7 +39,7 @@ OF_VOLUMES = {
     "control": "Real volumes of other patients, looked for in the training set in the same way: how near do strangers come?",
     "exposed": "A training patient whom at least one flagged volume shows.",
     "score": "The one number that ranks, about 0 to 1: mostly how well the volume agrees with its match after registration in 3D (verified), a little what the encoder says of its slices.",
-    "verified": "Agreement of the better half of the structure of the registered pair, so that half a copy counts as one. Of T1 brains strangers stayed below 0.91, copies began at 0.966.",
+    "verified": "Agreement of the better half of the structure of the registered pair, so that half a copy counts as one. Of T1 brains strangers stayed below 0.85, copies began at 0.93.",
     "q-value": "Flagging all volumes down to this one, about this share of the flags would be false.",
     "SSIM": "Structural similarity in 3D of volume and match in its pose: 1 is the same volume. Above 0.85 duplicate, above 0.60 similar.",
     "field of view": "Share of the structure, where both show some, in which the two agree.",

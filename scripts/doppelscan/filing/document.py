@@ -93,6 +93,15 @@ def _statements(rows: Sequence[Statement], topic: str, status: str = "") -> Tabl
     return Table((topic, status, ""), tuple((one.topic, one.status, one.says) for one in rows), (0.24, 0.16, 0.6))
 
 
+def _of_whom(control: str) -> str:
+    """Whose the control images are, in a few words."""
+    return (
+        "real images of other people"
+        if "training" not in control
+        else "real images, training patients held against the others among them"
+    )
+
+
 def dossier_document(dossier: Dossier) -> Document:
     """The sections of a dossier, in the order in which it is read."""
     results = dossier.results
@@ -101,7 +110,7 @@ def dossier_document(dossier: Dossier) -> Document:
         (f"{results.flagged.count} of {results.flagged.total}", "synthetic images flagged", f"{percent(results.flagged.share)} (95 % Wilson interval {100 * results.flagged.lower:.1f} to {100 * results.flagged.upper:.1f})"),
         (str(results.patients_shown), "training patients shown", "all are listed below"),
         ("no bound" if bound is None or bound >= 1 else percent(bound), "may be memorized, at most", "95 % upper bound, for copies changed as those planted" if bound is not None else "there was no self-test"),
-        (f"{dossier.control.as_close.count} of {dossier.control.as_close.total}", "control images as close", "real images of other people"),
+        (f"{dossier.control.as_close.count} of {dossier.control.as_close.total}", "control images as close", _of_whom(dossier.control.words)),
     )  # fmt: skip
     sections = (
         _release(dossier),

@@ -10,9 +10,13 @@ import nrrd
 import numpy as np
 import pydicom
 import SimpleITK as sitk
+import torch
+from doppelscan.images import cut_cube
+from doppelscan.images.cubes import CubeFrame
 from made_files import dicom
 from pydicom.dataset import Dataset
 
+SPACING = (2.0, 2.0, 2.0)
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -139,3 +143,25 @@ def write_enhanced(path: Path, volume: np.ndarray, affine: np.ndarray, slopes: S
             frame.PixelValueTransformationSequence = [scale]
         frames.append(frame)
     return dicom(path, volume[..., order].transpose(2, 1, 0), frames=frames)
+
+
+def cubed(volume: np.ndarray) -> tuple[torch.Tensor, CubeFrame]:
+    """The cube uint8 [1, 64, 64, 64] of a volume of 2 mm, as a store holds it, and its frame."""
+    cube, frame = cut_cube(volume, SPACING, 64)
+    return torch.from_numpy(np.round(cube.clip(0, 1) * 255).astype(np.uint8))[None], frame
+
+
+class MadeTraining:
+    """What is read of a set of volumes."""
+
+    def __init__(self, volumes: Sequence[np.ndarray]) -> None:
+        self.made = [cubed(volume) for volume in volumes]
+
+    def thumbnails(self, rows: Sequence[int]) -> torch.Tensor:
+        return torch.stack([self.made[row][0] for row in rows])
+
+    def frames(self, rows: Sequence[int]) -> list[CubeFrame]:
+        return [self.made[row][1] for row in rows]
+
+    def __len__(self) -> int:
+        return len(self.made)

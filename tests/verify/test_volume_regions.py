@@ -7,34 +7,18 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from doppelscan.images import cut_cube, generate_head, plant_volume
+from doppelscan.images import generate_head, plant_volume
 from doppelscan.verify import VolumeRegions
+from made_volumes import SPACING, MadeTraining, cubed
 
-SPACING = (2.0, 2.0, 2.0)
 PEOPLE = 10
 
 
-def cubed(volume):
-    cube, frame = cut_cube(volume, SPACING, 64)
-    return torch.from_numpy(np.round(cube.clip(0, 1) * 255).astype(np.uint8))[None], frame
-
-
-class Training:
-    """What is read of a set of volumes."""
-
+class Training(MadeTraining):
     heads: ClassVar = [generate_head(seed, 64) for seed in range(PEOPLE)]
 
     def __init__(self, people=range(PEOPLE)):
-        self.made = [cubed(self.heads[one]) for one in people]
-
-    def thumbnails(self, rows):
-        return torch.stack([self.made[row][0] for row in rows])
-
-    def frames(self, rows):
-        return [self.made[row][1] for row in rows]
-
-    def __len__(self):
-        return len(self.made)
+        super().__init__([self.heads[one] for one in people])
 
 
 @pytest.fixture(scope="module")

@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 import pytest
 import torch
-from doppelscan.images import AXIS_POSES, axis_pose, cut_cube, generate_head
+from doppelscan.images import AXIS_POSES, axis_pose, generate_head
 from doppelscan.verify import VolumePose, VolumeRegistration, coarse_structures, second_volume
+from made_volumes import MadeTraining, cubed
 
 HEADS = [generate_head(seed, 48) for seed in range(6)]
-SPACING = (2.0, 2.0, 2.0)
 
 
-def cubed(volume):
-    cube, frame = cut_cube(volume, SPACING, 64)
-    return torch.from_numpy(np.round(cube.clip(0, 1) * 255).astype(np.uint8))[None], frame
-
-
-class Training:
-    """What is read of a set of volumes."""
-
-    made: ClassVar = [cubed(head) for head in HEADS]
-
-    def thumbnails(self, rows):
-        return torch.stack([self.made[row][0] for row in rows])
-
-    def frames(self, rows):
-        return [self.made[row][1] for row in rows]
-
-    def __len__(self):
-        return len(self.made)
+class Training(MadeTraining):
+    def __init__(self):
+        super().__init__(HEADS)
 
 
 @pytest.fixture(scope="module")

@@ -132,10 +132,11 @@ class FittedVolumes:
 
     def evidence(self, images: EmbeddedSet, scored: Sequence[ScoredImage], rules: Rules) -> list[PairEvidence]:
         """What tells of which kind each of some scored ``images`` is."""
-        found = [
-            self._evidence(_volumes(images), one, self.pairs(images, [one])[0], self.pairs(images, [one], bent=False)[0], rules)
-            for one in scored
-        ]
+        found = []
+        for one in scored:
+            (pair,) = self.pairs(images, [one])
+            (stiff,) = self.pairs(images, [one], bent=False) if self.registration.registration.bends else (pair,)
+            found.append(self._evidence(_volumes(images), one, pair, stiff, rules))
         self.registration.flush()
         return found
 

@@ -365,7 +365,6 @@ class VolumeRegistration:
         matrices = torch.from_numpy(where.reshape(-1, 3, 4)).to(self.device)
         whole, (structure, tissue) = seen.whole[here], (one[here] for one in seen.structure(size))
         number = numbers.astype(np.int64)
-        size = moving.size
         grid = moving.bent(pair, number, matrices, seen, here) if self.bends else cube_grid(matrices, size)
         moved, fine, inside = moving.moved(pair, number, grid).split(1, 1)
         inside = inside * tissue

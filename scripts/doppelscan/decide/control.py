@@ -12,7 +12,7 @@ from doppelscan.decide.findings import NearDuplicate
 from doppelscan.decide.reference import Reference, ScoredSet
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import ScoredImage
-from doppelscan.images import evenly_chosen
+from doppelscan.images import evenly_chosen, unit_of
 from doppelscan.memorization import patient_folds, spread_over_patients
 from doppelscan.search import EmbeddedSet
 from doppelscan.verify import IdenticalImage
@@ -102,7 +102,7 @@ class ControlScorer:
             holdout: real images of other patients in 8 poses, or None.
         """
         posed = self.reference.posed
-        of = "volumes" if all(record.whole for record in posed.records) else "images"
+        of = f"{unit_of(posed.records)}s"
         if holdout is None:
             own, ratio = self._in_folds(posed)
             folds = self._folds

@@ -18,7 +18,7 @@ from doppelscan.decide.rivals import with_rivals
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.sampled import SampleClaim
 from doppelscan.decide.scoring import ScoredImage, ranking_score
-from doppelscan.images import ImageRecord
+from doppelscan.images import ImageRecord, unit_of
 from doppelscan.search import EmbeddedSet
 from doppelscan.verify import IdenticalImage
 
@@ -230,7 +230,7 @@ def decide(
             findings=_count_of(findings),
             by_rule=_count_of_rules(flags, rules),
             same_kind=same_kind,
-            of="volume" if all(one.whole for one in synthetic.images.records) else "image",
+            of=unit_of(synthetic.images.records),
         ),
         rules,
     )

@@ -9,7 +9,7 @@ from doppelscan.decide.conclusion import counted
 from doppelscan.decide.control import FOLDS
 from doppelscan.decide.power import patients_to_plant
 from doppelscan.decide.rules import Rules
-from doppelscan.images import ImageRecord, bids_subjects
+from doppelscan.images import ImageRecord, bids_subjects, unit_of
 
 __all__ = ["foreseen", "people_at_most"]
 
@@ -29,7 +29,7 @@ def foreseen(
         rules: thresholds.
     """
     people, known = people_at_most(training)
-    of = "volume" if all(record.whole for record in training) else "image"
+    of = unit_of(training)
     told = []
     if people < rules.smallest_patients:
         told.append(

@@ -15,7 +15,7 @@ from doppelscan.decide.findings import NearDuplicate
 from doppelscan.decide.pairs import PersonPair, registered_pairs
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import StoredRegistration
-from doppelscan.images import ImageRecord
+from doppelscan.images import ImageRecord, unit_of
 from doppelscan.images.people import (
     BIDS_PATTERN,
     BIDS_WORDS,
@@ -105,12 +105,12 @@ def find_people(
             continue
         if len(unknown) < len(part):
             notes.append(
-                f"{len(unknown)} of {len(part)} {label} {_unit(records)}s have no patient, the others have: who they are was looked for."
+                f"{len(unknown)} of {len(part)} {label} {unit_of(records)}s have no patient, the others have: who they are was looked for."
             )
         unnamed.append(UnnamedImages(label, tuple(unknown), tuple(records[i] for i in unknown)))
     for images, (words, chosen) in zip(unnamed, names_of_files(unnamed, confirmed, nearest, rules), strict=True):
         if words:
-            notes.append(f"Nobody named the patients of {len(images.rows)} {images.label} {_unit(records)}s. {words}")
+            notes.append(f"Nobody named the patients of {len(images.rows)} {images.label} {unit_of(records)}s. {words}")
         if chosen is None:
             continue
         patients: Sequence[str] = chosen.patients
@@ -126,7 +126,7 @@ def find_people(
     unknown = [i for i in range(count) if i not in told]
     people = people_of(len(records), confirmed, named)
     if unknown:
-        notes.append(_unknown(unknown, people, {i for pair in confirmed for i in pair}, _unit(records)))
+        notes.append(_unknown(unknown, people, {i for pair in confirmed for i in pair}, unit_of(records)))
     as_named = [replace(record, patient=name) for record, name in zip(records, named, strict=True)]
     doubles = [
         NearDuplicate(p.second >= count, *_control_first(as_named, p, count), p.score)
@@ -197,10 +197,6 @@ def same_people(names: Sequence[str], nearest: Sequence[int], others: Sequence[s
         return False
     chance = float(np.mean([sizes[who] for _, who in near])) / len(others)
     return bool(binomtest(hits, len(near), min(1.0, chance), alternative="greater").pvalue <= rules.names_p)
-
-
-def _unit(records: Sequence[ImageRecord]) -> str:
-    return "volume" if all(record.whole for record in records) else "image"
 
 
 def _unknown(unknown: Sequence[int], people: Sequence[str], confirmed: set[int], of: str) -> str:

@@ -16,6 +16,7 @@ from doppelscan.decide.reviewed import ReviewCount, ReviewedImages
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.sampled import SampleClaim
 from doppelscan.deepssim import VERDICTS, verdict
+from doppelscan.images import unit_of
 from doppelscan.search import EmbeddedSet
 
 __all__ = ["AuditSummary", "ImageCounts", "LeftOut", "NearDuplicateRow", "SetFacts", "summarize"]
@@ -149,7 +150,7 @@ def summarize(
     mi = np.array([one.scored.mi for one in images])
     classes = [verdict(one.scored.ssim) for one in images]
     return AuditSummary(
-        of="volume" if any(one.record.whole for one in images) else "image",
+        of=unit_of(one.record for one in images),
         conclusion=decision.conclusion.verdict.value,
         reason=decision.conclusion.reason,
         images=ImageCounts(

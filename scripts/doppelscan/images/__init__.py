@@ -27,6 +27,7 @@ from doppelscan.images.records import (
     set_files,
     spread_order,
     table_values,
+    unit_of,
 )
 from doppelscan.images.squares import cut_foreground, resample_boxes, unpadded, whole_squares
 from doppelscan.images.transforms import (
@@ -112,6 +113,7 @@ __all__ = [
     "spread_order",
     "table_values",
     "unit_float",
+    "unit_of",
     "unpadded",
     "volume_table",
     "warp",

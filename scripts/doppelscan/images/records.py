@@ -219,6 +219,11 @@ def content_hash(record: ImageRecord, volumes: dict[tuple[str, ...], Any] | None
     return digest.hexdigest()
 
 
+def unit_of(records: Iterable[ImageRecord]) -> str:
+    """What is counted where ``records`` are compared: image, or volume where they are scored whole."""
+    return "volume" if any(record.whole for record in records) else "image"
+
+
 def evenly_chosen(count: int, most: int) -> np.ndarray:
     """At most ``most`` of ``count`` rows, evenly spread from the first to the last: int64, rising."""
     return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))

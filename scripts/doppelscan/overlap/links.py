@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from doppelscan.decide import PersonPair, Rules
+from doppelscan.images import unit_of
 from doppelscan.overlap.rules import OverlapRules
 from doppelscan.search import EmbeddedSet
 from doppelscan.verify import IdenticalImage, Pose, VolumePose
@@ -40,7 +41,7 @@ class Pool:
     @property
     def of(self) -> str:
         """What it holds: image, or volume."""
-        return "volume" if any(record.whole for record in self.images.records) else "image"
+        return unit_of(self.images.records)
 
 
 @dataclass(frozen=True)

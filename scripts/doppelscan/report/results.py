@@ -47,12 +47,15 @@ class ResultTable:
         headline: what was concluded, and why.
         facts: name -> what is told of it, in words.
         rows: of the table, as they were written.
+        summary: what summary.json holds.
+        of: what is counted, image or volume.
         ranked: those that are looked at first, the first of all first; by default the rows as they are.
         shown: column -> heading, of what a notebook shows.
         output: the folder of the files.
         written: names of what the command writes there; it removes what of them an earlier run wrote and this one did not.
     """
 
+    summary: Mapping[str, Any]
     output: Path
     written: ClassVar[tuple[str, ...]]
     shown: ClassVar[Mapping[str, str]]
@@ -64,6 +67,10 @@ class ResultTable:
     @property
     def facts(self) -> Mapping[str, str]:
         raise NotImplementedError
+
+    @property
+    def of(self) -> str:
+        return str(self.summary.get("of", "image"))
 
     @property
     def rows(self) -> Sequence[Mapping[str, Any]]:
@@ -198,7 +205,7 @@ def closing_lines(result: ResultTable, notes: Sequence[str], store: Path | str) 
         store: where the embeddings lie, which is not always in the output folder.
     """
     verdict, reason = result.headline
-    folder, of = Path(os.path.abspath(result.output)), getattr(result, "of", "image")
+    folder, of = Path(os.path.abspath(result.output)), result.of
     there = [
         (name, told.format(image=of))
         for name, told in FILES.items()

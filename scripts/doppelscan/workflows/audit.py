@@ -76,11 +76,16 @@ from doppelscan.workflows.stored import (
     versions,
 )
 
-__all__ = ["GATE_STATUS", "Audit", "AuditResult"]
+__all__ = ["GATE_STATUS", "Audit", "AuditResult", "in_clusters"]
 
 # Training images that --index auto compares with one by one: of more, an exact search would take most of the time (docs/benchmarks.md).
 EXACT = 8192
 GATE_STATUS = {"memorization found": 3, "cannot conclude": 4, "no memorization found": 0}
+
+
+def in_clusters(index: str, images: int) -> bool:
+    """Whether ``images`` are searched in clusters, by what ``--index`` says: exact, ivf or auto."""
+    return index == "ivf" or (index == "auto" and images > EXACT)
 
 
 class SamePixels(Protocol):
@@ -119,11 +124,6 @@ class AuditResult(ResultTable):
     def headline(self) -> tuple[str, str]:
         """What was concluded, and why."""
         return self.conclusion.verdict.value, self.conclusion.reason
-
-    @property
-    def of(self) -> str:
-        """What was audited: image or volume."""
-        return str(self.summary.get("of", "image"))
 
     @property
     def facts(self) -> Mapping[str, str]:
@@ -406,8 +406,7 @@ class Audit:
         """The search that is fitted on the training set, and who is who in it and in the holdout."""
         rows = self._control_rows(training)
         posed = self._posed_training(training, rows)
-        clustered = self.index == "ivf" or (self.index == "auto" and len(training) > EXACT)
-        search = CandidateSearch(self.candidates, self.seed, self.registration.device, clustered)
+        search = CandidateSearch(self.candidates, self.seed, self.registration.device, in_clusters(self.index, len(training)))
         differences = stored_view_differences(self.evaluator, self.training, posed, self.store, self.seed)
         features = StoredFeatures.searched(training)
         search.fit(features, view_differences=differences, thumbnails=StoredThumbnails(training), keys=training.contents)

@@ -50,7 +50,8 @@ from doppelscan.search import CandidateSearch, EmbeddedSet, StoredFeatures, Stor
 from doppelscan.settings import OverlapSettings
 from doppelscan.threads import team
 from doppelscan.workers import Workers
-from doppelscan.workflows.audit import EXACT
+from doppelscan.workflows.audit import in_clusters
+from doppelscan.workflows.early import COMPARE, FIT, HASH, READ, VIEW
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
 from doppelscan.workflows.stored import (
     chosen_workers,
@@ -63,8 +64,8 @@ from doppelscan.workflows.stored import (
 
 __all__ = ["OverlapResult", "OverlapRun", "joined"]
 
-# Seconds on two cores; measured costs take their place.
-HASH, READ, VIEW, REGISTER, COMPARE, FIT = 0.0003, 0.004, 0.0015, 0.02, 0.0005, 0.004
+# Seconds on two cores, beside those of an audit; measured costs take their place.
+REGISTER = 0.02
 VIEWS_OF = 300
 
 
@@ -117,11 +118,6 @@ class OverlapResult(ResultTable):
         return sorted(
             (row for row in self.groups if row["group"]), key=lambda row: (int(row["group"]), -row["score"], row["image"])
         )
-
-    @property
-    def of(self) -> str:
-        """What was searched: image or volume."""
-        return str(self.summary.get("of", "image"))
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -264,7 +260,7 @@ class OverlapRun:
     def _fitted(self, pool: Pool) -> CandidateSearch:
         """The search over all images; those of the same content in one set are one candidate."""
         images = pool.images
-        clustered = self.own.index == "ivf" or (self.own.index == "auto" and len(images) > EXACT)
+        clustered = in_clusters(self.own.index, len(images))
         search = CandidateSearch(seed=self.own.seed, device=self.registration.device, clustered=clustered)
         seen = images.subset(evenly_chosen(len(images), VIEWS_OF).tolist())
         differences = stored_view_differences(self.evaluator, self.datasets[0], seen, self.own.store_folder, self.own.seed)

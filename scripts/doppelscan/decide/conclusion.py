@@ -12,8 +12,9 @@ import numpy as np
 from doppelscan.calibrate import TwoSampleResult, wilson
 from doppelscan.decide.findings import OF_NOBODY
 from doppelscan.decide.rules import Rules
+from doppelscan.wording import counted
 
-__all__ = ["Conclusion", "Evidence", "Verdict", "conclude", "count_kinds", "counted"]
+__all__ = ["Conclusion", "Evidence", "Verdict", "conclude", "count_kinds"]
 
 
 class Verdict(str, Enum):
@@ -157,8 +158,3 @@ def count_kinds(findings: Mapping[str, int]) -> str:
 
 def _cannot(reason: str) -> Conclusion:
     return Conclusion(Verdict.CANNOT, reason)
-
-
-def counted(number: int, noun: str) -> str:
-    """For example ``1 patient`` or ``2 patients``."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -38,7 +38,8 @@ class AuditedImage:
         flag: p-values, q-values, and why it is flagged.
         finding: what it is, or None when it is not flagged.
         second_match: the second source of a blend, or None.
-        unlike: it is of another domain than the training set, see :func:`~doppelscan.decide.unlike_training`; never a flagged one.
+        unlike: it is of another domain than the training set, see :func:`~doppelscan.decide.unlike_training`; never a flagged one. None where nobody
+            looked: of volumes, of the control, and where that function cannot tell.
     """
 
     record: ImageRecord
@@ -49,7 +50,7 @@ class AuditedImage:
     flag: Flag
     finding: Finding | None = None
     second_match: ImageRecord | None = None
-    unlike: bool = False
+    unlike: bool | None = None
 
     @property
     def shows_patient(self) -> bool:
@@ -161,9 +162,10 @@ class Decision:
         return clustered_share([hit for hit, _ in like], [volume for _, volume in like])
 
     @property
-    def unlike(self) -> int:
-        """Number of synthetic images of another domain than the training set."""
-        return sum(one.unlike for one in self.images)
+    def unlike(self) -> int | None:
+        """Number of synthetic images of another domain than the training set; None where nobody looked."""
+        looked = [one.unlike for one in self.images if one.unlike is not None]
+        return sum(looked) if looked else None
 
     @property
     def flagged_control(self) -> Share:
@@ -181,7 +183,7 @@ def decide(
     control: ScoredControl,
     near_duplicates: Sequence[NearDuplicate],
     identical: Sequence[IdenticalImage | None],
-    unlike: Sequence[bool] | np.ndarray,
+    unlike: Sequence[bool] | np.ndarray | None,
     same_kind: TwoSampleResult | None,
     rules: Rules,
     seed: int = 0,
@@ -193,7 +195,7 @@ def decide(
         control: scored as the synthetic set is.
         near_duplicates: of the training set; those of the control are added.
         identical: the training image of the same pixels, or None, of each synthetic image.
-        unlike: of each synthetic image, whether it is of another domain than the training set.
+        unlike: of each synthetic image, whether it is of another domain than the training set; None where nobody looked.
         same_kind: training against holdout, or None.
         rules: thresholds.
         seed: of the order of ties.
@@ -214,11 +216,11 @@ def decide(
     ]
     findings = findings_of(synthetic, flags, rules)
     flags, findings = _accused_by_rate(synthetic, flags, findings, calibrations, explained, identical)
-    apart = [bool(away) and finding is None for away, finding in zip(unlike, findings, strict=True)]
+    apart = None if unlike is None else [bool(away) and finding is None for away, finding in zip(unlike, findings, strict=True)]
     conclusion = conclude(
         Evidence(
             p_values=np.array([f.p_value for f in flags]),
-            unlike=sum(apart),
+            unlike=sum(apart or ()),
             identical=sum(one is not None for one in identical),
             flagged=np.array([f.reason is not None for f in flags]),
             close=np.array([s.verified >= rules.close_pair for s in scored]),
@@ -240,7 +242,7 @@ def decide(
         synthetic=synthetic,
         control_set=control,
         images=_audited(synthetic.images, synthetic.training, scored, flags, findings, apart),
-        control=_audited(control.images, synthetic.training, strangers, among, [None] * len(strangers), [False] * len(strangers)),
+        control=_audited(control.images, synthetic.training, strangers, among, [None] * len(strangers), None),
         calibrations=calibrations,
         control_as_close=control_as_close(scored, _accusing(flags, findings), strangers, rules),
         look_alikes=len(control.look_alikes(rules)),
@@ -355,7 +357,7 @@ def _audited(
     scored: Sequence[ScoredImage],
     flags: Sequence[Flag],
     findings: Sequence[Finding | None],
-    apart: Sequence[bool],
+    apart: Sequence[bool] | None,
 ) -> tuple[AuditedImage, ...]:
     shapes = images.native_shapes([s.row for s in scored]) if scored else np.zeros((0, 2), int)
     return tuple(
@@ -370,5 +372,5 @@ def _audited(
             second_match=None if finding is None or finding.second_match is None else training.records[finding.second_match],
             unlike=away,
         )
-        for one, shape, said, finding, away in zip(scored, shapes, flags, findings, apart, strict=True)
+        for one, shape, said, finding, away in zip(scored, shapes, flags, findings, apart or [None] * len(scored), strict=True)
     )

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import binomtest
 
-from doppelscan.decide.conclusion import counted
 from doppelscan.decide.findings import NearDuplicate
 from doppelscan.decide.pairs import PersonPair, registered_pairs
 from doppelscan.decide.rules import Rules
@@ -28,6 +27,7 @@ from doppelscan.images.people import (
 from doppelscan.memorization import Nearest, nearest_rows, searched
 from doppelscan.progress import progress
 from doppelscan.search import CandidateSearch, EmbeddedSet
+from doppelscan.wording import counted
 
 __all__ = ["People", "UnnamedImages", "find_people", "names_of_files", "person_pairs", "same_people"]
 

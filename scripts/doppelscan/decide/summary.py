@@ -24,7 +24,7 @@ __all__ = ["AuditSummary", "ImageCounts", "LeftOut", "NearDuplicateRow", "SetFac
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """Numbers of images and patients."""
+    """Numbers of images and patients; ``unlike`` is None where nobody looked."""
 
     training: int
     synthetic: int
@@ -32,7 +32,7 @@ class ImageCounts:
     training_patients: int
     control_patients: int
     skipped: int
-    unlike: int
+    unlike: int | None
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ class Results:
         memorized: share that is memorized by what is flagged and what would be: value, lower, upper; None without a self-test.
         bound: upper 95 % bound of that share, 1 where there is none; None without a self-test.
         competition: of training against other patients, or None.
-        unlike: images of another domain, of which nothing is said.
+        unlike: images of another domain, of which nothing is said; None where nobody looked.
         sample: where a sample was audited, what it bounds; or None.
     """
 
@@ -90,7 +90,7 @@ class Results:
     memorized: Mapping[str, float | None] | None
     bound: float | None
     competition: Mapping[str, float | None] | None
-    unlike: int
+    unlike: int | None
     sample: Mapping[str, Any] | None
 
 

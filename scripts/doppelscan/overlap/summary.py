@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from doppelscan.decide import LeftOut
-from doppelscan.decide.conclusion import counted
 from doppelscan.images import ImageRecord
 from doppelscan.overlap.groups import KNOWN, Group, Grouping
 from doppelscan.overlap.links import COPIES, RELATIONS, Link, Pool
 from doppelscan.overlap.names import Disagreement, NamedPeople
 from doppelscan.overlap.rules import OverlapRules
 from doppelscan.overlap.search import SearchedPool
+from doppelscan.wording import counted
 
 __all__ = ["FOUND", "NOTHING", "PEOPLE", "UNSURE", "Overlap", "OverlapSummary", "SetCounts", "conclude_overlap"]
 

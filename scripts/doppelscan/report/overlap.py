@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from doppelscan.decide.conclusion import counted
 from doppelscan.files import to_csv
 from doppelscan.locations import OVERLAP_FILES
 from doppelscan.overlap import KNOWN, RELATIONS, Group, Link, Membership, Overlap, OverlapSummary, Removal, Split
@@ -18,6 +17,7 @@ from doppelscan.report.redaction import ReportPseudonyms
 from doppelscan.report.tables import NONE, Row
 from doppelscan.report.volume_pictures import middle_planes
 from doppelscan.report.write import write_files
+from doppelscan.wording import counted
 
 __all__ = ["GROUP_COLUMNS", "PAIR_COLUMNS", "SPLIT_COLUMNS", "group_rows", "pair_rows", "split_rows", "write_overlap"]
 

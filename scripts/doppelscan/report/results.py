@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from doppelscan.arguments import Count, checked
-from doppelscan.decide.conclusion import counted
 from doppelscan.errors import MissingPackageError
 from doppelscan.locations import is_url
 from doppelscan.pages import page_templates
 from doppelscan.report.entries import short_names
 from doppelscan.scores import source_of
+from doppelscan.wording import counted
 
 if TYPE_CHECKING:
     import pandas

@@ -86,7 +86,7 @@ def _score_row(one: AuditedImage) -> Row:
         "part_share": scored.part_share,
         "part_p_value": said.part_p_value,
         "part_q_value": said.part_q_value,
-        "unlike": one.unlike,
+        "unlike": "" if one.unlike is None else one.unlike,
         "reason": "" if said.reason is None else said.reason.words,
     }
 

@@ -379,8 +379,8 @@ class Audit:
         """From now on the nearest training images are known."""
         early.know(lambda: nearest_by_encoder(images, training, identical))
 
-    def _unlike(self, images: EmbeddedSet, reference: Reference, holdout: EmbeddedSet | None) -> tuple[np.ndarray, Sequence[str]]:
-        """Which images are of another domain, and what must be noted."""
+    def _unlike(self, images: EmbeddedSet, reference: Reference, holdout: EmbeddedSet | None) -> tuple[np.ndarray | None, Sequence[str]]:
+        """Which images are of another domain, None where that cannot be told, and what must be noted."""
         assert isinstance(reference, FittedReference)
         return unlike_training(images, reference, self.rules, holdout)
 

@@ -238,7 +238,7 @@ class Commands:
         from doppelscan.filing import compare
 
         found = compare(before=before, after=after, output=output, redact=redact)
-        print(f"{found.verdict}: {found.reason}.")
+        print(f"{found.verdict_words}: {found.reason}.")
         print(f"Report: {os.path.abspath(os.path.join(output, 'compare.html'))}")
 
     def sample(self, *, output: Folder, seed: Whole = 0) -> None:

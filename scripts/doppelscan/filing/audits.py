@@ -53,6 +53,11 @@ class FinishedAudit:
     files: Mapping[str, str]
 
     @property
+    def of(self) -> str:
+        """What was audited: image or volume."""
+        return str(self.summary.get("of", "image"))
+
+    @property
     def redacted(self) -> bool:
         """Its files carry pseudonyms in place of paths and patients."""
         return bool(self.summary["settings"].get("redact"))

@@ -202,6 +202,7 @@ class Dossier:
         run: how the audit was made.
         inputs: hashes of what it was made of.
         sources: of the methods and criteria.
+        of: what was audited, image or volume.
         seal: hash of all the above, and an HMAC where there is a secret.
     """
 
@@ -233,6 +234,7 @@ class Dossier:
     run: Run
     inputs: Inputs
     sources: Mapping[str, str]
+    of: str = "image"
     seal: Mapping[str, str | None] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -300,7 +302,7 @@ def make_dossier(
             for name, one in summary["sets"].items()
         ),
         generator,
-        threat_model(),
+        threat_model(audit.of),
         tested(audit),
         criteria(audit),
         card(audit, details.missing),
@@ -310,7 +312,7 @@ def make_dossier(
             summary["images"]["control"],
             summary["images"]["control_patients"],
             Share(**summary["flagged_control"]),
-            control_fitness(summary),
+            control_fitness(audit),
         ),
         summary["rules"]["power"],
         tuple(
@@ -349,6 +351,7 @@ def make_dossier(
         ),
         Inputs(audit.files, whole_sha256(audit.files), **(inputs or {})),
         SOURCES,
+        audit.of,
     )
     # What is printed is what its JSON gives back: a check prints it again of that, and compares.
     dossier = TypeAdapter(Dossier).validate_python(dossier.as_dict())

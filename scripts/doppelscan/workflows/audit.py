@@ -379,7 +379,9 @@ class Audit:
         """From now on the nearest training images are known."""
         early.know(lambda: nearest_by_encoder(images, training, identical))
 
-    def _unlike(self, images: EmbeddedSet, reference: Reference, holdout: EmbeddedSet | None) -> tuple[np.ndarray | None, Sequence[str]]:
+    def _unlike(
+        self, images: EmbeddedSet, reference: Reference, holdout: EmbeddedSet | None
+    ) -> tuple[np.ndarray | None, Sequence[str]]:
         """Which images are of another domain, None where that cannot be told, and what must be noted."""
         assert isinstance(reference, FittedReference)
         return unlike_training(images, reference, self.rules, holdout)

@@ -153,7 +153,9 @@ class VolumeAudit(Audit):
     def _know_nearest(self, early: EarlyReport, images: EmbeddedSet, training: EmbeddedSet, identical: Sequence) -> None:
         """The encoder's nearest of volumes is known when they are whitened: once they are scored."""
 
-    def _unlike(self, images: EmbeddedSet, reference: Reference, holdout: EmbeddedSet | None) -> tuple[np.ndarray | None, Sequence[str]]:
+    def _unlike(
+        self, images: EmbeddedSet, reference: Reference, holdout: EmbeddedSet | None
+    ) -> tuple[np.ndarray | None, Sequence[str]]:
         note = "Whether synthetic volumes are of another domain (modality, anatomy, preparation) was not looked at."
         return None, (note,)
 

@@ -152,8 +152,8 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
 
 def count_kinds(findings: Mapping[str, int]) -> str:
     """For example ``20 copies, 1 blend, 2 same patient?``; kinds that were not found are left out."""
-    plural = {"copy": "copies", "blend": "blends", "part": "parts"}
-    return ", ".join(f"{number} {kind if number == 1 else plural.get(kind, kind)}" for kind, number in findings.items() if number)
+    nouns = ("copy", "blend", "part")
+    return ", ".join(counted(number, kind) if kind in nouns else f"{number} {kind}" for kind, number in findings.items() if number)
 
 
 def _cannot(reason: str) -> Conclusion:

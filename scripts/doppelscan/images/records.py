@@ -20,6 +20,7 @@ from doppelscan.digests import add_file
 from doppelscan.errors import ImageError, InputError, reason_of_image
 from doppelscan.images.geometry import VolumeGeometry
 from doppelscan.images.readers import FileHeader, image_format, read_header, series_plan, stack_slices
+from doppelscan.wording import counted
 
 __all__ = [
     "DrawnSample",
@@ -184,7 +185,7 @@ class ImageSet:
     @property
     def whole_volumes(self) -> bool:
         """Whether the records are volumes that are scored whole; else they are 2D images and slices."""
-        return any(record.whole for record in self.records)
+        return unit_of(self.records) == "volume"
 
     @property
     def unknown_patients(self) -> int:
@@ -345,14 +346,18 @@ def _spacing_notes(result: ImageSet) -> list[str]:
         low, high = spacings.min(0), spacings.max(0)
         if not np.allclose(low, high, rtol=0.01):
             words = [" x ".join(f"{v:.3g}" for v in s) for s in (low, high)]
-            notes.append(f"{len(known)} {result.name} volumes of different spacing: {words[0]} to {words[1]} mm")
+            notes.append(f"{counted(len(known), f'{result.name} volume')} of different spacing: {words[0]} to {words[1]} mm")
         stacks = sum(geometry.stack_axis is not None for geometry in known)
         if stacks:
-            notes.append(f"{stacks} of {len(result.records)} {result.name} volumes are stacks of thick slices")
+            notes.append(
+                f"{stacks} of {counted(len(result.records), f'{result.name} volume')} {'is a stack' if stacks == 1 else 'are stacks'} of thick slices"
+            )
     if unknown:
-        notes.append(f"{unknown} of {len(result.records)} {result.name} volumes do not say how large their voxels are")
+        notes.append(
+            f"{unknown} of {counted(len(result.records), f'{result.name} volume')} {'does not say how large its' if unknown == 1 else 'do not say how large their'} voxels are"
+        )
     mended = Counter(told for geometry in known for told in geometry.told)
-    notes.extend(f"{count} {result.name} volume{'s' * (count > 1)}: {told}" for told, count in mended.most_common(10))
+    notes.extend(f"{counted(count, f'{result.name} volume')}: {told}" for told, count in mended.most_common(10))
     return notes
 
 

@@ -41,7 +41,7 @@ OF_VOLUMES = {
     "score": "The one number that ranks, about 0 to 1: mostly how well the volume agrees with its match after registration in 3D (verified), a little what the encoder says of its slices.",
     "verified": "Agreement of the better half of the structure of the registered pair, so that half a copy counts as one. Of T1 brains strangers stayed below 0.85, copies began at 0.93.",
     "q-value": "Flagging all volumes down to this one, about this share of the flags would be false.",
-    "SSIM": "Structural similarity in 3D of volume and match in its pose: 1 is the same volume. Above 0.85 duplicate, above 0.60 similar.",
+    "SSIM": "Structural similarity in 3D of volume and match in its pose: 1 is the same volume. No class follows: brains of two people, registered, usually exceed 0.85.",
     "field of view": "Share of the structure, where both show some, in which the two agree.",
     "pose": "What has to be done to the training volume so that it lies on the synthetic one; x runs to the right, y to the front, z up.",
 }  # fmt: skip

@@ -17,7 +17,6 @@ from doppelscan.report.redaction import ReportPseudonyms
 from doppelscan.report.tables import NONE, Row
 from doppelscan.report.volume_pictures import middle_planes
 from doppelscan.report.write import write_files
-from doppelscan.wording import counted
 
 __all__ = ["GROUP_COLUMNS", "PAIR_COLUMNS", "SPLIT_COLUMNS", "group_rows", "pair_rows", "split_rows", "write_overlap"]
 
@@ -211,7 +210,6 @@ def _page(overlap: Overlap, summary: OverlapSummary, rows: Sequence[Row], number
             unlinked=[_shown_pair(overlap, one, rows, redact) for one in overlap.unlinked[:UNLINKED]],
             known=sum(not one.found for one in overlap.groups),
             redact=redact,
-            counted=counted,
             pictured=PICTURED_GROUPS,
             colour={"cannot conclude": "unsure"}.get(
                 summary.conclusion, "clear" if summary.conclusion.startswith("no ") else "found"

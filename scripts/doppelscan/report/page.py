@@ -73,7 +73,7 @@ def render_page(
         audit: names the audit: its tables' hash.
     """
     entries, reviews, redact = entries_of(decision, rows, pseudonym), reviews or ReviewedImages(), pseudonym is not None
-    volumes = any(one.image.record.whole for one in entries.every)
+    volumes = summary.of == "volume"
     slices, side = volumes and not redact, len(decision.training.thumbnails([0])[0][0]) if volumes else 0
     gallery = hang({} if redact or pair is None else _pictures(decision, entries, pair, full or (lambda scored: None), volumes))
     names = [str(row[column]) for row in rows for column in ("image", "match", "part_match", "second_match", "match_patient")]
@@ -93,7 +93,7 @@ def render_page(
         style=style,
         script=script,
         policy=_policy(style, script),
-        data=page_data(entries, shorts, gallery.shown, reviews, audit, drawn),
+        data=page_data(entries, shorts, gallery.shown, reviews, audit, drawn, volumes),
         entries=entries,
         shown=gallery.shown,
         in_folder=bool(gallery.files),
@@ -102,10 +102,10 @@ def render_page(
         may_sign=[words.format(them="volumes" if volumes else "images") for words in MAY_SIGN[summary.conclusion]],
         exposure=exposure,
         conditions=sorted({one.condition for one in entries.every if one.condition}),
-        distributions=distributions(decision),
+        distributions=distributions(decision, summary.of),
         disagreements=_disagreements(entries, reviews),
         redact=redact,
-        control_verdicts=_verdicts(decision),
+        control_verdicts=None if volumes else _verdicts(decision),
         volumes=volumes,
         slices=slices,
         side=side,

@@ -29,6 +29,7 @@ def page_data(
     reviews: ReviewedImages,
     audit: str,
     drawn: Collection[int],
+    volumes: bool,
 ) -> str:
     """The JSON, without what would end its element.
 
@@ -39,15 +40,15 @@ def page_data(
         reviews: decisions that were read.
         audit: names the audit, so that a browser keeps the decisions of each apart.
         drawn: numbers of the entries that the page itself draws, with their pictures.
+        volumes: they are volumes.
     """
     places: dict[str, int] = {}
 
     def place(name: str) -> int:
         return places.setdefault(name, len(places))
 
-    volume = any(one.image.record.whole for one in entries.every)
     listed = entries.every[: max(LISTED, len(entries.flagged))]
-    rows = [_row(one, place, shown.get(one.number), one.number in drawn, volume) for one in listed]
+    rows = [_row(one, place, shown.get(one.number), one.number in drawn, volumes) for one in listed]
     content = {
         "audit": audit,
         "columns": COLUMNS,

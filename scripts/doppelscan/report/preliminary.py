@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from doppelscan.decide import FirstMatch, Preliminary, PreliminarySummary, Reason, Rule
-from doppelscan.deepssim import verdict
+from doppelscan.images import unit_of
 from doppelscan.pages import page_templates
 from doppelscan.report.inline import inline_picture
-from doppelscan.report.tables import NONE, Row
+from doppelscan.report.tables import NONE, Row, class_of
 from doppelscan.report.volume_pictures import middle_planes
 
 __all__ = ["by_likeness", "preliminary_rows", "render_preliminary"]
@@ -45,7 +45,7 @@ def _row(one: FirstMatch) -> Row:
     measured = ("score", "embedding", "similarity", "mi", "oni", "ssim", "detail", "agreement", "share", "verified", "runner_up")
     row |= {name: NONE if scored is None else float(getattr(scored, name)) for name in measured}
     if scored is not None:
-        row |= {"verdict": verdict(scored.ssim), "consensus": scored.consensus}
+        row |= {"verdict": class_of(one.record, scored.ssim), "consensus": scored.consensus}
     calibrated = ("p_value", "q_value", "explained", "second_share", "part", "part_share", "part_p_value", "part_q_value")
     return row | dict.fromkeys(calibrated, NONE)
 
@@ -71,7 +71,7 @@ def render_preliminary(found: Preliminary, summary: PreliminarySummary, rows: Se
             pairs=pairs,
             redact=redact,
             colour="unsure",
-            volumes=any(one.record.whole for one in images),
+            of=unit_of(one.record for one in images),
             minutes={k: _minutes(v) for k, v in summary.to_come.items()},
         )
     )

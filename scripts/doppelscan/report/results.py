@@ -143,8 +143,8 @@ def audit_facts(summary: Mapping[str, Any]) -> dict[str, str]:
     images, flagged, control = summary["images"], summary["flagged"], summary["flagged_control"]
     kinds = ", ".join(f"{kind} {count}" for kind, count in summary["findings"].items() if count)
     return {
-        f"{summary.get('of', 'image')}s": f"{images['synthetic']} synthetic, {images['training']} training of {images['training_patients']} patients, {images['control']} control "
-        f"of {images['control_patients']} patients",
+        f"{summary.get('of', 'image')}s": f"{images['synthetic']} synthetic, {images['training']} training of {counted(images['training_patients'], 'patient')}, {images['control']} control "
+        f"of {counted(images['control_patients'], 'patient')}",
         "flagged": f"{_share(flagged)}; of the control {_share(control)}",
         **({"as": kinds} if kinds else {}),
         **_common(summary),

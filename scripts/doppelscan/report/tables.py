@@ -16,7 +16,7 @@ from doppelscan.scores import of_region
 from doppelscan.verify import Pose
 
 __all__ = [
-    "EXPOSING", "REMOVE_COLUMNS", "SCORE_COLUMNS", "Row", "exposure_rows", "patient_rows", "remove_rows", "risk",
+    "EXPOSING", "REMOVE_COLUMNS", "SCORE_COLUMNS", "Row", "class_of", "exposure_rows", "patient_rows", "remove_rows", "risk",
     "score_rows", "volume_rows",
 ]  # fmt: skip
 
@@ -45,6 +45,12 @@ def score_columns(rows: Iterable[Row]) -> tuple[str, ...]:
     return (*SCORE_COLUMNS[:after], *PLACE_COLUMNS, *SCORE_COLUMNS[after:])
 
 
+def class_of(record: ImageRecord, ssim: float) -> str:
+    """The DeepSSIM paper's class of a registered pair: duplicate, similar or different; empty of volumes, which it was not made for: brains of two
+    people, registered in 3D, usually exceed what it calls duplicate."""
+    return "" if record.whole else verdict(ssim)
+
+
 def score_rows(images: Iterable[AuditedImage]) -> list[Row]:
     """Rows of scores.csv and of control.csv, in the order of the set."""
     return [_score_row(one) for one in images]
@@ -70,7 +76,7 @@ def _score_row(one: AuditedImage) -> Row:
         "ssim": scored.ssim,
         "p_value": said.p_value,
         "q_value": said.q_value,
-        "verdict": verdict(scored.ssim),
+        "verdict": class_of(one.record, scored.ssim),
         "flagged": finding is not None,
         "finding": "" if finding is None else finding.kind,
         "detail": scored.detail,
@@ -151,7 +157,7 @@ def _grouped(decision: Decision, name_of: Callable[[ImageRecord], str]) -> list[
                 "match": best.match.id,
                 "score": best.scored.score,
                 "p_value": p_values[name],
-                "verdict": verdict(best.scored.ssim),
+                "verdict": class_of(best.record, best.scored.ssim),
                 **({"pose": _common_pose(members, best)} if plane_position(best.record) is not None else {}),
             }
         )

@@ -52,7 +52,7 @@ from doppelscan.decide import (
 from doppelscan.decide.owed import FEWEST
 from doppelscan.deepssim import encoder_file, file_sha256
 from doppelscan.errors import InputError
-from doppelscan.images import ImageSet, SkippedImage, volume_table
+from doppelscan.images import ImageSet, SkippedImage, unit_of, volume_table
 from doppelscan.locations import REPORT_FILES, VOLUMES_READ, is_url
 from doppelscan.memorization import spread_over_patients
 from doppelscan.progress import RunProgress, Work, is_shown
@@ -61,6 +61,7 @@ from doppelscan.search import CandidateSearch, EmbeddedSet, StoredFeatures, Stor
 from doppelscan.settings import AuditSettings
 from doppelscan.threads import team
 from doppelscan.verify import FullSizePair, IdenticalImage, IdenticalPixels, Registration
+from doppelscan.wording import counted
 from doppelscan.workers import Workers
 from doppelscan.workflows.early import EarlyReport, expected_work
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
@@ -482,7 +483,9 @@ class Audit:
             self.holdout.image_set.skipped.append(
                 SkippedImage(control.records[i].id, "in the training set too, or of a training patient")
             )
-        note = f"{len(leaks)} holdout images are training images or of training patients; they were left out of the control."
+        of, single = unit_of(control.records), len(leaks) == 1
+        told = f"{'is' if single else 'are'} in the training set too, or of its patients"
+        note = f"{counted(len(leaks), f'holdout {of}')} {told}; {'it was' if single else 'they were'} left out of the control."
         return control.subset(kept), [note]
 
     def _summary(self, decision: Decision, people: People, notes: list[str], clock: RunProgress) -> AuditSummary:
@@ -549,7 +552,7 @@ class Audit:
 
     def _pattern_notes(self) -> list[str]:
         return [
-            f"The patient pattern does not match {one.unmatched} names of the {one.name} set: each counts as a patient of its own, but for those "
+            f"The patient pattern does not match {counted(one.unmatched, 'name')} of the {one.name} set: each counts as a patient of its own, but for those "
             "that were found to be of one person."
             for one in (dataset.image_set for dataset in (self.training, self.holdout) if dataset is not None)
             if one.unmatched

@@ -49,6 +49,7 @@ from doppelscan.report import SPLIT_COLUMNS, ResultTable, closing_lines, overlap
 from doppelscan.search import CandidateSearch, EmbeddedSet, StoredFeatures, StoredThumbnails
 from doppelscan.settings import OverlapSettings
 from doppelscan.threads import team
+from doppelscan.wording import counted
 from doppelscan.workers import Workers
 from doppelscan.workflows.audit import in_clusters
 from doppelscan.workflows.early import COMPARE, FIT, HASH, READ, VIEW
@@ -364,7 +365,7 @@ class OverlapRun:
             if not dataset.image_set.unknown_patients:
                 notes.append(f"The patients{words} are named ({dataset.image_set.patient_source}).")
             if dataset.image_set.unmatched:
-                notes.append(f"The patient pattern does not match {dataset.image_set.unmatched} names{words}.")
+                notes.append(f"The patient pattern does not match {counted(dataset.image_set.unmatched, 'name')}{words}.")
         notes += [f"{note}." for dataset in self.datasets for note in dataset.image_set.notes]
         for rows in overlap.grouping.pictures:
             notes.append(
@@ -373,7 +374,7 @@ class OverlapRun:
             )
         if overlap.found.few:
             notes.append(
-                f"{len(pool)} {of}s are too few to tell strangers from other {of}s of one person (at least {self.overlap_rules.fewest}): only {of}s of "
+                f"{counted(len(pool), of)} {'is' if len(pool) == 1 else 'are'} too few to tell strangers from other {of}s of one person (at least {self.overlap_rules.fewest}): only {of}s of "
                 "the same pixels, or changed a little, are told."
             )
         return notes

@@ -34,6 +34,7 @@ __all__ = [
     "prepared",
     "set_files",
     "spread_order",
+    "stack_words",
     "table_values",
 ]
 
@@ -336,6 +337,12 @@ def _check_alike(result: ImageSet, source: Path) -> None:
         )
 
 
+def stack_words(image_set: ImageSet, stacks: int) -> str:
+    """For example ``2 of 10 training volumes are stacks of thick slices``."""
+    total = counted(len(image_set.records), f"{image_set.name} volume")
+    return f"{stacks} of {total} {'is a stack' if stacks == 1 else 'are stacks'} of thick slices"
+
+
 def _spacing_notes(result: ImageSet) -> list[str]:
     """What is to be told of how the volumes of a set differ."""
     known = [r.geometry for r in result.records if r.geometry is not None and r.geometry.known]
@@ -349,9 +356,7 @@ def _spacing_notes(result: ImageSet) -> list[str]:
             notes.append(f"{counted(len(known), f'{result.name} volume')} of different spacing: {words[0]} to {words[1]} mm")
         stacks = sum(geometry.stack_axis is not None for geometry in known)
         if stacks:
-            notes.append(
-                f"{stacks} of {counted(len(result.records), f'{result.name} volume')} {'is a stack' if stacks == 1 else 'are stacks'} of thick slices"
-            )
+            notes.append(stack_words(result, stacks))
     if unknown:
         notes.append(
             f"{unknown} of {counted(len(result.records), f'{result.name} volume')} {'does not say how large its' if unknown == 1 else 'do not say how large their'} voxels are"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -63,14 +64,19 @@ class AuditedImage:
         return self.finding is not None and self.finding.of_region
 
     @property
+    def certain(self) -> bool:
+        """It holds the pixels of a training image: no p-value decides that."""
+        return self.finding is not None and self.finding.reason.rule is Rule.PIXELS
+
+    @property
     def p_value(self) -> float:
-        """Of what is told of it: of the region or of the whole image."""
-        return self.flag.part_p_value if self.of_region else self.flag.p_value
+        """Of what is told of it: of the region or of the whole image; NaN where none decided."""
+        return math.nan if self.certain else self.flag.part_p_value if self.of_region else self.flag.p_value
 
     @property
     def q_value(self) -> float:
         """Likewise."""
-        return self.flag.part_q_value if self.of_region else self.flag.q_value
+        return math.nan if self.certain else self.flag.part_q_value if self.of_region else self.flag.q_value
 
     @property
     def source(self) -> ImageRecord:
@@ -217,6 +223,7 @@ def decide(
     findings = findings_of(synthetic, flags, rules)
     flags, findings = _accused_by_rate(synthetic, flags, findings, calibrations, explained, identical)
     apart = None if unlike is None else [bool(away) and finding is None for away, finding in zip(unlike, findings, strict=True)]
+    of = unit_of(synthetic.images.records)
     conclusion = conclude(
         Evidence(
             p_values=np.array([f.p_value for f in flags]),
@@ -230,9 +237,9 @@ def decide(
             control_patients=len(set(patients)),
             smallest=null.counted,
             findings=_count_of(findings),
-            by_rule=_count_of_rules(flags, rules),
+            by_rule=_count_of_rules(flags, rules, of),
             same_kind=same_kind,
-            of=unit_of(synthetic.images.records),
+            of=of,
         ),
         rules,
     )
@@ -333,14 +340,14 @@ def _held(synthetic: ScoredSet, identical: Sequence[IdenticalImage | None], rule
     return tuple(held)
 
 
-def _count_of_rules(flags: Sequence[Flag], rules: Rules) -> dict[str, int]:
+def _count_of_rules(flags: Sequence[Flag], rules: Rules, of: str) -> dict[str, int]:
     """How many images each rule flags, in the words of the conclusion."""
     words = {
-        Rule.PIXELS: "the pixels of a training image",
+        Rule.PIXELS: f"the {'voxels' if of == 'volume' else 'pixels'} of a training {of}",
         Rule.RATE: f"a false discovery rate of {rules.fdr:g}",
-        Rule.PLAIN: "being the same image, registered",
+        Rule.PLAIN: f"being the same {of}, registered",
         Rule.REGION_RATE: f"a region, at the false discovery rate of {rules.fdr:g}",
-        Rule.REGION_BEYOND: "a region far beyond every control image",
+        Rule.REGION_BEYOND: f"a region far beyond every control {of}",
     }
     found = [flag.reason.rule for flag in flags if flag.reason is not None]
     return {told: found.count(rule) for rule, told in words.items()}

@@ -129,19 +129,19 @@ class NegativeCopies:
 
 @dataclass(frozen=True)
 class ShownPatient:
-    """A training patient whom flagged images show, by kind of finding."""
+    """A training patient whom flagged images show, by kind of finding; ``smallest_p_value`` is None where identical pixels decide."""
 
     patient: str
     images: int
     kinds: Mapping[str, int]
     training_images: int
     highest_score: float
-    smallest_p_value: float
+    smallest_p_value: float | None
 
 
 @dataclass(frozen=True)
 class ImageFinding:
-    """A flagged image."""
+    """A flagged image; ``p_value`` is None where identical pixels decide."""
 
     image: str
     finding: str
@@ -380,12 +380,13 @@ def _image(row: Mapping[str, str], hide: _Shown) -> ImageFinding:
     )
 
 
-def _p_of(patient: Mapping[str, str], audit: FinishedAudit) -> float:
-    """The smallest p-value of a patient; an audit of volumes that were copied in part once left it out."""
+def _p_of(patient: Mapping[str, str], audit: FinishedAudit) -> float | None:
+    """The smallest p-value of a patient, None where none decided; an audit of volumes that were copied in part once left it out."""
     told = float(patient["smallest_p_value"])
     if math.isfinite(told):
         return told
-    return min((p_value_of(row) for row in audit.flagged if row["match_patient"] == patient["patient"]), default=1.0)
+    found = [p_value_of(row) for row in audit.flagged if row["match_patient"] == patient["patient"]]
+    return min((one for one in found if math.isfinite(one)), default=None)
 
 
 class _Shown:

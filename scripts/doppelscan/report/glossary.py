@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["MAY_SIGN", "glossary", "kinds_told"]
+__all__ = ["glossary", "kinds_told"]
 
 GLOSSARY = {
     "flagged": "An image that is too near to one training image to be explained by chance, as the control measures it.",
@@ -62,21 +62,3 @@ def glossary(volumes: bool) -> dict[str, str]:
 def kinds_told(volumes: bool) -> dict[str, str]:
     """What each kind of finding says, of images or of volumes."""
     return KINDS_TOLD | KINDS_OF_VOLUMES if volumes else KINDS_TOLD
-
-
-# The conclusion -> what may be signed, what may not.
-MAY_SIGN = {
-    "memorization found": (
-        "that these {them} show these training patients, with the kinds of findings below; of flags by rate at most the false discovery rate are false on average, each other flag states its own error in its reason",
-        "that the other {them} are safe: see the share that may be memorized",
-    ),
-    "no memorization found": (
-        "that copies changed in the ways of the table “What this audit could have found” would be found with at least the stated probability, and that "
-        "at most the stated share of this set is such a copy (95 %)",
-        "that the generator has not memorized, that a next set is clean, or anything of a copy that was changed in another way",
-    ),
-    "cannot conclude": (
-        "nothing: the reason above says what is missing",
-        "that the set was audited",
-    ),
-}

@@ -13,8 +13,9 @@ from doppelscan.deepssim import verdict
 from doppelscan.pages import page_templates
 from doppelscan.report.entries import Entries, PageEntry, entries_of, short_names
 from doppelscan.report.gallery import hang
-from doppelscan.report.glossary import MAY_SIGN, glossary, kinds_told
+from doppelscan.report.glossary import glossary, kinds_told
 from doppelscan.report.histogram import distributions
+from doppelscan.report.may_sign import may_sign
 from doppelscan.report.page_data import LISTED, page_data
 from doppelscan.report.pair_pictures import PairPicture, pair_picture, plain_picture
 from doppelscan.report.pose_words import pose_sentence
@@ -99,7 +100,7 @@ def render_page(
         in_folder=bool(gallery.files),
         kinds=count_kinds(summary.findings),
         kinds_told={kind: told for kind in KINDS if (told := kinds_told(volumes).get(kind, "")) and summary.findings.get(kind)},
-        may_sign=[words.format(them="volumes" if volumes else "images") for words in MAY_SIGN[summary.conclusion]],
+        may_sign=may_sign(decision, summary),
         exposure=exposure,
         conditions=sorted({one.condition for one in entries.every if one.condition}),
         distributions=distributions(decision, summary.of),

@@ -13,6 +13,7 @@ from doppelscan.errors import MissingPackageError
 from doppelscan.locations import is_url
 from doppelscan.pages import page_templates
 from doppelscan.report.entries import short_names
+from doppelscan.report.overlap import relation_words
 from doppelscan.scores import source_of
 from doppelscan.wording import counted
 
@@ -162,7 +163,9 @@ def overlap_facts(summary: Mapping[str, Any]) -> dict[str, str]:
         f"{'in the other set, too' if summary['command'] == 'leak' else 'there more than once'}, {one['people']} in a group that was found"
         for one in summary["sets"]
     }
-    groups = ", ".join(f"{relation} {count}" for relation, count in summary["groups"].items() if count)
+    groups = ", ".join(
+        f"{relation_words(relation, summary['of'])} {count}" for relation, count in summary["groups"].items() if count
+    )
     split, doubted, removable = summary["split"], summary["doubted_pairs"], summary["removable"]
     return {
         **of_sets,

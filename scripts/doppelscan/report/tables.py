@@ -11,7 +11,7 @@ import numpy as np
 from doppelscan.calibrate import simes_p_values
 from doppelscan.decide import KINDS, OF_NOBODY, AuditedImage, Decision, ReviewedImages
 from doppelscan.deepssim import verdict
-from doppelscan.images import ImageRecord, plane_position
+from doppelscan.images import ImageRecord, plane_position, unit_of
 from doppelscan.scores import of_region
 from doppelscan.verify import Pose
 
@@ -93,7 +93,7 @@ def _score_row(one: AuditedImage) -> Row:
         "part_p_value": said.part_p_value,
         "part_q_value": said.part_q_value,
         "unlike": "" if one.unlike is None else one.unlike,
-        "reason": "" if said.reason is None else said.reason.words,
+        "reason": "" if said.reason is None else said.reason.words_of(unit_of([one.record])),
     }
 
 
@@ -190,7 +190,7 @@ def exposure_rows(decision: Decision) -> list[Row]:
             continue
         groups[one.source.patient].append((one.source.id, one.p_value, one))
         if one.second_match is not None:
-            groups[one.second_match.patient].append((one.second_match.id, one.flag.p_value, one))
+            groups[one.second_match.patient].append((one.second_match.id, one.p_value, one))
     result: list[tuple[int, float, Row]] = []
     for patient, members in groups.items():
         kinds = [one.finding.kind for _, _, one in members if one.finding is not None]
@@ -201,7 +201,8 @@ def exposure_rows(decision: Decision) -> list[Row]:
             **{kind: kinds.count(kind) for kind in EXPOSING},
             "training_images": len({source for source, _, _ in members}),
             "highest_score": highest,
-            "smallest_p_value": min(p for _, p, _ in members),
+            # Of identical pixels none decides.
+            "smallest_p_value": min((p for _, p, _ in members if p == p), default=NONE),
         }
         result.append((len(members), highest, row))
     return [row for _, _, row in sorted(result, key=lambda r: (-r[0], -r[1]))]

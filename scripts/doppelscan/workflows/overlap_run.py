@@ -45,7 +45,16 @@ from doppelscan.overlap import (
     with_names_of_files,
 )
 from doppelscan.progress import OTHER, RunProgress, Work
-from doppelscan.report import SPLIT_COLUMNS, ResultTable, closing_lines, overlap_facts, split_rows, write_overlap
+from doppelscan.report import (
+    SPLIT_COLUMNS,
+    ResultTable,
+    closing_lines,
+    overlap_facts,
+    split_rows,
+    strongest_pair,
+    surest_words,
+    write_overlap,
+)
 from doppelscan.search import CandidateSearch, EmbeddedSet, StoredFeatures, StoredThumbnails
 from doppelscan.settings import OverlapSettings
 from doppelscan.threads import team
@@ -100,8 +109,9 @@ class OverlapResult(ResultTable):
 
     @property
     def headline(self) -> tuple[str, str]:
-        """What was concluded, and why."""
-        return self.conclusion, self.reason
+        """What was concluded, and why, with the surest pair by its names."""
+        surest = surest_words(self.summary.get("strongest"), self.of)
+        return self.conclusion, f"{self.reason}; {surest}" if surest else self.reason
 
     @property
     def facts(self) -> Mapping[str, str]:
@@ -321,6 +331,7 @@ class OverlapRun:
             pairs=told,
             doubted_pairs=sum(not one.joins for one in links),
             registered_pairs=overlap.found.registered,
+            strongest=None if self.own.redact else strongest_pair(overlap),
             highest_unlinked=max((score for _, _, score in overlap.unlinked), default=None),
             names_in_both=len(overlap.names.in_both),
             names_borne_out=len(overlap.names.borne_out),

@@ -11,6 +11,7 @@ from typing import Any
 from doppelscan.decide import DISPUTED, KINDS, AuditSummary, Decision, ReviewedImages, ScoredImage, count_kinds
 from doppelscan.deepssim import verdict
 from doppelscan.pages import page_templates
+from doppelscan.report.agreement_scale import AGREES, DIFFERS, DISAGREES, GREY, TINT, AgreementScale, colour_bars
 from doppelscan.report.entries import Entries, PageEntry, entries_of, short_names
 from doppelscan.report.gallery import hang
 from doppelscan.report.glossary import glossary, kinds_told
@@ -75,8 +76,11 @@ def render_page(
     """
     entries, reviews, redact = entries_of(decision, rows, pseudonym), reviews or ReviewedImages(), pseudonym is not None
     volumes = summary.of == "volume"
+    scale = AgreementScale.of(decision)
     slices, side = volumes and not redact, len(decision.training.thumbnails([0])[0][0]) if volumes else 0
-    gallery = hang({} if redact or pair is None else _pictures(decision, entries, pair, full or (lambda scored: None), volumes))
+    gallery = hang(
+        {} if redact or pair is None else _pictures(decision, entries, pair, full or (lambda scored: None), volumes, scale)
+    )
     names = [str(row[column]) for row in rows for column in ("image", "match", "part_match", "second_match", "match_patient")]
     shorts = short_names([*names, *(str(row["patient"]) for row in exposure)])
     # Whose pictures stand in the page itself.
@@ -85,7 +89,16 @@ def render_page(
     environment.globals |= {"short": lambda name: shorts.get(str(name), str(name)), "gloss": glossary(volumes)}
     style, script = (
         environment.get_template(name).render(
-            colour=COLOURS[summary.conclusion], volumes=volumes, slices=slices, redact=redact, pictured=PICTURED_PAIRS, side=side
+            colour=COLOURS[summary.conclusion],
+            volumes=volumes,
+            slices=slices,
+            redact=redact,
+            pictured=PICTURED_PAIRS,
+            side=side,
+            scale=scale,
+            hues={"differs": list(DIFFERS), "disagrees": list(DISAGREES), "agrees": list(AGREES)},
+            tint=TINT,
+            grey=GREY,
         )
         for name in ("review.css", "review.js")
     )
@@ -112,6 +125,8 @@ def render_page(
         side=side,
         listed=LISTED,
         drawn=DRAWN_PAIRS,
+        scale=scale,
+        bars=lambda name: colour_bars(scale, name),
         pose=lambda entry: pose_sentence(str(entry.row["pose"]), volumes),
     )
     return ReviewPage(text, gallery.files)
@@ -132,6 +147,7 @@ def _pictures(
     pair: Callable[[ScoredImage], Any],
     full: Callable[[ScoredImage], FullSizePair | None],
     volumes: bool,
+    scale: AgreementScale,
 ) -> dict[int, PairPicture]:
     """Number of an entry -> its picture: flagged and nearest in their pose, the first of them as large as their files, of the rest the nearest as they are."""
     posed = [*entries.flagged[:PICTURED_PAIRS], *entries.nearest]
@@ -142,7 +158,7 @@ def _pictures(
     # In the order of the set: slices of a volume are read one after the other.
     return {
         one.number: pair_picture(
-            decision, one.pair, pair(one.pair), one.number in sliced, full(one.pair) if one.number in large else None
+            decision, one.pair, pair(one.pair), scale, one.number in sliced, full(one.pair) if one.number in large else None
         )
         for one in sorted(posed, key=lambda one: one.pair.row)
     } | {one.number: plain_picture(decision, one.pair) for one in others[: SLICED_VOLUMES if volumes else PICTURED_OTHERS]}

@@ -18,7 +18,7 @@ LISTED = 40_000
 
 COLUMNS = (
     "image", "match", "patient", "second", "secondPatient", "condition", "kind", "score", "verified", "part", "share", "ssim", "deepssim", "mi", "p", "q", "pose",
-    "why", "picture", "tiles", "large", "side",
+    "why", "picture", "tiles", "large", "side", "same",
 )  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def _row(one: PageEntry, place, shown: ShownPair | None, drawn: bool, volume: bo
         pose_sentence(str(one.row["pose"]) if not one.image.of_region else one.pair.pose.words(0), volume),
         one.why,
         "" if shown is None or drawn else shown.strip,
-        *((0, "", 0) if shown is None else (shown.tiles, shown.large, shown.side)),
+        *((0, "", 0, None) if shown is None else (shown.tiles, shown.large, shown.side, shown.same)),
     ]  # fmt: skip
 
 

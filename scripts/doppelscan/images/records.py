@@ -20,6 +20,7 @@ from doppelscan.digests import add_file
 from doppelscan.errors import ImageError, InputError, reason_of_image
 from doppelscan.images.geometry import VolumeGeometry
 from doppelscan.images.readers import FileHeader, image_format, read_header, series_plan, stack_slices
+from doppelscan.progress import progress
 from doppelscan.wording import counted
 
 __all__ = [
@@ -182,6 +183,25 @@ class ImageSet:
     unmatched: int = 0
     sample: DrawnSample | None = None
     notes: list[str] = field(default_factory=list)
+    _keys: list[str | None] | None = field(default=None, init=False, repr=False, compare=False)
+
+    def content_keys(self, label: str) -> list[str | None]:
+        """:func:`content_hash` of each record, None of one that cannot be opened, which is added to ``skipped``; the files are hashed once.
+
+        Args:
+            label: of the progress bar, such as the set's name.
+        """
+        if self._keys is None:
+            volumes: dict[tuple[str, ...], Any] = {}
+            self._keys = [self._content_key(record, volumes) for record in progress(self.records, f"hash {label}", "image")]
+        return list(self._keys)
+
+    def _content_key(self, record: ImageRecord, volumes: dict[tuple[str, ...], Any]) -> str | None:
+        try:
+            return content_hash(record, volumes)
+        except OSError as error:
+            self.skipped.append(SkippedImage(record.id, f"cannot be opened: {error.strerror}"))
+            return None
 
     @property
     def whole_volumes(self) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from doppelscan.files import to_csv
-from doppelscan.locations import OVERLAP_FILES
+from doppelscan.locations import OVERLAP_FILES, SPLIT_COLUMNS
 from doppelscan.overlap import KNOWN, RELATIONS, Group, Link, Membership, Overlap, OverlapSummary, Removal, Split
 from doppelscan.pages import page_templates
 from doppelscan.report.entries import short_names
@@ -40,7 +40,6 @@ PAIR_COLUMNS = (
     "image", "set", "patient", "match", "match_set", "match_patient", "relation", "score", "explained", "fine", "pose", "group", "joined",
 )  # fmt: skip
 REMOVE_COLUMNS = ("path", "relation", "kept")
-SPLIT_COLUMNS = ("path", "set", "patient", "person", "part")
 # 200 groups of up to 8 pictures of about 4 KB keep the page under 10 MB.
 PICTURED_GROUPS, PICTURED_IMAGES, UNLINKED = 200, 8, 6
 

@@ -52,7 +52,13 @@ def _row(one: FirstMatch) -> Row:
     return row | dict.fromkeys(calibrated, NONE)
 
 
-def render_preliminary(found: Preliminary, summary: PreliminarySummary, rows: Sequence[Row], redact: bool) -> str:
+def render_preliminary(
+    found: Preliminary,
+    summary: PreliminarySummary,
+    rows: Sequence[Row],
+    redact: bool,
+    drawn: dict[int, dict[str, str]] | None = None,
+) -> str:
     """The page as HTML text: the same pixels first, then the nearest; no more than 200 pairs.
 
     Args:
@@ -60,10 +66,13 @@ def render_preliminary(found: Preliminary, summary: PreliminarySummary, rows: Se
         summary: what summary.json holds.
         rows: rows of scores.csv, one an image of ``found``, already redacted where asked for.
         redact: leave out pictures.
+        drawn: place of an image of ``found`` -> its pictures, of an earlier page; filled.
     """
     images = found.images
     order = by_likeness(found, rows)[:LISTED]
-    pictures = {} if redact else _pictures(found, order[:PICTURED])
+    pictures: dict[int, dict[str, str]] = {} if redact or drawn is None else drawn
+    if not redact and (missing := [i for i in order[:PICTURED] if i not in pictures]):
+        pictures |= _pictures(found, missing)
     pairs = [{**rows[i], "same": images[i].identical is not None, "pictures": pictures.get(i)} for i in order]
     return (
         page_templates()

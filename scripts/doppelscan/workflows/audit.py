@@ -57,7 +57,7 @@ from doppelscan.locations import REPORT_FILES, VOLUMES_READ, is_url
 from doppelscan.memorization import spread_over_patients
 from doppelscan.progress import RunProgress, Work, is_shown
 from doppelscan.report import ResultTable, audit_facts, closing_lines, write_report
-from doppelscan.search import CandidateSearch, EmbeddedSet, StoredFeatures, StoredThumbnails
+from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, StoredFeatures, StoredThumbnails
 from doppelscan.settings import AuditSettings
 from doppelscan.threads import team
 from doppelscan.verify import FullSizePair, IdenticalImage, IdenticalPixels, Registration
@@ -70,7 +70,9 @@ from doppelscan.workflows.options import called_by, on_command_line
 from doppelscan.workflows.selftest import CopyPlanter, planted_images, planted_scores, size_of
 from doppelscan.workflows.stored import (
     chosen_workers,
+    embedding_store,
     made_folder,
+    missing_in,
     stored_registration,
     stored_set,
     stored_view_differences,
@@ -273,6 +275,7 @@ class Audit:
 
     def _run(self, clock: RunProgress, early: EarlyReport) -> AuditResult:
         with clock.stage("embed training"):
+            self._expect_stored(clock)
             training = self.embed(self.training, 1, "training")
         with clock.stage("embed synthetic"):
             images = self.embed(self.synthetic, self.poses, "synthetic")
@@ -322,6 +325,29 @@ class Audit:
                 self._full_size(synthetic, decision.training),
             )
         return AuditResult(decision.conclusion, summary.as_dict(), written, self.output, self._status(decision), self.store)
+
+    def _expect_stored(self, clock: RunProgress) -> None:
+        """What an earlier run stored is not to come, which the end that is shown is to know from the beginning."""
+        stages = (
+            ("embed training", self.training, 1), ("embed synthetic", self.synthetic, self.poses), ("embed control", self.holdout, self.poses),
+        )  # fmt: skip
+        missing = {
+            stage: missing_in(self._store_of(dataset, poses), dataset.image_set)
+            for stage, dataset, poses in stages
+            if dataset is not None
+        }
+        for stage, count in missing.items():
+            clock.expect(stage, "embed", count)
+        if not any(missing.values()) and self._holds_pairs():
+            clock.expect_stored()
+
+    def _store_of(self, dataset: RecordDataset, poses: int) -> EmbeddingStore:
+        """Where the embeddings of ``dataset`` lie."""
+        return embedding_store(self.evaluator, dataset, self.store, poses)
+
+    def _holds_pairs(self) -> bool:
+        """Whether an earlier run came so far that pairs were registered."""
+        return len(stored_registration(self.registration, self.synthetic, self.store).verified) > 0
 
     def _full_size(self, scored: ScoredSet, training: EmbeddedSet) -> Callable[[ScoredImage], FullSizePair | None]:
         """What gives a pair at the resolution of its files."""
@@ -522,9 +548,10 @@ class Audit:
         }
 
     def _so_far(self, found: Preliminary, clock: RunProgress) -> PreliminarySummary:
-        now, sample = time.strftime("%Y-%m-%d %H:%M"), self.synthetic.image_set.sample
+        day, sample = "%Y-%m-%d %H:%M", self.synthetic.image_set.sample
+        now, ends = time.strftime(day), time.strftime(day, time.localtime(time.time() + clock.remaining))
         return summarize_preliminary(
-            found, written=now, ends=clock.ends, to_come=clock.to_come(), sample=sample, **self._made_with(clock)
+            found, written=now, ends=ends, to_come=clock.to_come(), sample=sample, **self._made_with(clock)
         )
 
     def _expected(self) -> dict[str, dict[str, Work]]:

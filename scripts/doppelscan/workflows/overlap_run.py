@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from monai.bundle import ConfigParser
 
-from doppelscan.decide import LeftOut, Rules
+from doppelscan.decide import LeftOut, Rules, people_at_most
 from doppelscan.deepssim import encoder_file, file_sha256
 from doppelscan.errors import InputError, ReportError
 from doppelscan.files import to_csv, write_atomic
@@ -40,6 +40,7 @@ from doppelscan.overlap import (
     grouped,
     people_apart,
     removable,
+    require_people,
     same_pixels,
     split_people,
     with_names_of_files,
@@ -55,7 +56,7 @@ from doppelscan.report import (
     surest_words,
     write_overlap,
 )
-from doppelscan.search import CandidateSearch, EmbeddedSet, StoredFeatures, StoredThumbnails
+from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, StoredFeatures, StoredThumbnails
 from doppelscan.settings import OverlapSettings
 from doppelscan.threads import team
 from doppelscan.wording import counted
@@ -65,7 +66,9 @@ from doppelscan.workflows.early import COMPARE, FIT, HASH, READ, VIEW
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
 from doppelscan.workflows.stored import (
     chosen_workers,
+    embedding_store,
     made_folder,
+    missing_in,
     stored_registration,
     stored_set,
     stored_view_differences,
@@ -171,7 +174,7 @@ class OverlapRun:
         self.rules: Rules = self._configured(config)
         self._refuse_same_set()
         self._refuse_pattern()
-        self._refuse_overwriting()
+        self._refuse_split()
         self.output = Path(own.output)
         made_folder(self.output)
         images = sum(len(one.image_set.records) for one in self.datasets)
@@ -201,10 +204,14 @@ class OverlapRun:
                 f"none of {sum(one.unmatched for one in sets)}, the first {os.path.basename(sets[0].records[0].paths[0])!r}."
             )
 
-    def _refuse_overwriting(self) -> None:
+    def _refuse_split(self) -> None:
+        """Refuse before anything is embedded a table that could not be written, or would overwrite an image, and more parts than there can be people."""
         if self.own.split is None:
             return
+        people = sum(people_at_most(one.image_set.records)[0] for one in self.datasets)
+        require_people(people, self.own.folds, self.own.parts)
         place = os.path.realpath(self.own.split)
+        made_folder(Path(place).parent, "split")
         for one in self.datasets:
             if any(place == os.path.realpath(path) for record in one.image_set.records for path in record.paths):
                 raise InputError(
@@ -216,6 +223,7 @@ class OverlapRun:
         """Run every stage and write the report."""
         with team(self.own.threads), self.clock.shown():
             with self.clock.stage("embed"):
+                self._expect_stored()
                 pool = self._pool()
             with self.clock.stage("identical pixels"):
                 same = self._same(pool)
@@ -233,6 +241,21 @@ class OverlapRun:
                 self._write_split(overlap, split)
         status = {FOUND[self.command]: 3, PEOPLE: 3, UNSURE: 4}.get(overlap.verdict, 0) if self.own.gate else 0
         return OverlapResult(overlap.verdict, overlap.reason, summary.as_dict(), rows, self.output, status, self.own.store_folder)
+
+    def _expect_stored(self) -> None:
+        """What an earlier run stored is not to come, which the end that is shown is to know from the beginning."""
+        missing = sum(missing_in(self._store_of(one, poses), one.image_set) for one in self.datasets for poses in (1, self.poses))
+        self.clock.expect("embed", "embed", missing)
+        if not missing and self._holds_pairs():
+            self.clock.expect_stored()
+
+    def _store_of(self, dataset: RecordDataset, poses: int) -> EmbeddingStore:
+        """Where the embeddings of ``dataset`` lie."""
+        return embedding_store(self.evaluator, dataset, self.own.store_folder, poses)
+
+    def _holds_pairs(self) -> bool:
+        """Whether an earlier run came so far that pairs were registered."""
+        return len(stored_registration(self.registration, self.datasets[0], self.own.store_folder).verified) > 0
 
     def _pool(self) -> Pool:
         """All sets embedded, as they are looked for and as they are searched, with the images that could be read."""

@@ -367,6 +367,7 @@ def _audited(
     apart: Sequence[bool] | None,
 ) -> tuple[AuditedImage, ...]:
     shapes = images.native_shapes([s.row for s in scored]) if scored else np.zeros((0, 2), int)
+    looked: Sequence[bool | None] = [None] * len(scored) if apart is None else apart
     return tuple(
         AuditedImage(
             record=images.records[one.row],
@@ -379,5 +380,5 @@ def _audited(
             second_match=None if finding is None or finding.second_match is None else training.records[finding.second_match],
             unlike=away,
         )
-        for one, shape, said, finding, away in zip(scored, shapes, flags, findings, apart or [None] * len(scored), strict=True)
+        for one, shape, said, finding, away in zip(scored, shapes, flags, findings, looked, strict=True)
     )

@@ -25,7 +25,7 @@ def may_sign(decision: Decision, summary: AuditSummary) -> tuple[str, str]:
     bounded = summary.self_test is not None and summary.self_test.bound < 1
     if verdict is Verdict.FOUND:
         shown = [one for one in decision.images if one.shows_patient]
-        return f"{_showing(shown, summary.of)}{_errors(shown, summary.fdr)}", _others(decision, summary.of, bounded)
+        return f"{_showing(shown, summary.of)}{_errors(shown, summary.of, summary.fdr)}", _others(decision, summary.of, bounded)
     changed = "in another way"
     if summary.self_test is None:
         return (
@@ -49,18 +49,15 @@ def _showing(shown: Sequence[AuditedImage], of: str) -> str:
     return f"that {images} {people}, with the {kind} of finding{'' if len(shown) == 1 else 's'} below"
 
 
-def _errors(shown: Sequence[AuditedImage], fdr: float) -> str:
+def _errors(shown: Sequence[AuditedImage], of: str, fdr: float) -> str:
     """How many of the flags may be false, by what flagged them."""
     rules = [one.finding.reason.rule for one in shown if one.finding is not None]
     rated, certain = sum(rule in RATES for rule in rules), rules.count(Rule.PIXELS)
     stated = len(rules) - rated - certain
-    told = []
+    told, same = [], "voxels" if of == "volume" else "pixels"
     if certain:
-        told.append(
-            "the same pixels leave no doubt"
-            if certain == len(rules)
-            else f"of {counted(certain, 'flag')} the pixels leave no doubt"
-        )
+        which = "" if certain == len(rules) else f"of {counted(certain, 'flag')} "
+        told.append(f"{which}the same {same} leave no doubt")
     if rated:
         which = "it is flagged by rate, and of such flags" if len(rules) == 1 else f"of the {counted(rated, 'flag')} by rate"
         told.append(f"{which} at most {100 * fdr:g} % are false on average")

@@ -212,6 +212,6 @@ def test_what_is_written_between_stages_is_written_within_a_long_one_too(clock):
         worked(bar, clock, 20, 1.0)
     assert (
         asked[0] == 1000.0
-        and [round(b - a) for a, b in zip(asked[1:], asked[2:], strict=False)] == [5] * (len(asked) - 2)
+        and [round(b - a) for a, b in itertools.pairwise(asked[1:])] == [5] * (len(asked) - 2)
         and len(asked) >= 4
     )

@@ -55,7 +55,15 @@ def test_a_page_says_poses_and_relations_in_words(tmp_path):
     made = overlap([replace(copy(6, 0), pose=Pose(True)), changed(3, 7)])
     for of in ("image", "volume"):
         (tmp_path / of).mkdir()
-        summary = replace(made_overlap_summary(made), of=of, strongest=strongest_pair(made), notes=[], skipped=[], disagreements=[])
+        summary = replace(
+            made_overlap_summary(made),
+            of=of,
+            reason="because",
+            strongest=strongest_pair(made),
+            notes=[],
+            skipped=[],
+            disagreements=[],
+        )
         write_overlap(tmp_path / of, made, summary, redact=True)
         page = (tmp_path / of / "report.html").read_text()
         spoken = " ".join(re.sub(r"<[^>]+>", " ", page.split("<main>")[1]).split())

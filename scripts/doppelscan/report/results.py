@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from doppelscan.locations import is_url
 from doppelscan.pages import page_templates
 from doppelscan.report.entries import short_names
 from doppelscan.report.overlap import relation_words
-from doppelscan.scores import source_of
+from doppelscan.scores import p_value_of, source_of
 from doppelscan.wording import counted
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ FILES = {
     "summary.json": "all numbers, and how they were made",
     "store": "embeddings, so that nothing is embedded twice; holds patient data",
 }
+# Which says nothing of images that are in no volume.
+ROLLED_UP = "volumes.csv"
 # Rows that a notebook shows.
 FIRST = 10
 
@@ -108,7 +111,7 @@ class ResultTable:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the conclusion, its numbers and the first rows, without pictures."""
-        rows = [{**row, "match": source_of(row)} if row.get("reason") else row for row in self.top()]
+        rows = [{**row, "match": source_of(row), "p_value": p_value_of(row)} if row.get("reason") else row for row in self.top()]
         names = short_names(str(row[column]) for row in rows for column in ("image", "match"))
         verdict, reason = self.headline
         return (
@@ -199,6 +202,14 @@ def _share(share: Mapping[str, Any]) -> str:
     return f"{share['count']} of {share['total']} ({mean} %, 95 % Wilson interval {lower} to {upper} %)"
 
 
+def _one_each(path: Path, result: ResultTable) -> bool:
+    """Whether a table of volumes has a row for each image of a set of 2D images."""
+    if result.of == "volume":
+        return False
+    with open(path, newline="", encoding="utf-8") as file:
+        return sum(1 for _ in csv.reader(file)) == len(result.rows) + 1
+
+
 def closing_lines(result: ResultTable, notes: Sequence[str], store: Path | str) -> tuple[str, ...]:
     """What a terminal is told at the end, a line each.
 
@@ -212,7 +223,9 @@ def closing_lines(result: ResultTable, notes: Sequence[str], store: Path | str) 
     there = [
         (name, told.format(image=of))
         for name, told in FILES.items()
-        if name in (*result.written, "store") and (folder / name).exists()
+        if name in (*result.written, "store")
+        and (folder / name).exists()
+        and not (name == ROLLED_UP and _one_each(folder / name, result))
     ]
     if is_url(store):
         there.append((str(store), FILES["store"]))

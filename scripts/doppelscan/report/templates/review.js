@@ -134,8 +134,8 @@
     arrange(find("pairs"), flagged, shown);
     arrange(find("near"), near, Infinity);
     find("more").hidden = flagged.length <= shown;
-    find("count").textContent = flagged.length + " of " + entries.filter(function (one) { return one.flagged; }).length + " flagged pairs, "
-      + Math.min(shown, flagged.length) + " shown; " + rest.length + " others below.";
+    find("count").textContent = flagged.length + " of " + plural(entries.filter(function (one) { return one.flagged; }).length, "flagged pair") + ", "
+      + Math.min(shown, flagged.length) + " shown; " + plural(rest.length, "other") + " below.";
     list();
   }
   function arrange(into, chosen, most) {
@@ -226,7 +226,8 @@
     var card = cards.get(one.n), strip = card ? card.querySelector(".strip") : null, source = strip ? strip.getAttribute("src") : one.picture;
     source = one.large || source;
     var views = find("views"), dialog = find("dialog");
-    find("title").textContent = one.imageShort + (one.flagged ? ": " + one.kind : ": not flagged");
+    find("title").textContent = "";
+    spell(find("title"), one.imageShort); find("title").append(one.flagged ? ": " + one.kind : ": not flagged");
     views.textContent = "";
     find("stage").hidden = !source; find("nopicture").hidden = Boolean(source);
     find("nopicture").textContent = {% if redact %}"This report is redacted: it holds no pictures."{% else %}"The page holds no picture of this pair: it has those of the first {{ pictured }} flagged ones and of the nearest of the others."{% endif %};

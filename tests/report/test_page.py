@@ -278,11 +278,11 @@ def test_a_page_of_volumes_speaks_of_voxels_and_has_no_class_that_was_made_for_i
 
 
 def test_one_of_each_is_told_in_the_singular(tmp_path, cohort):
-    page = " ".join(re.sub(r"<[^>]*>", " ", written(tmp_path, made_decision(1, 1, cohort=cohort, training=2))).split())
+    page = " ".join(re.sub(r"<[^>]*>", " ", written(tmp_path, made_decision(1, 1, cohort=cohort))).split())
     for words in (
         "synthetic image flagged",
         "training patient exposed",
-        "of 2 in 2 training images",
+        "of 40 in 40 training images",
         "1 of 1 image is flagged",
         "1 synthetic image 30 of",
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from doppelscan.arguments import Correction, Number, Rate, Score, Share, Whole, check_fields
 
@@ -78,7 +79,10 @@ class Rules:
         unlike_usual: "from each other" is this quantile of the distances between people, or of the holdout's where it is larger
         unlike_holdout: and of at least so many images.
         unlike_images: of fewer training images the distances say too little: strangers of the same kind would be called unlike.
+        idle: names of those that never act, which a summary leaves out.
     """
+
+    idle: ClassVar[frozenset[str]] = frozenset()
 
     fdr: Rate = 0.05
     correction: Correction = "bh"
@@ -161,8 +165,7 @@ class VolumeRules(Rules):
 
     Verified is the agreement of the better half of the structure, explained the share of the structure in cells of an agreement above 0.7. The values were
     chosen on 72 T1 brains (shared/data/mri3d: 10 copies and 10 strangers through each of 24 transforms, blends and halves of five people) before other
-    volumes were looked at. Of what tells the kinds of images, ``third``, ``both``, ``set_in``, ``set_in_share``, ``coarse_explained``, ``usual_loss`` and
-    ``loss_allowed`` never act here, as what they look at is not measured of volumes, nor does ``position_patients``.
+    volumes were looked at. ``idle`` are those that never act here, as what they look at is not measured of volumes.
 
     Attributes:
         least_part: regions of 32 strangers among T1 brains reached 0.75; of eight thirds that were set into strangers seven were above 0.78, of quarters
@@ -177,6 +180,11 @@ class VolumeRules(Rules):
         part_agrees, part_agreeing, part_disagrees, part_disagreeing: of halves that were replaced 0.38 or more of the cells agree above 0.9, and
             those of the other half, a stranger's, below 0.75.
     """
+
+    idle: ClassVar[frozenset[str]] = frozenset({
+        "third", "both", "set_in", "set_in_share", "coarse_explained", "usual_loss", "loss_allowed", "position_patients",
+        "unlike", "unlike_usual", "unlike_holdout", "unlike_images",
+    })  # fmt: skip
 
     least_verified: Share = 0.85
     least_part: Share = 0.78

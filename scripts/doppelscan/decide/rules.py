@@ -45,6 +45,8 @@ class Rules:
             to be the source; the next slice of four cohorts explains 0.5 to 0.91, of thick sagittal spine slices to 0.965.
         alone: and how much nearer it must be to that than to another patient's image: copies that were blurred by 2 of 128 pixels began at 0.1;
             of 1,296 means one that was explained so was as much nearer.
+        beyond_plain: where a control image is explained as a copy is, by this factor less must be left unexplained than the best explained of these leaves,
+        beyond_alone: and the pair must be nearer to its match than to other patients by this factor more than any of these is.
         no_source: an image that is no copy and this little nearer to its match is of no single patient: means of 3 to 10 reached 0.18.
         one_source: and is of one patient from here on: copies and neighbouring slices of whole brains begin at 0.3.
         coarse_explained: a blurred image that is explained to this share, but not as a copy is, may be either.
@@ -108,6 +110,8 @@ class Rules:
     shared_part: Share = 0.98
     explained: Share = 0.96
     alone: Number = 0.1
+    beyond_plain: Number = 4.0
+    beyond_alone: Number = 2.0
     no_source: Number = 0.2
     one_source: Number = 0.25
     coarse_explained: Share = 0.9

@@ -30,10 +30,14 @@ def kept_from_flag(one: AuditedImage, decision: Decision) -> str:
     else:
         told.append(f"with the look-alikes in the control, or beside {of}s of no single source, the rate does not hold")
     if scored.verified >= rules.close_pair:
-        alike = any(one.plain for one in decision.calibrations)
+        alike = any(one.plain_explained for one in decision.calibrations)
         told.append(
             f"it agrees as copies do (verified {scored.verified:.2f}), but "
-            + (f"so does {article} of the control" if alike else "its match explains less than that of a copy")
+            + (
+                f"so does {article} of the control, which it is not far beyond"
+                if alike
+                else "its match explains less than that of a copy"
+            )
         )
     if rules.tests_regions and scored.part >= rules.least_part:
         told.append(f"its best region agrees ({scored.part:.2f}), but so do regions of the control (q {flag.part_q_value:.2g})")

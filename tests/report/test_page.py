@@ -297,7 +297,7 @@ SIGNED = {
         "that these 2 images show these 2 training patients, with the kind of findings below; each flag states its own error in its reason", "the other images are safe",
     ),
     (Rule.PIXELS, Rule.RATE, Rule.RATE): (
-        "of 1 flag the same pixels leave no doubt; of the 2 flags by rate at most 5 % are false on average", "the other images are safe",
+        "1 flag is of the same pixels, which leave no doubt; of flags by rate, 2 here, at most 5 % are false on average", "the other images are safe",
     ),
 }  # fmt: skip
 

@@ -60,7 +60,7 @@ class AgreementScale:
 
 
 # Of a bar: its width, what is left beside it for numbers, and how high it is.
-WIDTH, SIDE, TOP, HIGH = 320, 12, 16, 12
+WIDTH, SIDE, TOP, HIGH = 320, 12, 22, 12
 
 
 def colour_bars(scale: AgreementScale, name: str) -> dict[str, str]:

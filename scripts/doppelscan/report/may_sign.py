@@ -56,10 +56,10 @@ def _errors(shown: Sequence[AuditedImage], of: str, fdr: float) -> str:
     stated = len(rules) - rated - certain
     told, same = [], "voxels" if of == "volume" else "pixels"
     if certain:
-        which = "" if certain == len(rules) else f"of {counted(certain, 'flag')} "
-        told.append(f"{which}the same {same} leave no doubt")
+        which = "" if certain == len(rules) else f"{counted(certain, 'flag')} {'is' if certain == 1 else 'are'} of "
+        told.append(f"{which}the same {same}{'' if certain == len(rules) else ', which'} leave no doubt")
     if rated:
-        which = "it is flagged by rate, and of such flags" if len(rules) == 1 else f"of the {counted(rated, 'flag')} by rate"
+        which = "it is flagged by rate, and of such flags" if len(rules) == 1 else f"of flags by rate, {rated} here,"
         told.append(f"{which} at most {100 * fdr:g} % are false on average")
     if stated:
         which = (

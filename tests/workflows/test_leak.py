@@ -175,7 +175,9 @@ def test_a_list_of_an_earlier_run_is_gone_where_this_one_writes_none(leaked, tmp
 def test_a_split_that_is_an_image_of_the_sets_is_refused_and_the_image_stays(tmp_path, cohort):
     image = save_png(tmp_path / "few" / "0.png", cohort[0])
     before = image.read_bytes()
-    with pytest.raises(InputError, match=r"'split' parameter must be a new file.*is an image of 'images'; pass another --split\.$"):
+    with pytest.raises(
+        InputError, match=r"'split' parameter must be a new file.*is a file of another kind; pass another --split\.$"
+    ):
         doppelscan.duplicates(tmp_path / "few", output=tmp_path / "out", split=image)
     assert image.read_bytes() == before and not (tmp_path / "out").exists()
 

@@ -205,19 +205,13 @@ class OverlapRun:
             )
 
     def _refuse_split(self) -> None:
-        """Refuse before anything is embedded a table that could not be written, or would overwrite an image, and more parts than there can be people."""
+        """Refuse before anything is embedded a table that could not be written, and more parts than there can be people; what it would overwrite the
+        settings have refused."""
         if self.own.split is None:
             return
         people = sum(people_at_most(one.image_set.records)[0] for one in self.datasets)
         require_people(people, self.own.folds, self.own.parts)
-        place = os.path.realpath(self.own.split)
-        made_folder(Path(place).parent, "split")
-        for one in self.datasets:
-            if any(place == os.path.realpath(path) for record in one.image_set.records for path in record.paths):
-                raise InputError(
-                    f"The 'split' parameter must be a new file, or an earlier split. Got {str(self.own.split)!r}, which is an image of "
-                    f"'{one.image_set.name}'; pass another --split."
-                )
+        made_folder(Path(os.path.realpath(self.own.split)).parent, "split")
 
     def __call__(self) -> OverlapResult:
         """Run every stage and write the report."""

@@ -82,7 +82,7 @@ def embedding_of(weights: str) -> EncoderSimilarity:
 def print_table(rows: dict[str, dict[str, dict[str, float]]], names: list[str]) -> None:
     """Of a source: mean and worst of each value over the transforms, then the rows in which an AUC is under 0.97."""
     print("| | " + " | ".join(names) + " |\n" + "|---" * (len(names) + 1) + "|")
-    for part, chosen in (("21 transforms", set(COPY_TRANSFORMS)), ("harder", set(HARDER))):
+    for part, chosen in (("as evaluate.json", set(COPY_TRANSFORMS)), ("harder", set(HARDER))):
         own = {name: [row for transform, row in rows[name].items() if transform in chosen] for name in names}
         for key in SHOWN if own[names[0]] else ():
             cells = [f"{np.mean([r[key] for r in own[n]]):.3f} ({min(r[key] for r in own[n]):.3f})" for n in names]

@@ -57,7 +57,7 @@ def made_audit(
         "redact": redact,
         "preprocessing": ["made"],
         "rotations": [0],
-        "index": "auto",
+        "index": "exact",
         "control_size": 300,
     }
     given = {

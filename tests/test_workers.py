@@ -151,6 +151,14 @@ def test_processes_and_their_threads_are_no_more_than_processors_unless_asked_fo
     assert Workers.chosen(images, count, threads, ray) == expected
 
 
+def test_a_summary_names_the_workers_and_no_address():
+    assert str(Workers(2, 1)) == "2 processes of 1 threads"
+    assert str(Workers(2, 1, "local")) == "Ray on this machine: 2 processes of 1 threads"
+    assert (
+        str(Workers(0, 1, "ray://head.ward.example:6379")) == "a Ray cluster: as many processes as it has processors of 1 threads"
+    )
+
+
 def test_a_missing_ray_is_told_with_the_extra_that_installs_it(monkeypatch, sums):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingPackageError, match=r"\.\[ray\]"):

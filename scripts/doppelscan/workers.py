@@ -96,6 +96,14 @@ class Workers:
         """This process computes everything."""
         return self.count == 1 and self.ray is None
 
+    def __str__(self) -> str:
+        """As a summary names them; the address of a cluster is left out, as a redacted summary must not hold it."""
+        if self.ray is not None:
+            count = f"{self.count} processes" if self.count else "as many processes as it has processors"
+            where = "Ray on this machine" if self.ray == "local" else "a Ray cluster"
+            return f"{where}: {count} of {self.threads} threads"
+        return f"{self.count} processes of {self.threads} threads"
+
     def map(self, task: Task[Result], rows: Sequence[int], advance: Callable[[int], Any] = lambda count: None) -> list[Result]:
         """``task`` over blocks of ``rows``.
 

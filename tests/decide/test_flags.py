@@ -76,6 +76,18 @@ def test_where_strangers_are_explained_as_copies_are_that_says_nothing():
     assert rules_of(spoiled.flags([made_score(0, 0.95)], np.array([0.98]))) == [None]
 
 
+def test_a_copy_far_beyond_a_stranger_who_looks_like_one_is_still_said():
+    """Of ten people's slices one was explained to 0.963 and by 0.12 nearer to its match than to others; turned copies to 0.999 and by 0.5."""
+    control = [made_score(0, 0.8, runner_up=0.68), *STRANGERS[1:10]]
+    spoiled = calibrated(control, told=[0.963, *[np.nan] * 9])
+    near, alike = made_score(0, 0.97, runner_up=0.45), made_score(1, 0.97, runner_up=0.8)
+    flags = spoiled.flags([near, near, alike], np.array([0.999, 0.98, 0.999]))
+    assert rules_of(flags) == [Rule.PLAIN, None, None], "explained less, or near to others too, it may be a stranger"
+    assert flags[0].reason.limit == pytest.approx(1 - 0.037 / 4)
+    leaked = calibrated(control, told=[1.0, *[np.nan] * 9])
+    assert rules_of(leaked.flags([near], np.array([1.0]))) == [None], "a copy in the control leaves nothing to be beyond"
+
+
 def test_a_planted_image_is_judged_as_one_more_of_the_set():
     rule, alone = calibrated(), np.full(1, np.nan)
     images = [made_score(i, 0.3) for i in range(300)]

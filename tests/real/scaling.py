@@ -1,6 +1,7 @@
 """Seconds and peak memory of whole audits of growing sets, beside what the hardware allows; one line of JSON a run, one plot of all of them.
 
-``python tests/real/scaling.py make DIR --training 10000 --synthetic 10000`` writes generated patients as PNG of 128 x 128 pixels.
+``python tests/real/scaling.py make DIR --training 10000 --synthetic 10000`` writes generated patients as PNG of 128 x 128 pixels; with ``--volumes FOLDER``
+slices of real ones (NIfTI, a file a person) across all three axes, people apart.
 ``python tests/real/scaling.py run DIR --training 1000 --synthetic 1000 --holdout 300 --output RESULTS.jsonl [--source SCRIPTS] [-- --no-self-test ...]``
 audits the first images of each; ``--source`` is the folder ``scripts`` of another release.
 ``python tests/real/scaling.py limit DIR --training 1000 ... --output RESULTS.jsonl`` times what no audit can do without: decoding a file, the forward pass of
@@ -11,6 +12,7 @@ its views, and a bare exact search by FAISS of one vector a view.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import resource
@@ -18,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,34 +34,69 @@ SETS = ("training", "synthetic", "holdout")
 VIEWS, TRAINING_VIEWS, DIMENSIONS = 8, 3, 256
 
 
-def make(output: Path, counts: dict[str, int]) -> None:
+def generated(seeds: Iterator[int]) -> Iterator[tuple[str, np.ndarray]]:
+    """Patient and image uint8 [128, 128], without end, a cohort of 100 patients a seed."""
+    from doppelscan.images import generate_cohort
+
+    for seed in seeds:
+        images, patients = generate_cohort(PATIENTS, SLICES, SIZE, seed)
+        yield from (
+            (f"{seed:04d}{patient:03d}", image) for image, patient in zip(images[:, 0].numpy(), patients.tolist(), strict=True)
+        )
+
+
+def cut(files: list[Path]) -> list[tuple[str, np.ndarray]]:
+    """Patient and image uint8 [128, 128] of every slice of which a tenth or more is no background, in random order."""
+    import nibabel
+    import torch
+    from doppelscan.images import whole_squares
+
+    slices = []
+    for file in files:
+        voxels = np.asarray(nibabel.as_closest_canonical(nibabel.load(file)).dataobj, np.float32)
+        low, high = np.percentile(voxels, (0.5, 99.5))
+        voxels = ((voxels - low) / max(high - low, 1e-6)).clip(0, 1)
+        for plane in (plane for axis in range(3) for plane in np.moveaxis(voxels, axis, 0)):
+            if (plane > 0.1).mean() > 0.1:
+                square = whole_squares(torch.from_numpy(np.ascontiguousarray(plane))[None, None], SIZE)[0, 0].numpy()
+                slices.append((file.name.split("_")[0], np.round(255 * square).astype(np.uint8)))
+    return [slices[place] for place in np.random.default_rng(0).permutation(len(slices))]
+
+
+def by_people(folder: Path, counts: dict[str, int]) -> dict[str, list[Path]]:
+    """The files of each set: other people in each, as many as it has images, of the control at least ten."""
+    files = sorted(folder.glob("*.nii*"))
+    order = [files[place] for place in np.random.default_rng(1).permutation(len(files))]
+    holdout = max(10, round(len(files) * counts["holdout"] / sum(counts.values())))
+    training = round((len(files) - holdout) * counts["training"] / (counts["training"] + counts["synthetic"]))
+    return {"holdout": order[:holdout], "training": order[holdout : holdout + training], "synthetic": order[holdout + training :]}
+
+
+def make(output: Path, counts: dict[str, int], volumes: Path | None = None) -> None:
     """Write the sets; one in twenty synthetic images is a copy, in order, so that every beginning of the set holds as many."""
-    from doppelscan.images import generate_cohort, plant_copy
+    from doppelscan.images import plant_copy
     from doppelscan.progress import progress
 
-    rng, seed = np.random.default_rng(0), 0
+    rng, seeds = np.random.default_rng(0), itertools.count()
     kept: list[np.ndarray] = []
+    files = by_people(volumes, counts) if volumes else {}
     for name in SETS:
         (output / name).mkdir(parents=True, exist_ok=True)
-        number = 0
+        images = cut(files[name]) if volumes else generated(seeds)
         with progress(None, name, "image", total=counts[name]) as bar:
-            while number < counts[name]:
-                images, patients = generate_cohort(PATIENTS, SLICES, SIZE, seed)
-                for image, patient in zip(images[:, 0].numpy(), patients.tolist(), strict=True):
-                    if number == counts[name]:
-                        break
-                    if name == "training" and len(kept) < 1000:
-                        kept.append(image)  # all that are copied are among the first 1,000
-                    path = output / name / f"{number:07d}_p{seed:04d}{patient:03d}.png"
-                    if name == "synthetic" and number % round(1 / COPIED) == 0:
-                        source = kept[int(rng.integers(len(kept)))]
-                        transform = COPIES[number // round(1 / COPIED) % len(COPIES)]
-                        copy = plant_copy(source.astype(np.float32) / 255, transform, rng)
-                        image, path = np.round(copy * 255).astype(np.uint8), output / name / f"{number:07d}_copy.png"
-                    Image.fromarray(image).save(path)
-                    number += 1
-                    bar.update()
-                seed += 1
+            for number, (patient, image) in enumerate(itertools.islice(images, counts[name])):
+                if name == "training" and len(kept) < 1000:
+                    kept.append(image)  # all that are copied are among the first 1,000
+                path = output / name / f"{number:07d}_p{patient}.png"
+                if name == "synthetic" and number % round(1 / COPIED) == 0:
+                    source = kept[int(rng.integers(len(kept)))]
+                    transform = COPIES[number // round(1 / COPIED) % len(COPIES)]
+                    copy = plant_copy(source.astype(np.float32) / 255, transform, rng)
+                    image, path = np.round(copy * 255).astype(np.uint8), output / name / f"{number:07d}_copy.png"
+                Image.fromarray(image).save(path)
+                bar.update()
+        if number + 1 < counts[name]:
+            raise SystemExit(f"{name}: {counts[name]} images were asked for, {volumes} has {number + 1} of its people.")
 
 
 def table(folder: Path, count: int, place: Path) -> Path:
@@ -228,13 +265,14 @@ def main() -> None:
     parser.add_argument("figure", type=Path, nargs="?")
     for name, count in zip(SETS, (1000, 1000, 300), strict=True):
         parser.add_argument(f"--{name}", type=int, default=count)
+    parser.add_argument("--volumes", type=Path, help="make: slices of these in place of generated patients")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--source", type=Path, default=Path(__file__).parents[2] / "scripts")
     parser.add_argument("--label", default="", help="name of the line in the plot; the release by itself")
     options, further = parser.parse_known_args()
     counts = {name: getattr(options, name) for name in SETS}
     if options.what == "make":
-        make(options.folder, counts)
+        make(options.folder, counts, options.volumes)
     elif options.what == "plot":
         plot(options.folder, options.figure)
     else:

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -89,6 +90,12 @@ def test_planted_copies_have_the_right_pose(audited, truth):
 def test_novel_images_are_not_flagged(audited, truth):
     novel = [r for r in audited[0].scores if not truth[names(r["image"])]["source"]]
     assert len(novel) == 24 and not any(r["flagged"] for r in novel)
+
+
+def test_the_settings_are_what_ran_and_not_what_was_left_to_be_chosen(audited):
+    settings = audited[0].summary["settings"]
+    assert settings["index"] == "exact"
+    assert re.fullmatch(r"[1-9]\d* processes of [1-9]\d* threads", settings["workers"])
 
 
 def test_the_audit_says_what_it_could_have_found(audited):
@@ -245,6 +252,7 @@ def test_many_training_images_are_searched_in_clusters_and_the_copies_are_still_
         patient_pattern=PATTERN,
     )
     assert any("searched in clusters (--index exact compares with every one): " in note for note in found.summary["notes"])
+    assert found.summary["settings"]["index"] == "ivf"
     named = {names(row["image"]): names(row["match"]) for row in found.scores if row["flagged"]}
     expected = {name: names(one["source"]) for name, one in truth.items() if one["source"]}
     assert named == expected

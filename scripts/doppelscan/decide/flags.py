@@ -97,7 +97,8 @@ class Calibration:
         by_position: of slices of volumes, the scores and the best regions of each part of the volume; None of other images.
         highest: of its best regions, the highest agreement; 1 without a control.
         widest: and the largest share of the structure.
-        plain: a control image is explained by its match as a copy is: then that says nothing.
+        plain_explained, plain_margin: of control images that their matches explain as copies are explained, the largest share and the largest
+            margin, 0 where there is none: beside these a pair must be explained far better to be said the same image.
         strangers: 95 % upper limit of the share of control patients whom a rule would flag that flags none of them.
         rules: thresholds.
     """
@@ -106,7 +107,8 @@ class Calibration:
     part_null: TailControl | None
     highest: float
     widest: float
-    plain: bool
+    plain_explained: float
+    plain_margin: float
     strangers: float
     rules: Rules
     by_position: tuple[StratifiedControl, StratifiedControl] | None = None
@@ -137,6 +139,11 @@ class Calibration:
         scores, parts = (np.array([getattr(s, name) for s in control]) for name in ("score", "part"))
         null = TailControl(scores, patients, ratio, seed, **bounds)
         part_null = TailControl(parts, patients, ratio, seed, **bounds) if rules.tests_regions else None
+        plain = [
+            (float(share), s.margin)
+            for share, s in zip(explained, control, strict=True)
+            if rules.same_image(float(share), s.margin)
+        ]
         by_position = None
         if any(one is not None for one in positions):
             by_position = (
@@ -148,7 +155,8 @@ class Calibration:
             part_null,
             max((s.part for s in control), default=1.0),
             max((s.part_share for s in control), default=1.0),
-            any(rules.same_image(float(share), s.margin) for share, s in zip(explained, control, strict=True)),
+            max((share for share, _ in plain), default=0.0),
+            max((margin for _, margin in plain), default=0.0),
             clopper_pearson([False] * len(control), patients, 0.9).upper if control else 1.0,
             rules,
             by_position,
@@ -213,15 +221,24 @@ class Calibration:
             reason = None
             if q[i] <= rules.fdr and one.verified >= rules.least_verified:
                 reason = Reason(Rule.RATE, float(q[i]), rules.fdr, rules.fdr)
-            elif self.null.patients and not self.plain and rules.same_image(float(explained[i]), one.margin):
+            elif self.null.patients and self._same_image(float(explained[i]), one.margin):
                 limit = rules.explained if one.margin >= rules.alone else rules.explained_twice
-                reason = Reason(Rule.PLAIN, float(explained[i]), limit, self.strangers)
+                reason = Reason(Rule.PLAIN, float(explained[i]), max(limit, self._plain_limit), self.strangers)
             elif part_q[i] <= rules.fdr and one.part >= rules.least_part:
                 reason = Reason(Rule.REGION_RATE, float(part_q[i]), rules.fdr, rules.fdr)
             elif self.part_null is not None and self.null.patients and self._region_beyond(one):
                 reason = Reason(Rule.REGION_BEYOND, one.part, self.highest, self.strangers)
             result.append(Flag(float(p[i]), float(q[i]), float(part_p[i]), float(part_q[i]), reason))
         return result
+
+    @property
+    def _plain_limit(self) -> float:
+        """The share that a match must explain beside control images that are explained as copies are; 0 without one."""
+        return 1 - (1 - self.plain_explained) / self.rules.beyond_plain if self.plain_explained else 0.0
+
+    def _same_image(self, explained: float, margin: float) -> bool:
+        beyond = explained > self._plain_limit and margin >= self.rules.beyond_alone * self.plain_margin
+        return beyond and self.rules.same_image(explained, margin)
 
     def _region_beyond(self, one: ScoredImage) -> bool:
         rules = self.rules

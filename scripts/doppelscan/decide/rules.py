@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from doppelscan.arguments import Correction, Number, Rate, Score, Share, Whole, check_fields
 
@@ -44,6 +45,8 @@ class Rules:
             to be the source; the next slice of four cohorts explains 0.5 to 0.91, of thick sagittal spine slices to 0.965.
         alone: and how much nearer it must be to that than to another patient's image: copies that were blurred by 2 of 128 pixels began at 0.1;
             of 1,296 means one that was explained so was as much nearer.
+        beyond_plain: where a control image is explained as a copy is, by this factor less must be left unexplained than the best explained of these leaves,
+        beyond_alone: and the pair must be nearer to its match than to other patients by this factor more than any of these is.
         no_source: an image that is no copy and this little nearer to its match is of no single patient: means of 3 to 10 reached 0.18.
         one_source: and is of one patient from here on: copies and neighbouring slices of whole brains begin at 0.3.
         coarse_explained: a blurred image that is explained to this share, but not as a copy is, may be either.
@@ -78,7 +81,10 @@ class Rules:
         unlike_usual: "from each other" is this quantile of the distances between people, or of the holdout's where it is larger
         unlike_holdout: and of at least so many images.
         unlike_images: of fewer training images the distances say too little: strangers of the same kind would be called unlike.
+        idle: names of those that never act, which a summary leaves out.
     """
+
+    idle: ClassVar[frozenset[str]] = frozenset()
 
     fdr: Rate = 0.05
     correction: Correction = "bh"
@@ -104,6 +110,8 @@ class Rules:
     shared_part: Share = 0.98
     explained: Share = 0.96
     alone: Number = 0.1
+    beyond_plain: Number = 4.0
+    beyond_alone: Number = 2.0
     no_source: Number = 0.2
     one_source: Number = 0.25
     coarse_explained: Share = 0.9
@@ -161,8 +169,7 @@ class VolumeRules(Rules):
 
     Verified is the agreement of the better half of the structure, explained the share of the structure in cells of an agreement above 0.7. The values were
     chosen on 72 T1 brains (shared/data/mri3d: 10 copies and 10 strangers through each of 24 transforms, blends and halves of five people) before other
-    volumes were looked at. Of what tells the kinds of images, ``third``, ``both``, ``set_in``, ``set_in_share``, ``coarse_explained``, ``usual_loss`` and
-    ``loss_allowed`` never act here, as what they look at is not measured of volumes, nor does ``position_patients``.
+    volumes were looked at. ``idle`` are those that never act here, as what they look at is not measured of volumes.
 
     Attributes:
         least_part: regions of 32 strangers among T1 brains reached 0.75; of eight thirds that were set into strangers seven were above 0.78, of quarters
@@ -177,6 +184,11 @@ class VolumeRules(Rules):
         part_agrees, part_agreeing, part_disagrees, part_disagreeing: of halves that were replaced 0.38 or more of the cells agree above 0.9, and
             those of the other half, a stranger's, below 0.75.
     """
+
+    idle: ClassVar[frozenset[str]] = frozenset({
+        "third", "both", "set_in", "set_in_share", "coarse_explained", "usual_loss", "loss_allowed", "position_patients",
+        "unlike", "unlike_usual", "unlike_holdout", "unlike_images",
+    })  # fmt: skip
 
     least_verified: Share = 0.85
     least_part: Share = 0.78

@@ -126,7 +126,10 @@ class AuditSummary:
 
 def plain(summary: Any) -> dict[str, object]:
     """A summary's record as plain dictionaries and lists, in the order of the file; ``sample`` and ``decisions`` are there where there are any."""
-    return {name: value for name, value in asdict(summary).items() if name not in ("sample", "decisions") or value is not None}
+    made = {name: value for name, value in asdict(summary).items() if name not in ("sample", "decisions") or value is not None}
+    if "rules" in made:
+        made["rules"] = {name: value for name, value in made["rules"].items() if name not in summary.rules.idle}
+    return made
 
 
 def summarize(

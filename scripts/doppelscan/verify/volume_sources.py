@@ -60,7 +60,7 @@ def second_volume(
     structures: np.ndarray,
     excluded: Sequence[bool] | np.ndarray,
     registration: VolumeRegistration,
-    register: Callable[[torch.Tensor, list[int]], Sequence[VolumeAgreement]] | None = None,
+    register: Callable[[torch.Tensor, list[int]], Sequence[VolumeAgreement]],
 ) -> SecondVolume | None:
     """Look for a second source.
 
@@ -72,8 +72,8 @@ def second_volume(
         training: the training set.
         structures: of it, see :func:`coarse_structures`.
         excluded: bool [N], volumes of it that are not asked.
-        registration: of pairs.
-        register: what brings training rows on a cube uint8 [1, 1, S, S, S] in ``frame``, the best first, in place of ``registration``.
+        registration: lays the second source on the volume.
+        register: registers training rows, in pose ``number``, on what is left, a cube uint8 [1, 1, S, S, S] in ``frame``; the best first.
 
     Returns:
         the most alike, or None where the match leaves nothing or nobody else is there.
@@ -92,12 +92,7 @@ def second_volume(
     alike = np.concatenate([structures[start : start + 1024] @ wanted for start in range(0, len(structures), 1024)])[others]
     chosen = [int(one) for one in others[np.argsort(-alike, kind="stable")[:REGISTERED]]]
     left_over = (rest * 255).round().to(torch.uint8)
-    if register is None:
-        cubes, frames = training.thumbnails(chosen)[None], [training.frames(chosen)]
-        (found,) = registration(left_over, cubes, [frame], frames, poses=np.full((1, len(chosen), 1), number))
-    else:
-        found = list(register(left_over, chosen))
-    best = found[0]
+    best = register(left_over, chosen)[0]
     row = chosen[best.candidate]
     (other,) = registration.pairs(left_over, training.thumbnails([row]), [frame], training.frames([row]), [best.pose], False)
     second = _fine(torch.from_numpy(other.moved)[None, None], inside)

@@ -394,9 +394,11 @@ class Audit:
         return [row for one in sets if one is not None for row in _read_of(one.image_set)]
 
     def _search_settings(self) -> dict[str, Any]:
-        """What the search was told, for the summary."""
-        rotations = list(self.evaluator.pose_inferer.rotations)
-        return {"candidates": self.candidates, "index": self.index, "rotations": rotations}
+        """How the search is made, for the summary."""
+        rotations, training = list(self.evaluator.pose_inferer.rotations), self.training.image_set
+        unread = {one.path for one in training.skipped}
+        clustered = in_clusters(self.index, sum(record.id not in unread for record in training.records))
+        return {"candidates": self.candidates, "index": "ivf" if clustered else "exact", "rotations": rotations}
 
     def _preparation(self) -> list:
         """How images are prepared, for the summary."""
@@ -510,6 +512,7 @@ class Audit:
                 "preprocessing": self._preparation(),
                 "device": str(self.evaluator.state.device),
                 "runtime": getattr(self.evaluator.network, "runtime", f"torch {torch.__version__}"),
+                "workers": str(self.workers),
             },
             "weights_sha256": self.weights_sha256,
             "versions": versions(),

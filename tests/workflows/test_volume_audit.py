@@ -77,8 +77,9 @@ def test_copies_turned_out_of_the_plane_or_with_other_axes_are_found_with_source
     angle = [float(one) for one in re.findall(r"rot x (\S+) y (\S+) z (\S+)", rows["turned"]["pose"])[0]]
     assert np.allclose(angle, [-10, 0, 0], atol=1), "the transform turns by minus 10 degrees"
     assert rows["posed"]["match_patient"] == "p5" and rows["posed"]["pose"] == "axes 2 0 1"
-    assert rows["posed"]["reason"].startswith("identical pixels")
+    assert rows["posed"]["reason"].startswith("identical voxels")
     assert not rows["stranger"]["flagged"] and result.conclusion.verdict.value == "memorization found"
+    assert {(row["verdict"], row["unlike"]) for row in result.scores} == {("", "")} and result.summary["images"]["unlike"] is None
     assert len(read(output / "control.csv")) == PEOPLE and len(read(output / "volumes.csv")) == 3
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from doppelscan.decide.decision import AuditedImage, Decision
+from doppelscan.images import unit_of
 
 __all__ = ["kept_from_flag"]
 
@@ -15,6 +16,8 @@ def kept_from_flag(one: AuditedImage, decision: Decision) -> str:
     if one.finding is not None:
         return ""
     rules, scored, flag = decision.calibrations[0].rules, one.scored, one.flag
+    of = unit_of([one.record])
+    article = "a volume" if of == "volume" else "an image"
     if one.unlike:
         return "unlike the training set: another modality, plane or preparation, or noise"
     told = []
@@ -25,12 +28,16 @@ def kept_from_flag(one: AuditedImage, decision: Decision) -> str:
             f"q {flag.q_value:.2g} is within the rate, but its verified score {scored.verified:.2f} is below {rules.least_verified:g}"
         )
     else:
-        told.append("with the look-alikes in the control, or beside images of no single source, the rate does not hold")
+        told.append(f"with the look-alikes in the control, or beside {of}s of no single source, the rate does not hold")
     if scored.verified >= rules.close_pair:
         alike = any(one.plain_explained for one in decision.calibrations)
         told.append(
             f"it agrees as copies do (verified {scored.verified:.2f}), but "
-            + ("so does an image of the control, which it is not far beyond" if alike else "its match explains less than that of a copy")
+            + (
+                f"so does {article} of the control, which it is not far beyond"
+                if alike
+                else "its match explains less than that of a copy"
+            )
         )
     if rules.tests_regions and scored.part >= rules.least_part:
         told.append(f"its best region agrees ({scored.part:.2f}), but so do regions of the control (q {flag.part_q_value:.2g})")

@@ -144,6 +144,12 @@ class VolumeAudit(Audit):
         assert isinstance(chosen, EmbeddedVolumes)
         return self.embedder.posed(chosen, self._posed_store(), "training poses", self.workers)
 
+    def _store_of(self, dataset: RecordDataset, poses: int) -> EmbeddingStore:
+        return volume_store(self.embedder, self.store, poses)
+
+    def _holds_pairs(self) -> bool:
+        return len(stored_volumes(self.embedder, self.volume_registration, self.store).verified) > 0
+
     def _posed_store(self) -> EmbeddingStore:
         return volume_store(self.embedder, self.store, self.poses)
 
@@ -153,9 +159,11 @@ class VolumeAudit(Audit):
     def _know_nearest(self, early: EarlyReport, images: EmbeddedSet, training: EmbeddedSet, identical: Sequence) -> None:
         """The encoder's nearest of volumes is known when they are whitened: once they are scored."""
 
-    def _unlike(self, images: EmbeddedSet, reference: Reference, holdout: EmbeddedSet | None) -> tuple[np.ndarray, Sequence[str]]:
+    def _unlike(
+        self, images: EmbeddedSet, reference: Reference, holdout: EmbeddedSet | None
+    ) -> tuple[np.ndarray | None, Sequence[str]]:
         note = "Whether synthetic volumes are of another domain (modality, anatomy, preparation) was not looked at."
-        return np.zeros(len(images), bool), (note,)
+        return None, (note,)
 
     def _search_notes(self, reference: Reference, planted: Sequence[Planted]) -> list[str]:
         return ["No Memorization Index: it is not defined for volumes."]

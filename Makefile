@@ -17,7 +17,7 @@ help:
 	@echo "make docs             the documentation as a site"
 	@echo "make benchmark DATA=  the tables of docs/benchmarks.md"
 	@echo "make case-study DATA= generators that memorize and that do not, audited (hours)"
-	@echo "make train DATA=      train the encoder's weights again"
+	@echo "make train DATA=      train the encoder's weights from scratch"
 	@echo "make export           TorchScript and ONNX of the encoder"
 	@echo "make export-scorer    TorchScript and ONNX of a fitted mi_scorer, REFERENCE=DIR; KIND=_3d of one fitted on volumes"
 	@echo "make lint             ruff and mypy"
@@ -64,35 +64,38 @@ case-study: $(STAMP)
 ENCODER := bundles/deepssim_encoder
 CONFIGS := $(ENCODER)/configs
 SPLIT := $(OUT)-split
-BRAINS := '$(SPLIT)/ds002748_t1_train.csv','$(SPLIT)/ds002748_t1_coronal_train.csv','$(SPLIT)/figshare_t1ce_train.csv'
-# Weights to start from; empty is from scratch. The model card says which were used for the shipped weights.
-INIT :=
+# What trains, and how often each is drawn; DATA holds mri/manifest.csv and cxr/manifest.csv.
+MRI := '$(SPLIT)/ds002748_t1_train.csv','$(SPLIT)/ds002748_t1_coronal_train.csv','$(SPLIT)/figshare_t1ce_train.csv','$(SPLIT)/spider_spine_t2_train.csv'
+SOURCES := --dataset_dir "[$(MRI),'$(SPLIT)/kermany_train.csv']" --dataset_weights "[3,2,3,2,3]"
+# STEPS shortens it, such as STEPS="--max_epochs 1 --batches 2".
+STEPS :=
 
+# Killed, it goes on where it was by the same command.
 train: $(STAMP)
-	@test -n "$(DATA)" || { echo "make train needs DATA=DIR, a folder with manifest.csv"; exit 2; }
-	$(BIN)/python tests/real/split.py $(DATA) $(SPLIT)
-	$(BIN)/python -m monai.bundle run --config_file $(CONFIGS)/train.json --dataset_dir "[$(BRAINS)]" \
-	  --ckpt_dir $(OUT)-weights-1 --output_dir $(OUT)-training-1 $(if $(INIT),--init_ckpt $(INIT))
-	$(BIN)/python -m monai.bundle run --config_file "['$(CONFIGS)/train.json','$(CONFIGS)/finetune.json']" \
-	  --dataset_dir "[$(BRAINS),'$(SPLIT)/spider_spine_t2_train.csv']" \
-	  --init_ckpt $(OUT)-weights-1/model.pt --ckpt_dir $(OUT)-weights-2 --output_dir $(OUT)-training-2
-	$(BIN)/python -m monai.bundle run --config_file "['$(CONFIGS)/train.json','$(CONFIGS)/ssim_head.json']" \
-	  --dataset_dir "[$(BRAINS),'$(SPLIT)/spider_spine_t2_train.csv']" \
-	  --init_ckpt $(OUT)-weights-2/model.pt --ckpt_dir $(OUT)-weights --output_dir $(OUT)-training
+	@test -n "$(DATA)" || { echo "make train needs DATA=DIR, a folder with mri/manifest.csv and cxr/manifest.csv"; exit 2; }
+	$(BIN)/python tests/real/split.py $(DATA)/mri $(SPLIT)
+	$(BIN)/python tests/real/split.py $(DATA)/cxr $(SPLIT)
+	$(BIN)/python -m monai.bundle run --config_file $(CONFIGS)/train.json $(SOURCES) \
+	  --ckpt_dir $(OUT)-weights-1 --output_dir $(OUT)-training-1 $(STEPS)
+	$(BIN)/python -m monai.bundle run --config_file "['$(CONFIGS)/train.json','$(CONFIGS)/finetune.json']" $(SOURCES) \
+	  --init_ckpt $(OUT)-weights-1/model.pt --ckpt_dir $(OUT)-weights-2 --output_dir $(OUT)-training-2 $(STEPS)
+	$(BIN)/python -m monai.bundle run --config_file "['$(CONFIGS)/train.json','$(CONFIGS)/ssim_head.json']" $(SOURCES) \
+	  --init_ckpt $(OUT)-weights-2/model.pt --ckpt_dir $(OUT)-weights --output_dir $(OUT)-training $(STEPS)
 
-# The pair head of model.pt, from scratch.
+# The pair head of model.pt, from scratch; X-rays stay what it never saw.
 train-pairs: $(STAMP)
-	@test -n "$(DATA)" || { echo "make train-pairs needs DATA=DIR, a folder with manifest.csv"; exit 2; }
-	$(BIN)/python tests/real/split.py $(DATA) $(SPLIT)
+	@test -n "$(DATA)" || { echo "make train-pairs needs DATA=DIR, a folder with mri/manifest.csv"; exit 2; }
+	$(BIN)/python tests/real/split.py $(DATA)/mri $(SPLIT)
 	$(BIN)/python -m monai.bundle run --config_file $(CONFIGS)/ssim_pairs.json \
-	  --dataset_dir "[$(BRAINS),'$(SPLIT)/spider_spine_t2_train.csv']" --ckpt_dir $(OUT)-weights --output_dir $(OUT)-pairs
+	  --dataset_dir "[$(MRI)]" --ckpt_dir $(OUT)-weights --output_dir $(OUT)-pairs
 
-# The contrastive rival of evaluate.json: the same data and steps, plain InfoNCE.
+# The contrastive rival of evaluate.json: the same data, views and steps, plain InfoNCE.
 train-rival: $(STAMP)
-	@test -n "$(DATA)" || { echo "make train-rival needs DATA=DIR, a folder with manifest.csv"; exit 2; }
-	$(BIN)/python tests/real/split.py $(DATA) $(SPLIT)
-	$(BIN)/python -m monai.bundle run --config_file "['$(CONFIGS)/train.json','$(CONFIGS)/contrastive.json']" \
-	  --dataset_dir "[$(BRAINS)]" --ckpt_dir $(OUT)-rival --output_dir $(OUT)-rival
+	@test -n "$(DATA)" || { echo "make train-rival needs DATA=DIR, a folder with mri/manifest.csv and cxr/manifest.csv"; exit 2; }
+	$(BIN)/python tests/real/split.py $(DATA)/mri $(SPLIT)
+	$(BIN)/python tests/real/split.py $(DATA)/cxr $(SPLIT)
+	$(BIN)/python -m monai.bundle run --config_file "['$(CONFIGS)/train.json','$(CONFIGS)/contrastive.json']" $(SOURCES) \
+	  --ckpt_dir $(OUT)-rival --output_dir $(OUT)-rival
 
 EXPORT := $(OUT)-export
 # One ONNX file takes any batch: MONAI exports a batch of 1 unless it is told the axes.

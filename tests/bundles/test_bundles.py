@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import jsonschema
@@ -18,6 +20,7 @@ import torch
 from doppelscan.deepssim import OnnxEncoder, TorchScriptEncoder, file_sha256, foreground_views
 from doppelscan.images import generate_head
 from doppelscan.memorization import MemorizationIndex
+from made_files import save_png
 from monai.bundle import ConfigWorkflow
 from sam_files import sam_state
 from warm import run_warm
@@ -225,20 +228,67 @@ def test_a_loss_that_is_not_finite_stops_training_in_one_line(folders, tmp_path)
     assert last.startswith("doppelscan: The loss is nan") and "training_images.csv" in last
 
 
-def make(target: str, **variables) -> None:
-    """Run a make target's commands in this environment."""
+def make_lines(target: str, **variables) -> list[list[str]]:
+    """The words of a make target's commands."""
     words = [f"{name}={value}" for name, value in variables.items()]
     made = subprocess.run(["make", "-n", "--no-print-directory", target, *words], cwd=ROOT, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
-    for line in made.stdout.replace("\\\n", " ").splitlines():
-        program, *arguments = shlex.split(line)
+    return [shlex.split(line) for line in made.stdout.replace("\\\n", " ").splitlines()]
+
+
+def make(target: str, **variables) -> list[str]:
+    """Run a make target's commands in this environment; what they printed."""
+    told = []
+    for program, *arguments in make_lines(target, **variables):
         if program == "mkdir":
             Path(arguments[-1]).mkdir(parents=True, exist_ok=True)
+        elif program == "test":  # of the target's variables, which are given
+            continue
         elif "pip" not in arguments and "venv" not in arguments and program != "touch":
             command = arguments if program.endswith("/python") else ["-m", "doppelscan.cli", *arguments]
-            assert program in (".venv/bin/python", ".venv/bin/doppelscan"), line
+            assert program in (".venv/bin/python", ".venv/bin/doppelscan"), program
             done = run_warm(command, ROOT)
             assert done.returncode == 0, done.stderr[-3000:]
+            told.append(done.stdout + done.stderr)
+    return told
+
+
+def test_each_stage_of_make_train_starts_from_the_one_before(tmp_path):
+    stages = [words for words in make_lines("train", DATA=tmp_path, OUT=tmp_path / "run") if "monai.bundle" in words]
+    assert len(stages) == 3 and "--init_ckpt" not in stages[0]
+    options = [dict(pairwise(words)) for words in stages]
+    for before, after in pairwise(options):
+        assert after["--init_ckpt"] == before["--ckpt_dir"] + "/model.pt"
+    assert len({one["--dataset_dir"] for one in options}) == 1 and len({one["--output_dir"] for one in options}) == 3
+    assert "hippocampus" not in options[0]["--dataset_dir"]
+    assert len(ast.literal_eval(options[0]["--dataset_weights"])) == len(ast.literal_eval(options[0]["--dataset_dir"]))
+
+
+@pytest.mark.slow
+def test_make_train_trains_from_scratch_and_goes_on_where_it_was(tmp_path, cohort):
+    places = [
+        ("mri", "ds002748_t1", "axial"),
+        ("mri", "ds002748_t1", "coronal"),
+        ("mri", "figshare_t1ce", ""),
+        ("mri", "spider_spine_t2", ""),
+    ]
+    for folder, source, plane in [*places, ("cxr", "kermany", "")]:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        table = tmp_path / folder / "manifest.csv"
+        if not table.is_file():
+            table.write_text("path,subject,plane\n")
+        for i in range(12):
+            save_png(tmp_path / folder / source / f"{plane}{i}.png", cohort[i])
+            with open(table, "a") as file:
+                file.write(f"{source}/{plane}{i}.png,s{i},{plane}\n")
+    steps = "--generated_cohorts 2 --max_epochs 1 --batches 2 --val_interval 1 --groups 1 --group_size 4 --thumbnail_size 64"
+    make("train", DATA=tmp_path, OUT=tmp_path / "run", STEPS=steps)
+    weights = tmp_path / "run-weights" / "model.pt"
+    before = file_sha256(weights)
+    again = make("train", DATA=tmp_path, OUT=tmp_path / "run", STEPS=steps)
+    assert sum("Resumed training_1.pt at epoch 1 of 1" in told for told in again) == 3 and file_sha256(weights) == before
+    make("train", DATA=tmp_path, OUT=tmp_path / "other", STEPS=steps)
+    assert file_sha256(tmp_path / "other-weights" / "model.pt") == before
 
 
 @pytest.fixture(scope="module")

@@ -62,6 +62,41 @@ def test_neighbouring_slices_of_a_patient_are_no_negatives():
     assert float(loss(prediction, {**targets, "patient": torch.tensor([1, 2])})) > 0.5
 
 
+def test_the_other_image_of_a_blend_is_no_negative_of_it():
+    loss = DeepSSIMLoss(embedding_size=4, ssim_weight=0.0)
+    first = torch.eye(2, 4)
+    blend = torch.tensor([[0.6, 0.8, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]])  # of the first image and the second
+    prediction = torch.cat([torch.cat([first, first], 1), torch.cat([blend, blend], 1)])
+    targets = {"ssim": torch.zeros(1, 2, 2), "is_copy": torch.ones(2, dtype=torch.bool), "patient": torch.tensor([1, 2])}
+    alone = float(loss(prediction, {**targets, "other": torch.tensor([1, 1])}))
+    assert alone < 1e-3 < 0.5 < float(loss(prediction, targets))
+    assert float(loss(prediction, {**targets, "other": torch.arange(2)})) == float(loss(prediction, targets))
+
+
+def test_blends_are_copies_of_the_stronger_image(dataset):
+    views = MakeViews(group_size=8, spatial_size=48, working_size=64, blends=1.0, near_duplicates=0.55)
+    clean = torch.rand(16, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    variant, is_copy, other = views._variants(clean)
+    assert is_copy.all() and torch.equal(other, torch.arange(16).view(2, 8).roll(1, 1).flatten())
+    share = ((variant - clean[other]) / (clean - clean[other])).flatten(1).median(1).values
+    assert 0.65 <= float(share.min()) < 0.7 and 0.8 < float(share.max()) <= 0.85
+    torch.testing.assert_close(variant, share.view(-1, 1, 1, 1) * (clean - clean[other]) + clean[other], atol=1e-4, rtol=0)
+
+
+def test_without_blends_only_a_near_duplicate_holds_another_image(dataset):
+    _, targets = MakeViews(8, 48, 64, near_duplicates=0.0)(batch_of(dataset))
+    assert torch.equal(targets["other"], torch.arange(16)) and targets["is_copy"].all()
+
+
+def test_a_group_of_look_alikes_is_nearer_to_its_first(dataset):
+    def likeness(share):
+        sampler = CohortBatchSampler(dataset, groups=4, group_size=3, batches=40, look_alikes=share)
+        groups = torch.tensor(list(sampler)).view(-1, 3)
+        return float((sampler.tiny[groups[:, :1]] * sampler.tiny[groups[:, 1:]]).sum(-1).mean())
+
+    assert likeness(0.0) < likeness(0.5) < likeness(1.0)
+
+
 def test_loss_that_is_not_finite_names_the_batch():
     targets = {"ssim": torch.zeros(1, 2, 2), "is_copy": torch.ones(2, dtype=torch.bool), "patient": torch.tensor([4, 9])}
     targets["index"] = torch.tensor([4, 9])

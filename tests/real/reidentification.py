@@ -1,6 +1,6 @@
 """Two tasks, one table (the protocol of LCMem, arXiv 2512.14421): copy of the image, and same patient in another slice or visit.
 
-``python tests/real/reidentification.py SOURCE:FOLDER ... [--output FILE.json] [--everybody] [--head FILE]``
+``python tests/real/reidentification.py SOURCE:FOLDER ... [--output FILE.json] [--everybody] [--head FILE] [--weights FILE]``
 
 SOURCE is a source of FOLDER/manifest.csv, ``SOURCE/PLANE`` one plane of it, or ``volumes/PLANE`` slices of its whole volumes, such as ``ds002748_t1/axial:DATA/mri``,
 ``volumes/axial:DATA/mri3d`` and ``kermany:DATA/cxr``. The people are those that did not train the encoder (tests/real/split.py); ``--everybody`` takes all, for
@@ -49,8 +49,8 @@ SLICES = {"ds002748_t1/axial": (1.0, 10.0, 20.0), "volumes/axial": DISTANCES, "v
 class Embedded:
     """What the encoder gives of the pool, as it is, and of the queries in ``poses`` poses; rows of pairs are compared."""
 
-    def __init__(self, pool: torch.Tensor, queries: torch.Tensor, poses: int) -> None:
-        network = load_encoder(DeepSSIMEncoder(outputs=OUTPUTS), encoder_weights())
+    def __init__(self, pool: torch.Tensor, queries: torch.Tensor, poses: int, weights: str) -> None:
+        network = load_encoder(DeepSSIMEncoder(outputs=OUTPUTS), weights)
         self.network, self.slices = network.to(memory_format=torch.channels_last), network.output_slices
         self.pool = self.embed(foreground_views_of(pool))
         views = foreground_views_of(queries)
@@ -115,21 +115,30 @@ def registered(pool: torch.Tensor, queries: torch.Tensor, pairs: Sequence[Pair],
 
 
 def scores_of(
-    pool: torch.Tensor, queries: torch.Tensor, pairs: Sequence[Pair], poses: int, head: SamePatientHead | None = None
+    pool: torch.Tensor,
+    queries: torch.Tensor,
+    pairs: Sequence[Pair],
+    poses: int,
+    head: SamePatientHead | None = None,
+    weights: str | None = None,
+    alone: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Every score of every pair, float [N]; higher is more alike."""
-    embedded = Embedded(pool, queries, poses)
+    """Every score of every pair, float [N]; higher is more alike. None are the shipped ``weights``; ``alone`` leaves out what is not the encoder's."""
+    embedded = Embedded(pool, queries, poses, weights or encoder_weights())
     layers = [embedded.cosine(name, pairs, True) for name in ("layer2", "layer3", "layer4")]
     found = {
         "embedding": embedded.cosine("embedding", pairs, False),
         "embedding, whitened": embedded.cosine("embedding", pairs, True),
         "deepssim": embedded.cosine("deepssim", pairs, False),
         "layers, whitened": np.mean(layers, 0),
-        **registered(pool, queries, pairs, poses),
-        "correlation": compared(NormalisedCorrelation(64, poses), pool, queries, pairs),
-        "SSIM": compared(PlainSSIM(128), pool, queries, pairs),
-        "pHash": compared(PerceptualHash(16, poses), pool, queries, pairs),
     }
+    if not alone:
+        found |= {
+            **registered(pool, queries, pairs, poses),
+            "correlation": compared(NormalisedCorrelation(64, poses), pool, queries, pairs),
+            "SSIM": compared(PlainSSIM(128), pool, queries, pairs),
+            "pHash": compared(PerceptualHash(16, poses), pool, queries, pairs),
+        }
     return found if head is None else {"same-patient head": embedded.logits(head, pairs), **found}
 
 
@@ -182,6 +191,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--everybody", action="store_true")
     parser.add_argument("--head", type=Path, help="weights of a same-patient head, see reid_head.py")
+    parser.add_argument("--weights", help="of the encoder; a head needs those that it was trained on")
+    parser.add_argument("--alone", action="store_true", help="the encoder's scores only: no registration, no rivals")
     parser.add_argument("--people", type=int, help="of a source, at most; those of several images first")
     parser.add_argument("--copies", type=int, default=3, help="copies of a transform")
     parser.add_argument("--tasks", default="copy,same patient")
@@ -203,7 +214,7 @@ def main() -> None:
             if not any(pair.positive for pair in pairs):
                 continue
             seen = thumbnails([one.pixels for one in own])
-            found = table(scores_of(seen, queries, pairs, poses, head), pairs)
+            found = table(scores_of(seen, queries, pairs, poses, head, options.weights, options.alone), pairs)
             result.setdefault(task, {})[name] = found
             seconds = time.perf_counter() - start
             print(

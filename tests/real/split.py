@@ -1,9 +1,10 @@
-"""Who trains the encoder and who tests it: half of the patients of each brain source and of the spine, nobody of the hippocampus.
+"""Who trains the encoder and who tests it: half of the patients of each brain source, of the spine and of the chest X-rays, nobody of the
+hippocampus.
 
-The spine joins in the last stage of training only, see the Makefile: while the encoder was developed all of it was held out.
+The weights 0.2.0 saw the spine in the last stage only, and no X-ray.
 
-``python tests/real/split.py MRI_DIR OUTPUT_DIR`` writes one CSV (path, patient) per source and part. The part of a patient
-is the parity of the sha256 of ``source/patient``: it never changes when files are added.
+``python tests/real/split.py FOLDER OUTPUT_DIR`` writes one CSV (path, patient) per source of FOLDER/manifest.csv and part. The part of a
+patient is the parity of the sha256 of ``source/patient``: it never changes when files are added.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from doppelscan.images import cut_foreground, gaussian_blur, smooth_fields, warp, whole_squares
+from doppelscan.images.foreground import otsu_threshold
 
 __all__ = [
     "ViewStrength",
@@ -32,6 +33,8 @@ __all__ = [
 class ViewStrength:
     """How far a view may go; each effect is drawn with ``probability``, rotation, scale and shift with ``geometry``.
 
+    The last four effects are off here: the audit whitens on views of this strength. Training turns them on (train.json).
+
     Attributes:
         rotation: degrees to either side.
         scale: largest zoom, and its inverse.
@@ -43,6 +46,11 @@ class ViewStrength:
         reduction: largest factor of down- and up-sampling.
         elastic: largest standard deviation of the displacement in pixels of a 160 px image.
         occlusion: largest side of a blanked rectangle, share of the field.
+        cut: largest share of each side that is cut off; what is left fills the field again. 0 cuts nothing.
+        reconstruction: largest factor by which a view is reduced and made large again, with little noise, as a generator gives back what it
+            keeps in few components; drawn with the square of ``probability``. At most 2 reconstructs nothing.
+        page: share of the views that lie smaller on a black, gray or white page, or between two bars of it, half of them in a frame.
+        background: share of the views whose dark surroundings are gray, white or noisy.
     """
 
     probability: float = 0.5
@@ -57,6 +65,10 @@ class ViewStrength:
     reduction: float = 2.5
     elastic: float = 2.0
     occlusion: float = 0.25
+    cut: float = 0.0
+    reconstruction: float = 0.0
+    page: float = 0.0
+    background: float = 0.0
 
 
 def zscore(images: torch.Tensor) -> torch.Tensor:
@@ -129,13 +141,23 @@ def augment(images: torch.Tensor, strength: ViewStrength, generator: torch.Gener
     images = _elastic(images, strength, chosen(), generator)
     turn, zoom, right, down = (symmetric(strength.geometry) for _ in range(4))
     images = _move(images, strength, turn, zoom, torch.stack([right, down], 1))
+    # An effect that is off draws no random number: views of a strength without it are what they were before there was one.
+    if strength.cut > 0:
+        images = _cut(images, strength.cut * chosen() * torch.rand(count, generator=generator), generator)
     images = images.clamp(0, 1) ** per_image(torch.exp(math.log(strength.gamma) * symmetric()))
     field = smooth_fields(count, images.shape[-1], images.shape[-1] / 4, generator)[:, None].to(device)
     images = images * torch.exp(strength.bias * per_image(chosen() * torch.rand(count, generator=generator)) * field)
     images = _soften(images, strength, generator)
+    if strength.reconstruction > 2:
+        images = _reconstruct(images, strength, chosen() * chosen(), generator)
     noise = per_image(strength.noise * chosen() * torch.rand(count, generator=generator))
     images = images + noise * torch.randn(images.shape, generator=generator).to(device)
-    return _occlude(images, strength, chosen() * chosen(), generator)
+    images = _occlude(images, strength, chosen() * chosen(), generator)
+    if strength.background > 0:
+        images = _on_background(images, torch.rand(count, generator=generator) < strength.background, generator)
+    if strength.page > 0:
+        images = _on_page(images, torch.rand(count, generator=generator) < strength.page, generator)
+    return images
 
 
 def through_window(
@@ -232,4 +254,82 @@ def _occlude(images, strength, chosen, generator):
         top = int(torch.randint(0, size - height + 1, (), generator=generator))
         left = int(torch.randint(0, size - width + 1, (), generator=generator))
         result[index, :, top : top + height, left : left + width] = float(torch.rand((), generator=generator)) * 0.5
+    return result
+
+
+def _cut(images, share, generator):
+    """Cut ``share`` [B] of each side off, anywhere, and let the rest fill the field."""
+    theta = torch.zeros(len(images), 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = 1 - share
+    theta[:, :, 2] = (torch.rand(len(images), 2, generator=generator) * 2 - 1) * share[:, None]
+    grid = F.affine_grid(theta.to(images), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def _reconstruct(images, strength, chosen, generator):
+    size = images.shape[-1]
+    result = images.clone()
+    for index in chosen.nonzero().flatten().tolist():
+        level, noise = torch.rand(2, generator=generator).tolist()
+        small = max(8, round(size / (2 + level * (strength.reconstruction - 2))))
+        low = F.interpolate(images[index : index + 1], (small, small), mode="bilinear", antialias=True)
+        result[index] = F.interpolate(low, (size, size), mode="bicubic")[0]
+        result[index] += 0.02 * noise * torch.randn(size, size, generator=generator).to(images.device)
+    return result
+
+
+def _tones(count, generator):
+    """Gray levels [count, 1, 1, 1] of pages and backgrounds: a third white, the others anything."""
+    level = torch.rand(count, generator=generator)
+    return torch.where(torch.rand(count, generator=generator) < 1 / 3, 1.0, level).view(-1, 1, 1, 1)
+
+
+def _on_background(images, chosen, generator):
+    active = chosen.nonzero().flatten()
+    if not len(active):
+        return images
+    level = _tones(len(active), generator)
+    spread = 0.15 * torch.rand(len(active), 1, 1, 1, generator=generator)
+    spread = spread * (torch.rand(len(active), 1, 1, 1, generator=generator) < 0.5)
+    behind = level + spread * torch.randn(images[active].shape, generator=generator)
+    outside = surroundings(images[active])
+    result = images.clone()
+    result[active] = (1 - outside) * images[active] + outside * behind.clamp(0, 1).to(images.device)
+    return result
+
+
+def surroundings(images: torch.Tensor) -> torch.Tensor:
+    """How far each pixel belongs to the dark that reaches the border: [B, 1, S, S] in [0, 1]; what is dark inside an anatomy does not."""
+    small = F.interpolate(images.clamp_min(0), (40, 40), mode="area")
+    dark = (small < 0.4 * otsu_threshold(small).view(-1, 1, 1, 1)).float()
+    reached = dark.clone()
+    reached[..., 1:-1, 1:-1] = 0
+    for _ in range(40):
+        reached = F.max_pool2d(reached, 3, 1, 1) * dark
+    return F.interpolate(reached, images.shape[-2:], mode="bilinear")
+
+
+def _on_page(images, chosen, generator):
+    active = chosen.nonzero().flatten()
+    if not len(active):
+        return images
+    count = len(active)
+    keep = 1 - 0.3 * torch.rand(count, generator=generator)
+    bars = torch.rand(count, generator=generator) < 0.5
+    keep = torch.where(bars, 1.0, keep)
+    theta = torch.zeros(count, 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = 1 / keep
+    theta[:, :, 2] = (torch.rand(count, 2, generator=generator) * 2 - 1) * ((1 - keep) / keep)[:, None]
+    grid = F.affine_grid(theta, [count, 1, *images.shape[-2:]], align_corners=False)
+    # How far a pixel is from the middle of the picture, 1 at its border; bars take up to a fifth of two opposite sides.
+    limit = torch.ones(count, 2)
+    upright = torch.randint(2, (count,), generator=generator)
+    limit[torch.arange(count), upright] -= 0.2 * bars * torch.rand(count, generator=generator)
+    reach = (grid.abs() / limit[:, None, None]).amax(-1)[:, None]
+    frame = (torch.rand(count, generator=generator) < 0.5) * (0.01 + 0.05 * torch.rand(count, generator=generator))
+    paper, ink = _tones(count, generator), _tones(count, generator)
+    page = torch.where(reach <= 1 + frame.view(-1, 1, 1, 1), ink, paper).to(images)
+    picture = F.grid_sample(images[active], grid.to(images), padding_mode="border", align_corners=False)
+    result = images.clone()
+    result[active] = torch.where((reach <= 1).to(images.device), picture, page)
     return result

@@ -17,7 +17,8 @@ class DeepSSIMLoss(nn.Module):
     The first term is the loss of arXiv 2509.16582 over all pairs of a group, of first views with second and with first views;
     pairs are weighted so that each tenth of the SSIM range that occurs counts by the root of its share, or unrelated pairs, of
     which there are most, would be all that is learned. The second is InfoNCE (van den Oord et al. 2018)
-    between the two views of an image with every other image of the batch as negative, those of the same cohort included.
+    between the two views of an image with every other image of the batch as negative, those of the same cohort included, but for the
+    other image of a blend (``other`` of the targets).
 
     Args:
         embedding_size: size of each head; the prediction holds the deepssim head first.
@@ -87,8 +88,13 @@ class DeepSSIMLoss(nn.Module):
         logits = first @ second.T / self.temperature
         patient = targets["patient"]
         likeness = torch.block_diag(*targets["ssim"])
+        # Neighbouring slices and repeat visits that look alike are neither: what a generator gives back of one is as like the other, and who
+        # is named is the same. Registration tells which. As negatives they would be told apart by noise; as positives, a patient's slices
+        # would become one. Other levels and visits that do not look alike are other images.
         ignored = (patient[:, None] == patient[None]) & (likeness > self.neighbour_ssim)
         ignored = ignored | ~is_copy[None]  # a near-duplicate is neither a copy nor another image
+        if "other" in targets:  # a blend holds some of it: neither a copy of it nor another image
+            ignored[targets["other"], torch.arange(len(logits), device=logits.device)] = True
         ignored.fill_diagonal_(False)
         logits = logits.masked_fill(ignored, -1e4)
         label = torch.arange(len(logits), device=logits.device)

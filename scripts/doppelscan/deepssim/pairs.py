@@ -167,7 +167,7 @@ class EpochBatches(Sampler[list[int]]):
 
 
 class CohortBatchSampler(EpochBatches):
-    """Batches made of groups; a group holds images of one cohort, half of them the nearest look-alikes of its first.
+    """Batches made of groups; a group holds images of one cohort, ``look_alikes`` of them the nearest look-alikes of its first.
 
     Args:
         dataset: the cohorts.
@@ -178,6 +178,7 @@ class CohortBatchSampler(EpochBatches):
         weights: of the real cohorts, in the order of ``sources``; None weighs each by the root of its size.
         seed: with the epoch and the rank, decides the batches.
         rank: of this process; each rank draws its own batches.
+        look_alikes: share of a group that is drawn from the ``2 * group_size`` images nearest to its first.
     """
 
     def __init__(
@@ -190,8 +191,10 @@ class CohortBatchSampler(EpochBatches):
         weights: Sequence[float] | None = None,
         seed: int = 0,
         rank: int = 0,
+        look_alikes: float = 0.5,
     ) -> None:
         super().__init__(batches, seed, rank)
+        self.near = int(look_alikes * group_size)
         self.dataset, self.groups, self.group_size, self.real_share = dataset, groups, group_size, real_share
         self.tiny = coarse_look(dataset.images)
         if weights is not None and len(weights) != dataset.real_cohorts:
@@ -219,7 +222,7 @@ class CohortBatchSampler(EpochBatches):
         order = members[(self.tiny[members] @ self.tiny[anchor]).argsort(descending=True)]
         order = order[order != anchor]
         near = order[: 2 * self.group_size]
-        near = near[torch.randperm(len(near), generator=generator)][: self.group_size // 2]
+        near = near[torch.randperm(len(near), generator=generator)][: self.near]
         rest = members[torch.randperm(len(members), generator=generator)]
         group = [anchor, *near.tolist()]
         group += [i for i in rest.tolist() if i not in set(group)]
@@ -234,7 +237,8 @@ class MakeViews:
     A group is looked at whole or through one window of up to ``zoom``: a part of an image is an anatomy of its own that fills
     the field of view, with finer structure. The second view is made of a *variant* of the image: mostly the image itself,
     else a near-duplicate (elastic, a blend with another of its group, resampled), so that the SSIM targets reach from
-    unrelated to identical. Variants that are still a copy are positives of the identity head, the others take no part in it.
+    unrelated to identical. Variants that are still a copy are positives of the identity head, the others take no part in it; the
+    other image of a blend is no negative of it.
 
     Args:
         group_size: images a group, as in the sampler.
@@ -249,6 +253,8 @@ class MakeViews:
             None uses ``strength`` and ``mild``.
         strength: of the second view, see :class:`ViewStrength`.
         mild: of the first view, which stands for the training image as it is.
+        blends: share of the second views that are made, whatever else was drawn, of 65 to 85 % the image and for the rest another of its
+            group: copies of it, as a generator that mixes two gives them.
 
     Returns of a call (batch, device, ...):
         image float32 [2B, 1, size, size] and the targets of :class:`~doppelscan.deepssim.DeepSSIMLoss`.
@@ -267,10 +273,11 @@ class MakeViews:
         paper_augmentation: float | None = None,
         strength: dict | None = None,
         mild: dict | None = None,
+        blends: float = 0.0,
     ) -> None:
         self.group_size, self.spatial_size, self.working_size = group_size, spatial_size, working_size
         self.zoom, self.zoom_share, self.seed = zoom, zoom_share, seed
-        self.near_duplicates, self.ssim_targets = near_duplicates, ssim_targets
+        self.near_duplicates, self.blends, self.ssim_targets = near_duplicates, blends, ssim_targets
         self.paper_augmentation = paper_augmentation
         self.generator = torch.Generator().manual_seed(seed)
         self.strength = ViewStrength(**(strength or {}))
@@ -285,12 +292,13 @@ class MakeViews:
     def __call__(self, batchdata, device=None, non_blocking=False, **kwargs):
         clean = batchdata["image"].to(device, non_blocking=non_blocking).float() / 255
         clean = self._turn(self._window(clean))
-        variant, is_copy = self._variants(clean)
+        variant, is_copy, other = self._variants(clean)
         first, second = self._targets(clean, variant)
         targets = {
             "ssim": second,
             "ssim_first": first,
             "is_copy": is_copy.to(device),
+            "other": other.to(device),
             "patient": batchdata["patient"].to(device),
             "index": batchdata["index"].to(device),
         }
@@ -322,17 +330,20 @@ class MakeViews:
         chosen = chosen[torch.arange(len(images), device=images.device) // self.group_size * self.group_size]
         return poses[chosen, torch.arange(len(images), device=images.device)]
 
-    def _variants(self, clean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _variants(self, clean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A variant of each image, whether it is a copy, and whose row of the batch is blended into it (its own: nobody's)."""
         count, size = len(clean), clean.shape[-1]
         draw = torch.rand(count, generator=self.generator) / max(self.near_duplicates, 1e-9) * 0.55
         amount = torch.rand(count, generator=self.generator)
         is_copy = torch.ones(count, dtype=torch.bool)
         variant = clean.clone()
-        partner = torch.arange(count).view(-1, self.group_size).roll(1, 1).flatten()
+        other = torch.arange(count)
+        partner = other.view(-1, self.group_size).roll(1, 1).flatten()
         blended = (draw < 0.25).nonzero().flatten()
         share = 0.25 + 0.7 * amount[blended].view(-1, 1, 1, 1).to(clean.device)
         variant[blended] = share * clean[blended] + (1 - share) * clean[partner[blended]]
         is_copy[blended] = share.cpu().flatten() >= 0.6
+        other[blended] = partner[blended]
         bent = ((draw >= 0.25) & (draw < 0.45)).nonzero().flatten()
         if len(bent):
             sigma = size / 14
@@ -343,7 +354,12 @@ class MakeViews:
         smoothed = ((draw >= 0.45) & (draw < 0.55)).nonzero().flatten()
         if len(smoothed):
             variant[smoothed] = gaussian_blur(clean[smoothed], (0.5 + 2.5 * float(amount[smoothed[0]])) * size / 160)
-        return variant, is_copy
+        if self.blends > 0:
+            mixed = (torch.rand(count, generator=self.generator) < self.blends).nonzero().flatten()
+            share = (0.65 + 0.2 * torch.rand(len(mixed), 1, 1, 1, generator=self.generator)).to(clean.device)
+            variant[mixed] = share * clean[mixed] + (1 - share) * clean[partner[mixed]]
+            is_copy[mixed], other[mixed] = True, partner[mixed]
+        return variant, is_copy, other
 
     def _targets(self, clean: torch.Tensor, variant: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """SSIM of the clean pairs of each group, registered on its first image: both [G, g, g], clean x clean and x variant."""

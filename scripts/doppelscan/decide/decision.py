@@ -209,7 +209,7 @@ def decide(
     said_by = [one.flags(scored, explained, synthetic.positions) for one in calibrations]
     null = calibrations[0].null
     flags = [
-        said if same is None else replace(said, reason=Reason(Rule.PIXELS, same.correlation, same.limit, 0.0))
+        said if same is None else replace(said, reason=Reason(Rule.PIXELS, same.correlation, same.limit, 0.0, same.told))
         for said, same in zip(widest(said_by), identical, strict=True)
     ]
     findings = findings_of(synthetic, flags, rules)
@@ -317,7 +317,7 @@ def _held(synthetic: ScoredSet, identical: Sequence[IdenticalImage | None], rule
         if same is None:
             continue
         if one.match == same.row and one.pose.number == same.pose and one.ssim >= same.correlation:
-            held[i] = replace(one, pose=same.mapped)
+            held[i] = one.posed_as(same)
             continue
         others[i] = same
         held[i] = one.with_pixels_of(same)

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from doppelscan.errors import InputError
 from doppelscan.images.cubes import AXIS_POSES, CubeFrame, axis_pose_matrix
 
-__all__ = ["VolumePose"]
+__all__ = ["VolumePose", "cube_to_mm"]
 
 POSE_MATRICES = np.stack([axis_pose_matrix(number) for number in range(len(AXIS_POSES))])
 
@@ -99,13 +99,13 @@ class VolumePose:
         inverse = np.linalg.inv(np.vstack([sampling, [0, 0, 0, 1]]).astype(np.float64))
         posed = np.eye(4)
         posed[:3, :3] = POSE_MATRICES[number]
-        return cls.from_matrix(_to_mm(frame) @ inverse @ posed @ np.linalg.inv(_to_mm(match)))
+        return cls.from_matrix(cube_to_mm(frame) @ inverse @ posed @ np.linalg.inv(cube_to_mm(match)))
 
     def sampling_matrix(self, frame: CubeFrame, match: CubeFrame) -> np.ndarray:
         """float64 [3, 4], inverse of :meth:`from_sampling_matrix`, for the match's cube in this pose's own axis pose :attr:`number`."""
         posed = np.eye(4)
         posed[:3, :3] = POSE_MATRICES[self.number]
-        return (posed @ np.linalg.inv(_to_mm(match)) @ np.linalg.inv(self.matrix()) @ _to_mm(frame))[:3]
+        return (posed @ np.linalg.inv(cube_to_mm(match)) @ np.linalg.inv(self.matrix()) @ cube_to_mm(frame))[:3]
 
     def words(self, longer_side: int = 0) -> str:
         """For example ``flip-x rot x 9.8 y -0.3 z 1.2 scale 1.05 shift 3.0,-2.1,0.0 mm``; ``axes 2 0 1``: x is what was z, y what was x, z what was y.
@@ -139,7 +139,7 @@ def _tenths(value: float) -> str:
     return f"{round(value, 1) + 0.0:.1f}"
 
 
-def _to_mm(frame: CubeFrame) -> np.ndarray:
+def cube_to_mm(frame: CubeFrame) -> np.ndarray:
     """float64 [4, 4]: from places u of a cube to mm from the volume's centre."""
     made = np.diag([frame.side / 2] * 3 + [1.0])
     made[:3, 3] = frame.centre

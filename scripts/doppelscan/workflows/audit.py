@@ -91,7 +91,7 @@ def in_clusters(index: str, images: int) -> bool:
 class SamePixels(Protocol):
     """What finds the training images of the same pixels."""
 
-    def find(self, images: EmbeddedSet) -> list[IdenticalImage | None]: ...
+    def find(self, images: Any) -> list[IdenticalImage | None]: ...
 
 
 @dataclass(frozen=True, repr=False)

@@ -148,6 +148,7 @@ class VolumeAudit(Audit):
         return volume_store(self.embedder, self.store, self.poses)
 
     def _identical(self, training: EmbeddedSet) -> SamePixels:
+        assert isinstance(training, EmbeddedVolumes)
         return IdenticalVoxels(training, self.rules.identical)
 
     def _know_nearest(self, early: EarlyReport, images: EmbeddedSet, training: EmbeddedSet, identical: Sequence) -> None:

@@ -177,11 +177,7 @@ def test_the_same_voxels_verify_whatever_was_registered():
     same = IdenticalVolume(4, 1, False, 0.9999, 0.998, place)
     held = scored_volume(0.7).with_pixels_of(same)
     assert held.match == held.part_match == 4 and held.verified == 0.9999 and held.pose == place
-    assert (
-        isinstance(held, ScoredVolume)
-        and np.isnan(held.runner_up)
-        and isinstance(same, IdenticalImage)
-    )
+    assert isinstance(held, ScoredVolume) and np.isnan(held.runner_up) and isinstance(same, IdenticalImage)
 
 
 def test_the_pose_that_registration_found_of_the_same_voxels_is_kept(made):

@@ -147,6 +147,7 @@ def test_names_are_as_short_as_they_can_be_told_apart():
         ("axes 2 0 1 flip-z rot x 9.8 y -0.3 z 1.2 shift 3.0,-2.1,0.0 mm", True,
          "its axes exchanged: x was z, y was x, z was y, mirrored top to bottom, turned by 9.8° about x, -0.3° about y, 1.2° about z, "
          "shifted 3 mm to the right, 2.1 mm to the back"),
+        ("stretch 1.00,0.90,1.87", True, "along y made smaller by 10 %, z enlarged by 87 %"),
     ],
 )  # fmt: skip
 def test_a_pose_is_a_sentence(pose, volume, words):

@@ -44,6 +44,7 @@ def sets(tmp_path_factory):
         made = plant_volume(heads[source], SPACING, change, rng)
         write(folder / "synthetic" / f"{name}.nii.gz", made.pixels, made.spacing)
     write(folder / "synthetic" / "stranger.nii.gz", heads[PEOPLE])
+    write(folder / "synthetic" / "unspaced.nii.gz", heads[7], (2.0, 2.0, 3.6))
     bad = np.where(heads[0] > 0.9, np.nan, heads[0])
     nib.save(nib.Nifti1Image(bad.astype(np.float32), np.eye(4)), folder / "synthetic" / "nan.nii.gz")
     sheared = np.diag([*SPACING, 1.0])
@@ -72,14 +73,24 @@ def read(path: Path) -> list[dict[str, str]]:
 def test_copies_turned_out_of_the_plane_or_with_other_axes_are_found_with_source_and_pose(audited):
     result, output = audited
     rows = {Path(row["image"]).name.split(".")[0]: row for row in result.scores}
-    assert set(rows) == {"turned", "posed", "stranger"}, "one row a volume"
+    assert set(rows) == {"turned", "posed", "stranger", "unspaced"}, "one row a volume"
     assert rows["turned"]["flagged"] and rows["turned"]["match_patient"] == "p3" and rows["turned"]["finding"] == "copy"
     angle = [float(one) for one in re.findall(r"rot x (\S+) y (\S+) z (\S+)", rows["turned"]["pose"])[0]]
     assert np.allclose(angle, [-10, 0, 0], atol=1), "the transform turns by minus 10 degrees"
     assert rows["posed"]["match_patient"] == "p5" and rows["posed"]["pose"] == "axes 2 0 1"
     assert rows["posed"]["reason"].startswith("identical pixels")
     assert not rows["stranger"]["flagged"] and result.conclusion.verdict.value == "memorization found"
-    assert len(read(output / "control.csv")) == PEOPLE and len(read(output / "volumes.csv")) == 3
+    assert len(read(output / "control.csv")) == PEOPLE and len(read(output / "volumes.csv")) == 4
+
+
+def test_a_copy_whose_header_says_another_voxel_size_is_found_and_laid_on_its_source(audited):
+    """All stages compared volumes in mm: a copy with an affine that nobody set matched another person and was not flagged."""
+    result, output = audited
+    (row,) = (row for row in result.scores if "unspaced" in row["image"])
+    assert row["flagged"] and row["match_patient"] == "p7" and row["pose"] == "stretch 1.00,1.00,1.80"
+    assert row["reason"] == "identical pixels, another voxel size in the header" and np.isnan(row["runner_up"])
+    page = (output / "report.html").read_text()
+    assert "along z enlarged by 80 %" in page and not re.search(r"next patient nan", page)
 
 
 def test_what_cannot_be_a_volume_is_listed_in_words_and_the_rest_goes_on(audited):
@@ -99,7 +110,7 @@ def test_what_was_read_is_a_table(audited):
     assert rows[0]["patient"] == "p0"
     synthetic = {Path(row["volume"]).name.split(".")[0]: row for row in rows if row["set"] == "synthetic"}
     left_out = {name: row["left_out"] for name, row in synthetic.items() if row["left_out"]}
-    assert len(synthetic) == 7, "one row a file, whether it was read or not"
+    assert len(synthetic) == 8, "one row a file, whether it was read or not"
     assert {name: words in left_out[name] for name, words in (("nan", "NaN"), ("sheared", "degrees"), ("flat", "voxel size"))} == {
         "nan": True, "sheared": True, "flat": True,
     } and set(left_out) == {"nan", "sheared", "series", "flat"}  # fmt: skip
@@ -109,7 +120,7 @@ def test_a_summary_names_no_setting_that_volumes_do_not_have(audited):
     settings = audited[0].summary["settings"]
     assert settings["candidates"] == 8 and "index" not in settings and "rotations" not in settings
     assert (
-        settings["preprocessing"][0] == {"cube": 32, "largest": 128, "version": CUBES}
+        settings["preprocessing"][0] == {"cube": 32, "largest": 128, "stored": 16, "version": CUBES}
         and settings["preprocessing"][1]["degrees"] == 15
     )
     assert "builtins" not in json.dumps(settings)
@@ -121,7 +132,7 @@ def test_a_summary_names_no_setting_that_volumes_do_not_have(audited):
 
 def test_the_page_shows_three_planes_and_goes_through_the_slices_offline(audited):
     page = (audited[1] / "report.html").read_text()
-    assert page.count("data-synthetic=") == page.count('class="strip"') == 3 and 'id="slice" min="0" max="' in page
+    assert page.count("data-synthetic=") == page.count('class="strip"') == 4 and 'id="slice" min="0" max="' in page
     assert "data-aligned=" in page and "getImageData" in page and not re.search(r'(src|href)="(?!data:|#)', page)
     assert "axes 2 0 1" in page and "(ONI" not in page, "what is not defined for volumes is not shown"
 
@@ -175,9 +186,9 @@ def test_a_holdout_is_the_control_and_competes_with_training(sets, audited, tmp_
     result = doppelscan.audit(**sets, holdout=holdout, output=tmp_path, **SMALL)
     assert result.summary["control"] == f"holdout, topped up with {PEOPLE} training volumes"
     assert result.summary["images"]["control"] == 2 * PEOPLE and result.summary["control_against_training"] is not None
-    assert result.summary["competition"]["images"] == 3 and result.summary["competition"]["won_by_training"] >= 2
+    assert result.summary["competition"]["images"] == 4 and result.summary["competition"]["won_by_training"] >= 2
     flagged = {Path(row["image"]).name for row in result.scores if row["flagged"]}
-    assert flagged == {"turned.nii.gz", "posed.nii.gz"}
+    assert flagged == {"turned.nii.gz", "posed.nii.gz", "unspaced.nii.gz"}
 
 
 def test_planted_volumes_say_what_would_have_been_found(sets, audited, tmp_path, monkeypatch):

@@ -124,10 +124,14 @@ def test_a_summary_names_no_setting_that_volumes_do_not_have(audited):
         and settings["preprocessing"][1]["degrees"] == 15
     )
     assert "builtins" not in json.dumps(settings)
+    assert not any("Memorization Index" in note for note in audited[0].summary["notes"])
     rules = audited[0].summary["rules"]
-    assert {"close_pair", "least_part", "mixed"} <= set(rules) and not {"third", "set_in", "unlike", "position_patients"} & set(
-        rules
-    )
+    assert {"close_pair", "least_part", "mixed"} <= set(rules) and not {
+        "third",
+        "set_in",
+        "identical_small",
+        "position_patients",
+    } & set(rules)
 
 
 def test_the_page_shows_three_planes_and_goes_through_the_slices_offline(audited):

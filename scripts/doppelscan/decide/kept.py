@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from doppelscan.decide.conclusion import unlike_words
 from doppelscan.decide.decision import AuditedImage, Decision
+from doppelscan.images import unit_of
 
 __all__ = ["kept_from_flag"]
 
@@ -16,7 +18,7 @@ def kept_from_flag(one: AuditedImage, decision: Decision) -> str:
         return ""
     rules, scored, flag = decision.calibrations[0].rules, one.scored, one.flag
     if one.unlike:
-        return "unlike the training set: another modality, plane or preparation, or noise"
+        return f"unlike the training set: {unlike_words(unit_of([one.record]))}"
     told = []
     if flag.q_value > rules.fdr:
         told.append(f"q {flag.q_value:.2g} is above the rate of {rules.fdr:g}")

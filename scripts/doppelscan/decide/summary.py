@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from doppelscan.calibrate import Competition, Share, duplication_trend, residual_risk
+from doppelscan.decide.conclusion import unlike_words
 from doppelscan.decide.decision import Decision
 from doppelscan.decide.power import SelfTest
 from doppelscan.decide.reviewed import ReviewCount, ReviewedImages
@@ -238,11 +239,11 @@ def _competition(owed: Competition) -> dict[str, float]:
 
 
 def _domain_notes(decision: Decision) -> list[str]:
-    total = len(decision.images)
+    total, of = len(decision.images), unit_of(one.record for one in decision.images)
     if not decision.unlike:
         return []
     return [
-        f"{decision.unlike} of {total} synthetic images are unlike the training set (another modality, plane or preparation, or noise): the "
+        f"{decision.unlike} of {total} synthetic {of}s are unlike the training set ({unlike_words(of)}): the "
         f"shares speak of the other {total - decision.unlike}."
     ]
 

@@ -668,7 +668,7 @@ def test_as_many_pictures_as_volumes_are_two_sets(tmp_path, volume):
     for number in range(3):
         write_nifti(tmp_path / f"v{number}.nii", volume.astype(np.float32), AFFINE)
         save_png(tmp_path / f"p{number}.png", np.random.default_rng(number).random((16, 16)))
-    with pytest.raises(InputError, match="not both. Got 3 volumes and 3 2D images"):
+    with pytest.raises(InputError, match="Got 3 volumes and 3 2D images"):
         find_images(tmp_path, volumes="whole")
 
 

@@ -74,9 +74,12 @@ class IdenticalVoxels:
         """The first training volume before it that has the same voxels, or None, for each training volume."""
         first: dict[str, int] = {}
         distinct = {first.setdefault(content, row) for row, content in enumerate(self.training.contents)}
-        # A thousand copies of one file are compared with the first of them, not with each other.
-        rows = range(len(self.training))
-        return [self._found(self.training, row, lambda other, row=row: other < row and other in distinct) for row in rows]
+
+        def found(row: int) -> IdenticalImage | None:
+            # A thousand copies of one file are compared with the first of them, not with each other.
+            return self._found(self.training, row, lambda other: other < row and other in distinct)
+
+        return [found(row) for row in range(len(self.training))]
 
     def _found(self, images: EmbeddedVolumes, row: int, asked: Callable[[int], bool]) -> IdenticalImage | None:
         """The best of the training rows that are ``asked`` about."""

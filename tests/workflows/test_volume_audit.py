@@ -147,7 +147,10 @@ def test_a_second_audit_computes_nothing_and_redaction_names_nobody(sets, audite
 
     monkeypatch.setattr(EmbeddingStore, "add", computed)
     monkeypatch.setattr(VolumeEmbedder, "view_differences", computed)
-    again = doppelscan.audit(**sets, output=tmp_path / "out", redact=True, **SMALL)
+    others = {"index": "ivf", "rotations": (0,), "slice_step": 3, "candidates": 9}
+    again = doppelscan.audit(**sets, output=tmp_path / "out", redact=True, **SMALL, **others)
+    without = "Without effect on volumes that are compared whole: --rotations, --index ivf, --slice-step, --candidates above 8."
+    assert without in again.summary["notes"] and not any("Without effect" in note for note in audited[0].summary["notes"])
     assert [row["score"] for row in sorted(again.scores, key=lambda r: r["score"])] == sorted(
         row["score"] for row in audited[0].scores
     )

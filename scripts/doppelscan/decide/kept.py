@@ -32,7 +32,11 @@ def kept_from_flag(one: AuditedImage, decision: Decision) -> str:
         alike = any(one.plain_explained for one in decision.calibrations)
         told.append(
             f"it agrees as copies do (verified {scored.verified:.2f}), but "
-            + ("so does an image of the control, which it is not far beyond" if alike else "its match explains less than that of a copy")
+            + (
+                "so does an image of the control, which it is not far beyond"
+                if alike
+                else "its match explains less than that of a copy"
+            )
         )
     if rules.tests_regions and scored.part >= rules.least_part:
         told.append(f"its best region agrees ({scored.part:.2f}), but so do regions of the control (q {flag.part_q_value:.2g})")

@@ -35,7 +35,7 @@ def _row(one: FirstMatch) -> Row:
         "deepssim": one.deepssim,
         "flagged": "" if same is None else True,
         "finding": "" if same is None else "copy",
-        "reason": UNDECIDED if same is None else Reason(Rule.PIXELS, same.correlation, same.limit, 0.0).words,
+        "reason": UNDECIDED if same is None else Reason(Rule.PIXELS, same.correlation, same.limit, 0.0, same.told).words,
         "verdict": "",
         "second_match": "",
         "part_match": "",

@@ -136,11 +136,11 @@ class IdenticalVoxels:
     ) -> tuple[int, int, float] | None:
         """Pose, row and squared correlation of the first of the best at full size."""
         best: tuple[int, int, float] | None = None
-        whole = _zscored(cube)
+        whole = _zscored(cube).double()  # of a quarter of a million products a sum of single precision loses 3e-4
         for number, row in near:
-            posed = _zscored(axis_pose(other(row), number))
+            posed = _zscored(axis_pose(other(row), number)).double()
             # Rounded, so that equal volumes compete by their row and pose and not by the rounding of a sum.
-            value = round(float((whole @ posed.T)[0, 0] / whole.shape[1]) ** 2, 5)
+            value = round(float((whole * posed).mean()) ** 2, 5)
             if value >= self.same and (best is None or value > best[2]):
                 best = number, row, min(value, 1.0)
         return best

@@ -19,6 +19,7 @@ from doppelscan.images.cubes import CUBES
 from doppelscan.locations import REPORT_FILES, VOLUMES_READ
 from doppelscan.search import EmbeddingStore
 from doppelscan.workflows import RecordDataset, VolumeEmbedder, volume_audit, volume_selftest
+from doppelscan.workflows.audit import _read_of
 from doppelscan.workflows.volume_embed import BlockOfVolumes, OfFile
 from made_files import save_png
 
@@ -114,6 +115,15 @@ def test_what_was_read_is_a_table(audited):
     assert {name: words in left_out[name] for name, words in (("nan", "NaN"), ("sheared", "degrees"), ("flat", "voxel size"))} == {
         "nan": True, "sheared": True, "flat": True,
     } and set(left_out) == {"nan", "sheared", "series", "flat"}  # fmt: skip
+
+
+def test_the_table_of_what_was_read_names_the_people_whom_the_audit_counts(tmp_path):
+    """It had the path of each file as its patient where the audit had found who is who."""
+    for name in ("sub-01_a", "sub-02_a"):
+        write(tmp_path / f"{name}.nii.gz", generate_head(0, 16))
+    found = find_images(tmp_path, volumes="whole")
+    rows = _read_of(found, {found.records[0].volume: "sub-01"})
+    assert [row["patient"] for row in rows] == ["sub-01", found.records[1].volume]
 
 
 def test_a_summary_names_no_setting_that_volumes_do_not_have(audited):

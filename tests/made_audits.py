@@ -34,6 +34,7 @@ def made_audit(
     test: SelfTest | None = None,
     change: Callable[[dict[str, Any]], object] | None = None,
     rename: Mapping[str, str] | None = None,
+    whole: bool = False,
     **summary: Any,
 ) -> Path:
     """The folder of an audit with ``flagged`` of ``total`` images flagged, see :func:`made_decision`.
@@ -44,11 +45,12 @@ def made_audit(
         redact: as the audit's setting.
         test: the self-test.
         change: called with summary.json before it is written again.
+        whole: it is one of volumes.
         rename: what is put in the place of what, in all tables.
         summary: fields of the summary.
     """
     folder.mkdir(parents=True)
-    decision = made_decision(flagged, total)
+    decision = made_decision(flagged, total, whole=whole)
     count = len(decision.images)
     decision = replace(decision, test=test or made_test())
     settings = {

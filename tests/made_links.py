@@ -69,7 +69,7 @@ def made_overlap_summary(overlap: Overlap) -> OverlapSummary:
     ]  # fmt: skip
     return OverlapSummary(
         command=overlap.command, of="image", conclusion=overlap.verdict, reason=overlap.reason, sets=overlap.sets, groups={}, largest_group=2, pairs={},
-        doubted_pairs=sum(not one.joins for one in overlap.links), registered_pairs=1, highest_unlinked=0.5, names_in_both=1, names_borne_out=1,
+        doubted_pairs=sum(not one.joins for one in overlap.links), registered_pairs=1, highest_unlinked=0.5, strongest=None, names_in_both=1, names_borne_out=1,
         disagreements=told, notes=["A note."], split={"images": [30, 10], "people": [30, 10], "parts": ["train", "test"]}, removable=1,
         skipped=[LeftOut("b", "b/<bad>.png", "truncated")], settings={"seed": 0}, rules={"close_pair": 0.72, "certain": 0.8}, weights_sha256="0" * 64,
         versions={"doppelscan": "0", "monai": "1", "torch": "2"}, seconds={"embed": 1.0},

@@ -58,11 +58,13 @@ class MadeStore:
         }
 
 
-def made_set(name: str, count: int, cohort: np.ndarray | None = None, patients: Sequence[str] | None = None) -> EmbeddedSet:
-    """``count`` images, each of a patient of its own unless ``patients`` names them."""
+def made_set(
+    name: str, count: int, cohort: np.ndarray | None = None, patients: Sequence[str] | None = None, whole: bool = False
+) -> EmbeddedSet:
+    """``count`` images, or volumes that are ``whole``, each of a patient of its own unless ``patients`` names them."""
     names = patients or [f"{name}-patient{i}" for i in range(count)]
     paths = [f"{name}/{i}.png" for i in range(count)]
-    records = [ImageRecord(path, (path,), path, patient) for path, patient in zip(paths, names, strict=True)]
+    records = [ImageRecord(path, (path,), path, patient, whole=whole) for path, patient in zip(paths, names, strict=True)]
     store: Any = MadeStore(cohort)
     return EmbeddedSet(records, [f"{name}/{i}" for i in range(count)], store, {"deepssim": slice(0, 2), "embedding": slice(2, 4)})
 
@@ -89,13 +91,15 @@ def made_reference(training: EmbeddedSet) -> FittedReference:
     return FittedReference(training, training, nothing, {}, nothing, nothing)
 
 
-def made_decision(flagged: int, total: int | None = None, cohort: np.ndarray | None = None, training: int = 40) -> Decision:
-    """The first ``flagged`` of ``total`` images are findings of each kind in turn; 30 controls, two near duplicates."""
+def made_decision(
+    flagged: int, total: int | None = None, cohort: np.ndarray | None = None, training: int = 40, whole: bool = False
+) -> Decision:
+    """The first ``flagged`` of ``total`` images, or ``whole`` volumes, are findings of each kind in turn; 30 controls, two near duplicates."""
     total = total or flagged + 5
     source, made, people = (
-        made_set("training", training, cohort),
-        made_set("synthetic", total, cohort),
-        made_set("control", 30, cohort),
+        made_set("training", training, cohort, whole=whole),
+        made_set("synthetic", total, cohort, whole=whole),
+        made_set("control", 30, cohort, whole=whole),
     )
     reference = made_reference(source)
 

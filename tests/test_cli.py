@@ -342,6 +342,22 @@ def test_a_run_ends_with_its_numbers_and_where_everything_lies(monkeypatch, audi
     ]
 
 
+def test_the_terminal_is_told_at_once_that_a_run_starts_before_anything_heavy_is_loaded(tmp_path):
+    """It was silent until libraries and weights were loaded, for up to a quarter of a minute."""
+    (tmp_path / "images").mkdir()
+    told = (
+        "import sys, doppelscan.cli as cli, doppelscan.progress as p; plain = print\n"
+        "def told(*words, **how):\n    plain(*words, 'torch' in sys.modules, 'monai' in sys.modules, **how); sys.exit(0)\n"
+        "p.print = told\n"
+        f"sys.argv = ['doppelscan', 'duplicates', {str(tmp_path / 'images')!r}, '--output', {str(tmp_path / 'out')!r}]\ncli.main()"
+    )
+    said = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, timeout=60)
+    assert (
+        said.stderr.strip()
+        == "doppelscan duplicates: starting. Libraries and weights are loaded first, then the lists of files. False False"
+    )
+
+
 @pytest.mark.parametrize("made", [KeyboardInterrupt, BrokenPipeError])
 def test_who_stops_it_or_reads_no_further_gets_no_traceback(monkeypatch, audited, capfd, made):
     from doppelscan.workflows import run
@@ -354,7 +370,9 @@ def test_who_stops_it_or_reads_no_further_gets_no_traceback(monkeypatch, audited
     status = call(monkeypatch, "audit", *SETS)
     said = capfd.readouterr().err
     told = "doppelscan: stopped; run again, what is stored is not made again."
-    assert (status, said.strip()) == {KeyboardInterrupt: (130, told), BrokenPipeError: (141, "")}[made]
+    lines = said.splitlines()
+    assert lines.pop(0).startswith("doppelscan audit: starting")
+    assert (status, lines) == {KeyboardInterrupt: (130, ["", told]), BrokenPipeError: (141, [])}[made]
 
 
 def test_ctrl_c_silences_threads_of_killed_processes_and_nothing_before_it(monkeypatch, audited, capfd):
@@ -376,7 +394,7 @@ def test_ctrl_c_silences_threads_of_killed_processes_and_nothing_before_it(monke
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
     try:
         assert call(monkeypatch, "audit", *SETS) == 130
-        assert capfd.readouterr().err.strip() == "doppelscan: stopped; run again, what is stored is not made again."
+        assert capfd.readouterr().err.splitlines()[-1:] == ["doppelscan: stopped; run again, what is stored is not made again."]
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)

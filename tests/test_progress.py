@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 from doppelscan import progress as module
-from doppelscan.progress import OTHER, RunProgress, Work, progress
+from doppelscan.progress import OTHER, RunProgress, Work, progress, starting
 
 
 @pytest.fixture
@@ -162,3 +162,56 @@ def test_an_error_ends_the_line_and_the_next_run_has_its_own(clock, capsys):
     assert "100 %" not in capsys.readouterr().err
     list(progress("abc", "after", "image"))
     assert "after" in capsys.readouterr().err
+
+
+def test_what_a_run_took_begins_with_its_command(clock, capsys):
+    """Loading libraries and weights was in no stage: 23 s of 31."""
+    run = RunProgress({"one": {OTHER: Work(1, 1.0)}})
+    with starting("doppelscan audit"):
+        clock.now += 8
+        with starting():  # as the function of the same run says again
+            clock.now += 1
+            with run.shown(), run.stage("one"):
+                clock.now += 2
+    assert run.seconds == {"start": 9.0, "one": 2.0} and run.elapsed == pytest.approx(11)
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("doppelscan audit: starting.") and sum("starting" in line for line in told) == 1
+    again = RunProgress({"one": {}})
+    with again.shown(), again.stage("one"):
+        pass
+    assert "start" not in again.seconds, "the next run of this process was not started then"
+
+
+def test_a_run_inside_of_another_one_does_not_start_again(clock, capsys):
+    outer, inner = RunProgress({"audit": {}}), RunProgress({"fit": {}})
+    with outer.shown(), outer.stage("audit"), starting("doppelscan audit"):
+        clock.now += 5
+        with inner.shown(), inner.stage("fit"):
+            pass
+    assert "start" not in inner.seconds and "starting" not in capsys.readouterr().err
+
+
+def test_what_an_earlier_run_stored_is_not_to_come_from_the_beginning(clock):
+    """Of a store that held everything the whole time of a first run was told as left."""
+    run = RunProgress(
+        {"embed": {"hash": Work(100, 0.01), "embed": Work(100, 1.0)}, "score": {"verify": Work(100, 1.0), OTHER: Work(1, 3)}}
+    )
+    run.expect("embed", "embed", 40)
+    run.expect("no stage", "embed", 40)
+    assert run.to_come() == pytest.approx({"embed": 41, "score": 103})
+    run.expect("embed", "embed", 0)
+    run.expect_stored()
+    assert run.to_come() == pytest.approx({"embed": 1, "score": 8})
+
+
+def test_what_is_written_between_stages_is_written_within_a_long_one_too(clock):
+    """The page told an end that was expected when a stage of an hour began."""
+    asked = []
+    run = RunProgress({"score": {"verify": Work(100, 1.0)}}, lambda: asked.append(clock.now))
+    with run.shown(), run.stage("score"), progress(None, "verify", "image", total=100) as bar:
+        worked(bar, clock, 20, 1.0)
+    assert (
+        asked[0] == 1000.0
+        and [round(b - a) for a, b in itertools.pairwise(asked[1:])] == [5] * (len(asked) - 2)
+        and len(asked) >= 4
+    )

@@ -15,6 +15,7 @@ ROOMS = [
     "version",
     "threads",
     "errors",
+    "wording",
     "digests",
     "locations",
     "arguments",

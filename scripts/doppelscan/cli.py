@@ -39,6 +39,7 @@ from doppelscan.arguments import (
 )
 from doppelscan.completion import completion_script
 from doppelscan.errors import InputError, user_mistake
+from doppelscan.progress import starting
 from doppelscan.project import project_options
 from doppelscan.settings import GROUPS, AuditSettings, DuplicatesSettings, LeakSettings, audit_settings, overridable
 from doppelscan.usage import Command, Option, overview, page
@@ -59,9 +60,10 @@ class Commands:
         given = {"training": training, "synthetic": synthetic, "output": output, "holdout": holdout, **settings}
         audit_settings(given)  # before what takes seconds is imported
         AuditSettings(output=output).require_place()
-        from doppelscan.workflows.run import audit
+        with starting("doppelscan audit"):
+            from doppelscan.workflows.run import audit
 
-        result = audit(**given)
+            result = audit(**given)
         print(*result.words, sep="\n")
         sys.exit(result.exit_status)
 
@@ -71,9 +73,10 @@ class Commands:
         own = LeakSettings(**given)  # before what takes seconds is imported
         own.require_private()
         own.require_place()
-        from doppelscan.workflows.leak import leak
+        with starting("doppelscan leak"):
+            from doppelscan.workflows.leak import leak
 
-        result = leak(**given)
+            result = leak(**given)
         print(*result.words, sep="\n")
         sys.exit(result.exit_status)
 
@@ -83,9 +86,10 @@ class Commands:
         own = DuplicatesSettings(**given)
         own.require_private()
         own.require_place()
-        from doppelscan.workflows.leak import duplicates
+        with starting("doppelscan duplicates"):
+            from doppelscan.workflows.leak import duplicates
 
-        result = duplicates(**given)
+            result = duplicates(**given)
         print(*result.words, sep="\n")
         sys.exit(result.exit_status)
 
@@ -238,7 +242,7 @@ class Commands:
         from doppelscan.filing import compare
 
         found = compare(before=before, after=after, output=output, redact=redact)
-        print(f"{found.verdict}: {found.reason}.")
+        print(f"{found.verdict_words}: {found.reason}.")
         print(f"Report: {os.path.abspath(os.path.join(output, 'compare.html'))}")
 
     def sample(self, *, output: Folder, seed: Whole = 0) -> None:

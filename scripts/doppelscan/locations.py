@@ -12,6 +12,7 @@ __all__ = [
     "NOT_FINISHED",
     "OVERLAP_FILES",
     "REPORT_FILES",
+    "SPLIT_COLUMNS",
     "VOLUMES_READ",
     "audit_root",
     "bundle_id",
@@ -38,6 +39,8 @@ REPORT_FILES = (
 VOLUMES_READ = "volumes_read.csv"
 # Of a search for what is there twice, likewise.
 OVERLAP_FILES = ("groups.csv", "pairs.csv", "remove.csv", "summary.json", "report.html")
+# Columns of the table that --split writes: by them an earlier one is known.
+SPLIT_COLUMNS = ("path", "set", "patient", "person", "part")
 # What an audit says in the place of a conclusion until it has one.
 NOT_FINISHED = "not finished"
 

@@ -13,13 +13,18 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-__all__ = ["OTHER", "RunProgress", "StageClock", "Work", "is_shown", "progress"]
+__all__ = ["OTHER", "RunProgress", "StageClock", "Work", "is_shown", "progress", "starting"]
 
 OTHER = "other"
 # Seconds of work from which on its measured cost alone counts, not the expected one; before, the one gives way to the other.
 MEASURED = 1.0
 # Seconds in which the shown end follows the expected one by two thirds: a kind of work that is met for the first time moves it, and does not make it jump.
 SETTLES = 15.0
+# Seconds after which what is called between stages is called within one, too.
+WITHIN = 5.0
+START = "start"
+# Kinds of work: what is read to know what is stored; and what reading stored work takes of what computing it does.
+HASHING, STORED = "hash", 0.05
 
 
 def progress(iterable, label: str, unit: str, total: int | None = None, done: int = 0) -> Any:
@@ -46,6 +51,25 @@ def progress(iterable, label: str, unit: str, total: int | None = None, done: in
 def is_shown() -> bool:
     """Whether this runs inside of a run that shows its one line."""
     return _SHOWN.get() is not None
+
+
+@contextmanager
+def starting(called: str = "") -> Iterator[None]:
+    """A run begins here, with what comes before its first stage: loading libraries, weights and lists of files. Its time counts from here.
+
+    Args:
+        called: what is started, told at once on the terminal; nothing is told without it, nor inside of another run.
+    """
+    if _BEGAN.get() is not None or is_shown():
+        yield
+        return
+    if called:
+        print(f"{called}: starting. Libraries and weights are loaded first, then the lists of files.", file=sys.stderr, flush=True)
+    token = _BEGAN.set(time.perf_counter())
+    try:
+        yield
+    finally:
+        _BEGAN.reset(token)
 
 
 class StageClock:
@@ -88,7 +112,7 @@ class RunProgress(StageClock):
 
     Args:
         plan: stage -> kind of work -> :class:`Work`; the kind ``other`` is what no bar counts, in seconds as they are.
-        between: called before each stage, such as to write what is known so far.
+        between: called before each stage and, every few seconds, where something is counted: such as to write what is known so far.
     """
 
     def __init__(self, plan: Mapping[str, Mapping[str, Work]], between: Callable[[], object] = lambda: None) -> None:
@@ -107,7 +131,7 @@ class RunProgress(StageClock):
         self._began = self._stage_began = time.perf_counter()
         self._share = 0.0
         self._line: tqdm | None = None
-        self._told, self._drawn = -float("inf"), -float("inf")
+        self._told, self._drawn, self._asked = -float("inf"), -float("inf"), 0.0
         self._drawing = threading.RLock()
         self._shown = False
 
@@ -123,6 +147,10 @@ class RunProgress(StageClock):
             with self._inside(outer):
                 yield
             return
+        began = _BEGAN.get()
+        if began is not None:
+            self.seconds[START] = round(self._began - began, 2)
+            self._began = began
         if sys.stderr.isatty():
             form = "{desc}|{bar}| {percentage:3.0f} %{postfix}"
             self._line = tqdm(total=1.0, bar_format=form, dynamic_ncols=True, mininterval=0)
@@ -224,6 +252,23 @@ class RunProgress(StageClock):
             if units:
                 self._last, self._batch = time.perf_counter(), units * work.seconds * self._rate(kind)
         self._draw()
+        now = time.perf_counter()
+        if now - self._asked >= WITHIN:
+            self._asked = now
+            self.between()
+
+    def expect(self, stage: str, kind: str, units: float) -> None:
+        """So many units of ``kind`` are to come in ``stage``, where that is known better than it was planned."""
+        work = self.plan.get(stage, {}).get(kind)
+        if work is not None:
+            self.plan[stage][kind] = work._replace(units=units)
+
+    def expect_stored(self) -> None:
+        """All that is counted was computed and stored by an earlier run: it takes a :data:`STORED` of what was planned."""
+        for works in self.plan.values():
+            for kind, work in works.items():
+                if kind not in (OTHER, HASHING):
+                    works[kind] = work._replace(seconds=STORED * work.seconds)
 
     def _tick(self, ended: threading.Event) -> None:
         while not ended.wait(1.0):
@@ -326,3 +371,5 @@ def _clock(seconds: float) -> str:
 
 
 _SHOWN: ContextVar[RunProgress | None] = ContextVar("shown", default=None)
+# When the run began that is starting.
+_BEGAN: ContextVar[float | None] = ContextVar("began", default=None)

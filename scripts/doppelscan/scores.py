@@ -6,15 +6,22 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["REGION", "of_region", "p_value_of", "source_of"]
+__all__ = ["REGION", "certain", "of_region", "p_value_of", "source_of"]
 
 # How the reason of a flag begins that speaks of the best region and not of the whole image.
 REGION = "region, "
+# And that of a flag of the same pixels or voxels.
+IDENTICAL = "identical "
 
 
 def of_region(row: Mapping[str, Any]) -> bool:
     """The row is flagged by its best region; a ``part`` that is flagged by the whole image is of the match, as a half of a volume is."""
     return str(row["reason"]).startswith(REGION)
+
+
+def certain(row: Mapping[str, Any]) -> bool:
+    """The row is flagged as of the same pixels, or voxels: no p-value decides that."""
+    return str(row["reason"]).startswith(IDENTICAL)
 
 
 def source_of(row: Mapping[str, Any]) -> str:
@@ -23,6 +30,8 @@ def source_of(row: Mapping[str, Any]) -> str:
 
 
 def p_value_of(row: Mapping[str, Any]) -> float:
-    """Of what is flagged: of the region or of the whole image; of an audit that kept none of its regions, of the whole image."""
+    """Of what is flagged: of the region or of the whole image; of an audit that kept none of its regions, of the whole image. NaN where none decided."""
+    if certain(row):
+        return math.nan
     told = float(row["part_p_value"]) if of_region(row) else math.nan
     return told if math.isfinite(told) else float(row["p_value"])

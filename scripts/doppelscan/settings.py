@@ -42,7 +42,7 @@ from doppelscan.arguments import (
     parameters,
 )
 from doppelscan.errors import InputError
-from doppelscan.locations import OVERLAP_FILES, REPORT_FILES, VOLUMES_READ, audit_root, is_url
+from doppelscan.locations import OVERLAP_FILES, REPORT_FILES, SPLIT_COLUMNS, VOLUMES_READ, audit_root, is_url
 
 __all__ = [
     "GROUPS",
@@ -332,7 +332,9 @@ class OverlapSettings(SearchSettings):
         }
         own = {os.path.realpath(os.path.join(self.output, name)): "a file of the report" for name in self.report_files}
         keys = {} if self.key is None else {os.path.realpath(self.key): "the --key"}
-        what = (read | own | keys).get(split)
+        what = (read | own | keys).get(split) or (
+            "a file of another kind" if os.path.isfile(split) and not _is_split(split) else None
+        )
         if what is not None:
             raise InputError(
                 f"The 'split' parameter must be a new file, or an earlier split. Got {str(self.split)!r}, which is {what}; pass another --split."
@@ -402,6 +404,15 @@ def _report_in(folder: Path) -> str | None:
     if not isinstance(summary, dict) or "conclusion" not in summary:
         return None
     return A_SEARCH if summary.get("command") in ("leak", "duplicates") else AN_AUDIT
+
+
+def _is_split(path: str) -> bool:
+    """Whether a file is a table that ``--split`` wrote, or holds nothing."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.readline(1000).strip() in ("", ",".join(SPLIT_COLUMNS))
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _inside(path: Any, folder: Any) -> bool:

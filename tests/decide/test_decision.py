@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from doppelscan.calibrate import wilson
 from doppelscan.decide import Decision, NearDuplicate, Rule, Rules, ScoredControl, ScoredSet, Verdict, decide
+from doppelscan.report.tables import score_rows
 from doppelscan.verify import IdenticalImage, Pose
 from made_records import made_reference, made_score, made_set, made_summary
 
@@ -37,7 +38,7 @@ def decided(
     control = ScoredControl(
         people, tuple(made_score(i, 0.2 + 0.001 * i, match=0, part=0.5, part_match=0) for i in range(controls)), 1.0
     )
-    return decide(synthetic, control, [], identical, [False] * images if unlike is None else unlike, None, Rules())
+    return decide(synthetic, control, [], identical, unlike, None, Rules())
 
 
 SAME = IdenticalImage(7, 5, True, 0.9995, 0.998)
@@ -124,6 +125,15 @@ def test_images_of_another_domain_are_counted_and_the_shares_speak_of_the_others
     assert decision.unlike == 2 and decision.flagged.total == 8, "a flagged image is never of another domain"
     note = made_summary(decision).notes[0]
     assert note.startswith("2 of 10 synthetic images are unlike the training set") and note.endswith("speak of the other 8.")
+
+
+def test_where_nobody_looked_for_another_domain_none_is_counted_as_looked_at(no_pairs):
+    """Of volumes the summary said 0, as if none were."""
+    for unlike, told in ((None, None), ([False] * 10, 0)):
+        decision = decided([SAME, *[None] * 9], unlike=unlike)
+        assert decision.unlike == told == made_summary(decision).images.unlike and decision.flagged.total == 10
+        assert {row["unlike"] for row in score_rows(decision.images)} == {"" if unlike is None else False}
+    assert {row["unlike"] for row in score_rows(decision.control)} == {""}, "of the control nobody asks"
 
 
 def test_look_alikes_in_the_control_are_told_with_both_numbers_and_the_wider_decides(no_pairs, monkeypatch):

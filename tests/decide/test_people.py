@@ -85,6 +85,17 @@ def test_files_that_bids_does_not_name_are_told():
     assert "sub-..." in people.source and "nothing (" in people.source
 
 
+def test_the_people_of_names_are_those_whom_names_name():
+    """ "By the names of 4 of them they are 5 people": the fifth had no name."""
+    one = found(["sub-01_a.png", "sub-01_b.png", "sub-02_a.png", "sub-03_a.png", "phantom.png"], [], np.full(5, -1)).notes[0]
+    assert "By the names of 4 of them (the BIDS subject (sub-...)) these are 3 people, as that standard has it." in one
+    assert "The other image counts as a person of its own." in one and "5 training images" in one
+    two = found(["sub-01_a.png", "sub-02_a.png", "sub-03_a.png", "x.png", "y.png"], [], np.full(5, -1)).notes[0]
+    assert "names of 3 of them" in two and "The other 2 images count as 2 people more" in two
+    every = found(["sub-01_a.png", "sub-02_a.png"], [], np.full(2, -1)).notes[0]
+    assert "By their names (the BIDS subject (sub-...)) they are 2 people" in every and "other" not in every.split("To choose")[0]
+
+
 def test_names_that_part_one_person_are_not_believed():
     names = [f"patient{i % 10:02d}_{i}.png" for i in range(30)]
     people = found(names, [(i, i + 1) for i in range(0, 30, SLICES)])

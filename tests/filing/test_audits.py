@@ -71,3 +71,18 @@ def test_every_file_of_the_report_is_hashed_and_one_more_byte_is_seen(tmp_path):
         file.write("\n")
     again = {**audit.files, "control.csv": file_sha256(folder / "control.csv")}
     assert whole_sha256(again) != whole_sha256(audit.files)
+
+
+@pytest.mark.parametrize("command", ["leak", "duplicates"])
+def test_what_a_search_wrote_is_no_audit_and_that_is_said(tmp_path, cohort, command):
+    """It was told to be of another version, and to be run again."""
+    from made_links import write_made_overlap
+
+    write_made_overlap(tmp_path, cohort)
+    content = json.loads((tmp_path / "summary.json").read_text())
+    (tmp_path / "summary.json").write_text(json.dumps({**content, "command": command}))
+    with pytest.raises(
+        InputError, match=f"which is that of doppelscan {command}, a search in real images; pass the output of doppelscan audit"
+    ) as error:
+        read_audit(tmp_path)
+    assert len(str(error.value).splitlines()) == 1

@@ -219,11 +219,7 @@ def test_a_part_is_filed_with_the_source_and_the_p_value_of_what_flags_it(tmp_pa
 
 def test_an_audit_of_volumes_of_which_a_half_was_copied_is_filed(tmp_path):
     """Regions of volumes have no p-value of their own, and an earlier version left that of their patient out."""
-
-    def of_volumes(content):
-        content["of"] = "volume"
-
-    folder = made_audit(tmp_path / "audit", 6, change=of_volumes)
+    folder = made_audit(tmp_path / "audit", 6, whole=True)
     for table, columns in (("scores.csv", ["part_p_value", "part_q_value"]), ("exposure.csv", ["smallest_p_value"])):
         with open(folder / table, newline="") as file:
             rows = list(csv.DictReader(file))
@@ -238,5 +234,55 @@ def test_an_audit_of_volumes_of_which_a_half_was_copied_is_filed(tmp_path):
     (part,) = [one for one in content["images"] if one["finding"] == "part"]
     assert part["p_value"] == 0.01 and all(0 < one["smallest_p_value"] <= 1 for one in content["patients"])
     told = {one["topic"]: one["says"] for one in content["tested"]}
-    assert "The images are volumes, compared whole and in 3D" in told["Copies of training images"]
-    assert "slice" not in told["The same person in another image"]
+    assert "compared whole and in 3D" in told["Copies of training volumes"]
+    assert "slice" not in told["The same person in another volume"]
+
+
+def test_a_dossier_of_volumes_speaks_of_volumes_and_says_that_nobody_looked_for_another_domain(tmp_path):
+    """It said "0 images" unlike the training set, where that was never measured."""
+    folder = made_audit(tmp_path / "audit", 4, whole=True)
+    decided = tmp_path / "decisions.csv"
+    decided.write_text("image,decision,comment,reviewer,date\nsynthetic/0.png,memorized,,ab,\n")
+    earlier = made_audit(tmp_path / "before", 5, whole=True)
+    given = {"audit": folder, "decisions": decided, "before": earlier}
+    content = json.loads(dossier(**given, output=tmp_path / "d.json").path.read_text())
+    jsonschema.validate(content, SCHEMA)
+    assert content["of"] == content["before"]["of"] == "volume" and content["results"]["unlike"] is None
+    text = page_text(dossier(**given, output=tmp_path / "d.html").path)
+    assert (
+        "Unlike the training set not measured" in text
+        and "synthetic volumes flagged" in text
+        and "30 volumes of 30 patients" in text
+    )
+    spoken = re.sub(
+        r"(--training|--synthetic) \S+|public images|models? and images|[^ ]*\.(png|csv)", "", text.split("Sources WP29")[0]
+    )
+    assert not re.findall(r".{30}\bimages?\b.{30}", spoken)
+
+
+def test_of_images_it_is_said_how_many_are_of_another_domain_or_that_nobody_looked(tmp_path):
+    measured = made_audit(tmp_path / "measured", change=lambda content: content["images"].update(unlike=1))
+    not_measured = made_audit(tmp_path / "not")
+    assert json.loads((not_measured / "summary.json").read_text())["images"]["unlike"] is None
+    with open(not_measured / "scores.csv", newline="") as file:
+        assert {row["unlike"] for row in csv.DictReader(file)} == {""}
+    told = [page_text(dossier(audit=one, output=tmp_path / f"{one.name}.html").path) for one in (measured, not_measured)]
+    assert "Unlike the training set 1 image, of which nothing is said" in told[0]
+    assert "Unlike the training set not measured" in told[1]
+
+
+def test_one_of_each_is_told_in_the_singular(tmp_path):
+    folder = made_audit(
+        tmp_path / "audit", 1, change=lambda content: content.update(near_duplicates=content["near_duplicates"][:1])
+    )
+    filed = dossier(audit=folder, output=tmp_path / "d.html")
+    text = page_text(filed.path)
+    assert ": 1 training patient shown, 1 image flagged; " in filed.words[0]
+    for words in (
+        "1 training patient shown listed below",
+        "1 training patient is shown by synthetic images",
+        "The 1 flagged image,",
+        "1 pair of real images under two names agrees",
+    ):
+        assert words in text, words
+    assert not re.findall(r".{20}\b1 (?:images|patients|pairs|training patients|control images)\b.{20}", text)

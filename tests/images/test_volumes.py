@@ -587,8 +587,8 @@ def test_bad_volumes_are_listed_each_with_its_reason_and_the_rest_goes_on(tmp_pa
         assert word in reasons.pop(name)
     assert not reasons
     assert any("of different spacing: 1 x 0.9 x 2.3 to 1.1 x 1 x 4 mm" in note for note in found.notes)
-    assert any("1 of 3 training volumes are stacks" in note for note in found.notes)
-    assert any("1 of 3 training volumes do not say" in note for note in found.notes)
+    assert any("1 of 3 training volumes is a stack of thick slices" in note for note in found.notes)
+    assert any("1 of 3 training volumes does not say" in note for note in found.notes)
 
 
 def test_volumes_and_images_in_one_set_are_a_mistake_that_names_the_way_out(tmp_path, volume):

@@ -23,6 +23,16 @@ def test_a_copy_inside_of_one_set_is_no_leak():
     assert [one.rows for one in found.groups] == [[0, 1, 25, 26]] and found.sets[1].people == 2
 
 
+def test_a_leak_is_told_once():
+    """ "1 is an image of a; 1 is in 1 group that reaches into both" told of one image twice."""
+    pool = made_pool([None] * 40, [0] * 20 + [1] * 20)
+    assert concluded("leak", pool, [copy(25, 0)]).reason == "1 of 20 images of b is an image of a"
+    both = concluded("leak", pool, [copy(25, 0), copy(26, 1), person(27, 2)])
+    assert both.reason == "2 of 20 images of b are images of a; 1 more is of people of a"
+    people = concluded("leak", pool, [person(27, 2), person(28, 3)])
+    assert people.reason == "2 of 20 images of b are of people of a, none is an image of it"
+
+
 def test_a_name_in_both_sets_is_a_leak_that_names_tell():
     pool = made_pool(["anna", *[None] * 29, "anna", *[None] * 9], [0] * 30 + [1] * 10)
     found = concluded("leak", pool, [])

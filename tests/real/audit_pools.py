@@ -251,7 +251,8 @@ def build(
         columns: dict[str, list] = {name: [] for name in COLUMNS}
         for generator, how, images, patients in scored:
             apart, _ = unlike_training(images.images, images.reference, rules, strangers.images)
-            told = zip(images.scored, images.explained(-np.inf), apart, kinds(images, rules), strict=True)
+            away_of = np.zeros(len(images.scored), bool) if apart is None else apart
+            told = zip(images.scored, images.explained(-np.inf), away_of, kinds(images, rules), strict=True)
             for one, share, away, called in told:
                 values = (
                     generator, how, patients[one.row], one.score, one.verified, one.margin, one.part, one.part_share, share, away, called

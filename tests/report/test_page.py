@@ -12,16 +12,21 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from doppelscan.decide import ReviewedImages, ScoredImage, kept_from_flag
+from doppelscan.decide import Finding, Reason, ReviewedImages, Rule, ScoredImage, kept_from_flag
+from doppelscan.pages import file_name
 from doppelscan.report import gallery, write_report
 from doppelscan.report import page as page_module
+from doppelscan.report.agreement_scale import AgreementScale, colour_bars
 from doppelscan.report.entries import entries_of, short_names
 from doppelscan.report.histogram import distributions, histogram
+from doppelscan.report.may_sign import may_sign
 from doppelscan.report.pose_words import pose_sentence
 from doppelscan.report.tables import score_rows
 from doppelscan.reviewers import ReviewerSaid
 from doppelscan.verify import FullSizePair
+from made_audits import made_test
 from made_records import made_decision, made_pair, made_summary
+from markupsafe import escape
 from PIL import Image
 
 
@@ -145,7 +150,8 @@ def test_names_are_as_short_as_they_can_be_told_apart():
          "mirrored left to right, turned by 90° counter-clockwise, turned by 4.8° clockwise, enlarged by 18 %, shifted 3 px to the right and 2 px up"),
         ("inverted flip-y scale 0.90", False, "dark and bright exchanged, mirrored top to bottom, made smaller by 10 %"),
         ("axes 2 0 1 flip-z rot x 9.8 y -0.3 z 1.2 shift 3.0,-2.1,0.0 mm", True,
-         "its axes exchanged: x was z, y was x, z was y, mirrored top to bottom, turned by 9.8° about x, -0.3° about y, 1.2° about z, "
+         "its axes exchanged: x was z, y was x, z was y, mirrored top to bottom, turned by 9.8° about the left-right axis (front up), "
+         "0.3° about the back-front axis (top to the left), 1.2° about the vertical axis (counter-clockwise seen from above), "
          "shifted 3 mm to the right, 2.1 mm to the back"),
         ("stretch 1.00,0.90,1.87", True, "along y made smaller by 10 %, z enlarged by 87 %"),
     ],
@@ -214,7 +220,7 @@ def test_the_region_of_a_volume_is_drawn_among_regions_and_not_among_whole_volum
     decision = made_decision(6, 8)
     images = [replace(one, record=replace(one.record, whole=whole)) for one in decision.images]
     images[2] = replace(images[2], scored=replace(images[2].scored, score=0.31, part=0.93))
-    score, region, _ = distributions(replace(decision, images=tuple(images)))
+    score, region, _ = distributions(replace(decision, images=tuple(images)), "volume" if whole else "image")
     assert "agreement of the best region" in region and "lowest flagged part" in region
     drawn = float(score.partition('class="mark" x1="')[2].partition('"')[0])
     assert drawn > 200, "at 1.0, where the whole volumes are, of a width of 340"
@@ -226,3 +232,165 @@ def test_a_redacted_page_says_why_it_shows_no_picture(tmp_path, cohort):
     page = (tmp_path / "report.html").read_text()
     assert '<body class="redacted">' in page and "Redacted: there are no pictures;" in page
     assert "This report is redacted: it holds no pictures." in page and "<img" not in page
+
+
+def with_reasons(decision, rules):
+    """The flagged images of ``decision`` as flagged by ``rules`` in turn, each a copy."""
+    images = list(decision.images)
+    for i, rule in enumerate(rules):
+        reason = Reason(rule, 1.0, 0.998, 0.02)
+        images[i] = replace(
+            images[i], flag=replace(images[i].flag, reason=reason), finding=Finding("copy", reason, 0.98), second_match=None
+        )
+    return replace(decision, images=tuple(images))
+
+
+def test_what_the_same_pixels_decide_shows_no_p_and_no_q(tmp_path, cohort):
+    """The page told p and q of a rule that had not decided."""
+    page = written(tmp_path, with_reasons(made_decision(2, 4, cohort=cohort), [Rule.PIXELS, Rule.RATE]))
+    first, second = re.findall(r"<article.*?</article>", page, re.S)[:2]
+    assert "identical pixels" in first and not re.search(r"\b[pq] 0\.", first) and re.search(r"p 0\.0100, q 0\.0200", second)
+    told = {row["image"]: (row["p"], row["q"]) for row in Parsed(page).images}
+    assert told["synthetic/0.png"] == (None, None) and told["synthetic/1.png"] == (0.01, 0.02)
+    with open(tmp_path / "exposure.csv", newline="") as file:
+        assert [row["smallest_p_value"] for row in csv.DictReader(file)] == ["nan", "0.01"]
+    assert page.count("identical</span></td>") == 1
+
+
+def test_a_page_of_volumes_speaks_of_voxels_and_has_no_class_that_was_made_for_images(tmp_path):
+    """SSIM above 0.85 is usual among registered brains: strangers were called duplicates."""
+    decision = with_reasons(made_decision(3, 6, whole=True), [Rule.PIXELS, Rule.PLAIN, Rule.RATE])
+    close = [replace(one, scored=replace(one.scored, ssim=0.95)) for one in decision.images]
+    decision = replace(decision, images=tuple(close))
+    summary = made_summary(decision)
+    write_report(tmp_path, decision, summary, False)
+    page = (tmp_path / "report.html").read_text()
+    for table in ("scores.csv", "control.csv", "volumes.csv", "patients.csv"):
+        with open(tmp_path / table, newline="") as file:
+            assert {row["verdict"] for row in csv.DictReader(file)} == {""}, table
+    with open(tmp_path / "scores.csv", newline="") as file:
+        reasons = {row["reason"].split(":")[0] for row in csv.DictReader(file)} - {""}
+    assert reasons == {"identical voxels", "the same volume, registered", "false discovery rate"}
+    assert summary.as_dict()["verdicts"] is None and "duplicate" not in page.replace("near duplicates", "").replace(
+        "Near duplicates", ""
+    )
+    spoken = re.sub(r"(?s)<style.*?</style>|<script.*?</script>", "", page)
+    assert not re.search(r"\b(images?|pixels)\b", re.sub(r"<[^>]*>", " ", spoken)), "volumes are volumes"
+
+
+def test_one_of_each_is_told_in_the_singular(tmp_path, cohort):
+    page = " ".join(re.sub(r"<[^>]*>", " ", written(tmp_path, made_decision(1, 1, cohort=cohort))).split())
+    for words in (
+        "synthetic image flagged",
+        "training patient exposed",
+        "of 40 in 40 training images",
+        "1 of 1 image is flagged",
+        "1 synthetic image 30 of",
+    ):
+        assert words in page, words
+    assert not re.search(r"\b1 (?:synthetic images|images|training images|patients|reviewers|pairs)\b", page)
+
+
+SIGNED = {
+    (Rule.PIXELS,): ("that this image shows this training patient, with the kind of finding below; the same pixels leave no doubt", "the other images are safe"),
+    (Rule.RATE,): ("it is flagged by rate, and of such flags at most 5 % are false on average", "the other images are safe"),
+    (Rule.PLAIN, Rule.PLAIN): (
+        "that these 2 images show these 2 training patients, with the kind of findings below; each flag states its own error in its reason", "the other images are safe",
+    ),
+    (Rule.PIXELS, Rule.RATE, Rule.RATE): (
+        "1 flag is of the same pixels, which leave no doubt; of flags by rate, 2 here, at most 5 % are false on average", "the other images are safe",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rules", SIGNED)
+def test_what_may_be_signed_names_only_what_is_there(rules):
+    """It spoke of flags by rate, of a share and of other flags where there were none, and of one in the plural."""
+    decision = with_reasons(made_decision(len(rules), len(rules) + 3), rules)
+    yes, no = may_sign(decision, made_summary(decision))
+    told, others = SIGNED[rules]
+    assert told in yes and others in no and "share" not in no, "without a self-test there is no share to see"
+    assert ("by rate" in yes) is (Rule.RATE in rules) and ("own error" in yes) is (Rule.PLAIN in rules)
+    tested = replace(decision, test=made_test(bound=0.4))
+    assert "see the share that may be memorized" in may_sign(tested, made_summary(tested))[1]
+    unbounded = replace(decision, test=made_test(bound=1.0))
+    assert "share" not in may_sign(unbounded, made_summary(unbounded))[1]
+
+
+def test_where_all_are_flagged_nobody_speaks_of_the_others():
+    decision = with_reasons(made_decision(2, 2), [Rule.PIXELS, Rule.PIXELS])
+    yes, no = may_sign(decision, made_summary(decision))
+    assert yes.endswith("the same pixels leave no doubt") and no == "anything of other images of the same generator"
+
+
+def test_a_clean_set_is_signed_for_the_declared_ways_alone():
+    clean = replace(made_decision(0, 9), test=made_test(bound=0.2))
+    assert (
+        "in the ways of the table" in may_sign(clean, made_summary(clean))[0]
+        and "at most 20.0 %" in may_sign(clean, made_summary(clean))[0]
+    )
+    partly = replace(clean.test.copies[0], declared=False)
+    some = replace(clean, test=replace(clean.test, copies=(partly, *clean.test.copies[1:])))
+    assert "in the declared ways of the table" in may_sign(some, made_summary(some))[0]
+
+
+SCALE = AgreementScale(0.5, 0.9, 0.41)
+
+
+def test_where_strangers_agree_is_of_another_colour_than_where_copies_do():
+    """All that agreed a little was green: of strangers most of the picture."""
+    image = np.full((1, 5), 200, np.uint8)
+    made = SCALE.tinted(image, np.array([[0.3, 0.5, 0.7, 0.95, np.nan]]))[0].astype(int)
+    grey = [160, 160, 160]
+    assert made[0].tolist() == made[1].tolist() and made[0][0] > made[0][1] > made[0][2], "orange, up to the limit of strangers"
+    assert made[3][1] > made[3][2] > made[3][0], "green, from that of copies on"
+    assert made[2].tolist() == made[4].tolist() == grey, "between the two, and where there is no structure, neither"
+    assert (SCALE.tinted(np.zeros((1, 5), np.uint8), np.full((1, 5), 0.95)) == 0).all(), "the ground agrees with everything"
+
+
+def test_the_bars_carry_the_limits_of_the_rules_and_what_strangers_reach(tmp_path, cohort):
+    decision = made_decision(2, cohort=cohort)
+    scale = AgreementScale.of(decision)
+    rules = decision.calibrations[0].rules
+    assert (scale.low, scale.high) == (rules.part_disagrees, rules.part_agrees) and scale.strangers == pytest.approx(0.2145)
+    bars = colour_bars(scale, "one")
+    assert ">0.50<" in bars["agreement"] and ">0.90<" in bars["agreement"] and "control 0.21<" in bars["agreement"]
+    assert ">25 %<" in bars["difference"] and ">50 % and more<" in bars["difference"]
+    page = written(tmp_path, decision)
+    assert page.count('class="colours"') == 4 and len(set(re.findall(r'linearGradient id="([^"]+)"', page))) == 4
+    nobody = AgreementScale.of(replace(decision, control=()))
+    assert np.isnan(nobody.strangers) and "control" not in colour_bars(nobody, "two")["agreement"]
+
+
+def test_an_exact_copy_is_said_to_differ_nowhere_and_another_is_not(tmp_path, cohort):
+    """Its difference was a white rectangle without a word."""
+
+    def pair(scored):
+        made = made_pair(scored)
+        own = decision.synthetic.images.thumbnails([scored.row])[0][0].numpy().astype(np.float32) / 255
+        return replace(made, moved=own + (0.2 if scored.row else 0.004) * (own < 0.5))
+
+    decision = made_decision(2, 2, cohort=cohort)
+    write_report(tmp_path, decision, made_summary(decision), False, pair=pair)
+    page = (tmp_path / "report.html").read_text()
+    captions = re.findall(r'<p class="captions".*?</p>', page)
+    assert "<span>no difference</span>" in captions[0] and "<span>difference</span>" in captions[1]
+    assert [row["same"] for row in Parsed(page).images] == [True, False]
+    assert "match in its pose, no difference, where they agree" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("long_name_of_a_scan.nii.gz", ".nii.gz"),
+        ("a/b.png", ".png"),
+        ("v.nii#slice=12", ".nii#slice=12"),
+        ("e3b0c44298fc", ""),
+        (".png", ""),
+        ("<b>.png", ".png"),
+    ],
+)
+def test_no_line_breaks_an_extension(name, end):
+    made = str(file_name(name))
+    assert made.endswith(f'<span class="ext">{end}</span>') if end else "span" not in made
+    assert re.sub(r"<span[^>]*>|</span>", "", made) == str(escape(name)) and "<b>" not in made

@@ -24,11 +24,11 @@ from made_records import made_decision
 @pytest.fixture
 def report(monkeypatch, tmp_path):
     """An early report of a run that a test says the times of; ``written`` are the pages, ``made`` how often one was computed."""
-    run = SimpleNamespace(elapsed=0.0, remaining=0.0)
+    run = SimpleNamespace(elapsed=0.0, remaining=0.0, current="")
     report = EarlyReport(tmp_path, True, tmp_path / "key", run, lambda found: f"summary of {found}")
     report.pages, report.now = [], 100.0
     monkeypatch.setattr(module.time, "monotonic", lambda: report.now)
-    monkeypatch.setattr(module, "write_preliminary", lambda *arguments: report.pages.append(arguments[1:]))
+    monkeypatch.setattr(module, "write_preliminary", lambda *arguments: report.pages.append(arguments[1:5]))
     return report
 
 
@@ -64,6 +64,22 @@ def test_what_is_known_is_computed_once_for_all_pages_that_tell_it(report):
     for _ in range(3):
         report.write_if_due()
         report.now += 40
+    assert len(report.pages) == 3 and made == [1]
+
+
+def test_within_a_long_stage_the_page_is_written_anew_and_nothing_is_computed_for_it(report):
+    """A page of a stage of an hour showed the end that was expected when it began."""
+    made = []
+    report.run.remaining, report.run.current = 600.0, "score synthetic"
+    report.know(lambda: made.append(1) or "nearest")
+    report.write_if_due()
+    assert report.pages == made == [], "what was not told yet waits for the end of the stage"
+    report.run.current = ""
+    report.write_if_due()
+    report.run.current = "score control"
+    for now in (60, 119, 120, 200, 240):
+        report.now = 100.0 + now
+        report.write_if_due()
     assert len(report.pages) == 3 and made == [1]
 
 

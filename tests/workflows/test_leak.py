@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from doppelscan.errors import InputError
 from doppelscan.images import generate_cohort
+from doppelscan.workflows import overlap_run
 from made_files import save_png
 from PIL import Image
 
@@ -53,6 +55,17 @@ def test_images_of_one_set_are_found_in_the_other_in_whatever_pose(leaked):
     assert grouped["mirrored.png"]["match"] == str(source) and rows[source.name]["match"].endswith("mirrored.png")
 
 
+def test_the_headline_names_the_surest_pair_and_its_pose(leaked):
+    result = leaked["result"]
+    assert (
+        result.words[0]
+        == f"leak found: 3 of 15 images of b are images of a; the surest pair: mirrored.png is {7919 * 3 % 10007:05d}.png, mirrored left to right."
+    )
+    assert result.summary["strongest"]["pose"] == "flip-x" and result.summary["seconds"]["start"] > 0
+    page = (leaked["place"] / "out" / "report.html").read_text()
+    assert "mirrored.png is" in page and "flip-x" not in page
+
+
 def test_strangers_are_in_no_group_and_their_nearest_is_told(leaked):
     alone = [row for row in leaked["rows"].values() if not row["group"]]
     assert len(alone) == 21 + 12 and all(row["match_set"] != row["set"] for row in alone)
@@ -79,7 +92,7 @@ def test_every_file_says_the_same(leaked):
         pairs = list(csv.DictReader(file))
     assert len(pairs) == sum(summary["pairs"].values()) == 3 and {one["joined"] for one in pairs} == {"true"}
     page = (out / "report.html").read_text()
-    assert "leak found" in page and page.count("data:image/webp") == 6 + 12 and "https://" not in page and "broken.png" in page
+    assert "leak found" in page and page.count("data:image/webp") == 6 + 12 and "https://" not in page and "broken<span" in page
 
 
 def test_a_redacted_report_names_nobody_and_shows_nobody(leaked):
@@ -97,7 +110,7 @@ def test_a_redacted_report_names_nobody_and_shows_nobody(leaked):
     assert json.loads((out / "summary.json").read_text())["settings"]["patient_pattern"] == "(not told)"
     for name in ("groups.csv", "pairs.csv", "summary.json", "report.html"):
         text = (out / name).read_text()
-        assert "mirrored" not in text and str(place) not in text and "data:image" not in text, name
+        assert not re.search(r"mirrored(\.png|<span)", text) and str(place) not in text and "data:image" not in text, name
     assert "mirrored.png" in key.read_text()
     with open(out / "groups.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -162,9 +175,31 @@ def test_a_list_of_an_earlier_run_is_gone_where_this_one_writes_none(leaked, tmp
 def test_a_split_that_is_an_image_of_the_sets_is_refused_and_the_image_stays(tmp_path, cohort):
     image = save_png(tmp_path / "few" / "0.png", cohort[0])
     before = image.read_bytes()
-    with pytest.raises(InputError, match=r"'split' parameter must be a new file.*is an image of 'images'; pass another --split\.$"):
+    with pytest.raises(
+        InputError, match=r"'split' parameter must be a new file.*is a file of another kind; pass another --split\.$"
+    ):
         doppelscan.duplicates(tmp_path / "few", output=tmp_path / "out", split=image)
     assert image.read_bytes() == before and not (tmp_path / "out").exists()
+
+
+def test_a_split_that_cannot_be_is_refused_before_anything_is_embedded(tmp_path, cohort, monkeypatch):
+    """More parts than people was told when all was done, and another table in its place was overwritten."""
+    for i in range(3):
+        save_png(tmp_path / "few" / f"{i}.png", cohort[i])
+    monkeypatch.setattr(overlap_run, "stored_set", lambda *given: pytest.fail("something was embedded"))
+    with pytest.raises(
+        InputError,
+        match=r"'folds' parameter must ask for no more parts than there are people. Got 5 for 3 people; pass fewer --folds",
+    ):
+        doppelscan.duplicates(tmp_path / "few", output=tmp_path / "out", split=tmp_path / "split.csv")
+    mine = tmp_path / "mine.csv"
+    mine.write_text("path,label\n0.png,1\n")
+    with pytest.raises(
+        InputError,
+        match=r"'split' parameter must be a new file, or an earlier split.*is a file of another kind; pass another --split",
+    ):
+        doppelscan.duplicates(tmp_path / "few", output=tmp_path / "out", split=mine, folds=2)
+    assert mine.read_text() == "path,label\n0.png,1\n"
 
 
 @pytest.mark.parametrize("files", [("scores.csv",), ("summary.json",)])

@@ -79,8 +79,9 @@ def test_copies_turned_out_of_the_plane_or_with_other_axes_are_found_with_source
     angle = [float(one) for one in re.findall(r"rot x (\S+) y (\S+) z (\S+)", rows["turned"]["pose"])[0]]
     assert np.allclose(angle, [-10, 0, 0], atol=1), "the transform turns by minus 10 degrees"
     assert rows["posed"]["match_patient"] == "p5" and rows["posed"]["pose"] == "axes 2 0 1"
-    assert rows["posed"]["reason"].startswith("identical pixels")
+    assert rows["posed"]["reason"].startswith("identical voxels")
     assert not rows["stranger"]["flagged"] and result.conclusion.verdict.value == "memorization found"
+    assert {(row["verdict"], row["unlike"]) for row in result.scores} == {("", False)} and result.summary["images"]["unlike"] == 0
     assert len(read(output / "control.csv")) == PEOPLE and len(read(output / "volumes.csv")) == 4
 
 
@@ -89,7 +90,7 @@ def test_a_copy_whose_header_says_another_voxel_size_is_found_and_laid_on_its_so
     result, output = audited
     (row,) = (row for row in result.scores if "unspaced" in row["image"])
     assert row["flagged"] and row["match_patient"] == "p7" and row["pose"] == "stretch 1.00,1.00,1.80"
-    assert row["reason"] == "identical pixels, another voxel size in the header" and np.isnan(row["runner_up"])
+    assert row["reason"] == "identical voxels, another voxel size in the header" and np.isnan(row["runner_up"])
     page = (output / "report.html").read_text()
     assert "along z enlarged by 80 %" in page and not re.search(r"next patient nan", page)
 

@@ -12,8 +12,9 @@ import numpy as np
 from doppelscan.calibrate import TwoSampleResult, wilson
 from doppelscan.decide.findings import OF_NOBODY
 from doppelscan.decide.rules import Rules
+from doppelscan.wording import counted
 
-__all__ = ["Conclusion", "Evidence", "Verdict", "conclude", "count_kinds", "counted", "unlike_words"]
+__all__ = ["Conclusion", "Evidence", "Verdict", "conclude", "count_kinds", "unlike_words"]
 
 
 class Verdict(str, Enum):
@@ -154,8 +155,8 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
 
 def count_kinds(findings: Mapping[str, int]) -> str:
     """For example ``20 copies, 1 blend, 2 same patient?``; kinds that were not found are left out."""
-    plural = {"copy": "copies", "blend": "blends", "part": "parts"}
-    return ", ".join(f"{number} {kind if number == 1 else plural.get(kind, kind)}" for kind, number in findings.items() if number)
+    nouns = ("copy", "blend", "part")
+    return ", ".join(counted(number, kind) if kind in nouns else f"{number} {kind}" for kind, number in findings.items() if number)
 
 
 def unlike_words(of: str) -> str:
@@ -167,8 +168,3 @@ def unlike_words(of: str) -> str:
 
 def _cannot(reason: str) -> Conclusion:
     return Conclusion(Verdict.CANNOT, reason)
-
-
-def counted(number: int, noun: str) -> str:
-    """For example ``1 patient`` or ``2 patients``."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -16,6 +16,7 @@ from doppelscan.images import evenly_chosen, unit_of
 from doppelscan.memorization import patient_folds, spread_over_patients
 from doppelscan.search import EmbeddedSet
 from doppelscan.verify import IdenticalImage
+from doppelscan.wording import counted
 
 __all__ = ["ControlScorer", "ScoredControl", "same_kind", "without_leaks"]
 
@@ -69,9 +70,10 @@ class ScoredControl:
         kept = replace(self, doubles=doubles)
         if not one_person or len(close) > rules.close_share * len(self.scored):
             return kept
+        of, single = unit_of(self.images.records), len(one_person) == 1
         note = (
-            f"{len(one_person)} control images are of people of the training set, as registration shows: they were left out of the control. They "
-            "are listed under near duplicates."
+            f"{counted(len(one_person), f'control {of}')} {'is' if single else 'are'} of people of the training set, as registration shows: left out of the control, and "
+            "listed under near duplicates."
         )
         return replace(kept, scored=tuple(s for s in self.scored if s.row not in one_person), notes=(*self.notes, note))
 

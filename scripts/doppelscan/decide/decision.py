@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -38,7 +39,8 @@ class AuditedImage:
         flag: p-values, q-values, and why it is flagged.
         finding: what it is, or None when it is not flagged.
         second_match: the second source of a blend, or None.
-        unlike: it is of another domain than the training set, see :func:`~doppelscan.decide.unlike_training`; never a flagged one.
+        unlike: it is of another domain than the training set, see :func:`~doppelscan.decide.unlike_training`; never a flagged one. None where nobody
+            looked: of the control, and where that function cannot tell. Of volumes see :func:`~doppelscan.decide.unlike_volumes`.
     """
 
     record: ImageRecord
@@ -49,7 +51,7 @@ class AuditedImage:
     flag: Flag
     finding: Finding | None = None
     second_match: ImageRecord | None = None
-    unlike: bool = False
+    unlike: bool | None = None
 
     @property
     def shows_patient(self) -> bool:
@@ -62,14 +64,19 @@ class AuditedImage:
         return self.finding is not None and self.finding.of_region
 
     @property
+    def certain(self) -> bool:
+        """It holds the pixels of a training image: no p-value decides that."""
+        return self.finding is not None and self.finding.reason.rule is Rule.PIXELS
+
+    @property
     def p_value(self) -> float:
-        """Of what is told of it: of the region or of the whole image."""
-        return self.flag.part_p_value if self.of_region else self.flag.p_value
+        """Of what is told of it: of the region or of the whole image; NaN where none decided."""
+        return math.nan if self.certain else self.flag.part_p_value if self.of_region else self.flag.p_value
 
     @property
     def q_value(self) -> float:
         """Likewise."""
-        return self.flag.part_q_value if self.of_region else self.flag.q_value
+        return math.nan if self.certain else self.flag.part_q_value if self.of_region else self.flag.q_value
 
     @property
     def source(self) -> ImageRecord:
@@ -161,9 +168,10 @@ class Decision:
         return clustered_share([hit for hit, _ in like], [volume for _, volume in like])
 
     @property
-    def unlike(self) -> int:
-        """Number of synthetic images of another domain than the training set."""
-        return sum(one.unlike for one in self.images)
+    def unlike(self) -> int | None:
+        """Number of synthetic images of another domain than the training set; None where nobody looked."""
+        looked = [one.unlike for one in self.images if one.unlike is not None]
+        return sum(looked) if looked else None
 
     @property
     def flagged_control(self) -> Share:
@@ -181,7 +189,7 @@ def decide(
     control: ScoredControl,
     near_duplicates: Sequence[NearDuplicate],
     identical: Sequence[IdenticalImage | None],
-    unlike: Sequence[bool] | np.ndarray,
+    unlike: Sequence[bool] | np.ndarray | None,
     same_kind: TwoSampleResult | None,
     rules: Rules,
     seed: int = 0,
@@ -193,7 +201,7 @@ def decide(
         control: scored as the synthetic set is.
         near_duplicates: of the training set; those of the control are added.
         identical: the training image of the same pixels, or None, of each synthetic image.
-        unlike: of each synthetic image, whether it is of another domain than the training set.
+        unlike: of each synthetic image, whether it is of another domain than the training set; None where nobody looked.
         same_kind: training against holdout, or None.
         rules: thresholds.
         seed: of the order of ties.
@@ -214,11 +222,12 @@ def decide(
     ]
     findings = findings_of(synthetic, flags, rules)
     flags, findings = _accused_by_rate(synthetic, flags, findings, calibrations, explained, identical)
-    apart = [bool(away) and finding is None for away, finding in zip(unlike, findings, strict=True)]
+    apart = None if unlike is None else [bool(away) and finding is None for away, finding in zip(unlike, findings, strict=True)]
+    of = unit_of(synthetic.images.records)
     conclusion = conclude(
         Evidence(
             p_values=np.array([f.p_value for f in flags]),
-            unlike=sum(apart),
+            unlike=sum(apart or ()),
             identical=sum(one is not None for one in identical),
             flagged=np.array([f.reason is not None for f in flags]),
             close=np.array([s.verified >= rules.close_pair for s in scored]),
@@ -228,9 +237,9 @@ def decide(
             control_patients=len(set(patients)),
             smallest=null.counted,
             findings=_count_of(findings),
-            by_rule=_count_of_rules(flags, rules),
+            by_rule=_count_of_rules(flags, rules, of),
             same_kind=same_kind,
-            of=unit_of(synthetic.images.records),
+            of=of,
         ),
         rules,
     )
@@ -240,7 +249,7 @@ def decide(
         synthetic=synthetic,
         control_set=control,
         images=_audited(synthetic.images, synthetic.training, scored, flags, findings, apart),
-        control=_audited(control.images, synthetic.training, strangers, among, [None] * len(strangers), [False] * len(strangers)),
+        control=_audited(control.images, synthetic.training, strangers, among, [None] * len(strangers), None),
         calibrations=calibrations,
         control_as_close=control_as_close(scored, _accusing(flags, findings), strangers, rules),
         look_alikes=len(control.look_alikes(rules)),
@@ -331,14 +340,14 @@ def _held(synthetic: ScoredSet, identical: Sequence[IdenticalImage | None], rule
     return tuple(held)
 
 
-def _count_of_rules(flags: Sequence[Flag], rules: Rules) -> dict[str, int]:
+def _count_of_rules(flags: Sequence[Flag], rules: Rules, of: str) -> dict[str, int]:
     """How many images each rule flags, in the words of the conclusion."""
     words = {
-        Rule.PIXELS: "the pixels of a training image",
+        Rule.PIXELS: f"the {'voxels' if of == 'volume' else 'pixels'} of a training {of}",
         Rule.RATE: f"a false discovery rate of {rules.fdr:g}",
-        Rule.PLAIN: "being the same image, registered",
+        Rule.PLAIN: f"being the same {of}, registered",
         Rule.REGION_RATE: f"a region, at the false discovery rate of {rules.fdr:g}",
-        Rule.REGION_BEYOND: "a region far beyond every control image",
+        Rule.REGION_BEYOND: f"a region far beyond every control {of}",
     }
     found = [flag.reason.rule for flag in flags if flag.reason is not None]
     return {told: found.count(rule) for rule, told in words.items()}
@@ -355,9 +364,10 @@ def _audited(
     scored: Sequence[ScoredImage],
     flags: Sequence[Flag],
     findings: Sequence[Finding | None],
-    apart: Sequence[bool],
+    apart: Sequence[bool] | None,
 ) -> tuple[AuditedImage, ...]:
     shapes = images.native_shapes([s.row for s in scored]) if scored else np.zeros((0, 2), int)
+    looked: Sequence[bool | None] = [None] * len(scored) if apart is None else apart
     return tuple(
         AuditedImage(
             record=images.records[one.row],
@@ -370,5 +380,5 @@ def _audited(
             second_match=None if finding is None or finding.second_match is None else training.records[finding.second_match],
             unlike=away,
         )
-        for one, shape, said, finding, away in zip(scored, shapes, flags, findings, apart, strict=True)
+        for one, shape, said, finding, away in zip(scored, shapes, flags, findings, looked, strict=True)
     )

@@ -23,7 +23,7 @@ MOST = 8192
 
 def unlike_training(
     images: EmbeddedSet, reference: FittedReference, rules: Rules, holdout: EmbeddedSet | None = None
-) -> tuple[np.ndarray, tuple[str, ...]]:
+) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """Which images lie further from the training set than its own patients lie from each other.
 
     The distance is that to the nearest three training images in whitened early features; the scale is the distance of training images to those of other
@@ -36,14 +36,14 @@ def unlike_training(
         holdout: other real images of the same kind, or None.
 
     Returns:
-        bool [M], and what must be noted: none are where the training set or the encoder is too poor to tell, and that is said.
+        bool [M], and what must be noted; None where the training set or the encoder is too poor to tell, and that is noted.
     """
     training, index = reference.training, reference.search.index
     layers = [name for name in LAYERS if index is not None and name in index.whiteners]
     if not layers or index is None or len(training) < rules.unlike_images:
         why = f"fewer than {rules.unlike_images} training images do" if layers else "an encoder without early features does"
         note = f"Whether synthetic images are of another domain (modality, plane, preparation) was not looked at: {why} not tell."
-        return np.zeros(len(images), bool), (note,)
+        return None, (note,)
 
     def whitened(one: EmbeddedSet) -> np.ndarray:
         parts = []

@@ -68,6 +68,10 @@ class Reason:
         told = f"{self.rule.value}: {name} {self.value:.4g} {'<=' if by_rate else '>='} {self.limit:.4g}"
         return told if by_rate or math.isnan(self.error) else f"{told}, of strangers at most {100 * self.error:.2g} %"
 
+    def words_of(self, of: str) -> str:
+        """:attr:`words` of an image, or of a volume."""
+        return self.words if of == "image" else self.words.replace("pixels", "voxels").replace("image", of)
+
 
 @dataclass(frozen=True)
 class Flag:

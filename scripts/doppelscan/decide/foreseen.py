@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from doppelscan.decide.conclusion import counted
 from doppelscan.decide.control import FOLDS
 from doppelscan.decide.power import patients_to_plant
 from doppelscan.decide.rules import Rules
 from doppelscan.images import ImageRecord, bids_subjects, unit_of
+from doppelscan.wording import counted
 
 __all__ = ["foreseen", "people_at_most"]
 

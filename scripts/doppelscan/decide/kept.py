@@ -17,8 +17,10 @@ def kept_from_flag(one: AuditedImage, decision: Decision) -> str:
     if one.finding is not None:
         return ""
     rules, scored, flag = decision.calibrations[0].rules, one.scored, one.flag
+    of = unit_of([one.record])
+    article = "a volume" if of == "volume" else "an image"
     if one.unlike:
-        return f"unlike the training set: {unlike_words(unit_of([one.record]))}"
+        return f"unlike the training set: {unlike_words(of)}"
     told = []
     if flag.q_value > rules.fdr:
         told.append(f"q {flag.q_value:.2g} is above the rate of {rules.fdr:g}")
@@ -27,13 +29,13 @@ def kept_from_flag(one: AuditedImage, decision: Decision) -> str:
             f"q {flag.q_value:.2g} is within the rate, but its verified score {scored.verified:.2f} is below {rules.least_verified:g}"
         )
     else:
-        told.append("with the look-alikes in the control, or beside images of no single source, the rate does not hold")
+        told.append(f"with the look-alikes in the control, or beside {of}s of no single source, the rate does not hold")
     if scored.verified >= rules.close_pair:
         alike = any(one.plain_explained for one in decision.calibrations)
         told.append(
             f"it agrees as copies do (verified {scored.verified:.2f}), but "
             + (
-                "so does an image of the control, which it is not far beyond"
+                f"so does {article} of the control, which it is not far beyond"
                 if alike
                 else "its match explains less than that of a copy"
             )

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import binomtest
 
-from doppelscan.decide.conclusion import counted
 from doppelscan.decide.findings import NearDuplicate
 from doppelscan.decide.pairs import PersonPair, registered_pairs
 from doppelscan.decide.rules import Rules
@@ -28,6 +27,7 @@ from doppelscan.images.people import (
 from doppelscan.memorization import Nearest, nearest_rows, searched
 from doppelscan.progress import progress
 from doppelscan.search import CandidateSearch, EmbeddedSet
+from doppelscan.wording import counted
 
 __all__ = ["People", "UnnamedImages", "find_people", "names_of_files", "person_pairs", "same_people"]
 
@@ -93,7 +93,7 @@ def find_people(
         rules: what names of files must be borne out by.
     """
     records = [*training.records, *([] if holdout is None else holdout.records)]
-    count = len(training)
+    count, of = len(training), unit_of(records)
     confirmed = [(p.first, p.second) for p in pairs if p.confirmed]
     named = [record.patient for record in records]
     told = {i for i, record in enumerate(records) if record.patient_known}
@@ -105,12 +105,12 @@ def find_people(
             continue
         if len(unknown) < len(part):
             notes.append(
-                f"{len(unknown)} of {len(part)} {label} {unit_of(records)}s have no patient, the others have: who they are was looked for."
+                f"{len(unknown)} of {counted(len(part), f'{label} {of}')} {'has' if len(unknown) == 1 else 'have'} no patient, the others have: who they are was looked for."
             )
         unnamed.append(UnnamedImages(label, tuple(unknown), tuple(records[i] for i in unknown)))
     for images, (words, chosen) in zip(unnamed, names_of_files(unnamed, confirmed, nearest, rules), strict=True):
         if words:
-            notes.append(f"Nobody named the patients of {len(images.rows)} {images.label} {unit_of(records)}s. {words}")
+            notes.append(f"Nobody named the patients of {counted(len(images.rows), f'{images.label} {of}')}. {words}")
         if chosen is None:
             continue
         patients: Sequence[str] = chosen.patients
@@ -126,7 +126,7 @@ def find_people(
     unknown = [i for i in range(count) if i not in told]
     people = people_of(len(records), confirmed, named)
     if unknown:
-        notes.append(_unknown(unknown, people, {i for pair in confirmed for i in pair}, unit_of(records)))
+        notes.append(_unknown(unknown, people, {i for pair in confirmed for i in pair}, of))
     as_named = [replace(record, patient=name) for record, name in zip(records, named, strict=True)]
     doubles = [
         NearDuplicate(p.second >= count, *_control_first(as_named, p, count), p.score)
@@ -247,13 +247,15 @@ def names_of_files(
         return believed[key]
 
     result: list[tuple[str, PatientProposal | None]] = []
-    for (words, chosen), proposals in zip(standard, guessed, strict=True):
+    for images, (words, chosen), proposals in zip(unnamed, standard, guessed, strict=True):
         taken = next((one for one in proposals if believes(one)), None)
         if taken is not None:
-            told = f"{_words(taken, 'are')}, which agrees with what registration and search found and was used.{_hint(taken)}"
+            who, others = _words(images, taken, "are")
+            told = f"{who}, which agrees with what registration and search found and was used.{others}{_hint(taken)}"
             result.append((f"{words} {told}".strip(), taken))
         elif proposals and not words:
-            told = f"{_words(proposals[0], 'would be')}, but too little that was found bears that out: it was not used.{_hint(proposals[0])}"
+            who, _ = _words(images, proposals[0], "would be")
+            told = f"{who}, but too little that was found bears that out: it was not used.{_hint(proposals[0])}"
             result.append((told, None))
         else:
             result.append((words, chosen))
@@ -281,16 +283,13 @@ def _by_standard(
             continue
         own = [(first, second) for first, second in pairs if first[0] == images.label]
         of_two = sum(first != second for first, second in own)
-        matched = sum(who != record.volume for who, record in zip(one.patients, images.records, strict=True))
-        read = "names" if one.kind == "name" else "folders and names"
-        which = f"their {read}" if matched == len(images.rows) else f"the {read} of {matched} of them"
-        told = f"By {which} ({BIDS_WORDS}) they are {one.count} people"
+        told, others = _words(images, one, "are")
         if refuted:
             why = f"{apart} of {len(pairs)} pairs that show one person are of two of these"
             result.append((f"{told}, but {why}: it was not used.{_hint(one)}", None))
         else:
             also = f" Of {len(own)} pairs that show one person {of_two} are of two of these, who count as one." if of_two else ""
-            result.append((f"{told}, as that standard has it.{also}{_hint(one)}", one))
+            result.append((f"{told}, as that standard has it.{others}{also}{_hint(one)}", one))
     return result
 
 
@@ -322,8 +321,18 @@ def _agreed(
     return agrees(whole, pairs, rules.names_apart) and _borne_out(whole, pairs, near, rules)
 
 
-def _words(proposal: PatientProposal, verb: str) -> str:
-    return f"By their {'folders' if proposal.kind == 'folder' else 'names'} ({proposal.words}) they {verb} {proposal.count} people"
+def _words(images: UnnamedImages, proposal: PatientProposal, verb: str) -> tuple[str, str]:
+    """How many people the names make of those that they match, without its full stop, and a sentence on the others, if there are any."""
+    named = [who for who, record in zip(proposal.patients, images.records, strict=True) if who != record.volume]
+    people, rest = len(set(named)), len(images.rows) - len(named)
+    read = "names" if proposal.kind == "name" else "folders and names" if proposal.words == BIDS_WORDS else "folders"
+    if not rest:
+        return f"By their {read} ({proposal.words}) they {verb} {counted(people, 'person')}", ""
+    told = f"By the {read} of {len(named)} of them ({proposal.words}) these {verb} {counted(people, 'person')}"
+    of, own = unit_of(images.records), len(set(proposal.patients)) - people
+    if rest == 1:
+        return told, f" The other {of} counts as a person of its own."
+    return told, f" The other {counted(rest, of)} count as {counted(own, 'person')} more, as nothing says who they are."
 
 
 def _hint(proposal: PatientProposal) -> str:

@@ -9,7 +9,7 @@ from itertools import groupby
 import numpy as np
 
 from doppelscan.calibrate import Competition, Prevalence, clopper_pearson, memorized_share, memorized_upper_bound
-from doppelscan.decide.conclusion import Conclusion, Verdict, counted
+from doppelscan.decide.conclusion import Conclusion, Verdict
 from doppelscan.decide.decision import Decision, findings_of
 from doppelscan.decide.findings import Finding
 from doppelscan.decide.power import NegativeResult, PlantedResult, SelfTest, patients_to_plant
@@ -18,6 +18,7 @@ from doppelscan.decide.rivals import with_rivals
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.sampled import SampleClaim
 from doppelscan.images import DrawnSample, ImageRecord
+from doppelscan.wording import counted
 
 __all__ = ["JudgedCopies", "Planted", "bounded", "of_sample", "self_tested", "sign"]
 
@@ -71,8 +72,8 @@ def self_tested(decision: Decision, planted: Sequence[Planted], rules: Rules) ->
     for one, images, findings in _judged(decision, planted, rules):
         found = np.array([finding is not None and finding.of_somebody for finding in findings])
         if (one.sources < 0).all():
-            counted = sum(finding is not None for finding in findings)
-            negatives.append(NegativeResult(one.name, one.words, len(found), counted, int(found.sum())))
+            flagged = sum(finding is not None for finding in findings)
+            negatives.append(NegativeResult(one.name, one.words, len(found), flagged, int(found.sum())))
             continue
         sources = [
             training.patients[s.part_match if f is not None and f.of_region else s.match]

@@ -19,13 +19,14 @@ from doppelscan.decide.sampled import SampleClaim
 from doppelscan.deepssim import VERDICTS, verdict
 from doppelscan.images import unit_of
 from doppelscan.search import EmbeddedSet
+from doppelscan.wording import counted
 
 __all__ = ["AuditSummary", "ImageCounts", "LeftOut", "NearDuplicateRow", "SetFacts", "summarize"]
 
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """Numbers of images and patients."""
+    """Numbers of images and patients; ``unlike`` is None where nobody looked."""
 
     training: int
     synthetic: int
@@ -33,7 +34,7 @@ class ImageCounts:
     training_patients: int
     control_patients: int
     skipped: int
-    unlike: int
+    unlike: int | None
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class NearDuplicateRow:
 
 @dataclass(frozen=True)
 class AuditSummary:
-    """The set in numbers, and how they were made; docs/interpretation.md says what they mean, ``of`` what is counted: image or volume."""
+    """The set in numbers, and how they were made; docs/interpretation.md says what they mean, ``of`` what is counted: image or volume. ``verdicts`` are of images alone."""
 
     of: str
     conclusion: str
@@ -91,7 +92,7 @@ class AuditSummary:
     residual_risk: Mapping[str, float]
     self_test: SelfTest | None
     competition: Mapping[str, float] | None
-    verdicts: Mapping[str, int]
+    verdicts: Mapping[str, int] | None
     set_mi: Mapping[str, float] | None
     duplication_trend: Mapping[str, object] | None
     near_duplicates: Sequence[NearDuplicateRow]
@@ -152,9 +153,9 @@ def summarize(
     """The numbers of ``decision``; what it cannot know of the run is passed by its name in :class:`AuditSummary`."""
     images, null, alike = decision.images, decision.null, decision.same_kind
     mi = np.array([one.scored.mi for one in images])
-    classes = [verdict(one.scored.ssim) for one in images]
+    classes, of = [verdict(one.scored.ssim) for one in images], unit_of(one.record for one in images)
     return AuditSummary(
-        of=unit_of(one.record for one in images),
+        of=of,
         conclusion=decision.conclusion.verdict.value,
         reason=decision.conclusion.reason,
         images=ImageCounts(
@@ -172,7 +173,7 @@ def summarize(
         residual_risk=residual_risk(decision.showing, decision.flagged_control),
         self_test=decision.test,
         competition=None if decision.owed is None else _competition(decision.owed),
-        verdicts={name: classes.count(name) for name in reversed(VERDICTS)},
+        verdicts=None if of == "volume" else {name: classes.count(name) for name in reversed(VERDICTS)},
         set_mi=None if np.isnan(mi).all() else {"mean": float(mi.mean()), "median": float(np.median(mi)), "max": float(mi.max())},
         duplication_trend=_trend(decision),
         near_duplicates=[
@@ -202,7 +203,7 @@ def summarize(
         control_against_training=None if alike is None else {"auc": alike.auc, "p_value": alike.p_value},
         patient_source=patient_source,
         people=people,
-        notes=[*_domain_notes(decision), *_look_alike_notes(decision), *people, *notes],
+        notes=[*_domain_notes(decision, of), *_look_alike_notes(decision, of), *people, *notes],
         skipped=skipped,
         settings=settings,
         rules=rules,
@@ -238,23 +239,23 @@ def _competition(owed: Competition) -> dict[str, float]:
     }
 
 
-def _domain_notes(decision: Decision) -> list[str]:
-    total, of = len(decision.images), unit_of(one.record for one in decision.images)
+def _domain_notes(decision: Decision, of: str) -> list[str]:
+    total = len(decision.images)
     if not decision.unlike:
         return []
     return [
-        f"{decision.unlike} of {total} synthetic {of}s are unlike the training set ({unlike_words(of)}): the "
+        f"{decision.unlike} of {counted(total, f'synthetic {of}')} {'is' if decision.unlike == 1 else 'are'} unlike the training set ({unlike_words(of)}): the "
         f"shares speak of the other {total - decision.unlike}."
     ]
 
 
-def _look_alike_notes(decision: Decision) -> list[str]:
+def _look_alike_notes(decision: Decision, of: str) -> list[str]:
     if not decision.look_alikes:
         return []
     flagged, without = decision.flagged.count, decision.flagged_without
     return [
-        f"{decision.look_alikes} control images agree with a training image of another patient as copies do, and whether that is one person twice is "
-        f"not known: with them {flagged} synthetic images are flagged, without them {without}. The control with them decides."
+        f"{counted(decision.look_alikes, f'control {of}')} {'agrees' if decision.look_alikes == 1 else 'agree'} with a training {of} of another patient as copies do, and "
+        f"whether that is one person twice is not known: with them {counted(flagged, f'synthetic {of}')} {'is' if flagged == 1 else 'are'} flagged, without them {without}. The control with them decides."
     ]
 
 

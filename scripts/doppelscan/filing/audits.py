@@ -25,6 +25,8 @@ NEEDED = (
     "smallest_p_value", "effective_control", "look_alikes", "control", "control_against_training", "patient_source", "people", "notes",
     "skipped", "settings", "rules", "weights_sha256", "versions", "sets", "command", "finished",
 )  # fmt: skip
+# Whose output folders hold a summary, too, and no audit.
+SEARCHES = ("leak", "duplicates")
 TABLES = {
     "scores.csv": ("image", "match", "match_patient", "score", "p_value", "flagged", "finding", "reason", "unlike"),
     "control.csv": ("image", "patient", "score"),
@@ -51,6 +53,11 @@ class FinishedAudit:
     exposure: tuple[Row, ...]
     volumes: tuple[Row, ...]
     files: Mapping[str, str]
+
+    @property
+    def of(self) -> str:
+        """What was audited: image or volume."""
+        return str(self.summary.get("of", "image"))
 
     @property
     def redacted(self) -> bool:
@@ -107,6 +114,11 @@ def read_audit(folder: str | os.PathLike, name: str = "audit") -> FinishedAudit:
         raise refuse("whose summary.json is damaged", again)
     if summary.get("conclusion") == NOT_FINISHED:
         raise refuse("whose audit has not ended", "wait for its conclusion, or run it again")
+    if summary.get("command") in SEARCHES:
+        raise refuse(
+            f"which is that of doppelscan {summary['command']}, a search in real images",
+            "pass the output of doppelscan audit; what a search found is filed by its own report.html and summary.json",
+        )
     missing = [key for key in NEEDED if key not in summary]
     if missing:
         versions = summary.get("versions")

@@ -10,6 +10,7 @@ from typing import Any
 from doppelscan.calibrate import Difference, Share, chance_unseen, clustered_share, difference, share_p_value
 from doppelscan.filing.audits import FinishedAudit, whole_sha256
 from doppelscan.filing.statements import control_fitness
+from doppelscan.wording import counted
 
 __all__ = ["Comparison", "Contrast", "Fact", "KindChange", "PatientChange", "PowerChange", "Side", "compare_audits"]
 
@@ -131,6 +132,7 @@ class Comparison:
         shares: the primary one first.
         kinds, patients, power: what changed of each.
         patients_matched: whether patients could be told by their names.
+        of: what was audited, image or volume.
     """
 
     verdict: str
@@ -146,6 +148,12 @@ class Comparison:
     patients: tuple[PatientChange, ...]
     power: tuple[PowerChange, ...]
     patients_matched: bool
+    of: str = "image"
+
+    @property
+    def verdict_words(self) -> str:
+        """The verdict as it is read: of volumes it speaks of volumes."""
+        return self.verdict.replace("images", f"{self.of}s")
 
     @property
     def counts(self) -> dict[str, int]:
@@ -170,21 +178,21 @@ def compare_audits(before: FinishedAudit, after: FinishedAudit) -> Comparison:
     shared = None if obstacles else _shared(before, after)
     smaller = min(len(before.scores), len(after.scores))
     if same_images:
-        obstacles.append("both audits are of the same synthetic images")
+        obstacles.append(f"both audits are of the same synthetic {after.of}s")
     elif shared is not None and shared > SHARED * smaller:
         obstacles.append(
-            f"{shared} of {smaller} synthetic images are in both sets, so that they are no independent samples: what is left of a filtered set says what "
+            f"{shared} of {counted(smaller, f'synthetic {after.of}')} {'is' if shared == 1 else 'are'} in both sets, so that they are no independent samples: what is left of a filtered set says what "
             "was taken out, and nothing of the generator"
         )
     for name, audit in (("before", before), ("after", after)):
-        unfit = [one.topic.lower() for one in control_fitness(audit.summary)[:2] if one.status == "no"]
+        unfit = [one.topic.lower() for one in control_fitness(audit)[:2] if one.status == "no"]
         if unfit:
             obstacles.append(f"the control of the audit {name} is not {' and not '.join(unfit)}")
         if audit.redacted and len(audit.volumes) != len(audit.scores):
             obstacles.append(f"the audit {name} is redacted, and which slices are of one volume is not told")
     shares = _shares(before, after, not obstacles)
     sides, power = (_side(before), _side(after)), _power(before.summary["self_test"], after.summary["self_test"])
-    verdict, reason = _verdict(shares[0], obstacles, *sides)
+    verdict, reason = _verdict(shares[0], obstacles, *sides, after.of)
     return Comparison(
         verdict,
         reason,
@@ -200,6 +208,7 @@ def compare_audits(before: FinishedAudit, after: FinishedAudit) -> Comparison:
         _patients(before, after, not obstacles),
         power,
         not (before.redacted or after.redacted),
+        after.of,
     )
 
 
@@ -226,7 +235,13 @@ def _facts(before: Any, after: Any) -> list[Fact]:
 
     def set_of(name: str, key: str, needed: bool) -> Fact:
         one, other = before["sets"][key], after["sets"][key]
-        return Fact(name, _set_words(one), _set_words(other), one["sha256"] == other["sha256"], needed)
+        return Fact(
+            name,
+            _set_words(one, before.get("of", "image")),
+            _set_words(other, after.get("of", "image")),
+            one["sha256"] == other["sha256"],
+            needed,
+        )
 
     def settings(summary: Any, *names: str) -> dict[str, Any]:
         return {name: summary["settings"].get(name) for name in names}
@@ -256,9 +271,9 @@ def _facts(before: Any, after: Any) -> list[Fact]:
     return facts
 
 
-def _set_words(facts: Mapping[str, Any]) -> str:
+def _set_words(facts: Mapping[str, Any], of: str) -> str:
     """How many images and people, and which: two sets of one size may be other images."""
-    return f"images {facts['images']}, patients {facts['patients']}, sha256 {facts['sha256'][:8]}..."
+    return f"{of}s {facts['images']}, patients {facts['patients']}, sha256 {facts['sha256'][:8]}..."
 
 
 def _what_differs(first: Any, second: Any) -> tuple[Any, Any]:
@@ -301,10 +316,11 @@ def _volume(audit: FinishedAudit, row: Any) -> str:
 
 def _shares(before: FinishedAudit, after: FinishedAudit, comparable: bool) -> list[Contrast]:
     highest = max((float(row["score"]) for audit in (before, after) for row in audit.control), default=float("inf"))
+    of = after.of
     measures = {
-        "images that show a patient": lambda row: row["flagged"] == "true" and row["finding"] != NOBODY,
-        "images derived from training, of no single source": lambda row: row["finding"] == NOBODY,
-        "images that score above every control image of both audits": lambda row: float(row["score"]) > highest,
+        f"{of}s that show a patient": lambda row: row["flagged"] == "true" and row["finding"] != NOBODY,
+        f"{of}s derived from training, of no single source": lambda row: row["finding"] == NOBODY,
+        f"{of}s that score above every control {of} of both audits": lambda row: float(row["score"]) > highest,
     }
     found = []
     for name, says in measures.items():
@@ -317,9 +333,9 @@ def _shares(before: FinishedAudit, after: FinishedAudit, comparable: bool) -> li
     return found
 
 
-def _verdict(shown: Contrast, obstacles: Sequence[str], before: Side, after: Side) -> tuple[str, str]:
+def _verdict(shown: Contrast, obstacles: Sequence[str], before: Side, after: Side, of: str) -> tuple[str, str]:
     told = (
-        f"{shown.before.count} of {shown.before.total} images showed a training patient before ({_percent(shown.before)}), "
+        f"{shown.before.count} of {counted(shown.before.total, of)} showed a training patient before ({_percent(shown.before)}), "
         f"{shown.after.count} of {shown.after.total} after ({_percent(shown.after)})"
     )
     if obstacles:
@@ -393,7 +409,7 @@ def _cautions(before: FinishedAudit, after: FinishedAudit, facts: Sequence[Fact]
     sizes = len(before.scores), len(after.scores)
     if max(sizes) > 1.5 * min(sizes):
         found.append(
-            f"The sets are of different size ({sizes[0]} and {sizes[1]} images): a rate flags more easily where there are many findings, and fewer images show "
+            f"The sets are of different size ({sizes[0]} and {counted(sizes[1], after.of)}): a rate flags more easily where there are many findings, and fewer {after.of}s show "
             "fewer patients; shares are compared, numbers are not."
         )
     for name, audit in (("before", before), ("after", after)):
@@ -401,7 +417,7 @@ def _cautions(before: FinishedAudit, after: FinishedAudit, facts: Sequence[Fact]
         if sample is not None:
             found.append(f"The audit {name} is of a random sample of {sample['drawn']} of {sample['total']}.")
     found.append(
-        "A patient who is gone is shown by none of the images of the new set; another set of the same generator may show them."
+        f"A patient who is gone is shown by none of the {after.of}s of the new set; another set of the same generator may show them."
     )
     return found
 

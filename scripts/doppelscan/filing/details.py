@@ -21,7 +21,7 @@ ASKED = {
     "title": ("Title", "name and version of the synthetic set"),
     "purpose": ("Purpose", "what the synthetic set is made for and what it must not be used for"),
     "recipients": ("Recipients and access", "who receives it, how, and on what terms"),
-    "provenance": ("Provenance of the training images", "where they come from, over what time, which devices, which people"),
+    "provenance": ("Provenance of the training set", "where they come from, over what time, which devices, which people"),
     "legal_basis": ("Legal basis and approval", "consent, ethics vote, data use agreement, with their numbers"),
     "licence": ("Licence", "of the synthetic set, and that of the training images"),
     "generator": ("Generator", "name, architecture, version, and how it was trained"),

@@ -10,6 +10,7 @@ from doppelscan.filing.comparison import Comparison, Contrast
 from doppelscan.filing.details import ASKED
 from doppelscan.filing.record import Dossier
 from doppelscan.filing.statements import Statement
+from doppelscan.wording import counted, noun_of
 
 __all__ = ["Block", "Document", "Facts", "Section", "Table", "Text", "comparison_document", "dossier_document"]
 
@@ -93,24 +94,25 @@ def _statements(rows: Sequence[Statement], topic: str, status: str = "") -> Tabl
     return Table((topic, status, ""), tuple((one.topic, one.status, one.says) for one in rows), (0.24, 0.16, 0.6))
 
 
-def _of_whom(control: str) -> str:
+def _of_whom(control: str, of: str) -> str:
     """Whose the control images are, in a few words."""
     return (
-        "real images of other people"
+        f"real {of}s of other people"
         if "training" not in control
-        else "real images, training patients held against the others among them"
+        else f"real {of}s, training patients held against the others among them"
     )
 
 
 def dossier_document(dossier: Dossier) -> Document:
     """The sections of a dossier, in the order in which it is read."""
-    results = dossier.results
-    bound = results.bound
+    results, of = dossier.results, dossier.of
+    bound, close = results.bound, dossier.control.as_close
+    listed = {0: "none is", 1: "listed below"}.get(results.patients_shown, "all are listed below")
     facts = (
-        (f"{results.flagged.count} of {results.flagged.total}", "synthetic images flagged", f"{percent(results.flagged.share)} (95 % Wilson interval {100 * results.flagged.lower:.1f} to {100 * results.flagged.upper:.1f})"),
-        (str(results.patients_shown), "training patients shown", "all are listed below"),
+        (f"{results.flagged.count} of {results.flagged.total}", f"synthetic {noun_of(results.flagged.total, of)} flagged", f"{percent(results.flagged.share)} (95 % Wilson interval {100 * results.flagged.lower:.1f} to {100 * results.flagged.upper:.1f})"),
+        (str(results.patients_shown), f"{noun_of(results.patients_shown, 'training patient')} shown", listed),
         ("no bound" if bound is None or bound >= 1 else percent(bound), "may be memorized, at most", "95 % upper bound, for copies changed as those planted" if bound is not None else "there was no self-test"),
-        (f"{dossier.control.as_close.count} of {dossier.control.as_close.total}", "control images as close", _of_whom(dossier.control.words)),
+        (f"{close.count} of {close.total}", f"control {noun_of(close.total, of)} as close", _of_whom(dossier.control.words, of)),
     )  # fmt: skip
     sections = (
         _release(dossier),
@@ -154,11 +156,12 @@ def _release(dossier: Dossier) -> Section:
 
 
 def _sets(dossier: Dossier) -> Section:
+    of = dossier.of
     rows = tuple((one.name, str(one.images), "" if one.patients is None else str(one.patients), one.sha256) for one in dossier.sets)
     blocks: list[Block] = [
-        Table(("set", "images", "patients", "sha256 of its images"), rows, (0.15, 0.11, 0.11, 0.63), (1, 2)),
+        Table(("set", f"{of}s", "patients", f"sha256 of its {of}s"), rows, (0.15, 0.11, 0.11, 0.63), (1, 2)),
         Text(
-            "The sha256 of a set is that of the sorted sha256 of its images (the bytes of the file, and which slice): the same images give the same, "
+            f"The sha256 of a set is that of the sorted sha256 of its {of}s (the bytes of the file{', and which slice' if of == 'image' else ''}): the same {of}s give the same, "
             "whatever their files are called. It names nobody.",
             soft=True,
         ),
@@ -175,14 +178,14 @@ def _sets(dossier: Dossier) -> Section:
     if made is None:
         blocks.append(
             Text(
-                "No sampler's manifest was given, so which weights made the synthetic images is only known from what is said above.",
+                f"No sampler's manifest was given, so which weights made the synthetic {of}s is only known from what is said above.",
                 warning=True,
             )
         )
     else:
         same = {
             True: "yes, by their hash",
-            False: "NO: the manifest lists other images than those that were audited",
+            False: f"NO: the manifest lists other {of}s than those that were audited",
             None: "not looked at",
         }
         blocks.append(
@@ -193,54 +196,55 @@ def _sets(dossier: Dossier) -> Section:
                     ("Sampling steps", ", ".join(made.sampling_steps) or NOT_GIVEN),
                     ("Samples", f"{made.samples}, of the seeds {made.first_seed} to {made.last_seed}"),
                     ("Conditions", f"{made.conditions} different" if made.conditions else "none"),
-                    ("The images that were audited", same[made.same_images]),
+                    (f"The {of}s that were audited", same[made.same_images]),
                     ("Manifest", f"sha256 {made.manifest_sha256}"),
                 )
             )
         )
     if dossier.left_out:
         blocks += [
-            Text(f"{len(dossier.left_out)} images could not be audited:"),
-            Table(
-                ("set", "image", "reason"), tuple((one.set, one.image, one.reason) for one in dossier.left_out), (0.13, 0.37, 0.5)
-            ),
+            Text(f"{counted(len(dossier.left_out), of)} could not be audited:"),
+            Table(("set", of, "reason"), tuple((one.set, one.image, one.reason) for one in dossier.left_out), (0.13, 0.37, 0.5)),
         ]
     return Section("Sets and generator", tuple(blocks))
 
 
-def _whole_set(won: Mapping[str, float | None] | None) -> tuple[tuple[str, str], ...]:
+def _whole_set(won: Mapping[str, float | None] | None, of: str) -> tuple[tuple[str, str], ...]:
     if won is None:
         return ()
-    said = f"{won['won_by_training']:.0f} of {won['images']:.0f} images are nearer to a training patient than to other people, p {_small(won['p_value'])}"
+    said = f"{won['won_by_training']:.0f} of {counted(int(won['images'] or 0), of)} {'is' if won['won_by_training'] == 1 else 'are'} nearer to a training patient than to other people, p {_small(won['p_value'])}"
     return (("Whole set", said),)
 
 
 def _findings(dossier: Dossier) -> Section:
-    results, shown = (
+    results, of, shown = (
         dossier.results,
+        dossier.of,
         ", patients by pseudonyms that are the same all through this dossier and nowhere else" if dossier.redacted else "",
     )
     kinds = tuple((kind, str(count)) for kind, count in results.findings.items())
     memorized = results.memorized
     blocks: list[Block] = [
-        Table(("finding", "images"), kinds, (0.8, 0.2), (1,)),
+        Table(("finding", f"{of}s"), kinds, (0.8, 0.2), (1,)),
         Facts(
             (
                 ("Flagged", interval(results.flagged)),
                 ("Residual risk", f"{percent(results.residual_risk['value'])} ({percent(results.residual_risk['lower'])} to {percent(results.residual_risk['upper'])}): showing a patient, beyond what the control explains"),
                 ("Share memorized", "not known: no self-test" if memorized is None else f"{percent(memorized['value'])} ({percent(memorized['lower'])} to {percent(memorized['upper'])}), by what is flagged and what would be"),
                 ("Upper bound", "none" if results.bound is None or results.bound >= 1 else f"{percent(results.bound)} (95 %)"),
-                ("Unlike the training set", f"{results.unlike} images, of which nothing is said"),
-                *_whole_set(results.competition),
+                ("Unlike the training set", _unlike(results.unlike, of)),
+                *_whole_set(results.competition, of),
             )
         ),
     ]  # fmt: skip
     if dossier.patients:
         kinds_known = [kind for kind in dossier.patients[0].kinds]
         blocks += [
-            Text(f"All {len(dossier.patients)} training patients who are shown{shown}:"),
+            Text(
+                f"{_all(len(dossier.patients), 'training patient')} who {'is' if len(dossier.patients) == 1 else 'are'} shown{shown}:"
+            ),
             Table(
-                ("patient", "images", *kinds_known, "of training images", "highest score", "smallest p"),
+                ("patient", f"{of}s", *kinds_known, f"of training {of}s", "highest score", "smallest p"),
                 tuple(
                     (
                         one.patient,
@@ -258,9 +262,9 @@ def _findings(dossier: Dossier) -> Section:
         ]
     if dossier.images:
         blocks += [
-            Text(f"All {len(dossier.images)} flagged images, highest score first:"),
+            Text(f"{_all(len(dossier.images), f'flagged {of}')}, highest score first:"),
             Table(
-                ("image", "finding", "match in training", "its patient", "score", "p", "why it is flagged"),
+                (of, "finding", "match in training", "its patient", "score", "p", "why it is flagged"),
                 tuple(
                     (one.image, one.finding, one.match, one.match_patient, f"{one.score:.3f}", _small(one.p_value), one.reason)
                     for one in dossier.images
@@ -270,27 +274,38 @@ def _findings(dossier: Dossier) -> Section:
             ),
         ]
     else:
-        blocks.append(Text("No image is flagged."))
+        blocks.append(Text(f"No {of} is flagged."))
     blocks.append(
         Text(
-            "copy: a training image came back. same patient?: the patient, perhaps in another image. blend: two training images in one. part: a region. "
-            "unresolved: a patient, but the picture does not tell as what. no single source: derived from several training images, shows nobody alone.",
+            f"copy: a training {of} came back. same patient?: the patient, perhaps in another {of}. blend: two training {of}s in one. part: a region. "
+            f"unresolved: a patient, but the {'picture' if of == 'image' else of} does not tell as what. no single source: derived from several training {of}s, shows nobody alone.",
             soft=True,
         )
     )
     return Section("Findings", tuple(blocks))
 
 
+def _all(number: int, noun: str) -> str:
+    """For example ``All 3 flagged images``, ``The 1 flagged image``."""
+    return f"{'The' if number == 1 else 'All'} {counted(number, noun)}"
+
+
+def _unlike(number: int | None, of: str) -> str:
+    """What is said of images of another domain."""
+    return "not measured" if number is None else f"{counted(number, of)}, of which nothing is said"
+
+
 def _control(dossier: Dossier) -> Section:
     control = dossier.control
     blocks: list[Block] = [
-        Facts((("Control", f"{control.words}: {control.images} images of {control.patients} patients"), ("As close as what is flagged", interval(control.as_close)))),
+        Facts((("Control", f"{control.words}: {counted(control.images, dossier.of)} of {counted(control.patients, 'patient')}"), ("As close as what is flagged", interval(control.as_close)))),
         _statements(control.fitness, "fit to calibrate by"),
     ]  # fmt: skip
     if dossier.near_duplicates:
         blocks.append(
             Text(
-                f"{dossier.near_duplicates} pairs of real images under two names agree as copies do; the audit's summary.json lists them.",
+                f"{counted(dossier.near_duplicates, 'pair')} of real {dossier.of}s under two names {'agrees' if dossier.near_duplicates == 1 else 'agree'} as copies do; "
+                "the audit's summary.json lists them.",
                 warning=True,
             )
         )
@@ -298,7 +313,7 @@ def _control(dossier: Dossier) -> Section:
 
 
 def _power(dossier: Dossier) -> Section:
-    heading = "What the audit could have found"
+    heading, of = "What the audit could have found", dossier.of
     if not dossier.planted:
         return Section(
             heading,
@@ -317,14 +332,14 @@ def _power(dossier: Dossier) -> Section:
         for one in dossier.planted
     )  # fmt: skip
     blocks: list[Block] = [
-        Text("Copies of training images, one a patient, were changed and judged by the same rules as the synthetic images."),
+        Text(f"Copies of training {of}s, one a patient, were changed and judged by the same rules as the synthetic {of}s."),
         Table(("a copy", "found", "at least", "right patient"), rows, (0.55, 0.15, 0.17, 0.13), (1, 2, 3)),
     ]
     if dossier.negatives:
         nobody = tuple((one.words, f"{one.flagged} of {one.images}", str(one.accused)) for one in dossier.negatives)
         blocks += [
-            Text("The same was done to images that are a copy of nobody:"),
-            Table(("images of nobody", "flagged", "said to show a patient"), nobody, (0.6, 0.2, 0.2), (1, 2)),
+            Text(f"The same was done to {of}s that are a copy of nobody:"),
+            Table((f"{of}s of nobody", "flagged", "said to show a patient"), nobody, (0.6, 0.2, 0.2), (1, 2)),
         ]
     blocks.append(
         Text(
@@ -337,19 +352,19 @@ def _power(dossier: Dossier) -> Section:
 
 
 def _review(dossier: Dossier) -> Section:
-    review = dossier.review
+    review, of = dossier.review, dossier.of
     if review is None:
-        return Section("Reviewers' decisions", (Text("None were given: no person is known to have looked at the images."),))
+        return Section("Reviewers' decisions", (Text(f"None were given: no person is known to have looked at the {of}s."),))
     blocks: list[Block] = [
         Facts(
             (
-                ("Images that were looked at", str(review.images)),
-                ("Flagged images among them", f"{review.flagged_seen} of {review.flagged}"),
+                (f"{of.capitalize()}s that were looked at", str(review.images)),
+                (f"Flagged {of}s among them", f"{review.flagged_seen} of {review.flagged}"),
                 ("Decided differently by two reviewers", str(review.disputed)),
             )
         ),
         Table(
-            ("decision", "on flagged images", "on others"),
+            ("decision", f"on flagged {of}s", "on others"),
             tuple((one.decision, str(one.flagged), str(one.not_flagged)) for one in review.counts),
             (0.5, 0.25, 0.25),
             (1, 2),
@@ -359,14 +374,14 @@ def _review(dossier: Dossier) -> Section:
     if review.images and not review.decisions:
         blocks.append(
             Text(
-                "Counted by the audit, by image; who decided what is in the table that the audit was given, which was not given for this dossier.",
+                f"Counted by the audit, by {of}; who decided what is in the table that the audit was given, which was not given for this dossier.",
                 soft=True,
             )
         )
         return Section("Reviewers' decisions", tuple(blocks))
     blocks.append(
         Table(
-            ("image", "audit", "decision", "comment", "reviewer", "date"),
+            (of, "audit", "decision", "comment", "reviewer", "date"),
             tuple(
                 (one.image, one.finding or "not flagged", one.decision, one.comment, one.reviewer, one.date)
                 for one in review.decisions
@@ -382,9 +397,10 @@ def _mitigation(dossier: Dossier) -> Section:
     if dossier.before is None:
         blocks.append(Text("No earlier audit was given (--before), so what the mitigation changed is not shown.", warning=True))
     else:
+        words = dossier.before.verdict_words
         blocks.append(
             Text(
-                f"{dossier.before.verdict[0].upper()}{dossier.before.verdict[1:]}: {dossier.before.reason}.",
+                f"{words[0].upper()}{words[1:]}: {dossier.before.reason}.",
                 warning=bool(dossier.before.obstacles),
             )
         )
@@ -401,7 +417,7 @@ def _criteria(dossier: Dossier) -> Section:
             _statements(dossier.criteria, "risk", "in this audit"),
             Text(
                 "For a generator to be called anonymous, the EDPB (Opinion 28/2024) asks that extracting training data from it, or obtaining them by queries, be insignificantly "
-                "likely by all means reasonably likely to be used. This audit speaks of a set of images, not of the generator.",
+                f"likely by all means reasonably likely to be used. This audit speaks of a set of {dossier.of}s, not of the generator.",
                 soft=True,
             ),
             Text("The seven criteria of the Synthetic Medical Data (SMD) card:"),
@@ -476,15 +492,17 @@ def _sign_off(dossier: Dossier) -> Section:
 
 def comparison_document(comparison: Comparison, title: str, footer: str = "") -> Document:
     """The sections of a comparison by itself."""
-    counts, shown = comparison.counts, comparison.shares[0]
+    counts, shown, of = comparison.counts, comparison.shares[0], comparison.of
     facts = (
-        (percent(shown.before.share), "showed a patient before", f"{shown.before.count} of {shown.before.total} images"),
-        (percent(shown.after.share), "show a patient after", f"{shown.after.count} of {shown.after.total} images"),
+        (percent(shown.before.share), "showed a patient before", f"{shown.before.count} of {counted(shown.before.total, of)}"),
+        (percent(shown.after.share), "show a patient after", f"{shown.after.count} of {counted(shown.after.total, of)}"),
         *(((f"{counts['gone']}, {counts['still']}, {counts['new']}", "patients gone, still shown, new", "by their names"),) if comparison.patients_matched else ()),
         ("no" if comparison.obstacles else "yes", "comparable", "what must be alike stands below"),
     )  # fmt: skip
     colour = CHANGE_COLOURS.get(comparison.verdict, "unsure")
-    return Document(title, comparison.verdict, comparison.reason, colour, facts, tuple(comparison_sections(comparison)), footer)
+    return Document(
+        title, comparison.verdict_words, comparison.reason, colour, facts, tuple(comparison_sections(comparison)), footer
+    )
 
 
 def comparison_sections(comparison: Comparison) -> list[Section]:
@@ -496,7 +514,7 @@ def comparison_sections(comparison: Comparison) -> list[Section]:
     blocks: list[Block] = [Text(f"No difference is claimed: {one}.", warning=True) for one in comparison.obstacles]
     blocks += [Text(one) for one in comparison.cautions]
     shared = "not looked at" if comparison.shared_images is None else str(comparison.shared_images)
-    sides = comparison.before, comparison.after
+    sides, of = (comparison.before, comparison.after), comparison.of
     memorized = [
         "not known: no self-test"
         if one.memorized_lower is None or one.memorized_upper is None
@@ -506,19 +524,19 @@ def comparison_sections(comparison: Comparison) -> list[Section]:
     both = (
         ("conclusion", *(one.conclusion for one in sides)),
         ("finished", *(one.finished for one in sides)),
-        ("synthetic images", *(str(one.images) for one in sides)),
+        (f"synthetic {of}s", *(str(one.images) for one in sides)),
         ("training patients shown", *(str(one.patients_shown) for one in sides)),
         ("share memorized, with what is missed", *memorized),
         ("upper bound", *("none" if one.bound is None or one.bound >= 1 else percent(one.bound) for one in sides)),
         ("sha256 of the audit", *(f"{one.sha256[:16]}..." for one in sides)),
     )
     sections = [
-        Section("Can they be compared", (*blocks, Table(("what", "before", "after", ""), facts, (0.28, 0.28, 0.28, 0.16)), Text(f"Synthetic images that are in both sets: {shared}."))),
+        Section("Can they be compared", (*blocks, Table(("what", "before", "after", ""), facts, (0.28, 0.28, 0.28, 0.16)), Text(f"Synthetic {of}s that are in both sets: {shared}."))),
         Section("Both audits", (Table(("", "before", "after"), both, (0.34, 0.33, 0.33)),)),
         Section(
             "Shares",
             (
-                Table(("of images", "before", "after", "change in points", "p"), tuple(_contrast(one) for one in comparison.shares), (0.3, 0.21, 0.21, 0.2, 0.08), (1, 2, 3, 4)),
+                Table((f"of {of}s", "before", "after", "change in points", "p"), tuple(_contrast(one) for one in comparison.shares), (0.3, 0.21, 0.21, 0.2, 0.08), (1, 2, 3, 4)),
                 Text("Intervals are 95 % (Wilson 1927, as in the audits themselves, slices of one volume counting as far as they differ; of the change Newcombe 1998), p by Fisher's exact test, a volume counted once. The first row decides; an empty p is not claimed.", soft=True),
             ),
         ),
@@ -543,8 +561,8 @@ def comparison_sections(comparison: Comparison) -> list[Section]:
                 "Training patients",
                 (
                     Text(f"{counts['new']} new, {counts['still']} still shown, {counts['gone']} gone."),
-                    Table(("patient", "", "images before", "images after", "score before", "score after", "by chance"), rows, (0.28, 0.1, 0.12, 0.12, 0.13, 0.13, 0.12), (2, 3, 4, 5, 6)),
-                    Text("By chance: how probably so many images would all be in one of the two sets although nothing changed. Above 0.05 a patient who is gone, or new, may only be unseen in the other set.", soft=True),
+                    Table(("patient", "", f"{of}s before", f"{of}s after", "score before", "score after", "by chance"), rows, (0.28, 0.1, 0.12, 0.12, 0.13, 0.13, 0.12), (2, 3, 4, 5, 6)),
+                    Text(f"By chance: how probably so many {of}s would all be in one of the two sets although nothing changed. Above 0.05 a patient who is gone, or new, may only be unseen in the other set.", soft=True),
                 ),
             )
         )  # fmt: skip

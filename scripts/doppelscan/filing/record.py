@@ -79,7 +79,7 @@ class Results:
         memorized: share that is memorized by what is flagged and what would be: value, lower, upper; None without a self-test.
         bound: upper 95 % bound of that share, 1 where there is none; None without a self-test.
         competition: of training against other patients, or None.
-        unlike: images of another domain, of which nothing is said.
+        unlike: images of another domain, of which nothing is said; None where nobody looked.
         sample: where a sample was audited, what it bounds; or None.
     """
 
@@ -90,7 +90,7 @@ class Results:
     memorized: Mapping[str, float | None] | None
     bound: float | None
     competition: Mapping[str, float | None] | None
-    unlike: int
+    unlike: int | None
     sample: Mapping[str, Any] | None
 
 
@@ -129,19 +129,19 @@ class NegativeCopies:
 
 @dataclass(frozen=True)
 class ShownPatient:
-    """A training patient whom flagged images show, by kind of finding."""
+    """A training patient whom flagged images show, by kind of finding; ``smallest_p_value`` is None where identical pixels decide."""
 
     patient: str
     images: int
     kinds: Mapping[str, int]
     training_images: int
     highest_score: float
-    smallest_p_value: float
+    smallest_p_value: float | None
 
 
 @dataclass(frozen=True)
 class ImageFinding:
-    """A flagged image."""
+    """A flagged image; ``p_value`` is None where identical pixels decide."""
 
     image: str
     finding: str
@@ -202,6 +202,7 @@ class Dossier:
         run: how the audit was made.
         inputs: hashes of what it was made of.
         sources: of the methods and criteria.
+        of: what was audited, image or volume.
         seal: hash of all the above, and an HMAC where there is a secret.
     """
 
@@ -233,6 +234,7 @@ class Dossier:
     run: Run
     inputs: Inputs
     sources: Mapping[str, str]
+    of: str = "image"
     seal: Mapping[str, str | None] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -300,7 +302,7 @@ def make_dossier(
             for name, one in summary["sets"].items()
         ),
         generator,
-        threat_model(),
+        threat_model(audit.of),
         tested(audit),
         criteria(audit),
         card(audit, details.missing),
@@ -310,7 +312,7 @@ def make_dossier(
             summary["images"]["control"],
             summary["images"]["control_patients"],
             Share(**summary["flagged_control"]),
-            control_fitness(summary),
+            control_fitness(audit),
         ),
         summary["rules"]["power"],
         tuple(
@@ -349,6 +351,7 @@ def make_dossier(
         ),
         Inputs(audit.files, whole_sha256(audit.files), **(inputs or {})),
         SOURCES,
+        audit.of,
     )
     # What is printed is what its JSON gives back: a check prints it again of that, and compares.
     dossier = TypeAdapter(Dossier).validate_python(dossier.as_dict())
@@ -377,12 +380,13 @@ def _image(row: Mapping[str, str], hide: _Shown) -> ImageFinding:
     )
 
 
-def _p_of(patient: Mapping[str, str], audit: FinishedAudit) -> float:
-    """The smallest p-value of a patient; an audit of volumes that were copied in part once left it out."""
+def _p_of(patient: Mapping[str, str], audit: FinishedAudit) -> float | None:
+    """The smallest p-value of a patient, None where none decided; an audit of volumes that were copied in part once left it out."""
     told = float(patient["smallest_p_value"])
     if math.isfinite(told):
         return told
-    return min((p_value_of(row) for row in audit.flagged if row["match_patient"] == patient["patient"]), default=1.0)
+    found = [p_value_of(row) for row in audit.flagged if row["match_patient"] == patient["patient"]]
+    return min((one for one in found if math.isfinite(one)), default=None)
 
 
 class _Shown:

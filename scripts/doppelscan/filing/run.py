@@ -19,6 +19,7 @@ from doppelscan.filing.sampling import read_manifest
 from doppelscan.filing.seal import Checked, compared, content_sha256, hmac_of, plain, read_seal, read_secret, seal_text
 from doppelscan.pseudonyms import Pseudonyms
 from doppelscan.version import __version__
+from doppelscan.wording import counted
 
 if TYPE_CHECKING:
     from doppelscan.filing.comparison import Comparison
@@ -49,7 +50,7 @@ class FiledDossier:
         missing = f" Not given: {', '.join(one.not_given)}." if one.not_given else ""
         named = "redacted" if one.redacted else "names patients and files: keep it as you keep their data"
         return (
-            f"{one.conclusion}: {len(one.patients)} training patients shown, {len(one.images)} images flagged; {named}.{missing}",
+            f"{one.conclusion}: {counted(len(one.patients), 'training patient')} shown, {counted(len(one.images), one.of)} flagged; {named}.{missing}",
             f"Dossier: {os.path.abspath(self.path)} (sha256 of its content {one.seal['content_sha256']})",
         )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from doppelscan.images.records import ImageRecord, ImageSet, SliceChoice
+from doppelscan.images.records import ImageRecord, ImageSet, SliceChoice, stack_words
+from doppelscan.wording import counted
 
 __all__ = ["PLANES", "in_three_planes", "of_stacks", "plane_position"]
 
@@ -36,7 +37,8 @@ def in_three_planes(volumes: ImageSet, choice: SliceChoice, most: int = MOST) ->
             step = choice.step or max(1, -(-(last - first) // most))
             indices = range(first, last, step) or [count // 2]
             records += [_slice(record, axis, index, f"{record.id}#plane={plane},slice={index}") for index in indices]
-    note = f"{len(volumes.records)} {volumes.name} volumes were cut into {len(records)} slices along three planes, for a synthetic set of 2D images"
+    cut = counted(len(volumes.records), f"{volumes.name} volume")
+    note = f"{cut} {'was' if len(volumes.records) == 1 else 'were'} cut into {counted(len(records), 'slice')} along three planes, for a synthetic set of 2D images"
     return replace(volumes, records=records, notes=[*volumes.notes, note])
 
 
@@ -56,8 +58,8 @@ def of_stacks(volumes: ImageSet) -> ImageSet:
         axis = record.geometry.stack_axis if record.geometry is not None else None
         axis = usual if axis is None else axis
         records += [_slice(record, axis, index, f"{record.id}#slice={index}") for index in range(_length(record, axis))]
-    note = f"{stacks} of {len(volumes.records)} {volumes.name} volumes are stacks of thick slices: each slice is scored as an image"
-    notes = [one for one in volumes.notes if "are stacks of thick slices" not in one]
+    note = f"{stack_words(volumes, stacks)}: each slice is scored as an image"
+    notes = [one for one in volumes.notes if one != stack_words(volumes, stacks)]
     return replace(volumes, records=records, notes=[*notes, note])
 
 

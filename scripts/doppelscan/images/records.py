@@ -20,6 +20,8 @@ from doppelscan.digests import add_file
 from doppelscan.errors import ImageError, InputError, reason_of_image
 from doppelscan.images.geometry import VolumeGeometry
 from doppelscan.images.readers import FileHeader, image_format, read_header, series_plan, stack_slices
+from doppelscan.progress import progress
+from doppelscan.wording import counted
 
 __all__ = [
     "DrawnSample",
@@ -33,6 +35,7 @@ __all__ = [
     "prepared",
     "set_files",
     "spread_order",
+    "stack_words",
     "table_values",
 ]
 
@@ -182,11 +185,30 @@ class ImageSet:
     unmatched: int = 0
     sample: DrawnSample | None = None
     notes: list[str] = field(default_factory=list)
+    _keys: list[str | None] | None = field(default=None, init=False, repr=False, compare=False)
+
+    def content_keys(self, label: str) -> list[str | None]:
+        """:func:`content_hash` of each record, None of one that cannot be opened, which is added to ``skipped``; the files are hashed once.
+
+        Args:
+            label: of the progress bar, such as the set's name.
+        """
+        if self._keys is None:
+            volumes: dict[tuple[str, ...], Any] = {}
+            self._keys = [self._content_key(record, volumes) for record in progress(self.records, f"hash {label}", "image")]
+        return list(self._keys)
+
+    def _content_key(self, record: ImageRecord, volumes: dict[tuple[str, ...], Any]) -> str | None:
+        try:
+            return content_hash(record, volumes)
+        except OSError as error:
+            self.skipped.append(SkippedImage(record.id, f"cannot be opened: {error.strerror}"))
+            return None
 
     @property
     def whole_volumes(self) -> bool:
         """Whether the records are volumes that are scored whole; else they are 2D images and slices."""
-        return any(record.whole for record in self.records)
+        return unit_of(self.records) == "volume"
 
     @property
     def unknown_patients(self) -> int:
@@ -353,6 +375,12 @@ def _leave_out(result: ImageSet, records: Sequence[ImageRecord], reason: str) ->
     result.records[:] = [one for one in result.records if one.id not in gone]
 
 
+def stack_words(image_set: ImageSet, stacks: int) -> str:
+    """For example ``2 of 10 training volumes are stacks of thick slices``."""
+    total = counted(len(image_set.records), f"{image_set.name} volume")
+    return f"{stacks} of {total} {'is a stack' if stacks == 1 else 'are stacks'} of thick slices"
+
+
 def _spacing_notes(result: ImageSet) -> list[str]:
     """What is to be told of how the volumes of a set differ."""
     known = [r.geometry for r in result.records if r.geometry is not None and r.geometry.known]
@@ -363,14 +391,16 @@ def _spacing_notes(result: ImageSet) -> list[str]:
         low, high = spacings.min(0), spacings.max(0)
         if not np.allclose(low, high, rtol=0.01):
             words = [" x ".join(f"{v:.3g}" for v in s) for s in (low, high)]
-            notes.append(f"{len(known)} {result.name} volumes of different spacing: {words[0]} to {words[1]} mm")
+            notes.append(f"{counted(len(known), f'{result.name} volume')} of different spacing: {words[0]} to {words[1]} mm")
         stacks = sum(geometry.stack_axis is not None for geometry in known)
         if stacks:
-            notes.append(f"{stacks} of {len(result.records)} {result.name} volumes are stacks of thick slices")
+            notes.append(stack_words(result, stacks))
     if unknown:
-        notes.append(f"{unknown} of {len(result.records)} {result.name} volumes do not say how large their voxels are")
+        notes.append(
+            f"{unknown} of {counted(len(result.records), f'{result.name} volume')} {'does not say how large its' if unknown == 1 else 'do not say how large their'} voxels are"
+        )
     mended = Counter(told for geometry in known for told in geometry.told)
-    notes.extend(f"{count} {result.name} volume{'s' * (count > 1)}: {told}" for told, count in mended.most_common(10))
+    notes.extend(f"{counted(count, f'{result.name} volume')}: {told}" for told, count in mended.most_common(10))
     return notes
 
 

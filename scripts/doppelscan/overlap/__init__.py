@@ -6,7 +6,7 @@ from doppelscan.overlap.names import Disagreement, NamedPeople, compare_names, w
 from doppelscan.overlap.removal import Removal, removable
 from doppelscan.overlap.rules import OverlapRules, VolumeOverlapRules
 from doppelscan.overlap.search import LinkSearch, NearestImage, PoolSearch, SearchedPool, same_pixels
-from doppelscan.overlap.split import Split, people_apart, split_people
+from doppelscan.overlap.split import Split, people_apart, require_people, split_people
 from doppelscan.overlap.summary import (
     FOUND,
     NOTHING,
@@ -54,6 +54,7 @@ __all__ = [
     "link_of",
     "people_apart",
     "removable",
+    "require_people",
     "same_pixels",
     "same_voxels",
     "split_people",

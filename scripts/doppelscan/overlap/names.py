@@ -9,6 +9,7 @@ from doppelscan.decide import Rules, UnnamedImages, names_of_files, same_people
 from doppelscan.overlap.groups import Grouping
 from doppelscan.overlap.links import Link, Pool
 from doppelscan.overlap.search import SearchedPool
+from doppelscan.wording import counted
 
 __all__ = ["Disagreement", "NamedPeople", "compare_names", "with_names_of_files"]
 
@@ -68,14 +69,14 @@ def with_names_of_files(found: SearchedPool, rules: Rules) -> tuple[SearchedPool
             unnamed.append(UnnamedImages(name, rows, [records[i] for i in rows]))
     for images, (words, chosen) in zip(unnamed, names_of_files(unnamed, confirmed, found.beside, rules), strict=True):
         of = f" of {images.label}" if len(pool.names) > 1 else ""
-        notes.append(f"Nobody named the patients of {len(images.rows)} {pool.of}s{of}. {words}".strip())
+        notes.append(f"Nobody named the patients of {counted(len(images.rows), pool.of)}{of}. {words}".strip())
         named = () if chosen is None else zip(images.rows, chosen.patients, strict=True)
         told.append({i: who for i, who in named if who != records[i].volume})
     both = set(told[0].values()) & set(told[1].values()) if len(told) == len(pool.names) == 2 else set()
     one_list = bool(both) and _of_one_list(found, told, both, rules)
     if both:
         notes.append(
-            f"{len(both)} of these names are in both sets. "
+            f"{len(both)} of these names {'is' if len(both) == 1 else 'are'} in both sets. "
             + (
                 "By what was found they are the same people: they count as leaks."
                 if one_list

@@ -12,11 +12,14 @@ from doppelscan.errors import InputError
 from doppelscan.overlap.groups import Grouping, Joined
 from doppelscan.overlap.links import Pool
 from doppelscan.overlap.rules import OverlapRules
+from doppelscan.wording import counted
 
-__all__ = ["Split", "people_apart", "split_people"]
+__all__ = ["Split", "people_apart", "require_people", "split_people"]
 
 # Pieces of about equal size that parts are made of: shares are met to a hundredth where people are many and small.
 PIECES = 100
+# Parts where nobody says how many.
+FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,21 @@ def people_apart(pool: Pool, grouping: Grouping, rules: OverlapRules) -> list[in
     return [number.setdefault(apart.of(row), len(number) + 1) for row in range(len(pool))]
 
 
+def require_people(people: int, folds: int | None = None, parts: Sequence[float] | None = None) -> None:
+    """Refuse a split into more parts than there are ``people``; parameters as of :func:`split_people`.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    name, asked, count = "folds", str(folds or FOLDS), folds or FOLDS
+    if parts is not None:
+        name, asked, count = "parts", ",".join(f"{share:g}" for share in parts), len(parts)
+    if people < count:
+        raise InputError(
+            f"The '{name}' parameter must ask for no more parts than there are people. Got {asked} for {counted(people, 'person')}; pass fewer --{name}."
+        )
+
+
 def split_people(person: Sequence[int], folds: int | None = None, parts: Sequence[float] | None = None) -> Split:
     """Split images by person, parts as near to their sizes as people allow (scikit-learn's ``GroupKFold``).
 
@@ -65,13 +83,9 @@ def split_people(person: Sequence[int], folds: int | None = None, parts: Sequenc
     Raises:
         InputError: there are fewer people than parts.
     """
-    shares = np.full(folds or 5, 1 / (folds or 5)) if parts is None else np.asarray(parts, float)
+    shares = np.full(folds or FOLDS, 1 / (folds or FOLDS)) if parts is None else np.asarray(parts, float)
     people = len(set(person))
-    if people < len(shares):
-        name, asked = ("folds", str(len(shares))) if parts is None else ("parts", ",".join(f"{s:g}" for s in shares))
-        raise InputError(
-            f"The '{name}' parameter must ask for no more parts than there are people. Got {asked} for {people} {'person' if people == 1 else 'people'}."
-        )
+    require_people(people, folds, parts)
     groups, rows = np.asarray(person), np.zeros((len(person), 1))
     count = len(shares) if parts is None else min(PIECES, people)
     piece = np.zeros(len(person), np.int64)

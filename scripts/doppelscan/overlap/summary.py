@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from doppelscan.decide import LeftOut
-from doppelscan.decide.conclusion import counted
 from doppelscan.images import ImageRecord
 from doppelscan.overlap.groups import KNOWN, Group, Grouping
 from doppelscan.overlap.links import COPIES, RELATIONS, Link, Pool
 from doppelscan.overlap.names import Disagreement, NamedPeople
 from doppelscan.overlap.rules import OverlapRules
 from doppelscan.overlap.search import SearchedPool
+from doppelscan.wording import counted
 
 __all__ = ["FOUND", "NOTHING", "PEOPLE", "UNSURE", "Overlap", "OverlapSummary", "SetCounts", "conclude_overlap"]
 
@@ -105,7 +105,11 @@ def _who(record: ImageRecord) -> str:
 
 @dataclass(frozen=True)
 class OverlapSummary:
-    """What summary.json holds; docs/leaks.md says what the numbers mean, ``of`` what is counted: image or volume."""
+    """What summary.json holds; docs/leaks.md says what the numbers mean, ``of`` what is counted: image or volume.
+
+    ``strongest`` is the surest pair of what was asked for: image, set, match, match_set, relation, score and pose, as in pairs.csv; of two sets the
+    image is of the second. None where nothing was found, or where nobody is to be named.
+    """
 
     command: str
     of: str
@@ -118,6 +122,7 @@ class OverlapSummary:
     doubted_pairs: int
     registered_pairs: int
     highest_unlinked: float | None
+    strongest: Mapping[str, object] | None
     names_in_both: int
     names_borne_out: int
     disagreements: Sequence[Mapping[str, object]]
@@ -204,12 +209,19 @@ def _found_words(
     told = []
     if command == "leak":
         first, second = sets
-        number = f"{second.copies or 'none'} of {counted(second.images, of)} of {second.name}"
-        one = f"is {'an image' if of == 'image' else f'a {of}'}"
-        told.append(f"{number} {'is one' if not second.copies else one if second.copies == 1 else f'are {of}s'} of {first.name}")
-        told.append(
-            f"{second.people} {'is' if second.people == 1 else 'are'} in {counted(len(news), 'group')} of one person or one {of} that reach into both"
-        )
+        images, copies = counted(second.images, of), second.copies
+        # What is a copy is of the person, too: that is said once.
+        others = max(0, second.people - copies)
+        if copies:
+            what = f"is {'an image' if of == 'image' else f'a {of}'}" if copies == 1 else f"are {of}s"
+            told.append(f"{copies} of {images} of {second.name} {what} of {first.name}")
+            told += [f"{others} more {'is' if others == 1 else 'are'} of people of {first.name}"] if others else []
+        elif others:
+            told.append(
+                f"{others} of {images} of {second.name} {'is' if others == 1 else 'are'} of people of {first.name}, none is {'an image' if of == 'image' else f'a {of}'} of it"
+            )
+        else:
+            told.append(f"none of {images} of {second.name} {'is an image' if of == 'image' else f'is a {of}'} of {first.name}")
         if known:
             told.append(f"{counted(len(known), 'more patient')} {'has' if len(known) == 1 else 'have'} the same name in both")
         # Of those that are joined the groups speak.

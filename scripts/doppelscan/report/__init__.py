@@ -3,7 +3,15 @@
 from doppelscan.errors import ReportError
 from doppelscan.report.figures import agreement_figure, contamination_figure, roc_figure
 from doppelscan.report.inline import CONTROL, FLAGGED, INK, inline_picture, inline_svg
-from doppelscan.report.overlap import GROUP_COLUMNS, PAIR_COLUMNS, SPLIT_COLUMNS, split_rows, write_overlap
+from doppelscan.report.overlap import (
+    GROUP_COLUMNS,
+    PAIR_COLUMNS,
+    SPLIT_COLUMNS,
+    split_rows,
+    strongest_pair,
+    surest_words,
+    write_overlap,
+)
 from doppelscan.report.results import ResultTable, audit_facts, closing_lines, overlap_facts
 from doppelscan.report.tables import SCORE_COLUMNS
 from doppelscan.report.write import write_preliminary, write_report
@@ -27,6 +35,8 @@ __all__ = [
     "overlap_facts",
     "roc_figure",
     "split_rows",
+    "strongest_pair",
+    "surest_words",
     "write_overlap",
     "write_preliminary",
     "write_report",

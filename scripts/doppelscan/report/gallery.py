@@ -25,6 +25,7 @@ class ShownPair:
         slices: of volumes, the mosaics in base64, which a script has to read pixel by pixel: a browser lets it do so only with what is in the page.
         large: ``src`` of the strip at the resolution of the files, or empty.
         side: pixels a side of its tiles.
+        same: there is no difference to be seen; None where the match was not brought into the pose.
     """
 
     strip: str
@@ -32,6 +33,7 @@ class ShownPair:
     slices: tuple[str, ...] = ()
     large: str = ""
     side: int = 0
+    same: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -60,5 +62,7 @@ def hang(pictures: Mapping[int, PairPicture]) -> Gallery:
             elif content:
                 places[kind], files[name] = f"{FOLDER}/{name}", content
         slices = tuple(base64.b64encode(part).decode() for part in one.slices)
-        shown[number] = ShownPair(places["strip"], one.tiles, slices, places["large"], one.side)
+        shown[number] = ShownPair(
+            places["strip"], one.tiles, slices, places["large"], one.side, one.same if one.tiles == 5 else None
+        )
     return Gallery(shown, files)

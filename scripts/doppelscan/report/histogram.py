@@ -9,6 +9,7 @@ import numpy as np
 
 from doppelscan.decide import Decision
 from doppelscan.deepssim import THRESHOLDS
+from doppelscan.wording import counted
 
 __all__ = ["distributions", "histogram"]
 
@@ -17,15 +18,16 @@ LEFT, RIGHT, TOP, BOTTOM = 38, 8, 12, 40
 BINS = 40
 
 
-def distributions(decision: Decision) -> list[str]:
-    """Score, best region and SSIM of the aligned pair, synthetic against control: an ``<svg>`` each."""
+def distributions(decision: Decision, of: str) -> list[str]:
+    """Score, best region and SSIM of the aligned pair, synthetic against control: an ``<svg>`` each; ``of`` is image or volume."""
     flagged = [one for one in decision.images if one.finding is not None]
     whole = [one.scored.score for one in flagged if not one.of_region]
     parts = [one.scored.part for one in flagged if one.of_region]
     marks: dict[str, tuple[str, Mapping[float, str]]] = {
         "score": ("score", {min(whole): "lowest flagged"} if whole else {}),
         "part": ("agreement of the best region", {min(parts): "lowest flagged part"} if parts else {}),
-        "ssim": ("SSIM of the aligned pair", {low: name for low, name in zip(THRESHOLDS, ("similar", "duplicate"), strict=True)}),
+        # The classes of the DeepSSIM paper are of images alone.
+        "ssim": ("SSIM of the aligned pair", dict(zip(THRESHOLDS, ("similar", "duplicate"), strict=True)) if of == "image" else {}),
     }
     return [
         histogram(
@@ -35,18 +37,20 @@ def distributions(decision: Decision) -> list[str]:
             },
             label,
             lines,
+            of,
         )
         for name, (label, lines) in marks.items()
     ]
 
 
-def histogram(sets: Mapping[str, Sequence[float]], label: str, marks: Mapping[float, str]) -> str:
+def histogram(sets: Mapping[str, Sequence[float]], label: str, marks: Mapping[float, str], of: str = "image") -> str:
     """Shares of each of ``sets`` over the same bins, with vertical ``marks`` (value -> word).
 
     Args:
         sets: name, which is a class of the style, -> values; what is not finite is left out.
         label: of the values.
         marks: vertical lines and their words.
+        of: what the values are of, image or volume.
     """
     known = {name: np.array([v for v in values if np.isfinite(v)], float) for name, values in sets.items()}
     every = np.concatenate([*known.values(), np.array(list(marks))])
@@ -92,14 +96,14 @@ def histogram(sets: Mapping[str, Sequence[float]], label: str, marks: Mapping[fl
     drawn.append(
         f'<text class="label" x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 6}" text-anchor="middle">{escape(label)}</text>'
     )
-    told = escape(f"{label}: " + "; ".join(_told(name, values) for name, values in known.items()))
+    told = escape(f"{label}: " + "; ".join(_told(name, values, of) for name, values in known.items()))
     return f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{told}">{"".join(drawn)}</svg>'
 
 
-def _told(name: str, values: np.ndarray) -> str:
+def _told(name: str, values: np.ndarray, of: str) -> str:
     if not len(values):
         return f"{name} none"
-    return f"{name} {len(values)} images, median {np.median(values):.2f}, highest {values.max():.2f}"
+    return f"{name} {counted(len(values), of)}, median {np.median(values):.2f}, highest {values.max():.2f}"
 
 
 def _ticks(low: float, high: float, most: int) -> list[float]:

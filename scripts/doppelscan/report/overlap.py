@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from doppelscan.decide.conclusion import counted
 from doppelscan.files import to_csv
-from doppelscan.locations import OVERLAP_FILES
+from doppelscan.locations import OVERLAP_FILES, SPLIT_COLUMNS
 from doppelscan.overlap import KNOWN, RELATIONS, Group, Link, Membership, Overlap, OverlapSummary, Removal, Split
 from doppelscan.pages import page_templates
+from doppelscan.report.entries import short_names
 from doppelscan.report.inline import inline_picture
+from doppelscan.report.pose_words import pose_sentence
 from doppelscan.report.redaction import ReportPseudonyms
 from doppelscan.report.tables import NONE, Row
 from doppelscan.report.volume_pictures import middle_planes
 from doppelscan.report.write import write_files
 
-__all__ = ["GROUP_COLUMNS", "PAIR_COLUMNS", "SPLIT_COLUMNS", "group_rows", "pair_rows", "split_rows", "write_overlap"]
+__all__ = [
+    "GROUP_COLUMNS",
+    "PAIR_COLUMNS",
+    "SPLIT_COLUMNS",
+    "group_rows",
+    "pair_rows",
+    "relation_words",
+    "split_rows",
+    "strongest_pair",
+    "surest_words",
+    "write_overlap",
+]
 
 GROUP_COLUMNS = (
     "image", "set", "patient", "group", "relation", "match", "match_set", "match_patient", "score", "explained", "pose",
@@ -28,7 +40,6 @@ PAIR_COLUMNS = (
     "image", "set", "patient", "match", "match_set", "match_patient", "relation", "score", "explained", "fine", "pose", "group", "joined",
 )  # fmt: skip
 REMOVE_COLUMNS = ("path", "relation", "kept")
-SPLIT_COLUMNS = ("path", "set", "patient", "person", "part")
 # 200 groups of up to 8 pictures of about 4 KB keep the page under 10 MB.
 PICTURED_GROUPS, PICTURED_IMAGES, UNLINKED = 200, 8, 6
 
@@ -102,6 +113,50 @@ def pair_rows(overlap: Overlap) -> list[Row]:
             }
         )
     return rows
+
+
+def strongest_pair(overlap: Overlap) -> Row | None:
+    """The surest pair, as a row of pairs.csv in short: of two sets one that reaches into both, its image of the second. None without one."""
+    pool = overlap.found.pool
+    crossing = overlap.command == "leak"
+    asked = [one for one in overlap.links if one.joins and (not crossing or pool.of_set[one.first] != pool.of_set[one.second])]
+    if not asked:
+        return None
+    link = min(asked, key=lambda one: (*one.strength, one.first, one.second))
+    rows = (link.first, link.second)
+    image, match = sorted(rows, key=lambda row: -pool.of_set[row]) if crossing else rows
+    return {
+        "image": pool.images.records[image].id,
+        "set": pool.names[pool.of_set[image]],
+        "match": pool.images.records[match].id,
+        "match_set": pool.names[pool.of_set[match]],
+        "relation": link.relation,
+        "score": link.score,
+        "pose": _pose_words(link, image, _longer_sides(overlap)[image]),
+    }
+
+
+def relation_words(relation: str, of: str) -> str:
+    """A relation as it is read: of volumes it speaks of volumes."""
+    return relation.replace("image", of)
+
+
+def surest_words(pair: Mapping[str, object] | None, of: str) -> str:
+    """What :func:`strongest_pair` says, a sentence without its full stop; empty where there is none.
+
+    Args:
+        pair: as summary.json holds it.
+        of: what was compared, image or volume.
+    """
+    if pair is None:
+        return ""
+    names = short_names(str(pair[name]) for name in ("image", "match"))
+    image, match = (names[str(pair[name])] for name in ("image", "match"))
+    posed = pose_sentence(str(pair["pose"]), of == "volume")
+    if pair["relation"] == "same person":
+        return f"the surest pair: {image} and {match} look like one person (score {float(str(pair['score'])):.2f}; {match} {posed})"
+    what = {"same image": f"is {match}", "part": f"holds a part of {match}"}.get(str(pair["relation"]), f"is {match} changed")
+    return f"the surest pair: {image} {what}, {posed}"
 
 
 def split_rows(overlap: Overlap, split: Split, parts: Sequence[str]) -> list[Row]:
@@ -207,11 +262,13 @@ def _page(overlap: Overlap, summary: OverlapSummary, rows: Sequence[Row], number
             summary=summary,
             volumes=summary.of == "volume",
             groups=groups,
-            kinds=", ".join(f"{kinds[name]} {name}" for name in RELATIONS if kinds[name]),
+            kinds=", ".join(f"{kinds[name]} {relation_words(name, summary.of)}" for name in RELATIONS if kinds[name]),
+            relation=lambda name: relation_words(name, summary.of),
+            pose=lambda words: pose_sentence(words, summary.of == "volume"),
+            surest=surest_words(summary.strongest, summary.of),
             unlinked=[_shown_pair(overlap, one, rows, redact) for one in overlap.unlinked[:UNLINKED]],
             known=sum(not one.found for one in overlap.groups),
             redact=redact,
-            counted=counted,
             pictured=PICTURED_GROUPS,
             colour={"cannot conclude": "unsure"}.get(
                 summary.conclusion, "clear" if summary.conclusion.startswith("no ") else "found"

@@ -11,10 +11,12 @@ from typing import Any
 from doppelscan.decide import DISPUTED, KINDS, AuditSummary, Decision, ReviewedImages, ScoredImage, count_kinds
 from doppelscan.deepssim import verdict
 from doppelscan.pages import page_templates
+from doppelscan.report.agreement_scale import AGREES, DIFFERS, DISAGREES, GREY, TINT, AgreementScale, colour_bars
 from doppelscan.report.entries import Entries, PageEntry, entries_of, short_names
 from doppelscan.report.gallery import hang
-from doppelscan.report.glossary import MAY_SIGN, glossary, kinds_told
+from doppelscan.report.glossary import glossary, kinds_told
 from doppelscan.report.histogram import distributions
+from doppelscan.report.may_sign import may_sign
 from doppelscan.report.page_data import LISTED, page_data
 from doppelscan.report.pair_pictures import PairPicture, pair_picture, plain_picture
 from doppelscan.report.pose_words import pose_sentence
@@ -73,9 +75,12 @@ def render_page(
         audit: names the audit: its tables' hash.
     """
     entries, reviews, redact = entries_of(decision, rows, pseudonym), reviews or ReviewedImages(), pseudonym is not None
-    volumes = any(one.image.record.whole for one in entries.every)
+    volumes = summary.of == "volume"
+    scale = AgreementScale.of(decision)
     slices, side = volumes and not redact, len(decision.training.thumbnails([0])[0][0]) if volumes else 0
-    gallery = hang({} if redact or pair is None else _pictures(decision, entries, pair, full or (lambda scored: None), volumes))
+    gallery = hang(
+        {} if redact or pair is None else _pictures(decision, entries, pair, full or (lambda scored: None), volumes, scale)
+    )
     names = [str(row[column]) for row in rows for column in ("image", "match", "part_match", "second_match", "match_patient")]
     shorts = short_names([*names, *(str(row["patient"]) for row in exposure)])
     # Whose pictures stand in the page itself.
@@ -84,7 +89,16 @@ def render_page(
     environment.globals |= {"short": lambda name: shorts.get(str(name), str(name)), "gloss": glossary(volumes)}
     style, script = (
         environment.get_template(name).render(
-            colour=COLOURS[summary.conclusion], volumes=volumes, slices=slices, redact=redact, pictured=PICTURED_PAIRS, side=side
+            colour=COLOURS[summary.conclusion],
+            volumes=volumes,
+            slices=slices,
+            redact=redact,
+            pictured=PICTURED_PAIRS,
+            side=side,
+            scale=scale,
+            hues={"differs": list(DIFFERS), "disagrees": list(DISAGREES), "agrees": list(AGREES)},
+            tint=TINT,
+            grey=GREY,
         )
         for name in ("review.css", "review.js")
     )
@@ -93,24 +107,26 @@ def render_page(
         style=style,
         script=script,
         policy=_policy(style, script),
-        data=page_data(entries, shorts, gallery.shown, reviews, audit, drawn),
+        data=page_data(entries, shorts, gallery.shown, reviews, audit, drawn, volumes),
         entries=entries,
         shown=gallery.shown,
         in_folder=bool(gallery.files),
         kinds=count_kinds(summary.findings),
         kinds_told={kind: told for kind in KINDS if (told := kinds_told(volumes).get(kind, "")) and summary.findings.get(kind)},
-        may_sign=[words.format(them="volumes" if volumes else "images") for words in MAY_SIGN[summary.conclusion]],
+        may_sign=may_sign(decision, summary),
         exposure=exposure,
         conditions=sorted({one.condition for one in entries.every if one.condition}),
-        distributions=distributions(decision),
+        distributions=distributions(decision, summary.of),
         disagreements=_disagreements(entries, reviews),
         redact=redact,
-        control_verdicts=_verdicts(decision),
+        control_verdicts=None if volumes else _verdicts(decision),
         volumes=volumes,
         slices=slices,
         side=side,
         listed=LISTED,
         drawn=DRAWN_PAIRS,
+        scale=scale,
+        bars=lambda name: colour_bars(scale, name),
         pose=lambda entry: pose_sentence(str(entry.row["pose"]), volumes),
     )
     return ReviewPage(text, gallery.files)
@@ -131,6 +147,7 @@ def _pictures(
     pair: Callable[[ScoredImage], Any],
     full: Callable[[ScoredImage], FullSizePair | None],
     volumes: bool,
+    scale: AgreementScale,
 ) -> dict[int, PairPicture]:
     """Number of an entry -> its picture: flagged and nearest in their pose, the first of them as large as their files, of the rest the nearest as they are."""
     posed = [*entries.flagged[:PICTURED_PAIRS], *entries.nearest]
@@ -141,7 +158,7 @@ def _pictures(
     # In the order of the set: slices of a volume are read one after the other.
     return {
         one.number: pair_picture(
-            decision, one.pair, pair(one.pair), one.number in sliced, full(one.pair) if one.number in large else None
+            decision, one.pair, pair(one.pair), scale, one.number in sliced, full(one.pair) if one.number in large else None
         )
         for one in sorted(posed, key=lambda one: one.pair.row)
     } | {one.number: plain_picture(decision, one.pair) for one in others[: SLICED_VOLUMES if volumes else PICTURED_OTHERS]}

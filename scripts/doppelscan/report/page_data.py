@@ -18,7 +18,7 @@ LISTED = 40_000
 
 COLUMNS = (
     "image", "match", "patient", "second", "secondPatient", "condition", "kind", "score", "verified", "part", "share", "ssim", "deepssim", "mi", "p", "q", "pose",
-    "why", "picture", "tiles", "large", "side",
+    "why", "picture", "tiles", "large", "side", "same",
 )  # fmt: skip
 
 
@@ -29,6 +29,7 @@ def page_data(
     reviews: ReviewedImages,
     audit: str,
     drawn: Collection[int],
+    volumes: bool,
 ) -> str:
     """The JSON, without what would end its element.
 
@@ -39,15 +40,15 @@ def page_data(
         reviews: decisions that were read.
         audit: names the audit, so that a browser keeps the decisions of each apart.
         drawn: numbers of the entries that the page itself draws, with their pictures.
+        volumes: they are volumes.
     """
     places: dict[str, int] = {}
 
     def place(name: str) -> int:
         return places.setdefault(name, len(places))
 
-    volume = any(one.image.record.whole for one in entries.every)
     listed = entries.every[: max(LISTED, len(entries.flagged))]
-    rows = [_row(one, place, shown.get(one.number), one.number in drawn, volume) for one in listed]
+    rows = [_row(one, place, shown.get(one.number), one.number in drawn, volumes) for one in listed]
     content = {
         "audit": audit,
         "columns": COLUMNS,
@@ -77,7 +78,7 @@ def _row(one: PageEntry, place, shown: ShownPair | None, drawn: bool, volume: bo
         pose_sentence(str(one.row["pose"]) if not one.image.of_region else one.pair.pose.words(0), volume),
         one.why,
         "" if shown is None or drawn else shown.strip,
-        *((0, "", 0) if shown is None else (shown.tiles, shown.large, shown.side)),
+        *((0, "", 0, None) if shown is None else (shown.tiles, shown.large, shown.side, shown.same)),
     ]  # fmt: skip
 
 

@@ -10,15 +10,14 @@ import numpy as np
 from PIL import Image
 
 from doppelscan.decide import Decision, ScoredImage
+from doppelscan.report.agreement_scale import DIFFERS, FULL_DIFFERENCE, AgreementScale
 from doppelscan.report.volume_pictures import middle_planes, mosaic
 from doppelscan.verify import FullSizePair
 
 __all__ = ["PairPicture", "pair_picture", "plain_picture"]
 
-# A difference of half the range, and more, has the full colour; docs and the page's colour bar say the same.
-FULL_DIFFERENCE = 128
-# Agreement is tinted from the first to the second.
-AGREES_FROM, AGREES_FULLY = 0.2, 0.9
+# Less than this share of the range, three grey levels of 8 bit, is no difference: rounding makes as much.
+NO_DIFFERENCE = 0.012
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,7 @@ class PairPicture:
         slices: of volumes, all slices of the image, of the match in its pose and of their agreement as mosaics; empty otherwise.
         large: the tiles at the resolution of the files; empty where they hold no more than the strip.
         side: pixels a side of a tile of ``large``, else 0.
+        largest: difference of image and match in its pose, as a share of the range, where it is largest; NaN where the match was not brought into the pose.
     """
 
     strip: bytes
@@ -38,6 +38,12 @@ class PairPicture:
     slices: tuple[bytes, ...] = ()
     large: bytes = b""
     side: int = 0
+    largest: float = float("nan")
+
+    @property
+    def same(self) -> bool:
+        """There is no difference to be seen."""
+        return self.largest < NO_DIFFERENCE
 
     @property
     def size(self) -> int:
@@ -46,7 +52,12 @@ class PairPicture:
 
 
 def pair_picture(
-    decision: Decision, scored: ScoredImage, aligned: Any, sliced: bool = True, full: FullSizePair | None = None
+    decision: Decision,
+    scored: ScoredImage,
+    aligned: Any,
+    scale: AgreementScale,
+    sliced: bool = True,
+    full: FullSizePair | None = None,
 ) -> PairPicture:
     """The five tiles of a pair.
 
@@ -54,22 +65,24 @@ def pair_picture(
         decision: whose sets hold the thumbnails.
         scored: the image and its match.
         aligned: the :class:`~doppelscan.verify.AlignedPair`, or of volumes the ``AlignedVolume``.
+        scale: what the colours of the agreement mean.
         sliced: of volumes, with all slices.
         full: the pair at the resolution of its files.
     """
     image, match = _thumbnails(decision, scored)
     moved = np.round(aligned.moved * 255).clip(0, 255).astype(np.uint8)
-    agreement, slices = aligned.agreement_map, tuple[bytes, ...]()
+    agreement, slices = scale.known(aligned.agreement_map), tuple[bytes, ...]()
+    largest = _largest(image, moved)
     if image.ndim == 3:
-        told = np.round(np.nan_to_num(agreement, nan=0.0).clip(0, 1) * 255).astype(np.uint8)
+        told = np.round(agreement * 255).astype(np.uint8)
         slices = tuple(_webp(mosaic(one)) for one in (image, moved, told)) if sliced else ()
         image, match, moved, agreement = (middle_planes(one) for one in (image, match, moved, agreement))
-    strip = _tiles(image, moved, match, agreement)
+    strip = _tiles(image, moved, match, agreement, scale)
     if full is None:
-        return PairPicture(strip, 5, slices)
-    side = full.image.shape[1]
-    wide = _resized(np.nan_to_num(agreement, nan=0.0), full.image.shape)
-    return PairPicture(strip, 5, slices, _tiles(full.image, full.moved, full.match, wide), side)
+        return PairPicture(strip, 5, slices, largest=largest)
+    side, largest = full.image.shape[1], max(largest, _largest(full.image, full.moved))
+    wide = _resized(agreement, full.image.shape)
+    return PairPicture(strip, 5, slices, _tiles(full.image, full.moved, full.match, wide, scale), side, largest)
 
 
 def plain_picture(decision: Decision, scored: ScoredImage) -> PairPicture:
@@ -78,8 +91,13 @@ def plain_picture(decision: Decision, scored: ScoredImage) -> PairPicture:
     return PairPicture(_strip(image, match), 2)
 
 
-def _tiles(image: np.ndarray, moved: np.ndarray, match: np.ndarray, agreement: np.ndarray) -> bytes:
-    return _strip(image, moved, _difference(image, moved), _overlay(image, agreement), match)
+def _tiles(image: np.ndarray, moved: np.ndarray, match: np.ndarray, agreement: np.ndarray, scale: AgreementScale) -> bytes:
+    return _strip(image, moved, _difference(image, moved), scale.tinted(image, agreement), match)
+
+
+def _largest(image: np.ndarray, moved: np.ndarray) -> float:
+    """The largest difference of two uint8 pictures, as a share of the range."""
+    return float(np.abs(image.astype(np.int16) - moved.astype(np.int16)).max()) / 255
 
 
 def _resized(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -107,14 +125,4 @@ def _webp(pixels: np.ndarray, quality: int = 60) -> bytes:
 def _difference(image: np.ndarray, moved: np.ndarray) -> np.ndarray:
     """Absolute difference as shades of one hue on white: uint8 [S, S, 3]."""
     amount = np.clip(np.abs(image.astype(np.float32) - moved.astype(np.float32)) / FULL_DIFFERENCE, 0, 1)[..., None]
-    return np.round(255 - amount * (255 - np.array([192, 57, 43], np.float32))).astype(np.uint8)
-
-
-def _overlay(image: np.ndarray, agreement: np.ndarray) -> np.ndarray:
-    """``image`` in grey, tinted where it agrees with the match: uint8 [S, S, 3]. Half agreement is half the tint; no structure, none."""
-    grey = np.repeat(image.astype(np.float32)[..., None], 3, -1) * 0.8
-    # Cells reach over the edge of the anatomy; the black around it agrees with everything.
-    lit = np.clip(image.astype(np.float32) / 25, 0, 1)
-    told = np.clip((np.nan_to_num(agreement, nan=0.0) - AGREES_FROM) / (AGREES_FULLY - AGREES_FROM), 0, 1)
-    amount = (lit * told)[..., None] * 0.6
-    return np.round(grey + amount * (np.array([46, 160, 140], np.float32) - grey)).astype(np.uint8)
+    return np.round(255 - amount * (255 - np.array(DIFFERS, np.float32))).astype(np.uint8)

@@ -63,6 +63,22 @@ def _shifted_volume(found: re.Match) -> str:
     return "shifted " + ", ".join(parts)
 
 
+# Right-handed turns about the axes to the right, to the front and up: what a positive one does, and a negative one.
+TURNS = (
+    ("the left-right axis", "front up", "front down"),
+    ("the back-front axis", "top to the right", "top to the left"),
+    ("the vertical axis", "counter-clockwise seen from above", "clockwise seen from above"),
+)
+
+
+def _turned_volume(found: re.Match) -> str:
+    values = [float(found[k]) for k in (1, 2, 3)]
+    parts = [
+        f"{abs(v):g}° about {axis} ({_sense(v, *way)})" for v, (axis, *way) in zip(values, TURNS, strict=True) if abs(v) >= 0.05
+    ]
+    return "turned by " + ", ".join(parts)
+
+
 NUMBER = r"(-?[\d.]+)"
 IMAGE = (
     (r"\binverted\b", lambda found: "dark and bright exchanged"),
@@ -79,7 +95,7 @@ VOLUME = (
     (r"\bflip-y\b", lambda found: "mirrored front to back"),
     (r"\bflip-z\b", lambda found: "mirrored top to bottom"),
     (rf"\bstretch {NUMBER},{NUMBER},{NUMBER}", _stretched),
-    (rf"\brot x {NUMBER} y {NUMBER} z {NUMBER}", lambda found: f"turned by {found[1]}° about x, {found[2]}° about y, {found[3]}° about z"),
+    (rf"\brot x {NUMBER} y {NUMBER} z {NUMBER}", _turned_volume),
     (rf"\bscale {NUMBER}", _scaled),
     (rf"\bshift {NUMBER},{NUMBER},{NUMBER} mm", _shifted_volume),
 )  # fmt: skip

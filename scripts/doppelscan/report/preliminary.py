@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from doppelscan.decide import FirstMatch, Preliminary, PreliminarySummary, Reason, Rule
-from doppelscan.deepssim import verdict
+from doppelscan.images import unit_of
 from doppelscan.pages import page_templates
 from doppelscan.report.inline import inline_picture
-from doppelscan.report.tables import NONE, Row
+from doppelscan.report.tables import NONE, Row, class_of
 from doppelscan.report.volume_pictures import middle_planes
 
 __all__ = ["by_likeness", "preliminary_rows", "render_preliminary"]
@@ -35,7 +35,9 @@ def _row(one: FirstMatch) -> Row:
         "deepssim": one.deepssim,
         "flagged": "" if same is None else True,
         "finding": "" if same is None else "copy",
-        "reason": UNDECIDED if same is None else Reason(Rule.PIXELS, same.correlation, same.limit, 0.0, same.told).words,
+        "reason": UNDECIDED
+        if same is None
+        else Reason(Rule.PIXELS, same.correlation, same.limit, 0.0, same.told).words_of(unit_of([one.record])),
         "verdict": "",
         "second_match": "",
         "part_match": "",
@@ -45,12 +47,18 @@ def _row(one: FirstMatch) -> Row:
     measured = ("score", "embedding", "similarity", "mi", "oni", "ssim", "detail", "agreement", "share", "verified", "runner_up")
     row |= {name: NONE if scored is None else float(getattr(scored, name)) for name in measured}
     if scored is not None:
-        row |= {"verdict": verdict(scored.ssim), "consensus": scored.consensus}
+        row |= {"verdict": class_of(one.record, scored.ssim), "consensus": scored.consensus}
     calibrated = ("p_value", "q_value", "explained", "second_share", "part", "part_share", "part_p_value", "part_q_value")
     return row | dict.fromkeys(calibrated, NONE)
 
 
-def render_preliminary(found: Preliminary, summary: PreliminarySummary, rows: Sequence[Row], redact: bool) -> str:
+def render_preliminary(
+    found: Preliminary,
+    summary: PreliminarySummary,
+    rows: Sequence[Row],
+    redact: bool,
+    drawn: dict[int, dict[str, str]] | None = None,
+) -> str:
     """The page as HTML text: the same pixels first, then the nearest; no more than 200 pairs.
 
     Args:
@@ -58,10 +66,13 @@ def render_preliminary(found: Preliminary, summary: PreliminarySummary, rows: Se
         summary: what summary.json holds.
         rows: rows of scores.csv, one an image of ``found``, already redacted where asked for.
         redact: leave out pictures.
+        drawn: place of an image of ``found`` -> its pictures, of an earlier page; filled.
     """
     images = found.images
     order = by_likeness(found, rows)[:LISTED]
-    pictures = {} if redact else _pictures(found, order[:PICTURED])
+    pictures: dict[int, dict[str, str]] = {} if redact or drawn is None else drawn
+    if not redact and (missing := [i for i in order[:PICTURED] if i not in pictures]):
+        pictures |= _pictures(found, missing)
     pairs = [{**rows[i], "same": images[i].identical is not None, "pictures": pictures.get(i)} for i in order]
     return (
         page_templates()
@@ -71,7 +82,7 @@ def render_preliminary(found: Preliminary, summary: PreliminarySummary, rows: Se
             pairs=pairs,
             redact=redact,
             colour="unsure",
-            volumes=any(one.record.whole for one in images),
+            of=unit_of(one.record for one in images),
             minutes={k: _minutes(v) for k, v in summary.to_come.items()},
         )
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from doppelscan.arguments import Count, checked
-from doppelscan.decide.conclusion import counted
 from doppelscan.errors import MissingPackageError
 from doppelscan.locations import is_url
 from doppelscan.pages import page_templates
 from doppelscan.report.entries import short_names
-from doppelscan.scores import source_of
+from doppelscan.report.overlap import relation_words
+from doppelscan.scores import p_value_of, source_of
+from doppelscan.wording import counted
 
 if TYPE_CHECKING:
     import pandas
@@ -36,6 +38,8 @@ FILES = {
     "summary.json": "all numbers, and how they were made",
     "store": "embeddings, so that nothing is embedded twice; holds patient data",
 }
+# Which says nothing of images that are in no volume.
+ROLLED_UP = "volumes.csv"
 # Rows that a notebook shows.
 FIRST = 10
 
@@ -107,7 +111,7 @@ class ResultTable:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the conclusion, its numbers and the first rows, without pictures."""
-        rows = [{**row, "match": source_of(row)} if row.get("reason") else row for row in self.top()]
+        rows = [{**row, "match": source_of(row), "p_value": p_value_of(row)} if row.get("reason") else row for row in self.top()]
         names = short_names(str(row[column]) for row in rows for column in ("image", "match"))
         verdict, reason = self.headline
         return (
@@ -143,8 +147,8 @@ def audit_facts(summary: Mapping[str, Any]) -> dict[str, str]:
     images, flagged, control = summary["images"], summary["flagged"], summary["flagged_control"]
     kinds = ", ".join(f"{kind} {count}" for kind, count in summary["findings"].items() if count)
     return {
-        f"{summary.get('of', 'image')}s": f"{images['synthetic']} synthetic, {images['training']} training of {images['training_patients']} patients, {images['control']} control "
-        f"of {images['control_patients']} patients",
+        f"{summary.get('of', 'image')}s": f"{images['synthetic']} synthetic, {images['training']} training of {counted(images['training_patients'], 'patient')}, {images['control']} control "
+        f"of {counted(images['control_patients'], 'patient')}",
         "flagged": f"{_share(flagged)}; of the control {_share(control)}",
         **({"as": kinds} if kinds else {}),
         **_common(summary),
@@ -162,7 +166,9 @@ def overlap_facts(summary: Mapping[str, Any]) -> dict[str, str]:
         f"{'in the other set, too' if summary['command'] == 'leak' else 'there more than once'}, {one['people']} in a group that was found"
         for one in summary["sets"]
     }
-    groups = ", ".join(f"{relation} {count}" for relation, count in summary["groups"].items() if count)
+    groups = ", ".join(
+        f"{relation_words(relation, summary['of'])} {count}" for relation, count in summary["groups"].items() if count
+    )
     split, doubted, removable = summary["split"], summary["doubted_pairs"], summary["removable"]
     return {
         **of_sets,
@@ -196,6 +202,14 @@ def _share(share: Mapping[str, Any]) -> str:
     return f"{share['count']} of {share['total']} ({mean} %, 95 % Wilson interval {lower} to {upper} %)"
 
 
+def _one_each(path: Path, result: ResultTable) -> bool:
+    """Whether a table of volumes has a row for each image of a set of 2D images."""
+    if result.of == "volume":
+        return False
+    with open(path, newline="", encoding="utf-8") as file:
+        return sum(1 for _ in csv.reader(file)) == len(result.rows) + 1
+
+
 def closing_lines(result: ResultTable, notes: Sequence[str], store: Path | str) -> tuple[str, ...]:
     """What a terminal is told at the end, a line each.
 
@@ -209,7 +223,9 @@ def closing_lines(result: ResultTable, notes: Sequence[str], store: Path | str) 
     there = [
         (name, told.format(image=of))
         for name, told in FILES.items()
-        if name in (*result.written, "store") and (folder / name).exists()
+        if name in (*result.written, "store")
+        and (folder / name).exists()
+        and not (name == ROLLED_UP and _one_each(folder / name, result))
     ]
     if is_url(store):
         there.append((str(store), FILES["store"]))

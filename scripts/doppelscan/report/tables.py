@@ -11,12 +11,12 @@ import numpy as np
 from doppelscan.calibrate import simes_p_values
 from doppelscan.decide import KINDS, OF_NOBODY, AuditedImage, Decision, ReviewedImages
 from doppelscan.deepssim import verdict
-from doppelscan.images import ImageRecord, plane_position
+from doppelscan.images import ImageRecord, plane_position, unit_of
 from doppelscan.scores import of_region
 from doppelscan.verify import Pose
 
 __all__ = [
-    "EXPOSING", "REMOVE_COLUMNS", "SCORE_COLUMNS", "Row", "exposure_rows", "patient_rows", "remove_rows", "risk",
+    "EXPOSING", "REMOVE_COLUMNS", "SCORE_COLUMNS", "Row", "class_of", "exposure_rows", "patient_rows", "remove_rows", "risk",
     "score_rows", "volume_rows",
 ]  # fmt: skip
 
@@ -45,6 +45,12 @@ def score_columns(rows: Iterable[Row]) -> tuple[str, ...]:
     return (*SCORE_COLUMNS[:after], *PLACE_COLUMNS, *SCORE_COLUMNS[after:])
 
 
+def class_of(record: ImageRecord, ssim: float) -> str:
+    """The DeepSSIM paper's class of a registered pair: duplicate, similar or different; empty of volumes, which it was not made for: brains of two
+    people, registered in 3D, usually exceed what it calls duplicate."""
+    return "" if record.whole else verdict(ssim)
+
+
 def score_rows(images: Iterable[AuditedImage]) -> list[Row]:
     """Rows of scores.csv and of control.csv, in the order of the set."""
     return [_score_row(one) for one in images]
@@ -70,7 +76,7 @@ def _score_row(one: AuditedImage) -> Row:
         "ssim": scored.ssim,
         "p_value": said.p_value,
         "q_value": said.q_value,
-        "verdict": verdict(scored.ssim),
+        "verdict": class_of(one.record, scored.ssim),
         "flagged": finding is not None,
         "finding": "" if finding is None else finding.kind,
         "detail": scored.detail,
@@ -86,8 +92,8 @@ def _score_row(one: AuditedImage) -> Row:
         "part_share": scored.part_share,
         "part_p_value": said.part_p_value,
         "part_q_value": said.part_q_value,
-        "unlike": one.unlike,
-        "reason": "" if said.reason is None else said.reason.words,
+        "unlike": "" if one.unlike is None else one.unlike,
+        "reason": "" if said.reason is None else said.reason.words_of(unit_of([one.record])),
     }
 
 
@@ -151,7 +157,7 @@ def _grouped(decision: Decision, name_of: Callable[[ImageRecord], str]) -> list[
                 "match": best.match.id,
                 "score": best.scored.score,
                 "p_value": p_values[name],
-                "verdict": verdict(best.scored.ssim),
+                "verdict": class_of(best.record, best.scored.ssim),
                 **({"pose": _common_pose(members, best)} if plane_position(best.record) is not None else {}),
             }
         )
@@ -184,7 +190,7 @@ def exposure_rows(decision: Decision) -> list[Row]:
             continue
         groups[one.source.patient].append((one.source.id, one.p_value, one))
         if one.second_match is not None:
-            groups[one.second_match.patient].append((one.second_match.id, one.flag.p_value, one))
+            groups[one.second_match.patient].append((one.second_match.id, one.p_value, one))
     result: list[tuple[int, float, Row]] = []
     for patient, members in groups.items():
         kinds = [one.finding.kind for _, _, one in members if one.finding is not None]
@@ -195,7 +201,8 @@ def exposure_rows(decision: Decision) -> list[Row]:
             **{kind: kinds.count(kind) for kind in EXPOSING},
             "training_images": len({source for source, _, _ in members}),
             "highest_score": highest,
-            "smallest_p_value": min(p for _, p, _ in members),
+            # Of identical pixels none decides.
+            "smallest_p_value": min((p for _, p, _ in members if p == p), default=NONE),
         }
         result.append((len(members), highest, row))
     return [row for _, _, row in sorted(result, key=lambda r: (-r[0], -r[1]))]

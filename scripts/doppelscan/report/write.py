@@ -119,12 +119,18 @@ def write_report(
 
 
 def write_preliminary(
-    output: Path, found: Preliminary, summary: PreliminarySummary, redact: bool, key: Path | None = None
+    output: Path,
+    found: Preliminary,
+    summary: PreliminarySummary,
+    redact: bool,
+    key: Path | None = None,
+    drawn: dict[int, dict[str, str]] | None = None,
 ) -> list[Row]:
     """Write report.html, summary.json and scores.csv of an audit that is not finished; what else an earlier audit left in ``output`` is removed.
 
     All three say that nothing is concluded. The page comes first, as :func:`write_report` writes its own last: whoever finds a page that is not
-    preliminary finds a finished audit. ``redact`` and ``key`` as there.
+    preliminary finds a finished audit. ``redact`` and ``key`` as there. ``drawn``
+    keeps the pictures of ``found``, which are not drawn again where it holds them.
 
     Returns:
         the rows of scores.csv as they were written.
@@ -141,7 +147,7 @@ def write_preliminary(
             names.write_key(key)
     rows = [page[i] for i in by_likeness(found, page)]
     files = {
-        "report.html": render_preliminary(found, summary, page, redact),
+        "report.html": render_preliminary(found, summary, page, redact, drawn),
         "summary.json": json.dumps(summary.as_dict(), indent=2, default=float),
         "scores.csv": to_csv(SCORE_COLUMNS, rows),
     }

@@ -54,7 +54,7 @@ class SampleNumbers:
         folder: of the audit.
         step: training steps behind the samples.
         conclusion: the words of the audit.
-        samples, unlike: how many, and those that are no images of the kind yet, of which no share speaks.
+        samples, unlike: how many, and those that are no images of the kind yet, of which no share speaks; None where nobody looked.
         flagged: share of the samples that is flagged.
         copies: N_copies of arXiv 2402.01054 by the audit's flags: share of the samples that is a copy, a blend or a part of a training image.
         memorized: N_mem likewise: share of the training images that such samples show; its interval knows that slices of a patient are alike.
@@ -72,7 +72,7 @@ class SampleNumbers:
     step: int
     conclusion: str
     samples: int
-    unlike: int
+    unlike: int | None
     flagged: Share
     copies: Share
     memorized: Share
@@ -91,7 +91,8 @@ class SampleNumbers:
         kinds = {f"finding: {kind}": share for kind, share in self.kinds.items()}
         own = {name: getattr(self, name) for name in ("flagged", "copies", "memorized", "patients", "control")}
         owed = {} if self.owed is None else {"owed to training": self.owed}
-        return {**own, **kinds, **owed, "unlike": wilson(self.unlike, self.samples)}
+        unlike = {} if self.unlike is None else {"unlike": wilson(self.unlike, self.samples)}
+        return {**own, **kinds, **owed, **unlike}
 
     @property
     def means(self) -> dict[str, Mean]:
@@ -133,7 +134,7 @@ def read_audit(folder: Path, training: Path, step: int) -> SampleNumbers:
         folder=str(folder),
         step=step,
         conclusion=summary["conclusion"],
-        samples=total + summary["images"]["unlike"],
+        samples=total + (summary["images"]["unlike"] or 0),
         unlike=summary["images"]["unlike"],
         flagged=Share(**summary["flagged"]),
         copies=wilson(sum(row["finding"] in COPIED for row in rows), total),

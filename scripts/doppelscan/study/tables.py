@@ -95,7 +95,13 @@ def _number_rows(study: StudyResult) -> Iterator[dict[str, object]]:
             interval = {"value": share.share, "lower": share.lower, "upper": share.upper}
             yield {**row, "measure": measure, "count": share.count, "total": share.total, **interval}
         for measure, mean in numbers.means.items():
-            yield {**row, "measure": f"mean {measure}", "count": "", "total": numbers.samples - numbers.unlike, **asdict(mean)}
+            yield {
+                **row,
+                "measure": f"mean {measure}",
+                "count": "",
+                "total": numbers.samples - (numbers.unlike or 0),
+                **asdict(mean),
+            }
         for group in (numbers.trend or {}).get("groups", ()):
             interval = {"value": group["share"], "lower": group["lower"], "upper": group["upper"]}
             measure = f"memorized, shown {group['repeats']} times"

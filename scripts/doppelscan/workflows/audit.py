@@ -52,15 +52,16 @@ from doppelscan.decide import (
 from doppelscan.decide.owed import FEWEST
 from doppelscan.deepssim import encoder_file, file_sha256
 from doppelscan.errors import InputError
-from doppelscan.images import ImageSet, SkippedImage, volume_table
+from doppelscan.images import ImageSet, SkippedImage, unit_of, volume_table
 from doppelscan.locations import REPORT_FILES, VOLUMES_READ, is_url
 from doppelscan.memorization import spread_over_patients
 from doppelscan.progress import RunProgress, Work, is_shown
 from doppelscan.report import ResultTable, audit_facts, closing_lines, write_report
-from doppelscan.search import CandidateSearch, EmbeddedSet, StoredFeatures, StoredThumbnails
+from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, StoredFeatures, StoredThumbnails
 from doppelscan.settings import AuditSettings
 from doppelscan.threads import team
 from doppelscan.verify import FullSizePair, IdenticalImage, IdenticalPixels, Registration
+from doppelscan.wording import counted
 from doppelscan.workers import Workers
 from doppelscan.workflows.early import EarlyReport, expected_work
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
@@ -69,7 +70,9 @@ from doppelscan.workflows.options import called_by, on_command_line
 from doppelscan.workflows.selftest import CopyPlanter, planted_images, planted_scores, size_of
 from doppelscan.workflows.stored import (
     chosen_workers,
+    embedding_store,
     made_folder,
+    missing_in,
     stored_registration,
     stored_set,
     stored_view_differences,
@@ -272,6 +275,7 @@ class Audit:
 
     def _run(self, clock: RunProgress, early: EarlyReport) -> AuditResult:
         with clock.stage("embed training"):
+            self._expect_stored(clock)
             training = self.embed(self.training, 1, "training")
         with clock.stage("embed synthetic"):
             images = self.embed(self.synthetic, self.poses, "synthetic")
@@ -321,6 +325,29 @@ class Audit:
                 self._full_size(synthetic, decision.training),
             )
         return AuditResult(decision.conclusion, summary.as_dict(), written, self.output, self._status(decision), self.store)
+
+    def _expect_stored(self, clock: RunProgress) -> None:
+        """What an earlier run stored is not to come, which the end that is shown is to know from the beginning."""
+        stages = (
+            ("embed training", self.training, 1), ("embed synthetic", self.synthetic, self.poses), ("embed control", self.holdout, self.poses),
+        )  # fmt: skip
+        missing = {
+            stage: missing_in(self._store_of(dataset, poses), dataset.image_set)
+            for stage, dataset, poses in stages
+            if dataset is not None
+        }
+        for stage, count in missing.items():
+            clock.expect(stage, "embed", count)
+        if not any(missing.values()) and self._holds_pairs():
+            clock.expect_stored()
+
+    def _store_of(self, dataset: RecordDataset, poses: int) -> EmbeddingStore:
+        """Where the embeddings of ``dataset`` lie."""
+        return embedding_store(self.evaluator, dataset, self.store, poses)
+
+    def _holds_pairs(self) -> bool:
+        """Whether an earlier run came so far that pairs were registered."""
+        return len(stored_registration(self.registration, self.synthetic, self.store).verified) > 0
 
     def _full_size(self, scored: ScoredSet, training: EmbeddedSet) -> Callable[[ScoredImage], FullSizePair | None]:
         """What gives a pair at the resolution of its files."""
@@ -379,8 +406,10 @@ class Audit:
         """From now on the nearest training images are known."""
         early.know(lambda: nearest_by_encoder(images, training, identical))
 
-    def _unlike(self, images: EmbeddedSet, reference: Reference, holdout: EmbeddedSet | None) -> tuple[np.ndarray, Sequence[str]]:
-        """Which images are of another domain, and what must be noted."""
+    def _unlike(
+        self, images: EmbeddedSet, reference: Reference, holdout: EmbeddedSet | None
+    ) -> tuple[np.ndarray | None, Sequence[str]]:
+        """Which images are of another domain, None where that cannot be told, and what must be noted."""
         assert isinstance(reference, FittedReference)
         return unlike_training(images, reference, self.rules, holdout)
 
@@ -486,7 +515,9 @@ class Audit:
             self.holdout.image_set.skipped.append(
                 SkippedImage(control.records[i].id, "in the training set too, or of a training patient")
             )
-        note = f"{len(leaks)} holdout images are training images or of training patients; they were left out of the control."
+        of, single = unit_of(control.records), len(leaks) == 1
+        told = f"{'is' if single else 'are'} in the training set too, or of its patients"
+        note = f"{counted(len(leaks), f'holdout {of}')} {told}; {'it was' if single else 'they were'} left out of the control."
         return control.subset(kept), [note]
 
     def _summary(self, decision: Decision, people: People, notes: list[str], clock: RunProgress) -> AuditSummary:
@@ -524,9 +555,10 @@ class Audit:
         }
 
     def _so_far(self, found: Preliminary, clock: RunProgress) -> PreliminarySummary:
-        now, sample = time.strftime("%Y-%m-%d %H:%M"), self.synthetic.image_set.sample
+        day, sample = "%Y-%m-%d %H:%M", self.synthetic.image_set.sample
+        now, ends = time.strftime(day), time.strftime(day, time.localtime(time.time() + clock.remaining))
         return summarize_preliminary(
-            found, written=now, ends=clock.ends, to_come=clock.to_come(), sample=sample, **self._made_with(clock)
+            found, written=now, ends=ends, to_come=clock.to_come(), sample=sample, **self._made_with(clock)
         )
 
     def _expected(self) -> dict[str, dict[str, Work]]:
@@ -554,7 +586,7 @@ class Audit:
 
     def _pattern_notes(self) -> list[str]:
         return [
-            f"The patient pattern does not match {one.unmatched} names of the {one.name} set: each counts as a patient of its own, but for those "
+            f"The patient pattern does not match {counted(one.unmatched, 'name')} of the {one.name} set: each counts as a patient of its own, but for those "
             "that were found to be of one person."
             for one in (dataset.image_set for dataset in (self.training, self.holdout) if dataset is not None)
             if one.unmatched

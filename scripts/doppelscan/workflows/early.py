@@ -23,6 +23,8 @@ PEOPLE = 20  # pairs that are looked at, where nobody is there twice
 POSES = 8
 # An audit that ends so soon, or a page that would be replaced so soon, is not worth a page of its own.
 SHORT, SELDOM = 20.0, 30.0
+# Within a stage, which can take an hour, the page is written anew after so long: the end that it tells is to be the one that is expected now.
+WITHIN = 120.0
 
 
 def expected_work(
@@ -101,17 +103,24 @@ class EarlyReport:
         self.output, self.redact, self.key, self.run, self.summary = output, redact, key, run, summary
         self.known: Callable[[], Preliminary] | None = None
         self._found: Preliminary | None = None
+        self._pictures: dict[int, dict[str, str]] = {}
         self._written = -float("inf")
 
     def know(self, known: Callable[[], Preliminary]) -> None:
         """From now on this is known; it is made only when it is written."""
-        self.known, self._found = known, None
+        self.known, self._found, self._pictures = known, None, {}
 
     def write_if_due(self) -> None:
-        """Write what is known, unless the whole audit takes less than 20 seconds, the rest of it less than 10, or the last page is younger than 30."""
+        """Write what is known, unless the whole audit takes less than 20 seconds, the rest of it less than 10, or the last page is younger than 30.
+
+        Within a stage nothing is computed and no store is read: only what was written before is told anew, every two minutes.
+        """
+        if self.known is None or (self.run.current and self._found is None):
+            return
         remaining, now = self.run.remaining, time.monotonic()
-        if self.known is None or self.run.elapsed + remaining < SHORT or remaining < SHORT / 2 or now - self._written < SELDOM:
+        young = now - self._written < (WITHIN if self.run.current else SELDOM)
+        if self.run.elapsed + remaining < SHORT or remaining < SHORT / 2 or young:
             return
         self._found = self._found or self.known()
-        write_preliminary(self.output, self._found, self.summary(self._found), self.redact, self.key)
+        write_preliminary(self.output, self._found, self.summary(self._found), self.redact, self.key, self._pictures)
         self._written = time.monotonic()

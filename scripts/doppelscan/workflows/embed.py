@@ -387,16 +387,8 @@ class EmbeddingEvaluator(SupervisedEvaluator):
             the readable records and their keys in the store; the unreadable ones are added to the set's ``skipped``.
         """
         image_set = dataset.image_set
-        keys, readable = [], []
-        volumes: dict[tuple[str, ...], Any] = {}
-        for record in progress(image_set.records, f"hash {label}", "image"):
-            try:
-                keys.append(content_hash(record, volumes))
-                readable.append(True)
-            except OSError as error:
-                image_set.skipped.append(SkippedImage(record.id, f"cannot be opened: {error.strerror}"))
-                keys.append("")
-                readable.append(False)
+        hashed = image_set.content_keys(label)
+        keys, readable = [key or "" for key in hashed], [key is not None for key in hashed]
         store.refresh()  # what another audit has embedded since the store was opened
         missing, seen = [], set()
         for index, key in enumerate(keys):

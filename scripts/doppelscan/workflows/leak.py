@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from doppelscan.errors import InputError
+from doppelscan.progress import starting
 from doppelscan.settings import DuplicatesSettings, LeakSettings, OverlapSettings
 from doppelscan.workflows.embed import RecordDataset
 from doppelscan.workflows.errors import told_in_one_line
@@ -63,7 +64,7 @@ def _run(command: str, own: OverlapSettings, sources: dict[str, Any], keep: str 
     for name, source in sources.items():
         if source is None:
             raise InputError(f"The '{name}' parameter must be an existing folder, image, .csv or .json. Got nothing.")
-    with quiet(), told_in_one_line():
+    with starting(), quiet(), told_in_one_line():
         return _chosen(command, own, sources, keep)()
 
 

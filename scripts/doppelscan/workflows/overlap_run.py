@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from monai.bundle import ConfigParser
 
-from doppelscan.decide import LeftOut, Rules
+from doppelscan.decide import LeftOut, Rules, people_at_most
 from doppelscan.deepssim import encoder_file, file_sha256
 from doppelscan.errors import InputError, ReportError
 from doppelscan.files import to_csv, write_atomic
@@ -40,22 +40,35 @@ from doppelscan.overlap import (
     grouped,
     people_apart,
     removable,
+    require_people,
     same_pixels,
     split_people,
     with_names_of_files,
 )
 from doppelscan.progress import OTHER, RunProgress, Work
-from doppelscan.report import SPLIT_COLUMNS, ResultTable, closing_lines, overlap_facts, split_rows, write_overlap
-from doppelscan.search import CandidateSearch, EmbeddedSet, StoredFeatures, StoredThumbnails
+from doppelscan.report import (
+    SPLIT_COLUMNS,
+    ResultTable,
+    closing_lines,
+    overlap_facts,
+    split_rows,
+    strongest_pair,
+    surest_words,
+    write_overlap,
+)
+from doppelscan.search import CandidateSearch, EmbeddedSet, EmbeddingStore, StoredFeatures, StoredThumbnails
 from doppelscan.settings import OverlapSettings
 from doppelscan.threads import team
+from doppelscan.wording import counted
 from doppelscan.workers import Workers
 from doppelscan.workflows.audit import in_clusters
 from doppelscan.workflows.early import COMPARE, FIT, HASH, READ, VIEW
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
 from doppelscan.workflows.stored import (
     chosen_workers,
+    embedding_store,
     made_folder,
+    missing_in,
     stored_registration,
     stored_set,
     stored_view_differences,
@@ -99,8 +112,9 @@ class OverlapResult(ResultTable):
 
     @property
     def headline(self) -> tuple[str, str]:
-        """What was concluded, and why."""
-        return self.conclusion, self.reason
+        """What was concluded, and why, with the surest pair by its names."""
+        surest = surest_words(self.summary.get("strongest"), self.of)
+        return self.conclusion, f"{self.reason}; {surest}" if surest else self.reason
 
     @property
     def facts(self) -> Mapping[str, str]:
@@ -160,7 +174,7 @@ class OverlapRun:
         self.rules: Rules = self._configured(config)
         self._refuse_same_set()
         self._refuse_pattern()
-        self._refuse_overwriting()
+        self._refuse_split()
         self.output = Path(own.output)
         made_folder(self.output)
         images = sum(len(one.image_set.records) for one in self.datasets)
@@ -190,21 +204,20 @@ class OverlapRun:
                 f"none of {sum(one.unmatched for one in sets)}, the first {os.path.basename(sets[0].records[0].paths[0])!r}."
             )
 
-    def _refuse_overwriting(self) -> None:
+    def _refuse_split(self) -> None:
+        """Refuse before anything is embedded a table that could not be written, and more parts than there can be people; what it would overwrite the
+        settings have refused."""
         if self.own.split is None:
             return
-        place = os.path.realpath(self.own.split)
-        for one in self.datasets:
-            if any(place == os.path.realpath(path) for record in one.image_set.records for path in record.paths):
-                raise InputError(
-                    f"The 'split' parameter must be a new file, or an earlier split. Got {str(self.own.split)!r}, which is an image of "
-                    f"'{one.image_set.name}'; pass another --split."
-                )
+        people = sum(people_at_most(one.image_set.records)[0] for one in self.datasets)
+        require_people(people, self.own.folds, self.own.parts)
+        made_folder(Path(os.path.realpath(self.own.split)).parent, "split")
 
     def __call__(self) -> OverlapResult:
         """Run every stage and write the report."""
         with team(self.own.threads), self.clock.shown():
             with self.clock.stage("embed"):
+                self._expect_stored()
                 pool = self._pool()
             with self.clock.stage("identical pixels"):
                 same = self._same(pool)
@@ -222,6 +235,21 @@ class OverlapRun:
                 self._write_split(overlap, split)
         status = {FOUND[self.command]: 3, PEOPLE: 3, UNSURE: 4}.get(overlap.verdict, 0) if self.own.gate else 0
         return OverlapResult(overlap.verdict, overlap.reason, summary.as_dict(), rows, self.output, status, self.own.store_folder)
+
+    def _expect_stored(self) -> None:
+        """What an earlier run stored is not to come, which the end that is shown is to know from the beginning."""
+        missing = sum(missing_in(self._store_of(one, poses), one.image_set) for one in self.datasets for poses in (1, self.poses))
+        self.clock.expect("embed", "embed", missing)
+        if not missing and self._holds_pairs():
+            self.clock.expect_stored()
+
+    def _store_of(self, dataset: RecordDataset, poses: int) -> EmbeddingStore:
+        """Where the embeddings of ``dataset`` lie."""
+        return embedding_store(self.evaluator, dataset, self.own.store_folder, poses)
+
+    def _holds_pairs(self) -> bool:
+        """Whether an earlier run came so far that pairs were registered."""
+        return len(stored_registration(self.registration, self.datasets[0], self.own.store_folder).verified) > 0
 
     def _pool(self) -> Pool:
         """All sets embedded, as they are looked for and as they are searched, with the images that could be read."""
@@ -320,6 +348,7 @@ class OverlapRun:
             pairs=told,
             doubted_pairs=sum(not one.joins for one in links),
             registered_pairs=overlap.found.registered,
+            strongest=None if self.own.redact else strongest_pair(overlap),
             highest_unlinked=max((score for _, _, score in overlap.unlinked), default=None),
             names_in_both=len(overlap.names.in_both),
             names_borne_out=len(overlap.names.borne_out),
@@ -364,7 +393,7 @@ class OverlapRun:
             if not dataset.image_set.unknown_patients:
                 notes.append(f"The patients{words} are named ({dataset.image_set.patient_source}).")
             if dataset.image_set.unmatched:
-                notes.append(f"The patient pattern does not match {dataset.image_set.unmatched} names{words}.")
+                notes.append(f"The patient pattern does not match {counted(dataset.image_set.unmatched, 'name')}{words}.")
         notes += [f"{note}." for dataset in self.datasets for note in dataset.image_set.notes]
         for rows in overlap.grouping.pictures:
             notes.append(
@@ -373,7 +402,7 @@ class OverlapRun:
             )
         if overlap.found.few:
             notes.append(
-                f"{len(pool)} {of}s are too few to tell strangers from other {of}s of one person (at least {self.overlap_rules.fewest}): only {of}s of "
+                f"{counted(len(pool), of)} {'is' if len(pool) == 1 else 'are'} too few to tell strangers from other {of}s of one person (at least {self.overlap_rules.fewest}): only {of}s of "
                 "the same pixels, or changed a little, are told."
             )
         return notes

@@ -12,6 +12,7 @@ from typing import Any
 from monai.bundle import ConfigWorkflow
 
 from doppelscan.locations import audit_root
+from doppelscan.progress import starting
 from doppelscan.settings import AuditSettings, audit_command, audit_overrides
 from doppelscan.workflows.audit import AuditResult
 from doppelscan.workflows.errors import told_in_one_line
@@ -77,8 +78,8 @@ def audit(
     """
     settings = {"training": training, "synthetic": synthetic, "output": output, "holdout": holdout, **settings}
     AuditSettings(output=output).require_place()
-    workflow = audit_workflow(**settings)
-    with quiet(), told_in_one_line():
+    with starting(), quiet(), told_in_one_line():
+        workflow = audit_workflow(**settings)
         workflow.initialize()
         workflow.parser.get_parsed_content("audit").called = audit_command(settings)
         return workflow.run()[-1]

@@ -16,6 +16,7 @@ from doppelscan.deepssim import ALGORITHM as DEEPSSIM
 from doppelscan.deepssim import require_heads
 from doppelscan.errors import InputError
 from doppelscan.images import ALGORITHM as IMAGES
+from doppelscan.images import ImageSet
 from doppelscan.search import EmbeddedSet, EmbeddedVolumes, EmbeddingStore, fingerprint, part_of
 from doppelscan.verify import Registration, VolumeRegistration
 from doppelscan.version import __version__
@@ -25,7 +26,9 @@ from doppelscan.workflows.volume_embed import VolumeEmbedder
 
 __all__ = [
     "chosen_workers",
+    "embedding_store",
     "made_folder",
+    "missing_in",
     "stored_registration",
     "stored_set",
     "stored_view_differences",
@@ -35,8 +38,8 @@ __all__ = [
 ]
 
 
-def made_folder(output: Path) -> None:
-    """Make ``output`` where it is missing, and see that it can be written.
+def made_folder(output: Path, name: str = "output") -> None:
+    """Make ``output`` where it is missing, and see that it can be written; ``name`` is that of the parameter.
 
     Raises:
         InputError: it cannot.
@@ -48,7 +51,8 @@ def made_folder(output: Path) -> None:
         probe.unlink(missing_ok=True)  # another process of torchrun may be as far
     except OSError as error:
         raise InputError(
-            f"The 'output' parameter must be a folder that can be written. Got {str(output)!r}: {error.strerror}."
+            f"The '{name}' parameter must {'be' if name == 'output' else 'lie in'} a folder that can be written. Got {str(output)!r}: {error.strerror}; pass "
+            f"another --{name}."
         ) from error
 
 
@@ -69,6 +73,17 @@ def chosen_workers(
     return THIS_PROCESS
 
 
+def missing_in(store: EmbeddingStore, image_set: ImageSet) -> int:
+    """How many images of a set ``store`` does not hold; their files are hashed for that, which embedding does anyway."""
+    keys = {key for key in image_set.content_keys(image_set.name) if key is not None}
+    return sum(key not in store for key in keys)
+
+
+def embedding_store(evaluator: EmbeddingEvaluator, dataset: RecordDataset, folder: str | Path, poses: int) -> EmbeddingStore:
+    """Where images that are prepared as those of ``dataset`` lie in ``folder``, in 1 or 8 poses."""
+    return EmbeddingStore(part_of(folder, f"poses-{poses}"), evaluator.fingerprint(dataset, poses))
+
+
 def stored_set(
     evaluator: EmbeddingEvaluator, dataset: RecordDataset, folder: str | Path, poses: int, label: str, workers: Workers
 ) -> EmbeddedSet:
@@ -79,8 +94,7 @@ def stored_set(
     """
     outputs = evaluator.output_slices
     require_heads(outputs)
-    made_by = evaluator.fingerprint(dataset, poses)
-    store = EmbeddingStore(part_of(folder, f"poses-{poses}"), made_by)
+    store = embedding_store(evaluator, dataset, folder, poses)
     records, keys = evaluator.embed(dataset, store, poses, label, workers)
     if not records:
         raise dataset.image_set.unreadable()

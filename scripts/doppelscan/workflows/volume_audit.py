@@ -146,6 +146,12 @@ class VolumeAudit(Audit):
         assert isinstance(chosen, EmbeddedVolumes)
         return self.embedder.posed(chosen, self._posed_store(), "training poses", self.workers)
 
+    def _store_of(self, dataset: RecordDataset, poses: int) -> EmbeddingStore:
+        return volume_store(self.embedder, self.store, poses)
+
+    def _holds_pairs(self) -> bool:
+        return len(stored_volumes(self.embedder, self.volume_registration, self.store).verified) > 0
+
     def _posed_store(self) -> EmbeddingStore:
         return volume_store(self.embedder, self.store, self.poses)
 

@@ -17,7 +17,7 @@ from doppelscan.deepssim import ALGORITHM as DEEPSSIM
 from doppelscan.deepssim import VolumeSliceInferer, volume_view_differences
 from doppelscan.errors import InputError, reason_of_image
 from doppelscan.images import ALGORITHM as IMAGES
-from doppelscan.images import CubeFrame, ImageRecord, ImageSet, SkippedImage, content_hash, cut_cube, read_compared
+from doppelscan.images import CubeFrame, ImageRecord, ImageSet, SkippedImage, cut_cube, read_compared
 from doppelscan.images.cubes import CUBE, CUBES, cut_stored_cube
 from doppelscan.images.transforms import window
 from doppelscan.images.volumes import LARGEST
@@ -152,7 +152,7 @@ class VolumeEmbedder:
             label: of the progress bar.
             workers: who embeds, see :meth:`fill`.
         """
-        keys = [self._key(record, image_set) for record in image_set.records]
+        keys = image_set.content_keys(label)
         first: dict[str, ImageRecord] = {}
         for record, key in zip(image_set.records, keys, strict=True):
             if key is not None:
@@ -164,14 +164,6 @@ class VolumeEmbedder:
                 image_set.skipped.append(SkippedImage(record.id, failed[key]))
         kept = [(record, key) for record, key in zip(image_set.records, keys, strict=True) if key is not None and key not in failed]
         return EmbeddedVolumes([one for one, _ in kept], [key for _, key in kept], store, self.inferer.output_slices)
-
-    @staticmethod
-    def _key(record: ImageRecord, image_set: ImageSet) -> str | None:
-        try:
-            return content_hash(record)
-        except OSError as error:
-            image_set.skipped.append(SkippedImage(record.id, f"cannot be opened: {error.strerror}"))
-            return None
 
     def fill(
         self,

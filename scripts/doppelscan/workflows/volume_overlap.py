@@ -12,10 +12,11 @@ from doppelscan.errors import InputError
 from doppelscan.images import evenly_chosen
 from doppelscan.overlap import Link, Pool, PoolSearch, VolumeLinkSearch, VolumeOverlapRules, same_voxels
 from doppelscan.progress import OTHER, Work
-from doppelscan.search import EmbeddedVolumes, VolumeSearch
+from doppelscan.search import EmbeddedVolumes, EmbeddingStore, VolumeSearch
 from doppelscan.verify import VolumeRegistration
 from doppelscan.workers import Workers
 from doppelscan.workflows.early import COMPARE, READ_VOLUME, REGISTER_VOLUME, VOLUME_POSES, VOLUME_VIEWS
+from doppelscan.workflows.embed import RecordDataset
 from doppelscan.workflows.overlap_run import OverlapRun, joined
 from doppelscan.workflows.stored import stored_volume_differences, stored_volumes
 from doppelscan.workflows.volume_audit import LEAST, WHITENED, volume_store
@@ -64,6 +65,12 @@ class VolumeOverlapRun(OverlapRun):
         of_set = tuple(number for number, one in enumerate(sets) for _ in range(len(one)))
         posed = self.embedder.posed(images, volume_store(self.embedder, self.own.store_folder, self.poses), "poses", self.workers)
         return Pool(images, posed, tuple(one.image_set.name for one in self.datasets), of_set)
+
+    def _store_of(self, dataset: RecordDataset, poses: int) -> EmbeddingStore:
+        return volume_store(self.embedder, self.own.store_folder, poses)
+
+    def _holds_pairs(self) -> bool:
+        return len(stored_volumes(self.embedder, self.volume_registration, self.own.store_folder).verified) > 0
 
     def _same(self, pool: Pool) -> list[Link]:
         return same_voxels(pool, self.rules)

@@ -134,8 +134,8 @@
     arrange(find("pairs"), flagged, shown);
     arrange(find("near"), near, Infinity);
     find("more").hidden = flagged.length <= shown;
-    find("count").textContent = flagged.length + " of " + entries.filter(function (one) { return one.flagged; }).length + " flagged pairs, "
-      + Math.min(shown, flagged.length) + " shown; " + rest.length + " others below.";
+    find("count").textContent = flagged.length + " of " + plural(entries.filter(function (one) { return one.flagged; }).length, "flagged pair") + ", "
+      + Math.min(shown, flagged.length) + " shown; " + plural(rest.length, "other") + " below.";
     list();
   }
   function arrange(into, chosen, most) {
@@ -163,7 +163,7 @@
       button.setAttribute("aria-label", "open pair " + one.n + " large");
       var captions = make("p", "", look);
       captions.className = "captions"; captions.setAttribute("aria-hidden", "true");
-      ["synthetic", "match, in its pose", "difference", "agreement", "in training"].forEach(function (word) { make("span", word, captions); });
+      ["synthetic", "match, in its pose", one.same ? "no difference" : "difference", "agreement", "in training"].forEach(function (word) { make("span", word, captions); });
     }
     function line(word, text) { make("dt", word, into); return make("dd", text, into); }
     named(line("{{ "volume" if volumes else "image" }}", ""), one.image, one.imageShort); named(line(one.kind === "part" ? "source" : "match", ""), one.match, one.matchShort);
@@ -188,8 +188,8 @@
     find("rest").hidden = false;
     body.textContent = "";
     rest.slice(0, shownRows).forEach(function (one) {
-      var row = make("tr", "", body), button = make("button", one.imageShort, make("td", "", row));
-      button.type = "button"; button.title = one.image;
+      var row = make("tr", "", body), button = make("button", "", make("td", "", row));
+      spell(button, one.imageShort); button.type = "button"; button.title = one.image;
       button.addEventListener("click", function () { enlarge(one); });
       named(make("td", "", row), one.match, one.matchShort);
       named(make("td", "", row), one.patient, one.patientShort);
@@ -201,7 +201,14 @@
     find("restcount").textContent = rest.length + " in this choice, " + Math.min(shownRows, rest.length) + " shown, nearest first unless sorted otherwise.";
     find("morerows").hidden = rest.length <= shownRows;
   }
-  function named(into, full, brief) { var one = make("span", brief, into); one.className = "name"; if (brief !== full) one.title = full; }
+  // A line breaks no extension.
+  function spell(into, text) {
+    var end = text.search(/(\.[A-Za-z0-9]{1,5}){1,2}(#[\w=,]{1,16})?$/);
+    if (end <= 0) { into.append(text); return; }
+    into.append(text.slice(0, end));
+    make("span", text.slice(end), into).className = "ext";
+  }
+  function named(into, full, brief) { var one = make("span", "", into); spell(one, brief); one.className = "name"; if (brief !== full) one.title = full; }
   function refresh() {
     cards.forEach(function (card, n) { mark(card, entries[n - 1]); });
     list();
@@ -219,11 +226,13 @@
     var card = cards.get(one.n), strip = card ? card.querySelector(".strip") : null, source = strip ? strip.getAttribute("src") : one.picture;
     source = one.large || source;
     var views = find("views"), dialog = find("dialog");
-    find("title").textContent = one.imageShort + (one.flagged ? ": " + one.kind : ": not flagged");
+    find("title").textContent = "";
+    spell(find("title"), one.imageShort); find("title").append(one.flagged ? ": " + one.kind : ": not flagged");
     views.textContent = "";
     find("stage").hidden = !source; find("nopicture").hidden = Boolean(source);
     find("nopicture").textContent = {% if redact %}"This report is redacted: it holds no pictures."{% else %}"The page holds no picture of this pair: it has those of the first {{ pictured }} flagged ones and of the nearest of the others."{% endif %};
     (TILES[one.tiles] || []).forEach(function (caption, k) {
+      if (caption === "difference" && one.same) caption = "no difference";
       var figure = make("figure", "", views), image = make("img", "", figure);
       image.alt = caption; image.src = source; image.style.objectPosition = 100 * k / (one.tiles - 1) + "% 0";
       make("figcaption", caption, figure);
@@ -292,7 +301,8 @@
       figure.style.clipPath = "";
     });
     find("swap").hidden = name !== "flicker"; find("wiping").hidden = name !== "wipe";
-    document.querySelector(".scale.difference").hidden = name !== "difference"; document.querySelector(".scale.agreement").hidden = name !== "agreement";
+    document.querySelector(".scale.difference").hidden = name !== "difference" || Boolean(open && open.same);
+    find("nodifference").hidden = name !== "difference" || !(open && open.same); document.querySelector(".scale.agreement").hidden = name !== "agreement";
     if (name === "flicker") flick(!still);
     if (name === "wipe") wipe();
   }

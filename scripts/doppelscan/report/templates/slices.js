@@ -44,11 +44,12 @@
       paint(own[0], side, grey(image), k);
       paint(own[1], side, grey(moved), k);
       paint(own[2], side, function (x, y, z) {
-        return mixed([255, 255, 255], [192, 57, 43], Math.min(1, Math.abs(image(x, y, z) - moved(x, y, z)) / 128));
+        return mixed([255, 255, 255], {{ hues.differs }}, Math.min(1, Math.abs(image(x, y, z) - moved(x, y, z)) / 128));
       }, k);
       paint(own[3], side, function (x, y, z) {
-        var v = image(x, y, z), lit = Math.min(1, v / 25), share = Math.min(1, Math.max(0, (agree(x, y, z) / 255 - 0.2) / 0.7));
-        return mixed([0.8 * v, 0.8 * v, 0.8 * v], [46, 160, 140], 0.6 * lit * share);
+        var v = image(x, y, z), grey = {{ grey }} * v, lit = Math.min(1, v / 25);
+        var told = Math.min(1, Math.max(-1, (agree(x, y, z) / 255 - {{ scale.middle }}) / {{ scale.high - scale.middle }}));
+        return mixed([grey, grey, grey], told > 0 ? {{ hues.agrees }} : {{ hues.disagrees }}, {{ tint }} * lit * Math.abs(told));
       }, k);
     }
     slider.value = Math.floor(side / 2);

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from doppelscan.calibrate import TwoSampleResult
-from doppelscan.decide import Evidence, Rules, Verdict, conclude, count_kinds
+from doppelscan.decide import Evidence, Rules, Verdict, VolumeRules, conclude, count_kinds
 
 
 def evidence(
@@ -73,6 +73,17 @@ def evidence(
 def test_conclusions_and_refusals(given, verdict, words):
     found = conclude(given, Rules())
     assert found.verdict is verdict and words in found.reason and "\n" not in found.reason
+
+
+def test_a_set_of_volumes_most_of_which_is_unlike_is_not_called_clean():
+    """Patches and noise were strangers that are not near."""
+    given = replace(evidence(unlike=44), of="volume")
+    found = conclude(given, VolumeRules())
+    assert found.verdict is Verdict.CANNOT and found.reason.startswith(
+        "44 of 50 synthetic volumes are unlike the training set (another modality, anatomy"
+    )
+    assert conclude(replace(given, unlike=25), VolumeRules()).verdict is Verdict.NOT_FOUND
+    assert conclude(replace(given, unlike=50), VolumeRules()).reason.endswith("a small part of it, or noise)")
 
 
 def test_a_generator_of_means_is_not_said_to_memorize():

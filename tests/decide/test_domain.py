@@ -56,8 +56,10 @@ def test_of_many_training_images_some_of_every_person_are_compared(reference, mo
     # All with all is 100,000 x 100,000 distances of a large training set.
     domain = importlib.import_module("doppelscan.decide.domain")
     compared: list[int] = []
-    plain = domain._distances
-    monkeypatch.setattr(domain, "_distances", lambda asked, own, *groups: compared.append(len(own)) or plain(asked, own, *groups))
+    plain = domain.nearest_distances
+    monkeypatch.setattr(
+        domain, "nearest_distances", lambda asked, own, *groups: compared.append(len(own)) or plain(asked, own, *groups)
+    )
     monkeypatch.setattr(domain, "MOST", 60)
     near, _ = unlike_training(drawn("synthetic", 30, 1), reference, Rules())
     far, _ = unlike_training(drawn("synthetic", 30, 1, shift=4), reference, Rules())

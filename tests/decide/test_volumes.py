@@ -19,7 +19,8 @@ from doppelscan.decide import (
     fitted_search,
     volume_pairs,
 )
-from doppelscan.decide.flags import Calibration, Rule
+from doppelscan.decide.decision import _held
+from doppelscan.decide.flags import Calibration, Reason, Rule
 from doppelscan.decide.volume_scoring import VolumeBlockScorer
 from doppelscan.images import CubeFrame, ImageRecord
 from doppelscan.search import EmbeddedVolumes, EmbeddingStore, VolumeSearch, frame_row
@@ -172,12 +173,29 @@ def scored_volume(half: float, share: float = 0.4, row: int = 0, **values: Any) 
 
 
 def test_the_same_voxels_verify_whatever_was_registered():
-    held = scored_volume(0.7).with_pixels_of(IdenticalVolume(4, 1, False, 0.9999, 0.998))
-    assert held.match == held.part_match == 4 and held.verified == 0.9999 and held.pose == VolumePose(1)
-    assert (
-        isinstance(held, ScoredVolume)
-        and np.isnan(held.runner_up)
-        and isinstance(IdenticalVolume(0, 0, False, 1, 1), IdenticalImage)
+    place = VolumePose(1, shift=(3.0, 0.0, -2.0))
+    same = IdenticalVolume(4, 1, False, 0.9999, 0.998, place)
+    held = scored_volume(0.7).with_pixels_of(same)
+    assert held.match == held.part_match == 4 and held.verified == 0.9999 and held.pose == place
+    assert isinstance(held, ScoredVolume) and np.isnan(held.runner_up) and isinstance(same, IdenticalImage)
+
+
+def test_the_pose_that_registration_found_of_the_same_voxels_is_kept(made):
+    """It was overwritten by an axis pose without shift and scale, so that the page laid the pair wrongly."""
+    reference, images = made
+    found = reference.scored(images, "synthetic")
+    registered = VolumePose(0, (0.0, 0.0, 0.1), (1.0, 1.0, 1.0, 0.0, 0.0, 0.0), (22.0, 0.0, -7.4))
+    first = replace(found.scored[0], pose=registered, ssim=1.0)
+    same = [IdenticalVolume(first.match, 0, False, 0.9999, 0.998, VolumePose(0, shift=(21.0, 0.0, -7.0))), None, None]
+    held = _held(replace(found, scored=(first, *found.scored[1:])), same, VolumeRules())
+    assert held[0] == first
+    other = [replace(one, row=7) if one is not None else None for one in same]
+    assert _held(found, other, VolumeRules())[0].pose == other[0].place
+
+
+def test_the_reason_of_the_same_voxels_says_what_else_differs():
+    assert Reason(Rule.PIXELS, 0.99996, 0.998, 0.0, "another voxel size in the header").words == (
+        "identical pixels, another voxel size in the header"
     )
 
 

@@ -13,10 +13,20 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from doppelscan.images import ImageError, InputError, SliceChoice, find_images, read_pixels, read_volume, volume_table
+from doppelscan.images import (
+    ImageError,
+    InputError,
+    SliceChoice,
+    find_images,
+    read_compared,
+    read_pixels,
+    read_volume,
+    volume_table,
+)
 from doppelscan.images.geometry import geometry_of, unknown_geometry
 from doppelscan.images.readers import image_format, read_header
-from made_files import dicom
+from doppelscan.workflows.volume_embed import read_voxels
+from made_files import dicom, save_png
 from made_volumes import (
     made_affine,
     stored_as,
@@ -637,3 +647,37 @@ def test_a_choice_that_is_none_is_a_mistake(tmp_path, volume):
 def test_a_small_array_is_refused_in_its_own_numbers():
     with pytest.raises(ImageError, match="5 x 6 x 20 voxels; at least 8"):
         unknown_geometry((5, 6, 20))
+
+
+@pytest.mark.parametrize(
+    ("volumes", "pictures", "kept"), [(3, 1, "volumes"), (3, 2, "volumes"), (1, 9, "pictures"), (2, 3, "pictures")]
+)
+def test_a_few_files_of_the_other_kind_are_left_out_and_the_rest_goes_on(tmp_path, volume, volumes, pictures, kept):
+    """One preview beside the volumes of a set stopped the whole audit."""
+    for number in range(volumes):
+        write_nifti(tmp_path / f"v{number}.nii", volume.astype(np.float32), AFFINE)
+    for number in range(pictures):
+        save_png(tmp_path / f"p{number}.png", np.random.default_rng(number).random((16, 16)))
+    found = find_images(tmp_path, volumes="whole")
+    assert len(found.records) == (volumes if kept == "volumes" else pictures) and found.whole_volumes == (kept == "volumes")
+    reason = "a 2D image, beside volumes" if kept == "volumes" else "a volume, beside 2D images"
+    assert [one.reason for one in found.skipped] == [reason] * (pictures if kept == "volumes" else volumes)
+
+
+def test_as_many_pictures_as_volumes_are_two_sets(tmp_path, volume):
+    for number in range(3):
+        write_nifti(tmp_path / f"v{number}.nii", volume.astype(np.float32), AFFINE)
+        save_png(tmp_path / f"p{number}.png", np.random.default_rng(number).random((16, 16)))
+    with pytest.raises(InputError, match="Got 3 volumes and 3 2D images"):
+        find_images(tmp_path, volumes="whole")
+
+
+def test_a_volume_of_fewer_than_eight_slices_is_refused_by_whatever_compares_it(tmp_path, volume):
+    """The audit scored a volume of three slices; training, which reads by a transform, refused it."""
+    path = write_nifti(tmp_path / "thin.nii", volume[:, :, :3].astype(np.float32), AFFINE)
+    (record,) = find_images(path, volumes="whole").records
+    with pytest.raises(ImageError, match="x 3 voxels; at least 8 along an axis are needed"):
+        read_compared(record)
+    with pytest.raises(ImageError, match="at least 8 along an axis"):
+        read_voxels(record)
+    assert read_volume(record).pixels.shape[2] == 3, "reading is no comparing"

@@ -153,6 +153,7 @@ def test_names_are_as_short_as_they_can_be_told_apart():
          "its axes exchanged: x was z, y was x, z was y, mirrored top to bottom, turned by 9.8° about the left-right axis (front up), "
          "0.3° about the back-front axis (top to the left), 1.2° about the vertical axis (counter-clockwise seen from above), "
          "shifted 3 mm to the right, 2.1 mm to the back"),
+        ("stretch 1.00,0.90,1.87", True, "along y made smaller by 10 %, z enlarged by 87 %"),
     ],
 )  # fmt: skip
 def test_a_pose_is_a_sentence(pose, volume, words):

@@ -14,11 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from doppelscan.decide import ReviewedImages, read_reviews
 from doppelscan.filing import compare, dossier
 from doppelscan.report import write_report
 from doppelscan.reviewers import ReviewerSaid
+from doppelscan.verify import AlignedVolume
 from made_audits import made_audit, made_test
 from made_links import write_made_overlap
 from made_preliminary import so_far, write_so_far
@@ -323,3 +325,49 @@ def test_5000_flagged_pairs_load_in_two_seconds(browser, tmp_path, cohort):
 def read(path: Path) -> list[dict[str, str]]:
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
+
+
+SIDE = 16
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory) -> Path:
+    """A page of three pairs of volumes that are brighter from slice to slice along every axis."""
+    decision = made_decision(2, 3)
+    ramp = np.add.outer(np.add.outer(np.arange(SIDE), np.arange(SIDE)), np.arange(SIDE)) * 5
+    for one in (decision.synthetic.images, decision.training):
+        made: Any = one.store
+        made.pixels = ramp.astype(np.uint8)[None, None]
+    images = tuple(replace(one, record=replace(one.record, whole=True), shape=(SIDE,) * 3) for one in decision.images)
+    decision, folder = replace(decision, images=images), tmp_path_factory.mktemp("volumes")
+    pair: Any = AlignedVolume(
+        (ramp / 255).astype(np.float32), np.ones(ramp.shape, np.float32), np.full(ramp.shape, 0.9, np.float32)
+    )
+    write_report(folder, decision, made_summary(decision), redact=False, pair=lambda scored: pair)
+    return folder
+
+
+def test_the_slider_goes_through_the_slices_of_a_pair_of_volumes(browser, volumes):
+    """No test had moved it: the planes are drawn by a script, of mosaics that are decoded in the page."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page, told = context.new_page(), []
+    page.on("console", lambda message: told.extend([message.text] * (message.type == "error")))
+    page.on("pageerror", lambda error: told.append(str(error)))
+    page.goto((volumes / "report.html").as_uri())
+    page.locator("#pairs .pair img").first.click()
+    slider = page.locator("#slice")
+    assert slider.is_visible() and page.locator("#place").inner_text() == f"{SIDE // 2 + 1} of {SIDE}"
+    brightness = []
+    for place in (0, SIDE - 1):
+        slider.evaluate("(one, k) => { one.value = k; one.dispatchEvent(new Event('input')); }", place)
+        page.wait_for_selector("dialog canvas")
+        assert page.locator("#place").inner_text() == f"{place + 1} of {SIDE}"
+        brightness.append(
+            page.locator("dialog canvas").first.evaluate(
+                "one => { const all = one.getContext('2d').getImageData(0, 0, one.width, one.height).data;"
+                " let sum = 0; for (let i = 0; i < all.length; i += 4) sum += all[i]; return 4 * sum / all.length; }"
+            )
+        )
+    assert brightness[1] == pytest.approx(brightness[0] + 5 * (SIDE - 1), abs=12), "the planes are those of the slice"
+    context.close()
+    assert not told, "the page's own policy lets it run, and nothing fails"

@@ -36,10 +36,21 @@ def setting():
 def test_a_posed_copy_names_its_source_and_the_pose_to_register(setting):
     cubes, _, search, embedded = setting
     found = search.propose(embedded(torch.cat([axis_pose(cubes[2:3], 13), axis_pose(cubes[4:5], 46), cubes[7:8]])))
-    assert found.rows.shape == (3, 3) and found.poses.shape == (3, 3, 3) and found.rows[:2, 0].tolist() == [2, 4]
+    assert found.rows.shape == (3, 3) and found.poses.shape == (3, 3, 5) and found.rows[:2, 0].tolist() == [2, 4]
     np.testing.assert_allclose(found.similarity[:2, 0], 1, atol=1e-4)
     assert found.similarity[2, 0] < 0.9 and found.views[:2, 0].tolist() == [0, 0]
     assert found.poses[:2, 0, 0].tolist() == [inverse_axis_pose(13), inverse_axis_pose(46)]
+
+
+def test_every_candidate_is_tried_as_the_volume_lies_and_as_its_first_candidate_does(setting):
+    """The next patient was registered in poses that its views liked by accident: 0.3 in place of 0.8, so that any margin was wide."""
+    cubes, _, search, embedded = setting
+    found = search.propose(embedded(torch.cat([axis_pose(cubes[2:3], 13), cubes[7:8]])))
+    for own in found.poses:
+        assert all({0, int(own[0, 0])} <= set(poses.tolist()) and len(set(poses.tolist())) == 5 for poses in own)
+    white = search.whitened(embedded(axis_pose(cubes[2:3], 13)))
+    alone, _ = search.likely(white, found.rows[:1])
+    assert np.array_equal(alone[0], found.poses[0, :, :3]), "those of its own come first"
 
 
 def test_half_a_volume_and_a_turned_one_name_the_view_of_their_source(setting):

@@ -43,6 +43,8 @@ def test_the_source_of_a_slab_in_a_stranger_is_named_and_the_stranger_alone_is_l
 def test_a_training_volume_agrees_with_itself_all_over(regions):
     found = best(regions, Training.heads[5])
     assert found.row == 5 and found.agreement == pytest.approx(1, abs=2e-3) and found.share > 0.95
+    # Rounding to half precision makes cosines of more than 1.
+    assert max(best(regions, one).agreement for one in Training.heads) <= 1
 
 
 def test_of_some_volumes_the_others_are_not_named():

@@ -311,6 +311,9 @@ def test_pose_says_axis_pose_scale_rotation_and_shift_apart():
     permuted[:3, :3] = [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
     assert VolumePose.from_matrix(permuted).words() == "axes 2 0 1"
     assert VolumePose().words() == "identity"
+    stretched = VolumePose(1, (0.0, 12.0, 0.0), (1.0, 1.0, 1.87, 0.0, 0.0, 0.0), (3.0, 0.0, 0.0))
+    assert stretched.words() == "flip-x stretch 1.00,1.00,1.87 rot x 0.0 y 12.0 z 0.0 shift 3.0,0.0,0.0 mm"
+    assert VolumePose(0, stretch=(1.04, 1.05, 1.06, 0.0, 0.0, 0.0)).words() == "scale 1.05"
     with pytest.raises(InputError, match="invertible"):
         VolumePose.from_matrix(np.zeros((4, 4)))
 

@@ -19,6 +19,7 @@ from doppelscan.images.cubes import CUBES
 from doppelscan.locations import REPORT_FILES, VOLUMES_READ
 from doppelscan.search import EmbeddingStore
 from doppelscan.workflows import RecordDataset, VolumeEmbedder, volume_audit, volume_selftest
+from doppelscan.workflows.audit import _read_of
 from doppelscan.workflows.volume_embed import BlockOfVolumes, OfFile
 from made_files import save_png
 
@@ -44,6 +45,7 @@ def sets(tmp_path_factory):
         made = plant_volume(heads[source], SPACING, change, rng)
         write(folder / "synthetic" / f"{name}.nii.gz", made.pixels, made.spacing)
     write(folder / "synthetic" / "stranger.nii.gz", heads[PEOPLE])
+    write(folder / "synthetic" / "unspaced.nii.gz", heads[7], (2.0, 2.0, 3.6))
     bad = np.where(heads[0] > 0.9, np.nan, heads[0])
     nib.save(nib.Nifti1Image(bad.astype(np.float32), np.eye(4)), folder / "synthetic" / "nan.nii.gz")
     sheared = np.diag([*SPACING, 1.0])
@@ -72,15 +74,25 @@ def read(path: Path) -> list[dict[str, str]]:
 def test_copies_turned_out_of_the_plane_or_with_other_axes_are_found_with_source_and_pose(audited):
     result, output = audited
     rows = {Path(row["image"]).name.split(".")[0]: row for row in result.scores}
-    assert set(rows) == {"turned", "posed", "stranger"}, "one row a volume"
+    assert set(rows) == {"turned", "posed", "stranger", "unspaced"}, "one row a volume"
     assert rows["turned"]["flagged"] and rows["turned"]["match_patient"] == "p3" and rows["turned"]["finding"] == "copy"
     angle = [float(one) for one in re.findall(r"rot x (\S+) y (\S+) z (\S+)", rows["turned"]["pose"])[0]]
     assert np.allclose(angle, [-10, 0, 0], atol=1), "the transform turns by minus 10 degrees"
     assert rows["posed"]["match_patient"] == "p5" and rows["posed"]["pose"] == "axes 2 0 1"
     assert rows["posed"]["reason"].startswith("identical voxels")
     assert not rows["stranger"]["flagged"] and result.conclusion.verdict.value == "memorization found"
-    assert {(row["verdict"], row["unlike"]) for row in result.scores} == {("", "")} and result.summary["images"]["unlike"] is None
-    assert len(read(output / "control.csv")) == PEOPLE and len(read(output / "volumes.csv")) == 3
+    assert {(row["verdict"], row["unlike"]) for row in result.scores} == {("", False)} and result.summary["images"]["unlike"] == 0
+    assert len(read(output / "control.csv")) == PEOPLE and len(read(output / "volumes.csv")) == 4
+
+
+def test_a_copy_whose_header_says_another_voxel_size_is_found_and_laid_on_its_source(audited):
+    """All stages compared volumes in mm: a copy with an affine that nobody set matched another person and was not flagged."""
+    result, output = audited
+    (row,) = (row for row in result.scores if "unspaced" in row["image"])
+    assert row["flagged"] and row["match_patient"] == "p7" and row["pose"] == "stretch 1.00,1.00,1.80"
+    assert row["reason"] == "identical voxels, another voxel size in the header" and np.isnan(row["runner_up"])
+    page = (output / "report.html").read_text()
+    assert "along z enlarged by 80 %" in page and not re.search(r"next patient nan", page)
 
 
 def test_what_cannot_be_a_volume_is_listed_in_words_and_the_rest_goes_on(audited):
@@ -100,29 +112,42 @@ def test_what_was_read_is_a_table(audited):
     assert rows[0]["patient"] == "p0"
     synthetic = {Path(row["volume"]).name.split(".")[0]: row for row in rows if row["set"] == "synthetic"}
     left_out = {name: row["left_out"] for name, row in synthetic.items() if row["left_out"]}
-    assert len(synthetic) == 7, "one row a file, whether it was read or not"
+    assert len(synthetic) == 8, "one row a file, whether it was read or not"
     assert {name: words in left_out[name] for name, words in (("nan", "NaN"), ("sheared", "degrees"), ("flat", "voxel size"))} == {
         "nan": True, "sheared": True, "flat": True,
     } and set(left_out) == {"nan", "sheared", "series", "flat"}  # fmt: skip
+
+
+def test_the_table_of_what_was_read_names_the_people_whom_the_audit_counts(tmp_path):
+    """It had the path of each file as its patient where the audit had found who is who."""
+    for name in ("sub-01_a", "sub-02_a"):
+        write(tmp_path / f"{name}.nii.gz", generate_head(0, 16))
+    found = find_images(tmp_path, volumes="whole")
+    rows = _read_of(found, {found.records[0].volume: "sub-01"})
+    assert [row["patient"] for row in rows] == ["sub-01", found.records[1].volume]
 
 
 def test_a_summary_names_no_setting_that_volumes_do_not_have(audited):
     settings = audited[0].summary["settings"]
     assert settings["candidates"] == 8 and "index" not in settings and "rotations" not in settings
     assert (
-        settings["preprocessing"][0] == {"cube": 32, "largest": 128, "version": CUBES}
+        settings["preprocessing"][0] == {"cube": 32, "largest": 128, "stored": 16, "version": CUBES}
         and settings["preprocessing"][1]["degrees"] == 15
     )
     assert "builtins" not in json.dumps(settings)
+    assert not any("Memorization Index" in note for note in audited[0].summary["notes"])
     rules = audited[0].summary["rules"]
-    assert {"close_pair", "least_part", "mixed"} <= set(rules) and not {"third", "set_in", "unlike", "position_patients"} & set(
-        rules
-    )
+    assert {"close_pair", "least_part", "mixed"} <= set(rules) and not {
+        "third",
+        "set_in",
+        "identical_small",
+        "position_patients",
+    } & set(rules)
 
 
 def test_the_page_shows_three_planes_and_goes_through_the_slices_offline(audited):
     page = (audited[1] / "report.html").read_text()
-    assert page.count("data-synthetic=") == page.count('class="strip"') == 3 and 'id="slice" min="0" max="' in page
+    assert page.count("data-synthetic=") == page.count('class="strip"') == 4 and 'id="slice" min="0" max="' in page
     assert "data-aligned=" in page and "getImageData" in page and not re.search(r'(src|href)="(?!data:|#)', page)
     assert "axes 2 0 1" in page and "(ONI" not in page, "what is not defined for volumes is not shown"
 
@@ -133,7 +158,10 @@ def test_a_second_audit_computes_nothing_and_redaction_names_nobody(sets, audite
 
     monkeypatch.setattr(EmbeddingStore, "add", computed)
     monkeypatch.setattr(VolumeEmbedder, "view_differences", computed)
-    again = doppelscan.audit(**sets, output=tmp_path / "out", redact=True, **SMALL)
+    others = {"index": "ivf", "rotations": (0,), "slice_step": 3, "candidates": 9}
+    again = doppelscan.audit(**sets, output=tmp_path / "out", redact=True, **SMALL, **others)
+    without = "Without effect on volumes that are compared whole: --rotations, --index ivf, --slice-step, --candidates above 8."
+    assert without in again.summary["notes"] and not any("Without effect" in note for note in audited[0].summary["notes"])
     assert [row["score"] for row in sorted(again.scores, key=lambda r: r["score"])] == sorted(
         row["score"] for row in audited[0].scores
     )
@@ -176,9 +204,9 @@ def test_a_holdout_is_the_control_and_competes_with_training(sets, audited, tmp_
     result = doppelscan.audit(**sets, holdout=holdout, output=tmp_path, **SMALL)
     assert result.summary["control"] == f"holdout, topped up with {PEOPLE} training volumes"
     assert result.summary["images"]["control"] == 2 * PEOPLE and result.summary["control_against_training"] is not None
-    assert result.summary["competition"]["images"] == 3 and result.summary["competition"]["won_by_training"] >= 2
+    assert result.summary["competition"]["images"] == 4 and result.summary["competition"]["won_by_training"] >= 2
     flagged = {Path(row["image"]).name for row in result.scores if row["flagged"]}
-    assert flagged == {"turned.nii.gz", "posed.nii.gz"}
+    assert flagged == {"turned.nii.gz", "posed.nii.gz", "unspaced.nii.gz"}
 
 
 def test_planted_volumes_say_what_would_have_been_found(sets, audited, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from doppelscan.errors import InputError
-from doppelscan.images import CubeFrame, axis_pose, generate_head
+from doppelscan.images import AXIS_POSES, CubeFrame, axis_pose, generate_head
 from doppelscan.workflows import VolumeReview
 from doppelscan.workflows.volume_review import on_volume
 from made_files import save_png
@@ -32,7 +32,10 @@ def test_a_posed_copy_has_its_source_its_pose_and_a_map_in_the_files_own_geometr
     review = VolumeReview(training, tmp_path / "out", candidates=2)
     found = review.image(tmp_path / "copy.nii.gz")
     assert Path(found.values["match"]).name == "p2.nii.gz" and found.values["score"] > 0.9
-    assert found.values["pose"].startswith("axes 1 2 0") or "axes" in found.values["pose"]
+    axes, flips = AXIS_POSES[19]
+    assert found.values["pose"].startswith(
+        " ".join(["axes", *map(str, axes), *(f"flip-{n}" for n, f in zip("xyz", flips, strict=True) if f)])
+    )
     assert "mi" not in found.values  # of four people there is no null
     stored = nib.load(tmp_path / "copy.nii.gz")
     assert found.agreement.shape == stored.shape and np.allclose(found.affine, stored.affine)

@@ -35,6 +35,7 @@ from doppelscan.decide.sampled import SampleClaim, sample_words
 from doppelscan.decide.scoring import ScoredImage, StoredRegistration, best_region, combined_score, score_images
 from doppelscan.decide.signing import Planted, of_sample, self_tested, sign
 from doppelscan.decide.summary import AuditSummary, ImageCounts, LeftOut, NearDuplicateRow, SetFacts, summarize
+from doppelscan.decide.volume_domain import other_proportions, unlike_volumes
 from doppelscan.decide.volume_reference import FittedVolumes, fitted_search, registered_volumes, volume_pairs
 from doppelscan.decide.volume_scoring import ScoredVolume, StoredVolumes, score_volumes
 
@@ -102,6 +103,7 @@ __all__ = [
     "nearest_by_encoder",
     "of_sample",
     "other_modalities",
+    "other_proportions",
     "owed_to_training",
     "people_at_most",
     "person_pairs",
@@ -120,6 +122,7 @@ __all__ = [
     "summarize",
     "summarize_preliminary",
     "unlike_training",
+    "unlike_volumes",
     "volume_pairs",
     "wider",
     "without_leaks",

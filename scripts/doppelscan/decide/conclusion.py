@@ -14,7 +14,7 @@ from doppelscan.decide.findings import OF_NOBODY
 from doppelscan.decide.rules import Rules
 from doppelscan.wording import counted
 
-__all__ = ["Conclusion", "Evidence", "Verdict", "conclude", "count_kinds"]
+__all__ = ["Conclusion", "Evidence", "Verdict", "conclude", "count_kinds", "unlike_words"]
 
 
 class Verdict(str, Enum):
@@ -85,9 +85,7 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
     e = evidence
     images, controls = len(e.p_values) - e.unlike, len(e.control_close)
     if not images:
-        return _cannot(
-            f"all {len(e.p_values)} synthetic {e.of}s are unlike the training set (another modality, plane or preparation, or noise)"
-        )
+        return _cannot(f"all {len(e.p_values)} synthetic {e.of}s are unlike the training set ({unlike_words(e.of)})")
     if e.training_patients < rules.smallest_patients:
         return _cannot(
             f"the training set holds {counted(e.training_patients, 'patient')} and at least {rules.smallest_patients} are needed to tell a copy "
@@ -144,6 +142,11 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
             f"{counted(e.control_patients, 'patient')} are too few or too close to flag that many of {images} at a false discovery rate of {rules.fdr:g}; "
             "give a larger holdout or look at them"
         )
+    if e.unlike > rules.unlike_most * len(e.p_values):
+        return _cannot(
+            f"{e.unlike} of {counted(len(e.p_values), f'synthetic {e.of}')} are unlike the training set ({unlike_words(e.of)}), so that little is known of the set; of "
+            f"the other {images} none is closer to a training {e.of} than real {e.of}s of other patients are"
+        )
     return Conclusion(
         Verdict.NOT_FOUND,
         f"none of {counted(images, f'synthetic {e.of}')} is closer to a training {e.of} than real {e.of}s of other patients are",
@@ -154,6 +157,13 @@ def count_kinds(findings: Mapping[str, int]) -> str:
     """For example ``20 copies, 1 blend, 2 same patient?``; kinds that were not found are left out."""
     nouns = ("copy", "blend", "part")
     return ", ".join(counted(number, kind) if kind in nouns else f"{number} {kind}" for kind, number in findings.items() if number)
+
+
+def unlike_words(of: str) -> str:
+    """What images, or volumes, may be that are of another domain than the training set."""
+    if of == "volume":
+        return "another modality, anatomy or preparation, a small part of it, or noise"
+    return "another modality, plane or preparation, or noise"
 
 
 def _cannot(reason: str) -> Conclusion:

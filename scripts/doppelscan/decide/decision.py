@@ -40,7 +40,7 @@ class AuditedImage:
         finding: what it is, or None when it is not flagged.
         second_match: the second source of a blend, or None.
         unlike: it is of another domain than the training set, see :func:`~doppelscan.decide.unlike_training`; never a flagged one. None where nobody
-            looked: of volumes, of the control, and where that function cannot tell.
+            looked: of the control, and where that function cannot tell. Of volumes see :func:`~doppelscan.decide.unlike_volumes`.
     """
 
     record: ImageRecord
@@ -217,7 +217,7 @@ def decide(
     said_by = [one.flags(scored, explained, synthetic.positions) for one in calibrations]
     null = calibrations[0].null
     flags = [
-        said if same is None else replace(said, reason=Reason(Rule.PIXELS, same.correlation, same.limit, 0.0))
+        said if same is None else replace(said, reason=Reason(Rule.PIXELS, same.correlation, same.limit, 0.0, same.told))
         for said, same in zip(widest(said_by), identical, strict=True)
     ]
     findings = findings_of(synthetic, flags, rules)
@@ -326,7 +326,7 @@ def _held(synthetic: ScoredSet, identical: Sequence[IdenticalImage | None], rule
         if same is None:
             continue
         if one.match == same.row and one.pose.number == same.pose and one.ssim >= same.correlation:
-            held[i] = replace(one, pose=same.mapped)
+            held[i] = one.posed_as(same)
             continue
         others[i] = same
         held[i] = one.with_pixels_of(same)

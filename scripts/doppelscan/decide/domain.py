@@ -11,7 +11,7 @@ from doppelscan.decide.rules import Rules
 from doppelscan.memorization import nearest_rows, spread_over_patients
 from doppelscan.search import EmbeddedSet
 
-__all__ = ["unlike_training"]
+__all__ = ["nearest_distances", "unlike_training"]
 
 # Early layers see texture, contrast and coarse shape; the last one is trained to tell people apart.
 LAYERS = ("layer2", "layer3")
@@ -57,14 +57,16 @@ def unlike_training(
         training = training.subset(spread_over_patients(training.patients, MOST, 0))
     own = whitened(training)
     people = np.unique(training.patients, return_inverse=True)[1].reshape(-1)
-    usual = np.quantile(_distances(own, own, (people, people)), rules.unlike_usual)
+    usual = np.quantile(nearest_distances(own, own, (people, people)), rules.unlike_usual)
     limit = rules.unlike * usual
     if holdout is not None and len(holdout) >= rules.unlike_holdout:
-        limit = max(limit, float(np.quantile(_distances(whitened(holdout), own), rules.unlike_usual)))
-    return _distances(whitened(images), own) > limit, ()
+        limit = max(limit, float(np.quantile(nearest_distances(whitened(holdout), own), rules.unlike_usual)))
+    return nearest_distances(whitened(images), own) > limit, ()
 
 
-def _distances(queries: np.ndarray, reference: np.ndarray, groups: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
+def nearest_distances(
+    queries: np.ndarray, reference: np.ndarray, groups: tuple[np.ndarray, np.ndarray] | None = None
+) -> np.ndarray:
     """float64 [M], mean distance to the nearest rows; as the largest inner product of rows that are longer by half their squared length."""
     longer = np.concatenate([reference, -0.5 * (reference**2).sum(1, keepdims=True)], 1)
     asked = np.concatenate([queries, np.ones((len(queries), 1), queries.dtype)], 1)

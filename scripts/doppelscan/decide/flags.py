@@ -48,22 +48,21 @@ class Reason:
         limit: what it was held against.
         error: what may be false: by a rate, of all images that it flags, on average; by a plain pair or a region, of strangers, at most,
             95 % upper limit of the control's share; 0 for identical pixels.
+        told: what else there is to say, in words.
     """
 
     rule: Rule
     value: float
     limit: float
     error: float = math.nan
+    told: str = ""
 
     @property
     def words(self) -> str:
         """For a table: the rule, its value, its limit and its error."""
         if self.rule is Rule.PIXELS:
-            return (
-                self.rule.value
-                if self.value >= SAME
-                else f"{self.rule.value} but for resizing, blur or noise: squared correlation {self.value:.4f}"
-            )
+            words = self.rule.value + (f", {self.told}" if self.told else "")
+            return words if self.value >= SAME else f"{words} but for resizing, blur or noise: squared correlation {self.value:.4f}"
         by_rate = self.rule in (Rule.RATE, Rule.REGION_RATE)
         name = "q" if by_rate else {Rule.PLAIN: "explained"}.get(self.rule, "agreement")
         told = f"{self.rule.value}: {name} {self.value:.4g} {'<=' if by_rate else '>='} {self.limit:.4g}"

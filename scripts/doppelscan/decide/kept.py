@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from doppelscan.decide.conclusion import unlike_words
 from doppelscan.decide.decision import AuditedImage, Decision
 from doppelscan.images import unit_of
 
@@ -19,7 +20,7 @@ def kept_from_flag(one: AuditedImage, decision: Decision) -> str:
     of = unit_of([one.record])
     article = "a volume" if of == "volume" else "an image"
     if one.unlike:
-        return "unlike the training set: another modality, plane or preparation, or noise"
+        return f"unlike the training set: {unlike_words(of)}"
     told = []
     if flag.q_value > rules.fdr:
         told.append(f"q {flag.q_value:.2g} is above the rate of {rules.fdr:g}")

@@ -99,6 +99,10 @@ class ScoredImage:
         """The image with the source of its best region, in place, as its match."""
         return replace(self, match=self.part_match, pose=Pose(self.part_mirrored))
 
+    def posed_as(self, same: IdenticalImage) -> ScoredImage:
+        """The image, whose match was registered in the axis pose of ``same``, with the pose of the pixels: registration does not exchange dark and bright."""
+        return replace(self, pose=same.mapped)
+
     def with_pixels_of(self, same: IdenticalImage) -> ScoredImage:
         """The image with ``same`` as its match, whose pixels it has: what was measured of another pair does not hold."""
         value = same.correlation

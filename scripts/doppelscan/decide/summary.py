@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from doppelscan.calibrate import Competition, Share, duplication_trend, residual_risk
+from doppelscan.decide.conclusion import unlike_words
 from doppelscan.decide.decision import Decision
 from doppelscan.decide.power import SelfTest
 from doppelscan.decide.reviewed import ReviewCount, ReviewedImages
@@ -243,7 +244,7 @@ def _domain_notes(decision: Decision, of: str) -> list[str]:
     if not decision.unlike:
         return []
     return [
-        f"{decision.unlike} of {counted(total, f'synthetic {of}')} {'is' if decision.unlike == 1 else 'are'} unlike the training set (another modality, plane or preparation, or noise): the "
+        f"{decision.unlike} of {counted(total, f'synthetic {of}')} {'is' if decision.unlike == 1 else 'are'} unlike the training set ({unlike_words(of)}): the "
         f"shares speak of the other {total - decision.unlike}."
     ]
 

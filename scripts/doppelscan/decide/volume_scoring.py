@@ -64,6 +64,10 @@ class ScoredVolume(ScoredImage):
         """The volume with the source of its best region as its match: as both were compared, where its match is another."""
         return self if self.part_match == self.match else replace(self, match=self.part_match, pose=self.part_pose)
 
+    def posed_as(self, same: IdenticalImage) -> ScoredImage:
+        """The volume as it is: registration found where the match lies to a fraction of a voxel."""
+        return self
+
     def with_pixels_of(self, same: IdenticalImage) -> ScoredImage:
         """See :meth:`ScoredImage.with_pixels_of`."""
         made = super().with_pixels_of(same)

@@ -40,7 +40,7 @@ from doppelscan.images.transforms import (
     unit_float,
 )
 from doppelscan.images.volume_transforms import ForegroundCubed, LoadVolumed
-from doppelscan.images.volumes import Volume, read_volume, volume_table
+from doppelscan.images.volumes import Volume, read_compared, read_volume, volume_table
 
 # Counts up when the same files and settings come to give other numbers: it is in the fingerprint of what is stored.
 ALGORITHM = 3
@@ -104,6 +104,7 @@ __all__ = [
     "propose_patients",
     "put_slice",
     "radial_power",
+    "read_compared",
     "read_pixels",
     "read_volume",
     "resample_boxes",

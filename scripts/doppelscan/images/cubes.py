@@ -26,6 +26,7 @@ __all__ = [
     "blur_volumes",
     "cut_cube",
     "cut_cubes",
+    "cut_stored_cube",
     "foreground_cube",
     "inverse_axis_pose",
     "resample_blocks",
@@ -279,3 +280,17 @@ def cut_cube(volume: np.ndarray, spacing: Sequence[float], size: int = CUBE) -> 
     x, y, z, side = (float(one) for one in found[0])
     shape = (volume.shape[0], volume.shape[1], volume.shape[2])
     return cube, CubeFrame((x, y, z), side, size, shape, (steps[0], steps[1], steps[2]))
+
+
+def cut_stored_cube(pixels: np.ndarray, shape: Sequence[int], size: int = CUBE) -> tuple[np.ndarray, CubeFrame]:
+    """:func:`cut_cube` of a volume as it is stored: as if the voxels of its file were cubes of 1 mm, whatever the header says of them.
+
+    Args:
+        pixels: float [X, Y, Z] in RAS+, which may have been reduced when they were read.
+        shape: voxels of the file along the same axes.
+        size: voxels a side of the cube.
+
+    Returns:
+        the cube, and its frame, whose lengths are in voxels of the file.
+    """
+    return cut_cube(pixels, [stored / read for stored, read in zip(shape, pixels.shape, strict=True)], size)

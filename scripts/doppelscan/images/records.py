@@ -49,6 +49,8 @@ DICOM = (".dcm", ".dicom", ".ima")
 GENERATED = ("synthetic", "image")
 # Of two sets one alone may name its patients; a pattern that matches neither is refused where both are known.
 EITHER = ("a", "b")
+# So many of one kind of file beside the other are no accident.
+FEW = 3
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 
 
@@ -285,7 +287,7 @@ def find_images(
 
     Raises:
         InputError: ``source`` is missing, empty, or holds no readable image; the pattern matches no name of a set of real images; ``whole``
-            meets volumes and 2D images in one set.
+            meets volumes and 2D images in one set, and not a few of one kind beside many of the other, which are left out.
     """
     slices = slices or SliceChoice()
     if volumes not in ("whole", "as-slices"):
@@ -339,22 +341,38 @@ def find_images(
 def _check_alike(result: ImageSet, source: Path) -> None:
     """Raises ``InputError`` where volumes and 2D images are in one set: their scores could not be compared.
 
-    A file of a format for volumes that holds one slice is no picture that somebody mixed in: beside volumes it is left out.
+    A few of one kind are left out: a preview beside volumes stops no audit. So is a file of a format for volumes that holds one slice.
     """
     volumes = sum(record.whole for record in result.records)
     images = [record for record in result.records if not record.whole]
     if volumes and images:
         flat = {record.id for record in images if image_format(record.paths[0]) in FORMATS_OF_VOLUMES}
         if len(flat) < volumes:
-            result.skipped.extend(SkippedImage(one.id, "one slice only, beside volumes") for one in images if one.id in flat)
-            result.records[:] = [one for one in result.records if one.id not in flat]
+            _leave_out(result, [one for one in images if one.id in flat], "one slice only, beside volumes")
             images = [one for one in images if one.id not in flat]
+    if _are_few(len(images), volumes):
+        _leave_out(result, images, "a 2D image, beside volumes")
+        return
+    if _are_few(volumes, len(images)):
+        _leave_out(result, [one for one in result.records if one.whole], "a volume, beside 2D images")
+        return
     if volumes and images:
         raise InputError(
             f"The '{result.name}' parameter must name volumes or 2D images, not both. Got {volumes} volumes and {len(images)} 2D images in "
             f"{str(source)!r}, the first of these {os.path.basename(images[0].paths[0])!r}: take one kind out, or pass --volumes as-slices to "
             "score slices."
         )
+
+
+def _are_few(few: int, others: int) -> bool:
+    """At most a tenth of a set, or fewer than 3 beside at least 3."""
+    return few * 10 <= few + others or (few < FEW <= others)
+
+
+def _leave_out(result: ImageSet, records: Sequence[ImageRecord], reason: str) -> None:
+    gone = {one.id for one in records}
+    result.skipped.extend(SkippedImage(one.id, reason) for one in records)
+    result.records[:] = [one for one in result.records if one.id not in gone]
 
 
 def stack_words(image_set: ImageSet, stacks: int) -> str:

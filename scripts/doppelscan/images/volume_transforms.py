@@ -12,10 +12,8 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
-from doppelscan.errors import ImageError
 from doppelscan.images.cubes import CUBE, CUBES, cut_cube
-from doppelscan.images.readers import SMALLEST_SIDE
-from doppelscan.images.volumes import read_volume
+from doppelscan.images.volumes import LARGEST, read_compared
 
 __all__ = ["ForegroundCubed", "LoadVolumed"]
 
@@ -32,10 +30,10 @@ class LoadVolumed(MapTransform):
         allow_missing_keys: see MONAI's ``MapTransform``.
 
     Raises:
-        ImageError: see :func:`~doppelscan.images.read_volume`, or an axis of less than 8 voxels.
+        ImageError: see :func:`~doppelscan.images.read_compared`.
     """
 
-    def __init__(self, keys: KeysCollection, largest: int | None = 2 * CUBE, allow_missing_keys: bool = False) -> None:
+    def __init__(self, keys: KeysCollection, largest: int | None = LARGEST, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
         self.largest = largest
 
@@ -44,13 +42,10 @@ class LoadVolumed(MapTransform):
         for key in self.key_iterator(item):
             source = item[key]
             paths = list(source) if isinstance(source, (list, tuple)) else [source]
-            volume = read_volume([str(path) for path in paths], item.get("channel"), self.largest)
-            shape = volume.pixels.shape
-            if min(shape) < SMALLEST_SIDE:
-                raise ImageError(f"{' x '.join(map(str, shape))} voxels; at least {SMALLEST_SIDE} along an axis are needed")
+            volume = read_compared([str(path) for path in paths], item.get("channel"), self.largest)
             item[key] = volume.pixels[None]
             item["volume_geometry"] = volume.geometry
-            item["volume_spacing"] = volume.geometry.spacing if volume.geometry.known else (1.0, 1.0, 1.0)
+            item["volume_spacing"] = volume.spacing
         return item
 
 

@@ -18,10 +18,12 @@ import pydicom
 from scipy.sparse import csr_array
 
 from doppelscan.errors import ImageError, InputError
+from doppelscan.images.cubes import CUBE
 from doppelscan.images.geometry import SlicePlan, VolumeGeometry, unknown_geometry
 from doppelscan.images.gridfiles import read_grid_header
 from doppelscan.images.readers import (
     LARGEST_VALUE,
+    SMALLEST_SIDE,
     chosen_channel,
     dicom_frames,
     frame_count,
@@ -41,9 +43,12 @@ from doppelscan.images.readers import (
 )
 from doppelscan.images.records import ImageRecord
 
-__all__ = ["Volume", "read_volume", "volume_table"]
+__all__ = ["Volume", "read_compared", "read_volume", "volume_table"]
 
 NO_VOLUME = "one slice only: a 2D image is no volume"
+# Voxels along an axis that a volume is compared with, at most: twice those of its cube, whatever the size of the file.
+LARGEST = 2 * CUBE
+UNKNOWN_SPACING = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +62,11 @@ class Volume:
 
     pixels: np.ndarray
     geometry: VolumeGeometry
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Of the voxels along x, y and z in mm; where the file does not say how large they are, they are taken for cubes of 1 mm."""
+        return self.geometry.spacing if self.geometry.known else UNKNOWN_SPACING
 
 
 @dataclass(frozen=True)
@@ -114,6 +124,19 @@ def read_volume(source: ImageRecord | Sequence[str], channel: int | None = None,
         source = source.paths
     with reasoned(source[0], "the volume cannot be read"), _stored(list(source), channel) as stored:
         return _collected(stored, largest)
+
+
+def read_compared(source: ImageRecord | Sequence[str], channel: int | None = None, largest: int | None = LARGEST) -> Volume:
+    """:func:`read_volume` of a volume that is to be compared whole.
+
+    Raises:
+        ImageError: also for an axis of less than 8 voxels.
+    """
+    volume = read_volume(source, channel, largest)
+    shape = volume.pixels.shape
+    if min(shape) < SMALLEST_SIDE:
+        raise ImageError(f"{' x '.join(map(str, shape))} voxels; at least {SMALLEST_SIDE} along an axis are needed")
+    return volume
 
 
 @contextmanager

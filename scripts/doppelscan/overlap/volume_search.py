@@ -61,6 +61,7 @@ INVERSE = np.array([inverse_axis_pose(number) for number in range(48)])
 
 def same_voxels(pool: Pool, rules: Rules) -> list[Link]:
     """Links of volumes to the first before them that has the same voxels; needs no encoder and no other volumes."""
+    assert isinstance(pool.images, EmbeddedVolumes)
     found = IdenticalVoxels(pool.images, rules.identical).repeats()
     return [identical_link(row, same) for row, same in enumerate(found) if same is not None]
 

@@ -46,6 +46,16 @@ def _shifted(found: re.Match) -> str:
     return "shifted " + " and ".join(parts or ["by less than a pixel"])
 
 
+def _stretched(found: re.Match) -> str:
+    factors = [(axis, float(found[k])) for k, axis in enumerate("xyz", 1)]
+    parts = [
+        f"{axis} {'enlarged' if factor > 1 else 'made smaller'} by {100 * abs(factor - 1):.0f} %"
+        for axis, factor in factors
+        if factor != 1
+    ]
+    return "along " + ", ".join(parts)
+
+
 def _shifted_volume(found: re.Match) -> str:
     ways = (("to the right", "to the left"), ("to the front", "to the back"), ("up", "down"))
     values = [float(found[k]) for k in (1, 2, 3)]
@@ -84,6 +94,7 @@ VOLUME = (
     (r"\bflip-x\b", lambda found: "mirrored left to right"),
     (r"\bflip-y\b", lambda found: "mirrored front to back"),
     (r"\bflip-z\b", lambda found: "mirrored top to bottom"),
+    (rf"\bstretch {NUMBER},{NUMBER},{NUMBER}", _stretched),
     (rf"\brot x {NUMBER} y {NUMBER} z {NUMBER}", _turned_volume),
     (rf"\bscale {NUMBER}", _scaled),
     (rf"\bshift {NUMBER},{NUMBER},{NUMBER} mm", _shifted_volume),

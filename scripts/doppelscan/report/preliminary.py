@@ -37,7 +37,7 @@ def _row(one: FirstMatch) -> Row:
         "finding": "" if same is None else "copy",
         "reason": UNDECIDED
         if same is None
-        else Reason(Rule.PIXELS, same.correlation, same.limit, 0.0).words_of(unit_of([one.record])),
+        else Reason(Rule.PIXELS, same.correlation, same.limit, 0.0, same.told).words_of(unit_of([one.record])),
         "verdict": "",
         "second_match": "",
         "part_match": "",

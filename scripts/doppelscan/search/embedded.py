@@ -129,12 +129,17 @@ def _frame(row: Sequence[float]) -> CubeFrame:
 
 @dataclass(frozen=True)
 class EmbeddedVolumes(EmbeddedSet):
-    """A set of volumes: thumbnails are the cubes around their anatomy, uint8 [1, S, S, S], native shapes [3]; ``store`` also holds ``frame`` [11]."""
+    """A set of volumes: thumbnails are the cubes around their anatomy, uint8 [1, S, S, S], native shapes [3]; ``store`` also holds ``frame`` [11] and ``stored``
+    [1, 16, 16, 16]."""
 
     def frames(self, rows: Sequence[int]) -> list[CubeFrame]:
         """Where the cubes lie in their volumes."""
         found = self.store.read([self.keys[i] for i in rows], ["frame"], keep=True).get("frame", ())
         return [_frame(row) for row in found]
+
+    def stored_cubes(self, rows: Sequence[int]) -> torch.Tensor:
+        """uint8 [n, 1, 16, 16, 16], the volumes as they are stored, whatever their headers say of their voxels."""
+        return torch.from_numpy(self.store.read([self.keys[i] for i in rows], ["stored"], keep=True)["stored"])
 
 
 class StoredThumbnails:

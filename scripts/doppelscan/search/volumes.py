@@ -15,6 +15,9 @@ __all__ = ["VolumeProposals", "VolumeSearch"]
 
 # Of a candidate's 48 axis poses those that its best view likes best go to registration.
 POSES_KEPT = 3
+# And these two: as it lies, and as the most likely candidate lies. Of a stranger its views say too little, and a second candidate that is registered in
+# wrong poses alone seems far from the volume, whatever it is.
+POSES_SHARED = 2
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class VolumeProposals:
         rows: int64 [M, k] training rows, most likely first; -1 fills up where there are fewer.
         similarity: float32 [M, k], whitened, the best of the axis poses of the query and of the views of the candidate, as they are weighted.
         poses: int64 [M, k, n], axis poses of the *query*, numbers of :data:`~doppelscan.images.AXIS_POSES`, in which it looks most like the
-            candidate; :func:`~doppelscan.images.cubes.inverse_axis_pose` poses the candidate instead.
+            candidate, as it is, and in which it looks most like the first candidate; :func:`~doppelscan.images.cubes.inverse_axis_pose` poses the candidate instead.
         views: int64 [M, k], the view of the candidate that was nearest in the first of these: 0 as it is, else turned or halved, in the
             order of :class:`~doppelscan.deepssim.VolumeSliceInferer`.
     """
@@ -84,15 +87,16 @@ class VolumeSearch:
         """Candidates of ``queries`` float32 [M, 48, K * C], rows of the same head in 48 axis poses."""
         white = self.whitened(queries)
         found = nearest_rows(white, self.training, self.candidates, device=self.device)
-        poses, views = self.likely(white, found.rows)
+        poses, views = self.likely(white, found.rows, shared=True)
         return VolumeProposals(found.rows, found.similarity.astype(np.float32), poses, views)
 
-    def likely(self, white: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def likely(self, white: np.ndarray, rows: np.ndarray, shared: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """In which poses whitened queries look most like given candidates, see :class:`VolumeProposals`.
 
         Args:
             white: float32 [M, 48, K * C].
             rows: int64 [M, k], training rows; what stands at -1 says nothing.
+            shared: also the query as it is, and as it looks most like its first candidate.
 
         Returns:
             poses int64 [M, k, n] and views int64 [M, k].
@@ -100,6 +104,17 @@ class VolumeSearch:
         candidates = np.asarray(self.training[rows.ravel().clip(0)], np.float32)
         candidates = candidates.reshape(*rows.shape, -1, white.shape[-1])
         products = np.einsum("mpc,mkqc->mkpq", white, candidates, optimize=True)
-        poses = np.argsort(-products.max(3), axis=2, kind="stable")[:, :, :POSES_KEPT]
+        ranked = np.argsort(-products.max(3), axis=2, kind="stable")
+        poses = _with_shared(ranked) if shared else ranked[:, :, :POSES_KEPT]
         best = np.take_along_axis(products, poses[:, :, :1, None], 2)[:, :, 0]
         return poses, best.argmax(2)
+
+
+def _with_shared(ranked: np.ndarray) -> np.ndarray:
+    """The first poses of each candidate and those that all share, int64 [M, k, 5], of all poses by falling likelihood, int64 [M, k, 48]."""
+    place = np.argsort(ranked, axis=2).astype(np.float64)
+    first = ranked[:, :1, :1]
+    for poses, behind in ((first, 0.6), (np.zeros_like(first), 0.4)):
+        poses = np.broadcast_to(poses, (*ranked.shape[:2], 1))
+        np.put_along_axis(place, poses, np.minimum(np.take_along_axis(place, poses, 2), POSES_KEPT - behind), 2)
+    return np.argsort(place, axis=2, kind="stable")[:, :, : POSES_KEPT + POSES_SHARED]

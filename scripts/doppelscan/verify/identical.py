@@ -55,6 +55,11 @@ class IdenticalImage:
     limit: float
 
     @property
+    def told(self) -> str:
+        """What else differs, in words; nothing of images."""
+        return ""
+
+    @property
     def mapped(self) -> Pose:
         """What maps the training image on the image."""
         return Pose(self.pose >= 4, self.pose % 4, inverted=self.inverted)

@@ -11,8 +11,10 @@ from scipy.spatial.transform import Rotation
 from doppelscan.errors import InputError
 from doppelscan.images.cubes import AXIS_POSES, CubeFrame, axis_pose_matrix
 
-__all__ = ["VolumePose"]
+__all__ = ["VolumePose", "cube_to_mm"]
 
+# Axes whose factors differ by more are stretched, not scaled.
+EVEN = 1.03
 POSE_MATRICES = np.stack([axis_pose_matrix(number) for number in range(len(AXIS_POSES))])
 
 
@@ -99,27 +101,31 @@ class VolumePose:
         inverse = np.linalg.inv(np.vstack([sampling, [0, 0, 0, 1]]).astype(np.float64))
         posed = np.eye(4)
         posed[:3, :3] = POSE_MATRICES[number]
-        return cls.from_matrix(_to_mm(frame) @ inverse @ posed @ np.linalg.inv(_to_mm(match)))
+        return cls.from_matrix(cube_to_mm(frame) @ inverse @ posed @ np.linalg.inv(cube_to_mm(match)))
 
     def sampling_matrix(self, frame: CubeFrame, match: CubeFrame) -> np.ndarray:
         """float64 [3, 4], inverse of :meth:`from_sampling_matrix`, for the match's cube in this pose's own axis pose :attr:`number`."""
         posed = np.eye(4)
         posed[:3, :3] = POSE_MATRICES[self.number]
-        return (posed @ np.linalg.inv(_to_mm(match)) @ np.linalg.inv(self.matrix()) @ _to_mm(frame))[:3]
+        return (posed @ np.linalg.inv(cube_to_mm(match)) @ np.linalg.inv(self.matrix()) @ cube_to_mm(frame))[:3]
 
     def words(self, longer_side: int = 0) -> str:
-        """For example ``flip-x rot x 9.8 y -0.3 z 1.2 scale 1.05 shift 3.0,-2.1,0.0 mm``; ``axes 2 0 1``: x is what was z, y what was x, z what was y.
+        """For example ``flip-x rot x 9.8 y -0.3 z 1.2 scale 1.05 shift 3.0,-2.1,0.0 mm``; ``axes 2 0 1``: x is what was z, y what was x, z what was y;
+        ``stretch 1.00,1.00,1.87`` in place of a scale: along x, y and z, before it is rotated.
 
         ``longer_side`` is what :class:`Pose` asks for; millimetres need none.
         """
         axes, flips = AXIS_POSES[self.number]
         parts = [] if axes == (0, 1, 2) else ["axes " + " ".join(str(axis) for axis in axes)]
         parts += [f"flip-{axis}" for axis, flip in zip("xyz", flips, strict=True) if flip]
+        along, uneven = self.stretch[:3], max(self.stretch[:3]) > EVEN * min(self.stretch[:3])
+        if uneven:
+            parts.append("stretch " + ",".join(f"{factor:.2f}" for factor in along))
         if self.angle >= 0.5:
             parts.append(
                 "rot " + " ".join(f"{axis} {_tenths(degrees)}" for axis, degrees in zip("xyz", self.rotation, strict=True))
             )
-        if abs(self.scale - 1) >= 0.01:
+        if not uneven and abs(self.scale - 1) >= 0.01:
             parts.append(f"scale {self.scale:.2f}")
         if np.linalg.norm(self.shift) >= 0.5:
             parts.append("shift " + ",".join(map(_tenths, self.shift)) + " mm")
@@ -139,7 +145,7 @@ def _tenths(value: float) -> str:
     return f"{round(value, 1) + 0.0:.1f}"
 
 
-def _to_mm(frame: CubeFrame) -> np.ndarray:
+def cube_to_mm(frame: CubeFrame) -> np.ndarray:
     """float64 [4, 4]: from places u of a cube to mm from the volume's centre."""
     made = np.diag([frame.side / 2] * 3 + [1.0])
     made[:3, 3] = frame.centre

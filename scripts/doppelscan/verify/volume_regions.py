@@ -112,7 +112,7 @@ class VolumeRegions:
                 if highest > best.agreement + 1e-6:
                     row, place = divmod(int(value.flatten().argmax()), value[0].numel())
                     share = _share_around(cosines[row], both[row], counted[0], place)
-                    best = VolumeRegion(highest, start + row, share)
+                    best = VolumeRegion(min(highest, 1.0), start + row, share)  # half precision rounds either way
         return best
 
     def _described(self, structure: torch.Tensor, tissue: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -94,7 +94,7 @@ def in_clusters(index: str, images: int) -> bool:
 class SamePixels(Protocol):
     """What finds the training images of the same pixels."""
 
-    def find(self, images: EmbeddedSet) -> list[IdenticalImage | None]: ...
+    def find(self, images: Any) -> list[IdenticalImage | None]: ...
 
 
 @dataclass(frozen=True, repr=False)
@@ -320,7 +320,7 @@ class Audit:
                 self.redact,
                 synthetic.pair,
                 self.key,
-                self._read(),
+                self._read(people),
                 self.reviews,
                 self._full_size(synthetic, decision.training),
             )
@@ -417,10 +417,14 @@ class Audit:
         assert isinstance(reference, FittedReference)
         return self._index_notes(reference.search, planted)
 
-    def _read(self) -> list[dict[str, Any]]:
+    def _read(self, people: People) -> list[dict[str, Any]]:
         """What was read of volumes whose geometry is known, whole or cut into slices, and what was left out: rows of volumes_read.csv, one a volume."""
-        sets = (self.training, self.synthetic, self.holdout)
-        return [row for one in sets if one is not None for row in _read_of(one.image_set)]
+        sets = ((self.training, people.training), (self.synthetic, None), (self.holdout, people.holdout))
+        rows = []
+        for one, found in sets:
+            if one is not None:
+                rows += _read_of(one.image_set, {} if found is None else {r.volume: r.patient for r in found.records})
+        return rows
 
     def _search_settings(self) -> dict[str, Any]:
         """How the search is made, for the summary."""
@@ -589,9 +593,13 @@ class Audit:
         ]
 
 
-def _read_of(image_set: ImageSet) -> list[dict[str, Any]]:
-    """Of a set that holds volumes."""
-    volumes = {one.volume: replace(one, whole=True) for one in image_set.records if one.geometry is not None}
+def _read_of(image_set: ImageSet, patients: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Of a set that holds volumes; ``patients`` are those that the audit counts, where it found who is who."""
+    volumes = {
+        one.volume: replace(one, whole=True, patient=patients.get(one.volume, one.patient))
+        for one in image_set.records
+        if one.geometry is not None
+    }
     if not volumes:
         return []
     volume_of = {one.id: one.volume for one in image_set.records}

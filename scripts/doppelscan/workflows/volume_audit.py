@@ -21,10 +21,12 @@ from doppelscan.decide import (
     VolumeRules,
     find_people,
     fitted_search,
+    other_proportions,
+    unlike_volumes,
     volume_pairs,
 )
 from doppelscan.errors import InputError
-from doppelscan.images import ImageSet
+from doppelscan.images import ImageSet, SliceChoice
 from doppelscan.memorization import spread_over_patients
 from doppelscan.progress import Work
 from doppelscan.search import EmbeddedSet, EmbeddedVolumes, EmbeddingStore, VolumeSearch, part_of
@@ -154,19 +156,32 @@ class VolumeAudit(Audit):
         return volume_store(self.embedder, self.store, self.poses)
 
     def _identical(self, training: EmbeddedSet) -> SamePixels:
+        assert isinstance(training, EmbeddedVolumes)
         return IdenticalVoxels(training, self.rules.identical)
 
     def _know_nearest(self, early: EarlyReport, images: EmbeddedSet, training: EmbeddedSet, identical: Sequence) -> None:
         """The encoder's nearest of volumes is known when they are whitened: once they are scored."""
 
-    def _unlike(
-        self, images: EmbeddedSet, reference: Reference, holdout: EmbeddedSet | None
-    ) -> tuple[np.ndarray | None, Sequence[str]]:
-        note = "Whether synthetic volumes are of another domain (modality, anatomy, preparation) was not looked at."
-        return None, (note,)
+    def _unlike(self, images: EmbeddedSet, reference: Reference, holdout: EmbeddedSet | None) -> tuple[np.ndarray, Sequence[str]]:
+        assert isinstance(reference, FittedVolumes) and isinstance(images, EmbeddedVolumes) and isinstance(self.rules, VolumeRules)
+        assert holdout is None or isinstance(holdout, EmbeddedVolumes)
+        apart, notes = unlike_volumes(images, reference.training, self.rules, holdout)
+        return apart, (*notes, *other_proportions(images, reference.training))
 
     def _search_notes(self, reference: Reference, planted: Sequence[Planted]) -> list[str]:
-        return ["No Memorization Index: it is not defined for volumes."]
+        """What was set and has no effect on volumes that are compared whole."""
+        usual, choice, cut = AuditSettings, self.synthetic.slices, SliceChoice()
+        rotations = tuple(self.evaluator.pose_inferer.rotations)
+        asked = {
+            "--rotations": rotations != tuple(usual.rotations),
+            "--index ivf": self.index == "ivf",
+            "--slice-axis": choice.axis != cut.axis,
+            "--slice-range": (choice.start, choice.stop) != (cut.start, cut.stop),
+            "--slice-step": choice.step != cut.step,
+            f"--candidates above {CANDIDATES}": CANDIDATES < self.candidates != usual.candidates,
+        }
+        names = ", ".join(name for name, is_set in asked.items() if is_set)
+        return [f"Without effect on volumes that are compared whole: {names}."] if names else []
 
     def _expected(self) -> dict[str, dict[str, Work]]:
         training, synthetic, holdout = (

@@ -11,51 +11,71 @@ from typing import Any, Protocol
 import ignite.distributed as idist
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from doppelscan.deepssim import ALGORITHM as DEEPSSIM
 from doppelscan.deepssim import VolumeSliceInferer, volume_view_differences
 from doppelscan.errors import InputError, reason_of_image
 from doppelscan.images import ALGORITHM as IMAGES
-from doppelscan.images import CubeFrame, ImageRecord, ImageSet, SkippedImage, cut_cube, read_volume
-from doppelscan.images.cubes import CUBE, CUBES
+from doppelscan.images import CubeFrame, ImageRecord, ImageSet, SkippedImage, cut_cube, read_compared
+from doppelscan.images.cubes import CUBE, CUBES, cut_stored_cube
 from doppelscan.images.transforms import window
+from doppelscan.images.volumes import LARGEST
 from doppelscan.progress import progress
 from doppelscan.search import EmbeddedVolumes, EmbeddingStore, fingerprint, frame_row, output_columns, rounded
 from doppelscan.workers import THIS_PROCESS, Workers
 from doppelscan.workflows.embed import gathered, own_share
 
-__all__ = ["Cube", "VolumeEmbedder", "VolumeMaker", "Voxels", "read_voxels"]
+__all__ = ["CutVolume", "VolumeEmbedder", "VolumeMaker", "Voxels", "read_voxels"]
 
 # Outputs of the encoder that are kept of volumes: the head that finds candidates, and the layer that tells scanners apart.
 OUTPUTS = ("embedding", "layer2")
-# Voxels along an axis that a volume is read with, at most: twice those of the cube, whatever the size of the file.
-LARGEST = 2 * CUBE
+# Voxels a side of the cube that is kept of a volume as it is stored, whatever its header says of its voxels.
+STORED = 16
 # Volumes a shard: half a megabyte each, which are held until it is full.
 SHARD = 32
-UNKNOWN_SPACING = (1.0, 1.0, 1.0)
 
 # Voxels float32 [X, Y, Z] in [0, 1], their spacing in mm, and the shape as it is on disk.
 Voxels = tuple[np.ndarray, tuple[float, float, float], tuple[int, ...]]
-# The cube uint8 [1, S, S, S] of a volume, where it lies, and the shape int32 [3] as it is on disk.
-Cube = tuple[np.ndarray, CubeFrame, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class CutVolume:
+    """What is kept of a volume.
+
+    Attributes:
+        cube: uint8 [1, S, S, S], around its anatomy.
+        frame: where that lies.
+        shape: int32 [3], as it is on disk.
+        stored: uint8 [1, 16, 16, 16], the cube of the volume as it is stored, see :func:`~doppelscan.images.cubes.cut_stored_cube`.
+    """
+
+    cube: np.ndarray
+    frame: CubeFrame
+    shape: np.ndarray
+    stored: np.ndarray
+
+
+def as_bytes(values: np.ndarray) -> np.ndarray:
+    """float in [0, 1] as uint8."""
+    return np.round(values.clip(0, 1) * 255).astype(np.uint8)
 
 
 class VolumeMaker(Protocol):
     """What makes a volume when its turn has come, in whatever process that is."""
 
-    def __call__(self, embedder: VolumeEmbedder) -> Cube: ...
+    def __call__(self, embedder: VolumeEmbedder) -> CutVolume: ...
 
 
 def read_voxels(record: ImageRecord) -> Voxels:
     """A volume windowed to [0, 1]; where its file does not say how large its voxels are, they are taken for cubes of 1 mm.
 
     Raises:
-        ImageError: it cannot be read, see :func:`~doppelscan.images.read_volume`.
+        ImageError: it cannot be read, see :func:`~doppelscan.images.read_compared`.
     """
-    volume = read_volume(record, largest=LARGEST)
-    known = volume.geometry.known
+    volume = read_compared(record)
     shape = volume.pixels.shape if record.geometry is None else record.geometry.shape
-    return window(volume.pixels), volume.geometry.spacing if known else UNKNOWN_SPACING, shape
+    return window(volume.pixels), volume.spacing, shape
 
 
 class VolumeEmbedder:
@@ -105,7 +125,7 @@ class VolumeEmbedder:
 
     def cubes(self) -> dict[str, int]:
         """How volumes are cut."""
-        return {"cube": self.size, "largest": LARGEST, "version": CUBES}
+        return {"cube": self.size, "largest": LARGEST, "stored": STORED, "version": CUBES}
 
     def settings(self) -> list[object]:
         """What a summary says of the preparation."""
@@ -180,11 +200,12 @@ class VolumeEmbedder:
             store.require({keys[row] for row in missing if keys[row] not in failed})
         return failed
 
-    def cut(self, voxels: Voxels) -> Cube:
+    def cut(self, voxels: Voxels) -> CutVolume:
         """The cube of a volume."""
         pixels, spacing, shape = voxels
         cube, frame = cut_cube(pixels, spacing, self.size)
-        return np.round(cube.clip(0, 1) * 255).astype(np.uint8)[None], frame, np.array(shape, np.int32)
+        stored = F.adaptive_avg_pool3d(torch.from_numpy(cut_stored_cube(pixels, shape, self.size)[0])[None], STORED).numpy()
+        return CutVolume(as_bytes(cube[None]), frame, np.array(shape, np.int32), as_bytes(stored))
 
     def posed(
         self, volumes: EmbeddedVolumes, store: EmbeddingStore, label: str, workers: Workers = THIS_PROCESS
@@ -195,9 +216,9 @@ class VolumeEmbedder:
         return EmbeddedVolumes(volumes.records, volumes.keys, store, volumes.outputs)
 
     @torch.inference_mode()
-    def add(self, store: EmbeddingStore, key: str, volume: Cube, poses: int) -> None:
+    def add(self, store: EmbeddingStore, key: str, volume: CutVolume, poses: int) -> None:
         """Embed one volume and keep it under ``key``."""
-        cube, frame, shape = volume
+        cube, frame = volume.cube, volume.frame
         self.network.eval()
         made = self.inferer.with_poses(poses)(torch.from_numpy(cube)[None].to(self.device), self.network)[0].cpu().numpy()
         outputs: Mapping[str, slice] = self.inferer.output_slices
@@ -208,8 +229,9 @@ class VolumeEmbedder:
             {
                 **features,
                 "thumbnail": cube,
-                "native_shape": np.asarray(shape, np.int32),
+                "native_shape": np.asarray(volume.shape, np.int32),
                 "frame": frame_row(frame),
+                "stored": volume.stored,
                 "content": np.frombuffer(content, np.uint8),
             },
         )
@@ -230,7 +252,7 @@ class OfFile:
 
     record: ImageRecord
 
-    def __call__(self, embedder: VolumeEmbedder) -> Cube:
+    def __call__(self, embedder: VolumeEmbedder) -> CutVolume:
         return embedder.cut(read_voxels(self.record))
 
 
@@ -241,9 +263,14 @@ class OfStore:
     volumes: EmbeddedVolumes
     row: int
 
-    def __call__(self, embedder: VolumeEmbedder) -> Cube:
+    def __call__(self, embedder: VolumeEmbedder) -> CutVolume:
         volumes, rows = self.volumes, [self.row]
-        return volumes.thumbnails(rows)[0].numpy(), volumes.frames(rows)[0], volumes.native_shapes(rows)[0]
+        return CutVolume(
+            volumes.thumbnails(rows)[0].numpy(),
+            volumes.frames(rows)[0],
+            volumes.native_shapes(rows)[0],
+            volumes.stored_cubes(rows)[0].numpy(),
+        )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from doppelscan.memorization import spread_over_patients
 from doppelscan.search import EmbeddedVolumes, EmbeddingStore
 from doppelscan.workers import THIS_PROCESS, Workers
 from doppelscan.workflows.selftest import change_of
-from doppelscan.workflows.volume_embed import Cube, VolumeEmbedder, VolumeMaker, read_voxels
+from doppelscan.workflows.volume_embed import CutVolume, VolumeEmbedder, VolumeMaker, read_voxels
 
 __all__ = ["VolumePlanter", "planted_volumes"]
 
@@ -51,7 +51,7 @@ class _Changed:
     seed: int
     place: int
 
-    def __call__(self, embedder: VolumeEmbedder) -> Cube:
+    def __call__(self, embedder: VolumeEmbedder) -> CutVolume:
         rng = np.random.default_rng([self.seed, self.place])
         pixels, spacing, _ = read_voxels(self.volumes.records[self.row])
         if self.transform == "noise":
@@ -70,7 +70,7 @@ class _Mean:
     volumes: EmbeddedVolumes
     rows: Sequence[int]
 
-    def __call__(self, embedder: VolumeEmbedder) -> Cube:
+    def __call__(self, embedder: VolumeEmbedder) -> CutVolume:
         mean = self.volumes.thumbnails(self.rows).float().mean(0)[0].numpy() / 255
         voxel = float(np.mean([frame.voxel for frame in self.volumes.frames(self.rows)]))
         return embedder.cut((mean, (voxel, voxel, voxel), mean.shape))

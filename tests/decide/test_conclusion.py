@@ -57,7 +57,15 @@ def evidence(
         (evidence(close=2, above=3, images=500), Verdict.CANNOT, "2 synthetic images would pass as a copy"),
         (evidence(close=0, above=3, images=500), Verdict.NOT_FOUND, "none of 500"),
         (evidence(unlike=50), Verdict.CANNOT, "all 50 synthetic images are unlike"),
-        (evidence(unlike=44), Verdict.NOT_FOUND, "none of 6 synthetic images"),
+        (evidence(unlike=24), Verdict.NOT_FOUND, "none of 26 synthetic images"),
+        (evidence(unlike=44), Verdict.CANNOT, "44 of 50 synthetic images are unlike the training set"),
+        (replace(evidence(), left_out=2), Verdict.NOT_FOUND, "none of 50"),
+        (
+            replace(evidence(), left_out=3),
+            Verdict.CANNOT,
+            "3 of 53 synthetic images were left out, and what is in them was not looked at",
+        ),
+        (replace(evidence(flagged=3), left_out=900), Verdict.FOUND, "3 of 50"),
         (evidence(control_close=20), Verdict.CANNOT, "too close"),
         (evidence(flagged=3, control_close=20), Verdict.CANNOT, "too close"),
         (evidence(flagged=3, identical=1), Verdict.FOUND, ": 3 copies"),
@@ -83,7 +91,7 @@ def test_a_set_of_volumes_most_of_which_is_unlike_is_not_called_clean():
         "44 of 50 synthetic volumes are unlike the training set (another modality, anatomy"
     )
     assert conclude(replace(given, unlike=25), VolumeRules()).verdict is Verdict.NOT_FOUND
-    assert conclude(replace(given, unlike=50), VolumeRules()).reason.endswith("a small part of it, or noise)")
+    assert conclude(replace(given, unlike=50), VolumeRules()).reason.endswith("a wrong voxel size in the header, or noise)")
 
 
 def test_a_generator_of_means_is_not_said_to_memorize():

@@ -649,19 +649,27 @@ def test_a_small_array_is_refused_in_its_own_numbers():
         unknown_geometry((5, 6, 20))
 
 
-@pytest.mark.parametrize(
-    ("volumes", "pictures", "kept"), [(3, 1, "volumes"), (3, 2, "volumes"), (1, 9, "pictures"), (2, 3, "pictures")]
-)
-def test_a_few_files_of_the_other_kind_are_left_out_and_the_rest_goes_on(tmp_path, volume, volumes, pictures, kept):
+@pytest.mark.parametrize(("volumes", "pictures"), [(3, 1), (3, 2), (18, 2)])
+def test_a_few_pictures_beside_volumes_are_left_out_and_the_rest_goes_on(tmp_path, volume, volumes, pictures):
     """One preview beside the volumes of a set stopped the whole audit."""
     for number in range(volumes):
         write_nifti(tmp_path / f"v{number}.nii", volume.astype(np.float32), AFFINE)
     for number in range(pictures):
         save_png(tmp_path / f"p{number}.png", np.random.default_rng(number).random((16, 16)))
     found = find_images(tmp_path, volumes="whole")
-    assert len(found.records) == (volumes if kept == "volumes" else pictures) and found.whole_volumes == (kept == "volumes")
-    reason = "a 2D image, beside volumes" if kept == "volumes" else "a volume, beside 2D images"
-    assert [one.reason for one in found.skipped] == [reason] * (pictures if kept == "volumes" else volumes)
+    assert len(found.records) == volumes and found.whole_volumes
+    assert [one.reason for one in found.skipped] == ["a 2D image, beside volumes"] * pictures
+
+
+@pytest.mark.parametrize(("volumes", "pictures"), [(1, 9), (2, 3)])
+def test_no_volume_is_left_out_beside_pictures(tmp_path, volume, volumes, pictures):
+    """Each may hold more than all of them, and would not have been looked at."""
+    for number in range(volumes):
+        write_nifti(tmp_path / f"v{number}.nii", volume.astype(np.float32), AFFINE)
+    for number in range(pictures):
+        save_png(tmp_path / f"p{number}.png", np.random.default_rng(number).random((16, 16)))
+    with pytest.raises(InputError, match=f"Got {volumes} volumes and {pictures} 2D images"):
+        find_images(tmp_path, volumes="whole")
 
 
 def test_as_many_pictures_as_volumes_are_two_sets(tmp_path, volume):

@@ -13,10 +13,11 @@ from made_links import changed, copy, made_overlap_summary, made_pool, person, s
 RULES = OverlapRules()
 
 
-def overlap(links):
-    pool = made_pool([None] * 8, [0, 0, 0, 0, 0, 1, 1, 1])
+def overlap(links, pool=None):
+    command = "leak" if pool is None else "duplicates"
+    pool = pool or made_pool([None] * 8, [0, 0, 0, 0, 0, 1, 1, 1])
     grouping = grouped(pool.images.records, pool.of_set, links, RULES)
-    return conclude_overlap("leak", searched(pool, links), grouping, compare_names(pool, grouping), [0, 0], RULES)
+    return conclude_overlap(command, searched(pool, links), grouping, compare_names(pool, grouping), [0] * len(pool.names), RULES)
 
 
 def test_groups_of_a_leak_are_counted_from_one_whatever_else_hangs_together_in_one_set():
@@ -48,6 +49,15 @@ def test_the_surest_pair_is_told_with_its_files_and_its_pose_in_words():
         strongest_pair(overlap([person(2, 5)])), "image"
     )
     assert strongest_pair(overlap([copy(0, 1)])) is None and surest_words(None, "image") == ""
+
+
+def test_what_names_already_told_is_no_surest_pair_beside_nothing_found():
+    """Two slices of one named patient stood beside "no duplicates found"."""
+    pool = made_pool(["anna", "anna", None, None])
+    known = overlap([person(0, 1)], pool)
+    assert known.verdict == "no duplicates found" and strongest_pair(known) is None
+    found = overlap([person(0, 1, score=0.99), copy(2, 3)], pool)
+    assert found.verdict == "duplicates found" and strongest_pair(found)["relation"] == "same image"
 
 
 def test_a_page_says_poses_and_relations_in_words(tmp_path):

@@ -50,6 +50,7 @@ class Evidence:
         by_rule: how many by each rule, by its words.
         same_kind: training against control, or None when it was not tested.
         of: what they are, image or volume.
+        left_out: number of synthetic files that could not be read or compared.
     """
 
     p_values: np.ndarray
@@ -66,6 +67,7 @@ class Evidence:
     same_kind: TwoSampleResult | None = None
     by_rule: Mapping[str, int] = field(default_factory=dict)
     of: str = "image"
+    left_out: int = 0
 
 
 def conclude(evidence: Evidence, rules: Rules) -> Conclusion:
@@ -147,6 +149,11 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
             f"{e.unlike} of {counted(len(e.p_values), f'synthetic {e.of}')} are unlike the training set ({unlike_words(e.of)}), so that little is known of the set; of "
             f"the other {images} none is closer to a training {e.of} than real {e.of}s of other patients are"
         )
+    if e.left_out > rules.left_out * (len(e.p_values) + e.left_out):
+        return _cannot(
+            f"{e.left_out} of {counted(len(e.p_values) + e.left_out, f'synthetic {e.of}')} {'was' if e.left_out == 1 else 'were'} left out, and what is in "
+            f"{'it' if e.left_out == 1 else 'them'} was not looked at; of the others none is closer to a training {e.of} than real {e.of}s of other patients are"
+        )
     return Conclusion(
         Verdict.NOT_FOUND,
         f"none of {counted(images, f'synthetic {e.of}')} is closer to a training {e.of} than real {e.of}s of other patients are",
@@ -162,7 +169,7 @@ def count_kinds(findings: Mapping[str, int]) -> str:
 def unlike_words(of: str) -> str:
     """What images, or volumes, may be that are of another domain than the training set."""
     if of == "volume":
-        return "another modality, anatomy or preparation, a small part of it, or noise"
+        return "another modality, anatomy or preparation, a small part of it, a wrong voxel size in the header, or noise"
     return "another modality, plane or preparation, or noise"
 
 

@@ -193,6 +193,7 @@ def decide(
     same_kind: TwoSampleResult | None,
     rules: Rules,
     seed: int = 0,
+    left_out: int = 0,
 ) -> Decision:
     """Calibrate on the control, flag, name the kind of each finding, and conclude.
 
@@ -205,6 +206,7 @@ def decide(
         same_kind: training against holdout, or None.
         rules: thresholds.
         seed: of the order of ties.
+        left_out: synthetic files that could not be read or compared.
     """
     synthetic = with_rivals(synthetic, near_duplicates, rules)
     scored = _held(synthetic, identical, rules)
@@ -240,6 +242,7 @@ def decide(
             by_rule=_count_of_rules(flags, rules, of),
             same_kind=same_kind,
             of=of,
+            left_out=left_out,
         ),
         rules,
     )

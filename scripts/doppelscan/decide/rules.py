@@ -81,8 +81,8 @@ class Rules:
         unlike_usual: "from each other" is this quantile of the distances between people, or of the holdout's where it is larger
         unlike_holdout: and of at least so many images.
         unlike_images: of fewer training images the distances say too little: strangers of the same kind would be called unlike.
-        unlike_most: a set of which a larger share is unlike is not called clean, whatever the others are; at 1 one image that is like the training set
-            can make it so.
+        unlike_most: a set of which a larger share is unlike is not called clean, whatever the others are,
+        left_out: nor is one of which a larger share of the files could not be read or compared.
         idle: names of those that never act, which a summary leaves out.
     """
 
@@ -145,7 +145,8 @@ class Rules:
     unlike_usual: Share = 0.99
     unlike_holdout: Whole = 20
     unlike_images: Whole = 80
-    unlike_most: Share = 1.0
+    unlike_most: Share = 0.5
+    left_out: Share = 0.05
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -193,7 +194,6 @@ class VolumeRules(Rules):
             at 0.58, thirds, ten slices and the middle reached 0.39 (of hippocampus crops 0.61); what went through the transforms began at 0.79, half
             emptied at 0.60.
         largest_extent: or more than so many times that of the largest: enlarged ones reached 1.5, a whole brain is 20 times a hippocampus crop.
-        unlike_most: and a set most of which is unlike was not looked at.
     """
 
     idle: ClassVar[frozenset[str]] = frozenset({
@@ -215,6 +215,5 @@ class VolumeRules(Rules):
     part_disagreeing: Share = 0.1
     unlike: Number = 2.0
     unlike_images: Whole = 24
-    unlike_most: Share = 0.5
     smallest_extent: Share = 0.6
     largest_extent: Number = 5.0

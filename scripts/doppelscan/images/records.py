@@ -341,7 +341,8 @@ def find_images(
 def _check_alike(result: ImageSet, source: Path) -> None:
     """Raises ``InputError`` where volumes and 2D images are in one set: their scores could not be compared.
 
-    A few of one kind are left out: a preview beside volumes stops no audit. So is a file of a format for volumes that holds one slice.
+    A few 2D images beside volumes are left out: a preview stops no audit. So is a file of a format for volumes that holds one slice. A volume is never
+    left out so: it holds more than all pictures beside it may.
     """
     volumes = sum(record.whole for record in result.records)
     images = [record for record in result.records if not record.whole]
@@ -352,9 +353,6 @@ def _check_alike(result: ImageSet, source: Path) -> None:
             images = [one for one in images if one.id not in flat]
     if _are_few(len(images), volumes):
         _leave_out(result, images, "a 2D image, beside volumes")
-        return
-    if _are_few(volumes, len(images)):
-        _leave_out(result, [one for one in result.records if one.whole], "a volume, beside 2D images")
         return
     if volumes and images:
         raise InputError(

@@ -86,6 +86,21 @@ class Overlap:
         ]
 
     @property
+    def surest(self) -> Link | None:
+        """The pair that shows best what was found: of two sets one between them, of one set copies, or people whom no name or volume told."""
+        if self.verdict not in (*FOUND.values(), PEOPLE):
+            return None
+        records, of_set = self.found.pool.images.records, self.found.pool.of_set
+
+        def shows(one: Link) -> bool:
+            if self.command == "leak":
+                return of_set[one.first] != of_set[one.second]
+            return one.relation in COPIES or _who(records[one.first]) != _who(records[one.second])
+
+        asked = [one for one in self.links if one.joins and shows(one)]
+        return min(asked, key=lambda one: (*one.strength, one.first, one.second), default=None)
+
+    @property
     def unlinked(self) -> list[tuple[int, int, float]]:
         """The nearest pairs that say nothing: two rows and their score, the highest first, without those of one name or volume."""
         records = self.found.pool.images.records

@@ -33,7 +33,10 @@ def may_sign(decision: Decision, summary: AuditSummary) -> tuple[str, str]:
             f"that the set is clean: nobody measured what would have been found of a copy that was changed {changed}",
         )
     ways = "the ways" if all(one.declared for one in summary.self_test.copies) else "the declared ways"
-    share = f", and that at most {100 * summary.self_test.bound:.1f} % of this set is such a copy (95 %)" if bounded else ""
+    judged = sum(not one.unlike for one in decision.images)
+    whole = judged == len(decision.images) and not any(one.set == "synthetic" for one in summary.skipped)
+    which = "this set" if whole else f"the {counted(judged, summary.of)} that could be judged"
+    share = f", and that at most {100 * summary.self_test.bound:.1f} % of {which} is such a copy (95 %)" if bounded else ""
     return (
         f"that copies changed in {ways} of the table “What this audit could have found” would be found with at least the probability that stands there{share}",
         f"that the generator has not memorized, that a next set is clean, or anything of a copy that was changed {changed}",
@@ -59,7 +62,13 @@ def _errors(shown: Sequence[AuditedImage], of: str, fdr: float) -> str:
         which = "" if certain == len(rules) else f"{counted(certain, 'flag')} {'is' if certain == 1 else 'are'} of "
         told.append(f"{which}the same {same}{'' if certain == len(rules) else ', which'} leave no doubt")
     if rated:
-        which = "it is flagged by rate, and of such flags" if len(rules) == 1 else f"of flags by rate, {rated} here,"
+        # What holds the same pixels is among what the rate counts: of the others alone more may be false.
+        together = (
+            f"of the {rated + certain} flags by rate or of the same {same} together"
+            if certain
+            else f"of flags by rate, {rated} here,"
+        )
+        which = "it is flagged by rate, and of such flags" if len(rules) == 1 else together
         told.append(f"{which} at most {100 * fdr:g} % are false on average")
     if stated:
         which = (

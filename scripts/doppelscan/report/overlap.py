@@ -116,15 +116,12 @@ def pair_rows(overlap: Overlap) -> list[Row]:
 
 
 def strongest_pair(overlap: Overlap) -> Row | None:
-    """The surest pair, as a row of pairs.csv in short: of two sets one that reaches into both, its image of the second. None without one."""
-    pool = overlap.found.pool
-    crossing = overlap.command == "leak"
-    asked = [one for one in overlap.links if one.joins and (not crossing or pool.of_set[one.first] != pool.of_set[one.second])]
-    if not asked:
+    """The surest pair, as a row of pairs.csv in short; of two sets the image is of the second. None where nothing was found."""
+    pool, link = overlap.found.pool, overlap.surest
+    if link is None:
         return None
-    link = min(asked, key=lambda one: (*one.strength, one.first, one.second))
     rows = (link.first, link.second)
-    image, match = sorted(rows, key=lambda row: -pool.of_set[row]) if crossing else rows
+    image, match = sorted(rows, key=lambda row: -pool.of_set[row]) if overlap.command == "leak" else rows
     return {
         "image": pool.images.records[image].id,
         "set": pool.names[pool.of_set[image]],

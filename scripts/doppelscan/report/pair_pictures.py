@@ -17,7 +17,7 @@ from doppelscan.verify import FullSizePair
 __all__ = ["PairPicture", "pair_picture", "plain_picture"]
 
 # Less than this share of the range, three grey levels of 8 bit, is no difference: rounding makes as much.
-NO_DIFFERENCE = 0.012
+NO_DIFFERENCE = 0.01
 
 
 @dataclass(frozen=True)

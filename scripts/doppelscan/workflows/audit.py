@@ -297,7 +297,8 @@ class Audit:
         with clock.stage("decide"):
             alike = None if holdout is None else same_kind(reference.training, holdout)
             apart, domain = self._unlike(images, reference, holdout)
-            decision = decide(synthetic, control, people.doubles, identical, apart, alike, self.rules, self.seed)
+            left_out = len(self.synthetic.image_set.skipped)
+            decision = decide(synthetic, control, people.doubles, identical, apart, alike, self.rules, self.seed, left_out)
         with clock.stage("self-test"):
             planted = self._planted(decision, holdout) if self.self_test else []
             test = self_tested(decision, planted, self.rules) if self.self_test else None

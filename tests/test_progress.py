@@ -164,6 +164,18 @@ def test_an_error_ends_the_line_and_the_next_run_has_its_own(clock, capsys):
     assert "after" in capsys.readouterr().err
 
 
+def test_a_long_start_is_no_work_that_was_done(clock, capsys):
+    """On a busy machine the first line said 86 %, and so did all others."""
+    run = RunProgress({"one": {OTHER: Work(1, 10.0)}})
+    with starting("doppelscan audit"):
+        clock.now += 60
+        with run.shown(), run.stage("one"):
+            assert run.words().split()[1] == "0" and "01:00 elapsed" in run.words()
+            clock.now += 5
+            assert 30 <= int(run.words().split()[1]) <= 60
+    capsys.readouterr()
+
+
 def test_what_a_run_took_begins_with_its_command(clock, capsys):
     """Loading libraries and weights was in no stage: 23 s of 31."""
     run = RunProgress({"one": {OTHER: Work(1, 1.0)}})

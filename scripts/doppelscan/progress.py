@@ -305,7 +305,9 @@ class RunProgress(StageClock):
             return ["done", f"{_clock(passed)} elapsed"]
         left = self._settled(self.remaining)
         # What turns out to take longer than was thought takes nothing back.
-        self._share = min(0.99, max(self._share, passed / max(passed + left, 1e-9)))
+        # The start is over, and on a busy machine long: counted in, a run that has not begun would be half done.
+        worked = passed - self.seconds.get(START, 0.0)
+        self._share = min(0.99, max(self._share, worked / max(worked + left, 1e-9)))
         inner = self._inner
         stage = self.current if inner is None or not inner.current else f"{self.current}: {inner.current}"
         return [stage, f"{_clock(passed)} elapsed", f"about {_clock(left)} left", f"ends {end_of(left)}"]

@@ -44,6 +44,12 @@ def test_a_control_from_training_itself_is_corrected_for_its_smaller_reference(p
     assert foreseen(volumes(23, "t", known=True), None, 300, True, RULES)
 
 
+def test_as_many_are_asked_for_before_as_after():
+    """Of six training volumes 19 others were asked for before the run, 25 after it."""
+    (told, *_) = foreseen(volumes(6, "t", known=True), None, 300, False, RULES)
+    assert "at least 25 other patients" in told
+
+
 def test_too_few_training_patients_and_no_self_test():
     (few, _) = foreseen(volumes(3, "t"), volumes(3, "h"), 300, True, RULES)
     assert "at least 5 are needed" in few

@@ -154,7 +154,7 @@ def test_a_search_has_the_same_faces(tmp_path):
     )
     assert len(result.to_pandas()) == 4
     shown = result._repr_html_()
-    assert "<b>leak found</b>" in shown and "3 of 4 rows" in shown and "train 3, test 2" in shown
+    assert "<b>leak found</b>" in shown and "3 of 4 rows" in shown and "train: 3 images, test: 2 images" in shown
     lines = result.words
     assert lines[:2] == ("leak found: 1 image is in both.", "A note.") and "  took       1 min 2 s in this run" in lines
     assert "  set b      2 images, 1 of them in the other set, too, 1 in a group that was found" in lines

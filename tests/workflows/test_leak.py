@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from doppelscan.errors import InputError
 from doppelscan.images import generate_cohort
+from doppelscan.report import closing_lines
 from doppelscan.workflows import overlap_run
 from made_files import save_png
 from PIL import Image
@@ -139,6 +140,8 @@ def test_duplicates_of_one_set_with_a_split_and_what_can_go(leaked, cohort):
     source = f"{7919 * 31 % 10007:05d}.png"
     assert set(parts) == {"half.png", source} and os.path.basename(parts["half.png"]["match"]) == source
     assert result.conclusion == "duplicates found" and result.exit_status == 0, "without --gate the status is that it ran"
+    told = closing_lines(result, (), leaked["store"])
+    assert f"  {place / 'split.csv'}  the split, people apart" in told, "it lies in no folder of the run"
     with open(place / "split.csv", newline="") as file:
         rows = {os.path.basename(row["path"]): row for row in csv.DictReader(file)}
     assert len(rows) == 40 and {row["part"] for row in rows.values()} == {"train", "validation", "test"}

@@ -39,7 +39,13 @@ def foreseen(
     patients, ratio = _control(people, known, holdout, control_size)
     smallest = min(1.0, ratio / (patients + 1))
     if patients < rules.smallest_patients or smallest > rules.fdr:
-        needed = max(rules.smallest_patients, math.ceil(1 / rules.fdr) - 1)
+        # As the conclusion has it: as many times what there is as the p-value is too large.
+        fewest = (
+            math.ceil(max(1, patients) * (1 / rules.fdr - 1) / max(1e-9, 1 / smallest - 1))
+            if smallest < 1
+            else math.ceil(1 / rules.fdr) - 1
+        )
+        needed = max(rules.smallest_patients, fewest)
         told.append(
             f"the control can hold {counted(patients, 'patient')} at most, so that by rate nothing can be flagged (no p-value falls below {smallest:.2g}, and the "
             f"false discovery rate is {rules.fdr:g}): give a holdout of at least {needed} other patients"

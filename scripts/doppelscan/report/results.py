@@ -73,6 +73,11 @@ class ResultTable:
         raise NotImplementedError
 
     @property
+    def elsewhere(self) -> Sequence[tuple[Path, str]]:
+        """Files that were written in another folder, and what they hold."""
+        return ()
+
+    @property
     def of(self) -> str:
         return str(self.summary.get("of", "image"))
 
@@ -174,7 +179,16 @@ def overlap_facts(summary: Mapping[str, Any]) -> dict[str, str]:
         **of_sets,
         "groups": groups or "none",
         **({"doubted": f"{counted(doubted, 'pair')} not joined though alike, see pairs.csv"} if doubted else {}),
-        **({} if split is None else {"split": ", ".join(f"{p} {n}" for p, n in zip(split["parts"], split["images"], strict=True))}),
+        **(
+            {}
+            if split is None
+            else {
+                "split": ", ".join(
+                    f"{'part ' if str(p).isdigit() else ''}{p}: {counted(n, summary['of'])}"
+                    for p, n in zip(split["parts"], split["images"], strict=True)
+                )
+            }
+        ),
         **(
             {}
             if removable is None
@@ -231,6 +245,7 @@ def closing_lines(result: ResultTable, notes: Sequence[str], store: Path | str) 
         there.append((str(store), FILES["store"]))
     elif Path(store).exists() and Path(os.path.abspath(store)) != folder / "store":
         there.append((os.path.abspath(store), FILES["store"]))
+    there += [(os.path.abspath(path), told) for path, told in result.elsewhere]
     width = max([len(name) for name, _ in there if not os.path.isabs(name)], default=0)
     return (
         f"{verdict}: {reason}.",

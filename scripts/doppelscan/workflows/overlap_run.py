@@ -95,6 +95,7 @@ class OverlapResult(ResultTable):
         output: the folder of the files.
         exit_status: 0; with ``gate`` 3 when something was found, 4 when nothing can be concluded.
         store: the folder of the embeddings.
+        split: the table that ``--split`` asked for.
     """
 
     shown: ClassVar[Mapping[str, str]] = {
@@ -109,6 +110,11 @@ class OverlapResult(ResultTable):
     output: Path
     exit_status: int
     store: Path | str | None = None
+    split: Path | None = None
+
+    @property
+    def elsewhere(self) -> Sequence[tuple[Path, str]]:
+        return () if self.split is None else ((self.split, "the split, people apart"),)
 
     @property
     def headline(self) -> tuple[str, str]:
@@ -234,7 +240,16 @@ class OverlapRun:
                 rows = write_overlap(self.output, overlap, summary, removals, self.own.redact, key)
                 self._write_split(overlap, split)
         status = {FOUND[self.command]: 3, PEOPLE: 3, UNSURE: 4}.get(overlap.verdict, 0) if self.own.gate else 0
-        return OverlapResult(overlap.verdict, overlap.reason, summary.as_dict(), rows, self.output, status, self.own.store_folder)
+        return OverlapResult(
+            overlap.verdict,
+            overlap.reason,
+            summary.as_dict(),
+            rows,
+            self.output,
+            status,
+            self.own.store_folder,
+            None if self.own.split is None else Path(self.own.split),
+        )
 
     def _expect_stored(self) -> None:
         """What an earlier run stored is not to come, which the end that is shown is to know from the beginning."""

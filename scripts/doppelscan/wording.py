@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["counted", "noun_of"]
+__all__ = ["counted", "noun_of", "one_of", "values_of"]
 
 # Nouns that take more than an s.
 PLURALS = {"person": "people", "copy": "copies"}
@@ -19,3 +19,13 @@ def noun_of(number: int, noun: str) -> str:
 def counted(number: int, noun: str) -> str:
     """For example ``1 patient`` or ``2 patients``."""
     return f"{number} {noun_of(number, noun)}"
+
+
+def one_of(noun: str) -> str:
+    """``noun`` with its article: ``an image``, ``a volume``."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def values_of(of: str) -> str:
+    """What an image, or a volume, is made of: pixels or voxels."""
+    return "voxels" if of == "volume" else "pixels"

@@ -12,9 +12,9 @@ import numpy as np
 from doppelscan.calibrate import TwoSampleResult, wilson
 from doppelscan.decide.findings import OF_NOBODY
 from doppelscan.decide.rules import Rules
-from doppelscan.wording import counted
+from doppelscan.wording import counted, values_of
 
-__all__ = ["Conclusion", "Evidence", "Verdict", "conclude", "count_kinds", "unlike_words"]
+__all__ = ["Conclusion", "Evidence", "Verdict", "conclude", "control_needed", "count_kinds", "unlike_words"]
 
 
 class Verdict(str, Enum):
@@ -76,7 +76,7 @@ def conclude(evidence: Evidence, rules: Rules) -> Conclusion:
     if not e.identical or said.verdict is Verdict.FOUND:
         return said
     total = len(e.p_values)
-    held = f"{e.identical} of {counted(total, f'synthetic {e.of}')} {'holds' if e.identical == 1 else 'hold'} the {'voxels' if e.of == 'volume' else 'pixels'} of a training {e.of}"
+    held = f"{e.identical} of {counted(total, f'synthetic {e.of}')} {'holds' if e.identical == 1 else 'hold'} the {values_of(e.of)} of a training {e.of}"
     registered = int(np.sum(e.flagged)) - e.identical
     also = f"; {registered} more {'is' if registered == 1 else 'are'} flagged by registration" if registered > 0 else ""
     others = "" if e.identical == total else f"{also}; of the others nothing can be said: {said.reason}"
@@ -86,6 +86,7 @@ def conclude(evidence: Evidence, rules: Rules) -> Conclusion:
 def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
     e = evidence
     images, controls = len(e.p_values) - e.unlike, len(e.control_close)
+    closer = f"closer to a training {e.of} than real {e.of}s of other patients are"
     if not images:
         return _cannot(f"all {len(e.p_values)} synthetic {e.of}s are unlike the training set ({unlike_words(e.of)})")
     if e.training_patients < rules.smallest_patients:
@@ -98,10 +99,9 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
             f"the control holds {counted(e.control_patients, 'patient')} and at least {rules.smallest_patients} are needed; give a larger holdout"
         )
     if e.smallest > rules.fdr:
-        factor = (1 / rules.fdr - 1) / max(1e-9, 1 / e.smallest - 1)
         return _cannot(
             f"the control is too small: with {counted(controls, e.of)} of {counted(e.control_patients, 'patient')} no p-value can fall below "
-            f"{e.smallest:.3f}, above the false discovery rate of {rules.fdr:g}; give at least {math.ceil(controls * factor)} holdout {e.of}s"
+            f"{e.smallest:.3f}, above the false discovery rate of {rules.fdr:g}; give at least {control_needed(controls, e.smallest, rules)} holdout {e.of}s"
         )
     if e.same_kind is not None and e.same_kind.auc >= rules.apart_auc and e.same_kind.p_value <= rules.apart_p:
         return _cannot(
@@ -147,17 +147,22 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
     if e.unlike > rules.unlike_most * len(e.p_values):
         return _cannot(
             f"{e.unlike} of {counted(len(e.p_values), f'synthetic {e.of}')} are unlike the training set ({unlike_words(e.of)}), so that little is known of the set; of "
-            f"the other {images} none is closer to a training {e.of} than real {e.of}s of other patients are"
+            f"the other {images} none is {closer}"
         )
     if e.left_out > rules.left_out * (len(e.p_values) + e.left_out):
         return _cannot(
             f"{e.left_out} of {counted(len(e.p_values) + e.left_out, f'synthetic {e.of}')} {'was' if e.left_out == 1 else 'were'} left out, and what is in "
-            f"{'it' if e.left_out == 1 else 'them'} was not looked at; of the others none is closer to a training {e.of} than real {e.of}s of other patients are"
+            f"{'it' if e.left_out == 1 else 'them'} was not looked at; of the others none is {closer}"
         )
     return Conclusion(
         Verdict.NOT_FOUND,
-        f"none of {counted(images, f'synthetic {e.of}')} is closer to a training {e.of} than real {e.of}s of other patients are",
+        f"none of {counted(images, f'synthetic {e.of}')} is {closer}",
     )
+
+
+def control_needed(count: int, smallest: float, rules: Rules) -> int:
+    """How many of a control are needed for a p-value at the rate, where ``count`` give ``smallest``, which is below 1."""
+    return math.ceil(count * (1 / rules.fdr - 1) / max(1e-9, 1 / smallest - 1))
 
 
 def count_kinds(findings: Mapping[str, int]) -> str:

@@ -22,6 +22,7 @@ from doppelscan.decide.scoring import ScoredImage, ranking_score
 from doppelscan.images import ImageRecord, unit_of
 from doppelscan.search import EmbeddedSet
 from doppelscan.verify import IdenticalImage
+from doppelscan.wording import values_of
 
 __all__ = ["AuditedImage", "Decision", "decide", "findings_of"]
 
@@ -346,7 +347,7 @@ def _held(synthetic: ScoredSet, identical: Sequence[IdenticalImage | None], rule
 def _count_of_rules(flags: Sequence[Flag], rules: Rules, of: str) -> dict[str, int]:
     """How many images each rule flags, in the words of the conclusion."""
     words = {
-        Rule.PIXELS: f"the {'voxels' if of == 'volume' else 'pixels'} of a training {of}",
+        Rule.PIXELS: f"the {values_of(of)} of a training {of}",
         Rule.RATE: f"a false discovery rate of {rules.fdr:g}",
         Rule.PLAIN: f"being the same {of}, registered",
         Rule.REGION_RATE: f"a region, at the false discovery rate of {rules.fdr:g}",

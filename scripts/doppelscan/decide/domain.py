@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,7 +12,9 @@ from doppelscan.decide.rules import Rules
 from doppelscan.memorization import nearest_rows, spread_over_patients
 from doppelscan.search import EmbeddedSet
 
-__all__ = ["nearest_distances", "unlike_training"]
+__all__ = ["nearest_distances", "unlike_limit", "unlike_training"]
+
+Held = TypeVar("Held", bound=EmbeddedSet)
 
 # Early layers see texture, contrast and coarse shape; the last one is trained to tell people apart.
 LAYERS = ("layer2", "layer3")
@@ -57,11 +60,25 @@ def unlike_training(
         training = training.subset(spread_over_patients(training.patients, MOST, 0))
     own = whitened(training)
     people = np.unique(training.patients, return_inverse=True)[1].reshape(-1)
-    usual = np.quantile(nearest_distances(own, own, (people, people)), rules.unlike_usual)
-    limit = rules.unlike * usual
+    return nearest_distances(whitened(images), own) > unlike_limit(own, people, holdout, whitened, rules), ()
+
+
+def unlike_limit(
+    own: np.ndarray, people: np.ndarray, holdout: Held | None, features: Callable[[Held], np.ndarray], rules: Rules
+) -> float:
+    """The distance from which on something is unlike a training set: by a factor more than its people lie from each other, or than the holdout lies from it.
+
+    Args:
+        own: float32 [N, C], features of the training set.
+        people: int [N], who each is of.
+        holdout: other real images of the same kind, or None.
+        features: gives the features of a set.
+        rules: the factor, and what is usual.
+    """
+    limit = rules.unlike * float(np.quantile(nearest_distances(own, own, (people, people)), rules.unlike_usual))
     if holdout is not None and len(holdout) >= rules.unlike_holdout:
-        limit = max(limit, float(np.quantile(nearest_distances(whitened(holdout), own), rules.unlike_usual)))
-    return nearest_distances(whitened(images), own) > limit, ()
+        limit = max(limit, float(np.quantile(nearest_distances(features(holdout), own), rules.unlike_usual)))
+    return limit
 
 
 def nearest_distances(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from doppelscan.decide.conclusion import control_needed
 from doppelscan.decide.control import FOLDS
 from doppelscan.decide.power import patients_to_plant
 from doppelscan.decide.rules import Rules
@@ -39,12 +40,7 @@ def foreseen(
     patients, ratio = _control(people, known, holdout, control_size)
     smallest = min(1.0, ratio / (patients + 1))
     if patients < rules.smallest_patients or smallest > rules.fdr:
-        # As the conclusion has it: as many times what there is as the p-value is too large.
-        fewest = (
-            math.ceil(max(1, patients) * (1 / rules.fdr - 1) / max(1e-9, 1 / smallest - 1))
-            if smallest < 1
-            else math.ceil(1 / rules.fdr) - 1
-        )
+        fewest = control_needed(patients, smallest, rules) if smallest < 1 else math.ceil(1 / rules.fdr) - 1
         needed = max(rules.smallest_patients, fewest)
         told.append(
             f"the control can hold {counted(patients, 'patient')} at most, so that by rate nothing can be flagged (no p-value falls below {smallest:.2g}, and the "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from doppelscan.decide.conclusion import unlike_words
 from doppelscan.decide.decision import AuditedImage, Decision
 from doppelscan.images import unit_of
+from doppelscan.wording import one_of
 
 __all__ = ["kept_from_flag"]
 
@@ -18,7 +19,6 @@ def kept_from_flag(one: AuditedImage, decision: Decision) -> str:
         return ""
     rules, scored, flag = decision.calibrations[0].rules, one.scored, one.flag
     of = unit_of([one.record])
-    article = "a volume" if of == "volume" else "an image"
     if one.unlike:
         return f"unlike the training set: {unlike_words(of)}"
     told = []
@@ -35,7 +35,7 @@ def kept_from_flag(one: AuditedImage, decision: Decision) -> str:
         told.append(
             f"it agrees as copies do (verified {scored.verified:.2f}), but "
             + (
-                f"so does {article} of the control, which it is not far beyond"
+                f"so does {one_of(of)} of the control, which it is not far beyond"
                 if alike
                 else "its match explains less than that of a copy"
             )

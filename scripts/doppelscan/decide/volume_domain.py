@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from doppelscan.decide.domain import MOST, nearest_distances
+from doppelscan.decide.domain import MOST, nearest_distances, unlike_limit
 from doppelscan.decide.rules import VolumeRules
 from doppelscan.images import unit_float
 from doppelscan.images.cubes import blur_volumes
@@ -65,10 +65,7 @@ def unlike_volumes(
 
     own = scaled(plain)
     people = np.unique(known.patients, return_inverse=True)[1].reshape(-1)
-    limit = rules.unlike * np.quantile(nearest_distances(own, own, (people, people)), rules.unlike_usual)
-    if holdout is not None and len(holdout) >= rules.unlike_holdout:
-        others = nearest_distances(scaled(holdout.single_pose([LAYER])[LAYER]), own)
-        limit = max(limit, float(np.quantile(others, rules.unlike_usual)))
+    limit = unlike_limit(own, people, holdout, lambda one: scaled(one.single_pose([LAYER])[LAYER]), rules)
     far = [_nearest_pose(scaled(images.features(rows, [LAYER])[LAYER]), own) > limit for rows in images.blocks(BLOCK)]
     return apart | np.concatenate(far), ()
 

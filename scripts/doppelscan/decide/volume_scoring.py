@@ -252,7 +252,7 @@ class VolumeBlockScorer:
         pose = VolumePose()
         if region.row >= 0:
             (frame,), (other,) = self.queries.frames([one.row]), self.training.frames([region.row])
-            pose = VolumePose.from_sampling_matrix(0, np.eye(3, 4), frame, other)
+            pose = VolumePose.of_cubes(0, frame, other)
         return replace(one, part=region.agreement, part_match=region.row, part_share=region.share, part_pose=pose)
 
     def _best(self, row: int, candidates: Sequence[int], similarity: np.ndarray, pairs: Sequence[VolumeAgreement]) -> ScoredVolume:

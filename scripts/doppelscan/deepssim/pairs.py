@@ -339,11 +339,14 @@ class MakeViews:
         variant = clean.clone()
         other = torch.arange(count)
         partner = other.view(-1, self.group_size).roll(1, 1).flatten()
+
+        def blend(rows: torch.Tensor, share: torch.Tensor) -> None:
+            mixed = share.view(-1, 1, 1, 1).to(clean.device)
+            variant[rows] = mixed * clean[rows] + (1 - mixed) * clean[partner[rows]]
+            is_copy[rows], other[rows] = share >= 0.6, partner[rows]
+
         blended = (draw < 0.25).nonzero().flatten()
-        share = 0.25 + 0.7 * amount[blended].view(-1, 1, 1, 1).to(clean.device)
-        variant[blended] = share * clean[blended] + (1 - share) * clean[partner[blended]]
-        is_copy[blended] = share.cpu().flatten() >= 0.6
-        other[blended] = partner[blended]
+        blend(blended, 0.25 + 0.7 * amount[blended])
         bent = ((draw >= 0.25) & (draw < 0.45)).nonzero().flatten()
         if len(bent):
             sigma = size / 14
@@ -356,9 +359,7 @@ class MakeViews:
             variant[smoothed] = gaussian_blur(clean[smoothed], (0.5 + 2.5 * float(amount[smoothed[0]])) * size / 160)
         if self.blends > 0:
             mixed = (torch.rand(count, generator=self.generator) < self.blends).nonzero().flatten()
-            share = (0.65 + 0.2 * torch.rand(len(mixed), 1, 1, 1, generator=self.generator)).to(clean.device)
-            variant[mixed] = share * clean[mixed] + (1 - share) * clean[partner[mixed]]
-            is_copy[mixed], other[mixed] = True, partner[mixed]
+            blend(mixed, 0.65 + 0.2 * torch.rand(len(mixed), generator=self.generator))
         return variant, is_copy, other
 
     def _targets(self, clean: torch.Tensor, variant: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

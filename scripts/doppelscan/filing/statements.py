@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from doppelscan.filing.audits import FinishedAudit
-from doppelscan.wording import counted
+from doppelscan.wording import counted, one_of, values_of
 
 __all__ = ["SOURCES", "Statement", "card", "control_fitness", "criteria", "tested", "threat_model"]
 
@@ -63,13 +63,13 @@ def tested(audit: FinishedAudit) -> tuple[Statement, ...]:
         else f"Of copies {ways}, planted in this cohort, at least {100 * least:.0f} % are found, whichever way they were changed."
     )
     in_3d = " They were compared whole and in 3D, in 48 axis poses and turned about any axis."
-    pixels = "voxels" if volumes else "pixels"
+    pixels = values_of(of)
     regions = "Blends of two training images, and regions that stayed in their place or were mirrored. Small, moved or turned regions may go unseen."
     halves = "Blends of two training volumes, and halves that were copied, in the pose that they were found in. A copied region of less than half may go unseen."
     return (
         Statement(f"Copies of training {of}s", TESTED, f"{'The' if images['synthetic'] == 1 else 'Each of'} {counted(images['synthetic'], f'synthetic {of}')} against {'the' if images['training'] == 1 else 'all'} {counted(images['training'], f'training {of}')}.{in_3d if volumes else ''}{of_all} {planted}"),
         Statement(f"The same person in another {of}", PARTLY, f"Other {'visits' if volumes else 'slices and visits'} of a training patient are flagged where they agree as those of nobody else; how many of them would be found was not measured."),
-        Statement(f"Two patients in one {of}, parts of {'a volume' if volumes else 'an image'}", PARTLY, halves if volumes else regions),
+        Statement(f"Two patients in one {of}, parts of {one_of(of)}", PARTLY, halves if volumes else regions),
         Statement("Copies changed in other ways than those planted", NOT_TESTED, "They may go unseen; the bound does not speak of them."),
         Statement(f"Other {of}s of the same generator", NOT_TESTED, f"The audit speaks of the {of}s whose hash is given here, and of no others that the generator made or will make."),
         Statement("Membership inference", NOT_TESTED, f"Whether it can be told that somebody was trained on although no {of} shows them, from losses, distances or the generator's weights (shadow models, likelihood ratios)."),
@@ -127,7 +127,7 @@ def criteria(audit: FinishedAudit) -> tuple[Statement, ...]:
         else f"at most {100 * bound:.1f} % of the set can be such copies (95 % upper bound)"
     )
     single = {
-        FOUND: f"{counted(len(exposed), 'training patient')} {'is' if len(exposed) == 1 else 'are'} shown by synthetic {of}s: their records can be isolated by whoever holds {'a volume' if of == 'volume' else 'an image'} of them; {at_most}.",
+        FOUND: f"{counted(len(exposed), 'training patient')} {'is' if len(exposed) == 1 else 'are'} shown by synthetic {of}s: their records can be isolated by whoever holds {one_of(of)} of them; {at_most}.",
         CLEAR: f"No synthetic {of} was found to show a training patient; {at_most}.",
     }.get(said, f"The audit cannot conclude, so nothing can be said: {summary['reason']}.")
     link = f"No synthetic {of} was found that can be linked to a training record."

@@ -287,7 +287,7 @@ def find_images(
 
     Raises:
         InputError: ``source`` is missing, empty, or holds no readable image; the pattern matches no name of a set of real images; ``whole``
-            meets volumes and 2D images in one set, and not a few of one kind beside many of the other, which are left out.
+            meets volumes and 2D images in one set, and not a few 2D images beside many volumes, which are left out.
     """
     slices = slices or SliceChoice()
     if volumes not in ("whole", "as-slices"):

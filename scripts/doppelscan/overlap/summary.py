@@ -12,7 +12,7 @@ from doppelscan.overlap.links import COPIES, RELATIONS, Link, Pool
 from doppelscan.overlap.names import Disagreement, NamedPeople
 from doppelscan.overlap.rules import OverlapRules
 from doppelscan.overlap.search import SearchedPool
-from doppelscan.wording import counted
+from doppelscan.wording import counted, one_of
 
 __all__ = ["FOUND", "NOTHING", "PEOPLE", "UNSURE", "Overlap", "OverlapSummary", "SetCounts", "conclude_overlap"]
 
@@ -75,14 +75,14 @@ class Overlap:
     def links(self) -> list[Link]:
         """Of these groups, and those that were doubted between what the command asks for."""
         asked = {one.number for one in self.groups}
-        of_set, of_image = self.found.pool.of_set, self.grouping.of_image
+        of_image = self.grouping.of_image
         return [
             one
             for one in self.grouping.links
             if of_image[one.first] in asked
             or of_image[one.second] in asked
             or self.command != "leak"
-            or of_set[one.first] != of_set[one.second]
+            or _crosses(one, self.found.pool)
         ]
 
     @property
@@ -90,11 +90,11 @@ class Overlap:
         """The pair that shows best what was found: of two sets one between them, of one set copies, or people whom no name or volume told."""
         if self.verdict not in (*FOUND.values(), PEOPLE):
             return None
-        records, of_set = self.found.pool.images.records, self.found.pool.of_set
+        pool, records = self.found.pool, self.found.pool.images.records
 
         def shows(one: Link) -> bool:
             if self.command == "leak":
-                return of_set[one.first] != of_set[one.second]
+                return _crosses(one, pool)
             return one.relation in COPIES or _who(records[one.first]) != _who(records[one.second])
 
         asked = [one for one in self.links if one.joins and shows(one)]
@@ -228,15 +228,15 @@ def _found_words(
         # What is a copy is of the person, too: that is said once.
         others = max(0, second.people - copies)
         if copies:
-            what = f"is {'an image' if of == 'image' else f'a {of}'}" if copies == 1 else f"are {of}s"
+            what = f"is {one_of(of)}" if copies == 1 else f"are {of}s"
             told.append(f"{copies} of {images} of {second.name} {what} of {first.name}")
             told += [f"{others} more {'is' if others == 1 else 'are'} of people of {first.name}"] if others else []
         elif others:
             told.append(
-                f"{others} of {images} of {second.name} {'is' if others == 1 else 'are'} of people of {first.name}, none is {'an image' if of == 'image' else f'a {of}'} of it"
+                f"{others} of {images} of {second.name} {'is' if others == 1 else 'are'} of people of {first.name}, none is {one_of(of)} of it"
             )
         else:
-            told.append(f"none of {images} of {second.name} {'is an image' if of == 'image' else f'is a {of}'} of {first.name}")
+            told.append(f"none of {images} of {second.name} is {one_of(of)} of {first.name}")
         if known:
             told.append(f"{counted(len(known), 'more patient')} {'has' if len(known) == 1 else 'have'} the same name in both")
         # Of those that are joined the groups speak.

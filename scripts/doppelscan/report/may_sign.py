@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from doppelscan.decide import AuditedImage, AuditSummary, Decision, Rule, Verdict
-from doppelscan.wording import counted, noun_of
+from doppelscan.wording import counted, noun_of, values_of
 
 __all__ = ["may_sign"]
 
@@ -57,7 +57,7 @@ def _errors(shown: Sequence[AuditedImage], of: str, fdr: float) -> str:
     rules = [one.finding.reason.rule for one in shown if one.finding is not None]
     rated, certain = sum(rule in RATES for rule in rules), rules.count(Rule.PIXELS)
     stated = len(rules) - rated - certain
-    told, same = [], "voxels" if of == "volume" else "pixels"
+    told, same = [], values_of(of)
     if certain:
         which = "" if certain == len(rules) else f"{counted(certain, 'flag')} {'is' if certain == 1 else 'are'} of "
         told.append(f"{which}the same {same}{'' if certain == len(rules) else ', which'} leave no doubt")

@@ -16,7 +16,7 @@ from doppelscan.verify import FullSizePair
 
 __all__ = ["PairPicture", "pair_picture", "plain_picture"]
 
-# Less than this share of the range, three grey levels of 8 bit, is no difference: rounding makes as much.
+# Less than this share of the range, two grey levels of 8 bit, is no difference: rounding makes as much.
 NO_DIFFERENCE = 0.01
 
 

@@ -129,8 +129,7 @@ def write_preliminary(
     """Write report.html, summary.json and scores.csv of an audit that is not finished; what else an earlier audit left in ``output`` is removed.
 
     All three say that nothing is concluded. The page comes first, as :func:`write_report` writes its own last: whoever finds a page that is not
-    preliminary finds a finished audit. ``redact`` and ``key`` as there. ``drawn``
-    keeps the pictures of ``found``, which are not drawn again where it holds them.
+    preliminary finds a finished audit. ``redact`` and ``key`` as there. ``drawn`` keeps the pictures of ``found``, which are not drawn again where it holds them.
 
     Returns:
         the rows of scores.csv as they were written.

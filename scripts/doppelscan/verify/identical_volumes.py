@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 
 from doppelscan.images import AXIS_POSES, CubeFrame, ImageRecord, axis_pose, read_compared, unit_float
-from doppelscan.images.cubes import axis_pose_matrix, cut_stored_cube, inverse_axis_pose
+from doppelscan.images.cubes import cut_stored_cube, inverse_axis_pose
 from doppelscan.images.transforms import window
 from doppelscan.search import EmbeddedVolumes
 from doppelscan.verify.identical import IdenticalImage
-from doppelscan.verify.volume_pose import VolumePose, cube_to_mm
+from doppelscan.verify.volume_pose import VolumePose, cube_to_mm, posed_places
 
 __all__ = ["IdenticalVolume", "IdenticalVoxels"]
 
@@ -96,7 +96,7 @@ class IdenticalVoxels:
             return None
         number, place, value = found
         (match,) = self.training.frames([place])
-        pose = VolumePose.from_sampling_matrix(number, np.eye(3, 4), frame, match)
+        pose = VolumePose.of_cubes(number, frame, match)
         return IdenticalVolume(place, number, False, value, self.same, pose)
 
     def _as_stored(self, images: EmbeddedVolumes, row: int, asked: Callable[[int], bool]) -> IdenticalImage | None:
@@ -116,10 +116,8 @@ class IdenticalVoxels:
         if found is None:
             return None
         number, place, value = found
-        posed = np.eye(4)
-        posed[:3, :3] = axis_pose_matrix(number)
         (match,) = self.training.frames([place])
-        pose = VolumePose.from_matrix(_in_mm(lies, frame) @ posed @ np.linalg.inv(_in_mm(read[place][1], match)))
+        pose = VolumePose.from_matrix(_in_mm(lies, frame) @ posed_places(number) @ np.linalg.inv(_in_mm(read[place][1], match)))
         return IdenticalVolume(place, number, False, value, self.same, pose, OTHER_SIZE)
 
     def _near(self, cube: torch.Tensor, others: torch.Tensor) -> list[tuple[int, int]]:

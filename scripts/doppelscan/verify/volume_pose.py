@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from doppelscan.errors import InputError
 from doppelscan.images.cubes import AXIS_POSES, CubeFrame, axis_pose_matrix
 
-__all__ = ["VolumePose", "cube_to_mm"]
+__all__ = ["VolumePose", "cube_to_mm", "posed_places"]
 
 # Axes whose factors differ by more are stretched, not scaled.
 EVEN = 1.03
@@ -99,15 +99,16 @@ class VolumePose:
             match: of the match's cube, as it is stored.
         """
         inverse = np.linalg.inv(np.vstack([sampling, [0, 0, 0, 1]]).astype(np.float64))
-        posed = np.eye(4)
-        posed[:3, :3] = POSE_MATRICES[number]
-        return cls.from_matrix(cube_to_mm(frame) @ inverse @ posed @ np.linalg.inv(cube_to_mm(match)))
+        return cls.from_matrix(cube_to_mm(frame) @ inverse @ posed_places(number) @ np.linalg.inv(cube_to_mm(match)))
+
+    @classmethod
+    def of_cubes(cls, number: int, frame: CubeFrame, match: CubeFrame) -> VolumePose:
+        """Of two cubes that lie on each other as they are, the match's in axis pose ``number``; parameters as of :meth:`from_sampling_matrix`."""
+        return cls.from_sampling_matrix(number, np.eye(3, 4), frame, match)
 
     def sampling_matrix(self, frame: CubeFrame, match: CubeFrame) -> np.ndarray:
         """float64 [3, 4], inverse of :meth:`from_sampling_matrix`, for the match's cube in this pose's own axis pose :attr:`number`."""
-        posed = np.eye(4)
-        posed[:3, :3] = POSE_MATRICES[self.number]
-        return (posed @ np.linalg.inv(cube_to_mm(match)) @ np.linalg.inv(self.matrix()) @ cube_to_mm(frame))[:3]
+        return (posed_places(self.number) @ np.linalg.inv(cube_to_mm(match)) @ np.linalg.inv(self.matrix()) @ cube_to_mm(frame))[:3]
 
     def words(self, longer_side: int = 0) -> str:
         """For example ``flip-x rot x 9.8 y -0.3 z 1.2 scale 1.05 shift 3.0,-2.1,0.0 mm``; ``axes 2 0 1``: x is what was z, y what was x, z what was y;
@@ -143,6 +144,13 @@ class VolumePose:
 def _tenths(value: float) -> str:
     """With one digit, and no minus before a zero."""
     return f"{round(value, 1) + 0.0:.1f}"
+
+
+def posed_places(number: int) -> np.ndarray:
+    """float64 [4, 4]: from places of a cube to those of the cube in axis pose ``number``."""
+    made = np.eye(4)
+    made[:3, :3] = POSE_MATRICES[number]
+    return made
 
 
 def cube_to_mm(frame: CubeFrame) -> np.ndarray:

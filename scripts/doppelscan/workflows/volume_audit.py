@@ -132,7 +132,7 @@ class VolumeAudit(Audit):
         Raises:
             InputError: no volume of it can be read.
         """
-        store = volume_store(self.embedder, self.store, poses)
+        store = self._store_of(dataset, poses)
         found = self.embedder.embed(dataset.image_set, store, poses, label, self.workers)
         if not len(found):
             raise dataset.image_set.unreadable()

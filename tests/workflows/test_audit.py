@@ -378,6 +378,26 @@ def test_without_holdout_the_training_patients_are_the_control(tmp_path, cohort)
     assert any("control is 30 training images" in note for note in result.summary["notes"])
 
 
+def test_copies_on_a_page_between_bars_or_on_a_light_background_do_not_pass_unsaid(tmp_path, cohort):
+    shown = {
+        "page": lambda image: np.pad(image, ((20, 40), (20, 20)), constant_values=image.max()),
+        "bars": lambda image: np.pad(image, ((30, 30), (0, 0)), constant_values=image.max()),
+        "background": lambda image: np.where(image == 0, image.max(), image),
+    }
+    dark = np.stack([np.pad(image[8:-8, 8:-8], 8) for image in cohort])
+    for i in range(24):
+        save_png(tmp_path / "training" / f"p{i:02d}.png", dark[i])
+        save_png(tmp_path / "holdout" / f"h{i:02d}.png", dark[24 + i])
+    for i, kind in enumerate(sorted(shown) * 2):
+        save_png(tmp_path / "synthetic" / f"copy{i}.png", shown[kind](dark[i]))
+        save_png(tmp_path / "synthetic" / f"novel{i}.png", shown[kind](dark[48 + i]))
+    result = doppelscan.audit(**{name: tmp_path / name for name in ("training", "holdout", "synthetic")}, output=tmp_path / "out")
+    for row in result.scores:
+        name = names(row["image"])
+        assert bool(row["flagged"]) == name.startswith("copy"), row
+        assert name.startswith("novel") or names(row["match"]) == f"p0{name[4]}.png"
+
+
 def test_volumes_are_rolled_up_and_patients_exposed(tmp_path):
     import nibabel as nib
     from doppelscan.images import generate_cohort

@@ -15,6 +15,7 @@ from monai.transforms import Compose
 from doppelscan.errors import InputError
 from doppelscan.files import to_csv, write_atomic
 from doppelscan.images import (
+    DarkSurroundd,
     ImageRecord,
     LoadSliced,
     SkippedImage,
@@ -73,7 +74,14 @@ class PreparedImages:
 
 
 def _preparation(spatial_size: int) -> Compose:
-    return Compose([LoadSliced(keys="image"), Windowd(keys="image"), SquareThumbnaild(keys="image", spatial_size=spatial_size)])
+    return Compose(
+        [
+            LoadSliced(keys="image"),
+            DarkSurroundd(keys="image"),
+            Windowd(keys="image"),
+            SquareThumbnaild(keys="image", spatial_size=spatial_size),
+        ]
+    )
 
 
 def prepare(

@@ -30,7 +30,9 @@ from doppelscan.images.records import (
     unit_of,
 )
 from doppelscan.images.squares import cut_foreground, resample_boxes, unpadded, whole_squares
+from doppelscan.images.surround import picture_box, without_light_surround
 from doppelscan.images.transforms import (
+    DarkSurroundd,
     ForegroundSquared,
     LoadSliced,
     SquareThumbnaild,
@@ -53,6 +55,7 @@ __all__ = [
     "VOLUME_REGIONS",
     "VOLUME_TRANSFORMS",
     "CubeFrame",
+    "DarkSurroundd",
     "DrawnSample",
     "ForegroundCubed",
     "ForegroundSquared",
@@ -97,6 +100,7 @@ __all__ = [
     "in_three_planes",
     "of_stacks",
     "people_of",
+    "picture_box",
     "plane_position",
     "plant_copy",
     "plant_volume",
@@ -120,4 +124,5 @@ __all__ = [
     "warp",
     "whole_squares",
     "within",
+    "without_light_surround",
 ]

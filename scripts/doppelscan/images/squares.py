@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from doppelscan.images.foreground import foreground_square
+from doppelscan.images.surround import without_light_surround
 
 __all__ = ["axis_weights", "cut_foreground", "resample_boxes", "unpadded", "whole_squares"]
 
@@ -72,6 +73,8 @@ def whole_squares(images: torch.Tensor, size: int) -> torch.Tensor:
 def cut_foreground(images: torch.Tensor, size: int) -> torch.Tensor:
     """The square of each image that holds its anatomy, see :func:`~doppelscan.images.foreground_square`, 0 outside of the image.
 
+    A light page, bars or a light background around it are dark first, see :func:`~doppelscan.images.without_light_surround`.
+
     Args:
         images: float [B, 1, H, W], any intensity scale. H and W may differ.
         size: side of the result.
@@ -79,6 +82,7 @@ def cut_foreground(images: torch.Tensor, size: int) -> torch.Tensor:
     Returns:
         float [B, 1, size, size], on the intensity scale of ``images``.
     """
+    images = without_light_surround(images)
     return _resample_squares(images, foreground_square(images), size)
 
 

@@ -1,6 +1,6 @@
 """The one preprocessing, as MONAI dictionary transforms that the bundles' configs declare in this order.
 
-``LoadSliced`` -> ``Windowd`` -> ``SquareThumbnaild`` (for verification and the report) -> ``ForegroundSquared`` -> MONAI's
+``LoadSliced`` -> ``DarkSurroundd`` -> ``Windowd`` -> ``SquareThumbnaild`` (for verification and the report) -> ``ForegroundSquared`` -> MONAI's
 ``NormalizeIntensityd`` (z-score).
 """
 
@@ -18,8 +18,10 @@ from monai.transforms import MapTransform
 from doppelscan.errors import ImageError
 from doppelscan.images.readers import SMALLEST_SIDE, read_pixels
 from doppelscan.images.squares import cut_foreground, resample_boxes, whole_squares
+from doppelscan.images.surround import picture_box, without_light_surround
 
 __all__ = [
+    "DarkSurroundd",
     "ForegroundSquared",
     "LoadSliced",
     "SquareThumbnaild",
@@ -150,6 +152,25 @@ class LoadSliced(MapTransform):
             if min(pixels.shape) < SMALLEST_SIDE:
                 raise ImageError(f"{pixels.shape[0]} x {pixels.shape[1]} pixels; at least {SMALLEST_SIDE} a side are needed")
             item[key] = pixels[None]
+        return item
+
+
+class DarkSurroundd(MapTransform):
+    """Take a light surround off, before the window is found: float32 [1, H, W].
+
+    A picture on a page or between bars is cut out; a light background around the anatomy becomes dark. An image without one stays as it is.
+    See :func:`~doppelscan.images.picture_box` and :func:`~doppelscan.images.without_light_surround`.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        for key in self.key_iterator(item):
+            image = _batch(np.asarray(item[key])[0])
+            dark = without_light_surround(image)
+            if dark is not image:
+                box = picture_box(image[0, 0])
+                picture = dark[0, 0] if box is None else image[0, 0, box[0] : box[2], box[1] : box[3]]
+                item[key] = picture.numpy()[None]
         return item
 
 

@@ -18,6 +18,7 @@ from doppelscan.errors import InputError
 from doppelscan.files import to_json, write_atomic
 from doppelscan.images import (
     COPY_TRANSFORMS,
+    DarkSurroundd,
     PlantedCopies,
     SkippedImage,
     SliceChoice,
@@ -89,7 +90,9 @@ class EvaluationImages:
 
     def squares(self, pixels: Sequence[np.ndarray], size: int) -> torch.Tensor:
         """Whole images, windowed (a planted copy may have another one) and padded to squares: uint8 [N, 1, size, size]."""
-        prepare = Compose([Windowd("image", self.window[0], self.window[1]), SquareThumbnaild("image", size)])
+        prepare = Compose(
+            [DarkSurroundd("image"), Windowd("image", self.window[0], self.window[1]), SquareThumbnaild("image", size)]
+        )
         return torch.from_numpy(np.stack([prepare({"image": p[None]})["thumbnail"] for p in pixels]))
 
 

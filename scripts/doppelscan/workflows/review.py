@@ -16,11 +16,13 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import torch
 from filelock import FileLock
 
 from doppelscan.decide import ScoredSet
 from doppelscan.files import to_json, write_atomic
-from doppelscan.images import from_thumbnail, put_slice, read_pixels, set_files
+from doppelscan.images import from_thumbnail, picture_box, put_slice, read_pixels, set_files
+from doppelscan.images.transforms import take_slice
 from doppelscan.settings import audit_settings
 from doppelscan.version import __version__
 from doppelscan.workflows.errors import told_in_one_line
@@ -192,14 +194,27 @@ def _agreement(found: ScoredSet) -> tuple[np.ndarray, np.ndarray | None]:
         for s, pair in zip(found.scored, found.pairs(found.scored), strict=True)
     ]
     records = [found.images.records[s.row] for s in found.scored]
-    if records[0].slice is None:
-        return maps[0], None
     first = records[0]
-    volume = np.zeros(read_pixels(list(first.paths), first.channel).shape, np.float32)
+    pixels = read_pixels(list(first.paths), first.channel)
+    if first.slice is None:
+        return _on_picture(maps[0], pixels), None
+    volume = np.zeros(pixels.shape, np.float32)
     for one, record in zip(maps, records, strict=True):
         assert record.axis is not None and record.slice is not None
-        put_slice(volume, one, record.axis, record.slice)
+        put_slice(volume, _on_picture(one, take_slice(pixels, record.axis, record.slice)), record.axis, record.slice)
     return volume, _affine(first.paths[0])
+
+
+def _on_picture(one: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """A map of what was compared [H, W] on the whole of ``pixels``, of which a page or bars may have been cut off."""
+    if one.shape == pixels.shape or pixels.ndim != 2:
+        return one
+    box = picture_box(torch.from_numpy(np.asarray(pixels, np.float32)))
+    if box is None or one.shape != (box[2] - box[0], box[3] - box[1]):
+        return one
+    whole = np.zeros(pixels.shape, np.float32)
+    whole[box[0] : box[2], box[1] : box[3]] = one
+    return whole
 
 
 def _affine(path: str) -> np.ndarray | None:

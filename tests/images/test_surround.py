@@ -59,7 +59,7 @@ def test_a_picture_on_a_page_or_between_bars_is_cut_out_to_the_pixel(surround):
         np.testing.assert_allclose(taken_off(SURROUNDS[surround](image)), as_it_was(image), atol=1e-6)
 
 
-@pytest.mark.parametrize(("level", "alike"), [(0.5, 0.75), (0.8, 0.9), (1.0, 0.9)])
+@pytest.mark.parametrize(("level", "alike"), [(0.5, 0.75), (0.8, 0.93), (1.0, 0.93)])
 def test_a_light_background_becomes_dark_and_the_anatomy_keeps_its_place(level, alike):
     for number in range(len(IMAGES)):
         image = anatomy(number)
@@ -101,7 +101,14 @@ def test_images_of_a_batch_do_not_touch_each_other_and_scale_does_not_matter():
     for row in range(4):
         torch.testing.assert_close(together[row], without_light_surround(images[row : row + 1])[0], rtol=0, atol=0)
     assert torch.equal(together[1], images[1]) and torch.equal(together[3], images[3]) and not torch.equal(together[0], images[0])
-    torch.testing.assert_close(without_light_surround(images * 900 + 20), together * 900 + 20, rtol=1e-4, atol=1e-1)
+    torch.testing.assert_close(without_light_surround(images * 900), together * 900, rtol=1e-4, atol=1e-1)
+
+
+@pytest.mark.parametrize(("offset", "dark"), [(0.0, 0.0), (10.0, 10 - 0.15), (-3.0, -2.9)])
+def test_dark_is_zero_or_the_lowest_value_and_never_far_below_the_anatomy(offset, dark):
+    image = np.maximum(on_background(anatomy(), 1.0), 0.1) + offset
+    found = without_light_surround(torch.from_numpy(image.astype(np.float32))[None, None])
+    assert abs(float(found.min()) - dark) < 0.03
 
 
 def test_padding_to_a_square_does_not_hide_the_bars():

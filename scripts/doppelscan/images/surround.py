@@ -33,7 +33,8 @@ class LightSurround:
     Attributes:
         rows: int [N], the images that have one.
         mask: bool [N, 1, H, W], True there.
-        dark: float [N, 1, 1, 1], the 1st percentile of each image.
+        dark: float [N, 1, 1, 1], what stands for the dark around the anatomy, which the surround may have replaced whole: 0 or the lowest value where that is
+            negative; not more than a quarter of the contrast below the lowest value.
         level: float [N, 1, 1, 1], of the innermost surround.
         tolerance: float [N, 1, 1, 1], how far its pixels are from ``level``.
     """
@@ -135,7 +136,9 @@ def light_surround(images: torch.Tensor) -> LightSurround | None:
     rows = rows[chosen]
     mask = F.interpolate(cleared[chosen], (height, width), mode="bilinear") > 0.3
     level, tolerance = levels[chosen].view(-1, 1, 1, 1), tolerances[chosen].view(-1, 1, 1, 1)
-    return LightSurround(rows, mask, low[rows], low[rows] + level * span[rows], tolerance * span[rows])
+    lowest = images[rows].amin((1, 2, 3), keepdim=True)
+    dark = torch.where(lowest < 0, lowest, (lowest - span[rows] / 4).clamp_min(0))
+    return LightSurround(rows, mask, dark, low[rows] + level * span[rows], tolerance * span[rows])
 
 
 def _reduced(images: torch.Tensor, most: int) -> torch.Tensor:

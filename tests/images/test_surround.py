@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
-from doppelscan.images import cut_foreground, generate_cohort, picture_box, without_light_surround
+from doppelscan.images import ImageError, cut_foreground, generate_cohort, picture_box, without_light_surround
 from doppelscan.images.transforms import DarkSurroundd, ForegroundSquared, SquareThumbnaild, Windowd
+from PIL import Image
 
 IMAGES = generate_cohort(6, 1, 160, 7)[0].float() / 255
 
@@ -106,9 +109,26 @@ def test_images_of_a_batch_do_not_touch_each_other_and_scale_does_not_matter():
 
 @pytest.mark.parametrize(("offset", "dark"), [(0.0, 0.0), (10.0, 10 - 0.15), (-3.0, -2.9)])
 def test_dark_is_zero_or_the_lowest_value_and_never_far_below_the_anatomy(offset, dark):
-    image = np.maximum(on_background(anatomy(), 1.0), 0.1) + offset
-    found = without_light_surround(torch.from_numpy(image.astype(np.float32))[None, None])
-    assert abs(float(found.min()) - dark) < 0.03
+    clean = anatomy()
+    image = np.maximum(on_background(clean, 1.0), 0.1) + offset
+    found = without_light_surround(torch.from_numpy(image.astype(np.float32))[None, None])[0, 0].numpy()
+    assert abs(np.median(found[clean == 0]) - dark) < 0.03
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_a_page_hides_no_pixel_that_is_not_a_number(value):
+    page = on_page(anatomy(), 1.0)
+    page[0, 0] = value
+    with pytest.raises(ImageError, match="NaN or Inf"):
+        taken_off(page)
+
+
+@pytest.mark.parametrize("quality", [95, 75])
+def test_a_picture_on_a_page_that_was_compressed_is_cut_out_to_a_pixel_or_two(quality):
+    stream = io.BytesIO()
+    Image.fromarray((on_page(anatomy(), 1.0) * 255).astype(np.uint8)).save(stream, "JPEG", quality=quality)
+    height, width = taken_off(np.asarray(Image.open(stream), np.float32)).shape
+    assert abs(height - 160) <= 2 and abs(width - 128) <= 2
 
 
 def test_padding_to_a_square_does_not_hide_the_bars():

@@ -14,20 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from doppelscan.images import ImageError, ImageRecord, LoadSliced, SquareThumbnaild, Windowd
+from doppelscan.images import DarkSurroundd, ImageError, ImageRecord, LoadSliced, SquareThumbnaild, Windowd
 from doppelscan.search import EmbeddedSet
 from doppelscan.verify import IdenticalPixels
 from PIL import Image
 
 How = Image.Resampling
-PREPARE = (Windowd("image"), SquareThumbnaild("image", 128))
+PREPARE = (DarkSurroundd("image"), Windowd("image"), SquareThumbnaild("image", 128))
 
 
 class Thumbnails:
     """Stands for the store."""
 
     def __init__(self, prepared: Sequence[dict[Any, Any]]) -> None:
-        self.arrays = {name: np.stack([one[name] for one in prepared]) for name in ("thumbnail", "native_shape")}
+        self.arrays = {
+            name: np.stack([one[name] for one in prepared]) for name in ("thumbnail", "native_shape", "as_read", "read_shape")
+        }
 
     def read(self, keys: Sequence[str], names: Sequence[str], keep: bool = False) -> dict[str, np.ndarray]:
         return {name: self.arrays[name][[int(key) for key in keys]] for name in names}

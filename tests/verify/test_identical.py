@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from doppelscan.images import ImageRecord, SquareThumbnaild, Windowd, generate_cohort
+from doppelscan.images import DarkSurroundd, ImageRecord, SquareThumbnaild, Windowd, generate_cohort
 from doppelscan.search import EmbeddedSet, content_of
 from doppelscan.verify import IdenticalPixels
+from monai.transforms import Compose
 from PIL import Image
 
 
@@ -18,9 +19,11 @@ class Prepared:
     """Stands for the store: thumbnails of images as an audit makes them."""
 
     def __init__(self, images: Sequence[np.ndarray]) -> None:
-        square, windowed = SquareThumbnaild("image", 128), Windowd("image")
-        made = [square(windowed({"image": image[None]})) for image in images]
-        self.arrays = {name: np.stack([one[name] for one in made]) for name in ("thumbnail", "native_shape")}
+        prepare = Compose([DarkSurroundd("image"), Windowd("image"), SquareThumbnaild("image", 128)])
+        made = [prepare({"image": image[None]}) for image in images]
+        self.arrays = {
+            name: np.stack([one[name] for one in made]) for name in ("thumbnail", "native_shape", "as_read", "read_shape")
+        }
         contents = zip(self.arrays["thumbnail"], self.arrays["native_shape"], strict=True)
         self.arrays["content"] = np.stack([content_of(*one) for one in contents])
 
@@ -137,3 +140,22 @@ def test_a_hundred_copies_of_one_file_are_compared_with_the_first_of_them_alone(
     monkeypatch.setattr(IdenticalPixels, "_compared", counting)
     found = IdenticalPixels(embedded([training[0]] * 100)).repeats()
     assert found[0] is None and all(one is not None and one.row == 0 for one in found[1:]) and max(asked) == 1
+
+
+def on_ground(image: np.ndarray, level: float) -> np.ndarray:
+    """An oval of the image on a ground of one level."""
+    y, x = (np.linspace(-1, 1, side) for side in image.shape)
+    return np.where((y[:, None] / 0.8) ** 2 + (x / 0.7) ** 2 < 1, 900 + 0.6 * image, level)
+
+
+@pytest.mark.parametrize("level", [0.0, 4095.0, 3000.0])
+def test_a_ground_that_is_taken_for_a_surround_hides_no_disguise(training, level):
+    images = [on_ground(image, level) for image in training[::4]]
+    disguises = {
+        "inverted": lambda i: 4095 - i,
+        "8 bit": lambda i: np.round((i - i.min()) / (i.max() - i.min()) * 255),
+        "half size": lambda i: np.asarray(Image.fromarray(i.astype(np.float32)).resize((95, 75), Image.Resampling.LANCZOS)),
+    }
+    for name, disguise in disguises.items():
+        found = IdenticalPixels(embedded(images)).find(embedded([disguise(image) for image in images]))
+        assert [one and (one.row, one.inverted) for one in found] == [(row, name == "inverted") for row in range(len(images))], name

@@ -93,6 +93,18 @@ def test_the_map_of_an_oblong_image_lies_on_it(review, folders, cohort, tmp_path
     assert found.agreement[24:72, 24:72].mean() > 2 * found.agreement[:, 108:].mean()
 
 
+def test_the_map_of_a_picture_on_a_page_lies_on_the_picture(review, folders, cohort, tmp_path):
+    page = np.pad(cohort[3], ((50, 20), (10, 30)), constant_values=cohort[3].max())
+    save_png(tmp_path / "page.png", page)
+    save_png(tmp_path / "bare.png", cohort[3])
+    found, bare = review.image(tmp_path / "page.png"), review.image(tmp_path / "bare.png")
+    assert found.agreement.shape == page.shape and found.values["match"] == bare.values["match"]
+    np.testing.assert_allclose(found.agreement[50:146, 10:106], bare.agreement, atol=0.05)
+    outside = np.ones(page.shape, bool)
+    outside[50:146, 10:106] = False
+    assert not found.agreement[outside].any()
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

@@ -28,7 +28,9 @@ class Prepared:
     def __init__(self, images: list[np.ndarray]) -> None:
         square, windowed = SquareThumbnaild("image", 128), Windowd("image")
         made = [square(windowed({"image": image[None]})) for image in images]
-        self.arrays = {name: np.stack([one[name] for one in made]) for name in ("thumbnail", "native_shape")}
+        self.arrays = {
+            name: np.stack([one[name] for one in made]) for name in ("thumbnail", "native_shape", "as_read", "read_shape")
+        }
 
     def read(self, keys, names, keep: bool = False) -> dict[str, np.ndarray]:
         return {name: self.arrays[name][[int(key) for key in keys]] for name in names}

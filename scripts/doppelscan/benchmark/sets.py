@@ -87,7 +87,7 @@ def _preparation(spatial_size: int) -> Compose:
 def prepare(
     source: str | os.PathLike, name: str, spatial_size: int, patient_pattern: str | None = None, slices: SliceChoice | None = None
 ) -> PreparedImages:
-    """Read and prepare a set: windowed, whole, square.
+    """Read and prepare a set: without a light surround, windowed, whole, square.
 
     Args:
         source: folder, .csv or .json, see :func:`doppelscan.images.find_images`.

@@ -14,8 +14,11 @@ import torch
 from doppelscan.images.foreground import foreground_square
 from doppelscan.images.surround import without_light_surround
 
-__all__ = ["axis_weights", "cut_foreground", "resample_boxes", "unpadded", "whole_squares"]
+__all__ = ["axis_weights", "cut_foreground", "own_squares", "resample_boxes", "unpadded", "whole_squares"]
 
+# Samples a side at which whole images are compared whatever their shape, and what is left out along each side, where the padding to a square was blurred
+# into the image.
+OWN_SIZE, OWN_MARGIN = 64, 1 / 32
 # A box that reaches out of the image by less, in pixels, does so by rounding.
 ROUNDING = 1e-4
 
@@ -68,6 +71,23 @@ def _resample_squares(images: torch.Tensor, squares: torch.Tensor, size: int) ->
 def whole_squares(images: torch.Tensor, size: int) -> torch.Tensor:
     """``images`` float [B, C, H, W], padded by 0 to squares and resampled: [B, C, size, size]."""
     return _resample_squares(images, images.new_tensor([[0.0, 0.0, 2.0]]).expand(len(images), 3), size)
+
+
+def own_squares(squares: torch.Tensor, shapes: torch.Tensor) -> torch.Tensor:
+    """Each image on a square of its own.
+
+    Args:
+        squares: float [B, 1, S, S], of :func:`whole_squares`.
+        shapes: [B, 2], height and width of the images that were padded to them.
+
+    Returns:
+        float [B, 1, 64, 64].
+    """
+    shapes = shapes.to(torch.float64)
+    middle = squares.shape[-1] / 2
+    reach = middle * (1 - 2 * OWN_MARGIN) * shapes / shapes.amax(1, keepdim=True)
+    boxes = torch.cat([middle - reach.flip(1), middle + reach.flip(1)], 1)
+    return resample_boxes(squares, boxes, (OWN_SIZE, OWN_SIZE))
 
 
 def cut_foreground(images: torch.Tensor, size: int) -> torch.Tensor:

@@ -24,6 +24,7 @@ LEVELS = 25
 LAYERS = 3
 # Of the sides of a rectangle that a page or bars enclose less than this is surround; a head touches the sides of its rectangle at a few points.
 MOST_OF_SIDES = 0.5
+RINGING = 0.05
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class LightSurround:
             negative; not more than a quarter of the contrast below the lowest value.
         level: float [N, 1, 1, 1], of the innermost surround.
         tolerance: float [N, 1, 1, 1], how far its pixels are from ``level``.
+        span: float [N, 1, 1, 1], contrast of the image, from the 1st to the 99th percentile.
     """
 
     rows: torch.Tensor
@@ -44,6 +46,7 @@ class LightSurround:
     dark: torch.Tensor
     level: torch.Tensor
     tolerance: torch.Tensor
+    span: torch.Tensor
 
 
 def without_light_surround(images: torch.Tensor) -> torch.Tensor:
@@ -73,7 +76,8 @@ def picture_box(image: torch.Tensor) -> tuple[int, int, int, int] | None:
     if found is None:
         return None
     mask, (height, width) = found.mask[0, 0], image.shape
-    like = (image - found.level.flatten()).abs() <= found.tolerance.flatten()
+    # Wider than what the surround was found by: JPEG rings along the picture.
+    like = (image - found.level.flatten()).abs() <= found.tolerance.flatten().clamp_min(RINGING * found.span.flatten())
     box = []
     # The mask is as exact as its pixels are small: from a little outside of it inwards, while a line is nothing but surround.
     margin = 2 * -(-max(height, width) // WORKING_SIZE)
@@ -138,7 +142,7 @@ def light_surround(images: torch.Tensor) -> LightSurround | None:
     level, tolerance = levels[chosen].view(-1, 1, 1, 1), tolerances[chosen].view(-1, 1, 1, 1)
     lowest = images[rows].amin((1, 2, 3), keepdim=True)
     dark = torch.where(lowest < 0, lowest, (lowest - span[rows] / 4).clamp_min(0))
-    return LightSurround(rows, mask, dark, low[rows] + level * span[rows], tolerance * span[rows])
+    return LightSurround(rows, mask, dark, low[rows] + level * span[rows], tolerance * span[rows], span[rows])
 
 
 def _reduced(images: torch.Tensor, most: int) -> torch.Tensor:

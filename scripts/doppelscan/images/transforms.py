@@ -17,7 +17,7 @@ from monai.transforms import MapTransform
 
 from doppelscan.errors import ImageError
 from doppelscan.images.readers import SMALLEST_SIDE, read_pixels
-from doppelscan.images.squares import cut_foreground, resample_boxes, whole_squares
+from doppelscan.images.squares import cut_foreground, own_squares, resample_boxes, whole_squares
 from doppelscan.images.surround import picture_box, without_light_surround
 
 __all__ = [
@@ -155,19 +155,33 @@ class LoadSliced(MapTransform):
         return item
 
 
+def _eight_bit(squares: torch.Tensor) -> np.ndarray:
+    return np.round(np.clip(squares.numpy(), 0, 1) * 255).astype(np.uint8)
+
+
+def _as_read(thumbnail: np.ndarray, shape: Sequence[int]) -> dict[str, np.ndarray]:
+    """What :class:`SquareThumbnaild` says of an image as its file has it."""
+    square = own_squares(unit_float(torch.from_numpy(thumbnail))[None], torch.tensor([tuple(shape)]))
+    return {"as_read": _eight_bit(square[0]), "read_shape": np.array(shape, np.int32)}
+
+
 class DarkSurroundd(MapTransform):
-    """Take a light surround off, before the window is found: float32 [1, H, W].
+    """Take a light surround off a 2D image, before the window is found: float32 [1, H, W].
 
     A picture on a page or between bars is cut out; a light background around the anatomy becomes dark. An image without one stays as it is.
-    See :func:`~doppelscan.images.picture_box` and :func:`~doppelscan.images.without_light_surround`.
+    See :func:`~doppelscan.images.picture_box` and :func:`~doppelscan.images.without_light_surround`. Of an image that changes, what it was goes to
+    ``as_read`` and ``read_shape``, see :class:`SquareThumbnaild`: an inverted image has a light background, too, and has the pixels of its source.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
         for key in self.key_iterator(item):
-            image = _batch(np.asarray(item[key])[0])
-            dark = without_light_surround(image)
+            pixels = np.asarray(item[key])[0]
+            image = _batch(pixels)
+            # What cannot be read is for the window to refuse.
+            dark = without_light_surround(image) if np.isfinite(pixels).all() else image
             if dark is not image:
+                item |= _as_read(_eight_bit(whole_squares(_batch(window(pixels)), 128)[0]), pixels.shape)
                 box = picture_box(image[0, 0])
                 picture = dark[0, 0] if box is None else image[0, 0, box[0] : box[2], box[1] : box[3]]
                 item[key] = picture.numpy()[None]
@@ -189,9 +203,10 @@ class Windowd(MapTransform):
 
 
 class SquareThumbnaild(MapTransform):
-    """Copy of the whole image, padded to a square and resampled: uint8 [1, S, S] under ``thumbnail_key``.
+    """Copy of the whole image, or of the picture that was cut out of it, padded to a square and resampled: uint8 [1, S, S] under ``thumbnail_key``.
 
-    The native height and width go to ``native_shape``. Verification registers these, so that a pose is one of the whole image.
+    Its native height and width go to ``native_shape``. Verification registers these, so that a pose is one of the whole image. ``as_read`` is the image as
+    its file has it on a square of its own, uint8 [1, 64, 64], windowed, ``read_shape`` its height and width there.
     """
 
     def __init__(
@@ -204,9 +219,10 @@ class SquareThumbnaild(MapTransform):
         item = dict(data)
         for key in self.key_iterator(item):
             pixels = np.asarray(item[key])[0]
-            square = whole_squares(_batch(pixels), self.spatial_size)[0].numpy()
-            item[self.thumbnail_key] = np.round(np.clip(square, 0, 1) * 255).astype(np.uint8)
-            item["native_shape"] = np.array(pixels.shape, np.int32)
+            thumbnail = _eight_bit(whole_squares(_batch(pixels), self.spatial_size)[0])
+            item[self.thumbnail_key], item["native_shape"] = thumbnail, np.array(pixels.shape, np.int32)
+            if "as_read" not in item:
+                item |= _as_read(thumbnail, pixels.shape)
         return item
 
 

@@ -58,7 +58,8 @@ class EmbeddedSet:
     Attributes:
         records: the readable images.
         keys: their keys in ``store``.
-        store: holds a column float [V, C] of each output, ``thumbnail`` [1, S, S], ``native_shape`` [2] and ``content`` [32].
+        store: holds a column float [V, C] of each output, ``thumbnail`` [1, S, S], ``native_shape`` [2], ``content`` [32], ``as_read`` [1, 64, 64] and
+            ``read_shape`` [2].
         outputs: which slice of the prediction is which output of the network.
     """
 
@@ -109,8 +110,13 @@ class EmbeddedSet:
         return torch.from_numpy(self.store.read([self.keys[i] for i in rows], ["thumbnail"], keep=True)["thumbnail"])
 
     def native_shapes(self, rows: Sequence[int]) -> np.ndarray:
-        """int32 [n, 2], heights and widths of the images as they are on disk."""
+        """int32 [n, 2], heights and widths of the images as they are on disk, or of the pictures that were cut out of them."""
         return self.store.read([self.keys[i] for i in rows], ["native_shape"], keep=True)["native_shape"]
+
+    def as_read(self, rows: Sequence[int]) -> tuple[torch.Tensor, np.ndarray]:
+        """uint8 [n, 1, 64, 64] and int32 [n, 2]: images as their files have them, each on a square of its own, with their heights and widths."""
+        found = self.store.read([self.keys[i] for i in rows], ["as_read", "read_shape"], keep=True)
+        return torch.from_numpy(found["as_read"]), found["read_shape"]
 
 
 # Numbers that a frame is stored as: centre, side, voxels a side, shape and spacing.

@@ -9,7 +9,7 @@ then compared pixel by pixel, of images of different sizes up to the detail that
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from scipy.spatial import cKDTree
 
 from doppelscan.deepssim import quarter_turn_poses
-from doppelscan.images import resample_boxes, unit_float
+from doppelscan.images import unit_float
+from doppelscan.images.squares import OWN_SIZE
 from doppelscan.search import EmbeddedSet
 from doppelscan.verify.pose import Pose
 
@@ -26,10 +27,8 @@ __all__ = ["IdenticalImage", "IdenticalPixels"]
 
 # Samples a side at which two images are compared; images that were resized to less than DETAILED pixels, coarsely: what kernels do to fine detail
 # is more than a neighbouring slice differs by.
-SIZE, COARSE_SIZE = 64, 16
+SIZE, COARSE_SIZE = OWN_SIZE, 16
 DETAILED = 80
-# Left out along each side, where the padding to a square was blurred into the image.
-MARGIN = 1 / 32
 BLOCK = 512
 FREQUENCIES = [(k, m) for m in (0, 2, 4, 6, 8) for k in range(0, m + 1, 2) if m]
 # What a small kernel takes from the coarse structure of small images, as a root mean square of z-scores.
@@ -69,15 +68,17 @@ class IdenticalPixels:
     """Finds the training images whose pixels an image has.
 
     Args:
-        training: the training set; its thumbnails are read a block at a time and not kept.
+        training: the training set; its images as read are read a block at a time and not kept.
         same: squared correlation from which pixels are the same.
         same_small: likewise of images that were resized to less than 80 pixels.
     """
 
     def __init__(self, training: EmbeddedSet, same: float = 0.998, same_small: float = 0.9985) -> None:
         self.training, self.same, self.same_small = training, same, same_small
-        self.smallest = min(int(training.native_shapes(part).max(1).min()) for part in training.blocks(BLOCK))
-        self.tree = cKDTree(np.concatenate([_signatures(_squares(training, part)) for part in training.blocks(BLOCK)]))
+        read = (training.as_read(part) for part in training.blocks(BLOCK))
+        parts = [(_signatures(unit_float(squares)), int(shapes.max(1).min())) for squares, shapes in read]
+        self.smallest = min(smallest for _, smallest in parts)
+        self.tree = cKDTree(np.concatenate([signatures for signatures, _ in parts]))
 
     def find(self, images: EmbeddedSet) -> list[IdenticalImage | None]:
         """The training image of the same pixels, or None, for each of ``images``."""
@@ -97,7 +98,8 @@ class IdenticalPixels:
         reach = math.sqrt(2 * (1 - math.sqrt(self.same)))
         result: list[IdenticalImage | None] = []
         for part in images.blocks(BLOCK):
-            squares, shapes = _squares(images, part), images.native_shapes(part)
+            read, shapes = images.as_read(part)
+            squares = unit_float(read)
             own = _signatures(squares)
             small = np.minimum(shapes.max(1), self.smallest) < DETAILED
             near = [
@@ -113,7 +115,8 @@ class IdenticalPixels:
         best: IdenticalImage | None = None
         for start in range(0, len(rows), BLOCK):
             part = rows[start : start + BLOCK]
-            squares, shapes = _squares(self.training, part), self.training.native_shapes(part)
+            read, shapes = self.training.as_read(part)
+            squares = unit_float(read)
             resized = (np.sort(shapes, 1) != np.sort(shape)).any(1)
             longer = np.where(resized, np.minimum(shapes.max(1), shape.max()), DETAILED)
             kinds = np.stack([longer < DETAILED, resized], 1)
@@ -130,16 +133,6 @@ class IdenticalPixels:
                 if value >= limit and (best is None or (-found.correlation, found.row) < (-best.correlation, best.row)):
                     best = found
         return best
-
-
-def _squares(images: EmbeddedSet, rows: Sequence[int]) -> torch.Tensor:
-    """float32 [n, 1, 64, 64], where each image lies in its thumbnail, resampled to a square of its own."""
-    thumbnails = unit_float(images.thumbnails(rows))
-    shapes = torch.from_numpy(images.native_shapes(rows).astype(np.float64))
-    middle = thumbnails.shape[-1] / 2
-    reach = middle * (1 - 2 * MARGIN) * shapes / shapes.amax(1, keepdim=True)
-    boxes = torch.cat([middle - reach.flip(1), middle + reach.flip(1)], 1)
-    return resample_boxes(thumbnails, boxes, (SIZE, SIZE))
 
 
 def _zscored(squares: torch.Tensor, size: int) -> torch.Tensor:

@@ -152,7 +152,7 @@ class RecordDataset(Dataset):
         return {
             "image": torch.as_tensor(np.asarray(made["image"])),
             "thumbnail": made["thumbnail"],
-            "native_shape": made["native_shape"],
+            **{name: made[name] for name in ("native_shape", "as_read", "read_shape")},
             "index": index,
         }
 
@@ -267,7 +267,14 @@ class EmbeddingWriter:
             thumbnail = np.asarray(batch["thumbnail"][row])
             native_shape = np.asarray(batch["native_shape"][row], dtype=np.int32)
             content = content_of(thumbnail, native_shape)
-            images = {"thumbnail": thumbnail, "native_shape": native_shape, "content": content}
+            as_read, read_shape = np.asarray(batch["as_read"][row]), np.asarray(batch["read_shape"][row], dtype=np.int32)
+            images = {
+                "thumbnail": thumbnail,
+                "native_shape": native_shape,
+                "content": content,
+                "as_read": as_read,
+                "read_shape": read_shape,
+            }
             self.store.add(key, {**features, **images})
         if self.advance is not None:
             self.advance(len(batch["errors"]) + len(batch.get("index", ())))

@@ -89,7 +89,7 @@ class EvaluationImages:
             )
 
     def squares(self, pixels: Sequence[np.ndarray], size: int) -> torch.Tensor:
-        """Whole images, windowed (a planted copy may have another one) and padded to squares: uint8 [N, 1, size, size]."""
+        """Whole images without a light surround, windowed (a planted copy may have another one) and padded to squares: uint8 [N, 1, size, size]."""
         prepare = Compose(
             [DarkSurroundd("image"), Windowd("image", self.window[0], self.window[1]), SquareThumbnaild("image", size)]
         )

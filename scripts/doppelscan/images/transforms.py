@@ -159,7 +159,7 @@ def _eight_bit(squares: torch.Tensor) -> np.ndarray:
     return np.round(np.clip(squares.numpy(), 0, 1) * 255).astype(np.uint8)
 
 
-def _as_read(thumbnail: np.ndarray, shape: Sequence[int]) -> dict[str, np.ndarray]:
+def _as_read(thumbnail: np.ndarray, shape: Sequence[int]) -> dict[Hashable, Any]:
     """What :class:`SquareThumbnaild` says of an image as its file has it."""
     square = own_squares(unit_float(torch.from_numpy(thumbnail))[None], torch.tensor([tuple(shape)]))
     return {"as_read": _eight_bit(square[0]), "read_shape": np.array(shape, np.int32)}

@@ -186,7 +186,7 @@ def test_encoder_trains_its_weights_load_and_training_resumes_under_mlflow(folde
     assert (tmp_path / "out" / "mlruns.db").stat().st_size > 0
 
 
-@pytest.mark.parametrize("config", ["contrastive.json", "finetune.json ssim_head.json"])
+@pytest.mark.parametrize("config", ["contrastive.json", "second_cycle.json finetune.json ssim_head.json"])
 def test_other_ways_to_train_run(folders, tmp_path, config):
     small = ("--groups", "2" if config.startswith("contrastive") else "1", "--group_size", "4")
     start = () if config.startswith("contrastive") else ("--init_ckpt", ENCODER / "models" / "model.pt")
@@ -255,11 +255,11 @@ def make(target: str, **variables) -> list[str]:
 
 def test_each_stage_of_make_train_starts_from_the_one_before(tmp_path):
     stages = [words for words in make_lines("train", DATA=tmp_path, OUT=tmp_path / "run") if "monai.bundle" in words]
-    assert len(stages) == 3 and "--init_ckpt" not in stages[0]
+    assert len(stages) == 4 and "--init_ckpt" not in stages[0]
     options = [dict(pairwise(words)) for words in stages]
     for before, after in pairwise(options):
         assert after["--init_ckpt"] == before["--ckpt_dir"] + "/model.pt"
-    assert len({one["--dataset_dir"] for one in options}) == 1 and len({one["--output_dir"] for one in options}) == 3
+    assert len({one["--dataset_dir"] for one in options}) == 1 and len({one["--output_dir"] for one in options}) == 4
     assert "hippocampus" not in options[0]["--dataset_dir"]
     assert len(ast.literal_eval(options[0]["--dataset_weights"])) == len(ast.literal_eval(options[0]["--dataset_dir"]))
 
@@ -286,7 +286,7 @@ def test_make_train_trains_from_scratch_and_goes_on_where_it_was(tmp_path, cohor
     weights = tmp_path / "run-weights" / "model.pt"
     before = file_sha256(weights)
     again = make("train", DATA=tmp_path, OUT=tmp_path / "run", STEPS=steps)
-    assert sum("Resumed training_1.pt at epoch 1 of 1" in told for told in again) == 3 and file_sha256(weights) == before
+    assert sum("Resumed training_1.pt at epoch 1 of 1" in told for told in again) == 4 and file_sha256(weights) == before
     make("train", DATA=tmp_path, OUT=tmp_path / "other", STEPS=steps)
     assert file_sha256(tmp_path / "other-weights" / "model.pt") == before
 

@@ -108,12 +108,13 @@ def people_of(folder: Path, source: str, plane: str, train: bool | None, most: i
 
 
 def load_slices(folder: Path, source: str, plane: str = "", people: Collection[str] | None = None) -> list[Shown]:
-    """The 2D images of a source, of some people or all; the position is the number of the slice where that is one of millimetres."""
+    """The 2D images of a source, or the middle slices of its volumes, of some people or all; the position is the number of the slice where that is one of millimetres."""
     found = []
     numbered = source.startswith(("ds002748", "spider"))
     for row in rows_of(folder):
         if row["source"] == source and (not plane or row["plane"] == plane) and (people is None or row["subject"] in people):
-            pixels = window(read_pixels([str(folder / row["path"])]))
+            pixels = read_pixels([str(folder / row["path"])])
+            pixels = window(take_slice(pixels, 2, pixels.shape[2] // 2) if pixels.ndim == 3 else pixels)
             position = float(row["slice"]) if numbered and row["slice"].isdecimal() else float("nan")
             found.append(Shown(row["subject"], row["plane"], position, pixels))
     return _centred(found) if numbered else found
@@ -240,20 +241,22 @@ def _apart(positions: np.ndarray, first: int, second: int, distance: float) -> b
 def copy_pairs(
     pool: Sequence[Shown], each: int = 3, transforms: Sequence[str] = tuple(COPY_TRANSFORMS), seed: int = 0
 ) -> tuple[list[Pair], list[np.ndarray]]:
-    """Planted copies, and negatives that went through the same transform: of the patient's nearest other image, and of another patient's.
+    """Planted copies, and negatives that went through the same transform: of the patient's nearest other image, where anybody has one, and of another
+    patient's.
 
     Returns:
         the pairs and the pixels of their queries, float32 [H, W] each.
     """
     rng = np.random.default_rng(seed)
     others = _Others(pool, rng)
-    with_more = [row for row in range(len(pool)) if others.own(row)]
+    with_more = [row for row in range(len(pool)) if others.own(row)] or list(range(len(pool)))
     pairs: list[Pair] = []
     queries: list[np.ndarray] = []
     for name in transforms:
         for row in rng.permutation(with_more)[:each].tolist():
             stranger = others.near(row, 1)[0]
-            for against, shown in (("", row), (NEIGHBOUR, others.own(row)[0]), ("other patient", stranger)):
+            neighbour = [(NEIGHBOUR, one) for one in others.own(row)[:1]]
+            for against, shown in (("", row), *neighbour, ("other patient", stranger)):
                 # What is blended in is of nobody who is asked about.
                 free = [i for i in range(len(pool)) if pool[i].patient not in (pool[row].patient, pool[shown].patient)]
                 partner = pool[int(rng.choice(free))].pixels

@@ -53,6 +53,8 @@ __all__ = [
 
 # Of a control of volumes beside 2D images, slices a plane: one person's are not independent.
 PLANE_SLICES = 8
+# Of images, not of volumes: see SquareThumbnaild.
+AS_READ = ("as_read", "read_shape")
 GPU_IMAGES = 64  # of 8 views each, at a time
 
 
@@ -152,7 +154,8 @@ class RecordDataset(Dataset):
         return {
             "image": torch.as_tensor(np.asarray(made["image"])),
             "thumbnail": made["thumbnail"],
-            **{name: made[name] for name in ("native_shape", "as_read", "read_shape")},
+            "native_shape": made["native_shape"],
+            **{name: made[name] for name in AS_READ if name in made},
             "index": index,
         }
 
@@ -267,14 +270,8 @@ class EmbeddingWriter:
             thumbnail = np.asarray(batch["thumbnail"][row])
             native_shape = np.asarray(batch["native_shape"][row], dtype=np.int32)
             content = content_of(thumbnail, native_shape)
-            as_read, read_shape = np.asarray(batch["as_read"][row]), np.asarray(batch["read_shape"][row], dtype=np.int32)
-            images = {
-                "thumbnail": thumbnail,
-                "native_shape": native_shape,
-                "content": content,
-                "as_read": as_read,
-                "read_shape": read_shape,
-            }
+            as_read = {name: np.asarray(batch[name][row]) for name in AS_READ if name in batch}
+            images = {"thumbnail": thumbnail, "native_shape": native_shape, "content": content, **as_read}
             self.store.add(key, {**features, **images})
         if self.advance is not None:
             self.advance(len(batch["errors"]) + len(batch.get("index", ())))

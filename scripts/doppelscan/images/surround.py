@@ -69,6 +69,8 @@ def without_light_surround(images: torch.Tensor) -> torch.Tensor:
 def picture_box(image: torch.Tensor) -> tuple[int, int, int, int] | None:
     """The picture that lies on a page or between bars: top, left, bottom and right in pixels; None where there is none, or the surround is a background.
 
+    A margin of zeros around the page is passed over when the page is looked for, but not cut; a line of text on the page belongs to the picture.
+
     Args:
         image: float [H, W], any intensity scale.
     """

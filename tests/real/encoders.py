@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from doppelscan.deepssim import CopyDetectionMetric, DeepSSIMEncoder, load_encoder
-from doppelscan.images import COPY_TRANSFORMS, LoadSliced, PlantedCopies, Windowd
+from doppelscan.images import COPY_TRANSFORMS, DarkSurroundd, LoadSliced, PlantedCopies, Windowd
 from doppelscan.search import EncoderSimilarity, PoseEmbedder
 from doppelscan.workflows import EvaluationImages
 from monai.transforms import Compose
@@ -106,7 +106,7 @@ def main() -> None:
     files = dict(one.split("=", 1) for one in options.weights)
     for name in [name for name, file in files.items() if not Path(file).is_file()]:
         print(f"{name}: no file {files.pop(name)!r} yet")
-    preprocessing = Compose([LoadSliced(keys="image"), Windowd(keys="image")])
+    preprocessing = Compose([LoadSliced(keys="image"), DarkSurroundd(keys="image"), Windowd(keys="image")])
     result: dict[str, dict] = {}
     for source in options.sources.split(","):
         start = time.perf_counter()

@@ -396,6 +396,7 @@ def test_copies_on_a_page_between_bars_or_on_a_light_background_do_not_pass_unsa
         name = names(row["image"])
         assert bool(row["flagged"]) == name.startswith("copy"), row
         assert name.startswith("novel") or names(row["match"]) == f"p0{name[4]}.png"
+    assert any("taken off 12 synthetic images" in note for note in result.summary["notes"])
 
 
 def test_volumes_are_rolled_up_and_patients_exposed(tmp_path):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from doppelscan.images import InputError, LoadSliced, Windowd
+import torch
+from doppelscan.images import DarkSurroundd, InputError, LoadSliced, Windowd
 from doppelscan.search import NormalisedCorrelation
 from doppelscan.workflows import CopyDetection, EvaluationImages, evaluation_pairs
 from made_files import save_png
@@ -89,3 +90,12 @@ def test_two_sources_stay_apart(source, tmp_path, cohort):
 def test_nothing_to_evaluate_on_is_refused():
     with pytest.raises(InputError, match="dataset_dir"):
         CopyDetection(EvaluationImages(None, READ), {}).run()
+
+
+def test_a_page_is_taken_off_where_the_preprocessing_does_so(source):
+    with_it = Compose([LoadSliced("image"), DarkSurroundd("image"), Windowd("image")])
+    own, published = EvaluationImages([str(source)], with_it), EvaluationImages([str(source)], READ)
+    image = np.pad(np.tri(60, 60, dtype=np.float32) * np.linspace(0.2, 1, 60, dtype=np.float32), 4)
+    page = np.pad(image, 20, constant_values=1.0)
+    assert torch.equal(own.squares([page], 68), own.squares([image], 68))
+    assert published.squares([page], 68)[0, 0, 0].min() == 255

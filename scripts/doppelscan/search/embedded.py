@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from doppelscan.images import CubeFrame, ImageRecord
+from doppelscan.images import CubeFrame, ImageRecord, unit_float
+from doppelscan.images.squares import own_squares
 from doppelscan.memorization import Rows
 from doppelscan.search.store import EmbeddingStore
 
@@ -118,6 +119,16 @@ class EmbeddedSet:
         found = self.store.read([self.keys[i] for i in rows], ["as_read", "read_shape"], keep=True)
         return torch.from_numpy(found["as_read"]), found["read_shape"]
 
+    def changed_surrounds(self) -> int:
+        """Images that are compared without a light surround that their files have, see :class:`~doppelscan.images.DarkSurroundd`."""
+        changed = 0
+        for rows in self.blocks(256):
+            (read, shapes), native = self.as_read(rows), self.native_shapes(rows)
+            compared = own_squares(unit_float(self.thumbnails(rows)), torch.from_numpy(native)) * 255
+            differs = (compared - read).abs().amax((1, 2, 3)).numpy() > 16  # rounding is a level
+            changed += int((differs | (shapes != native).any(1)).sum())
+        return changed
+
 
 # Numbers that a frame is stored as: centre, side, voxels a side, shape and spacing.
 FRAME = 11
@@ -137,6 +148,10 @@ def _frame(row: Sequence[float]) -> CubeFrame:
 class EmbeddedVolumes(EmbeddedSet):
     """A set of volumes: thumbnails are the cubes around their anatomy, uint8 [1, S, S, S], native shapes [3]; ``store`` also holds ``frame`` [11] and ``stored``
     [1, 16, 16, 16]."""
+
+    def changed_surrounds(self) -> int:
+        """None: volumes are compared as they are."""
+        return 0
 
     def frames(self, rows: Sequence[int]) -> list[CubeFrame]:
         """Where the cubes lie in their volumes."""

@@ -310,6 +310,7 @@ class Audit:
             *self._search_notes(reference, planted),
             *control.notes,
             *domain,
+            *self._surround_notes(images),
             *other_modalities(images, training),
         ]
         summary = self._summary(decision, people, [*notes, *self._set_notes(), *self._pattern_notes()], clock)
@@ -584,6 +585,16 @@ class Audit:
         """What is to be told of how volumes were read."""
         sets = (one.image_set for one in (self.training, self.synthetic, self.holdout) if one is not None)
         return [f"{note}." for one in sets for note in one.notes]
+
+    @staticmethod
+    def _surround_notes(images: EmbeddedSet) -> list[str]:
+        changed = images.changed_surrounds()
+        if not changed:
+            return []
+        return [
+            f"A light page, bars or background was taken off {counted(changed, 'synthetic image')} before the comparison; the same pixels were looked for in the "
+            "files as they are."
+        ]
 
     def _pattern_notes(self) -> list[str]:
         return [

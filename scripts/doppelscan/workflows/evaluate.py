@@ -63,6 +63,7 @@ class EvaluationImages:
                 f"The 'window' parameter must be two rising percentiles from 0 to 100. Got {list(window)!r} instead; pass [0.5, 99.5] or [0, 100]."
             )
         self.window = float(window[0]), float(window[1])
+        self.surround = [one for one in getattr(preprocessing, "transforms", ()) if isinstance(one, DarkSurroundd)]
         self.cohorts: dict[str, list[tuple[str, np.ndarray]]] = {}
         self.skipped: list[tuple[str, str]] = []
         for source in [sources] if isinstance(sources, str) else sources or []:
@@ -89,10 +90,11 @@ class EvaluationImages:
             )
 
     def squares(self, pixels: Sequence[np.ndarray], size: int) -> torch.Tensor:
-        """Whole images without a light surround, windowed (a planted copy may have another one) and padded to squares: uint8 [N, 1, size, size]."""
-        prepare = Compose(
-            [DarkSurroundd("image"), Windowd("image", self.window[0], self.window[1]), SquareThumbnaild("image", size)]
-        )
+        """Whole images, windowed (a planted copy may have another one) and padded to squares: uint8 [N, 1, size, size].
+
+        A light surround is taken off where the preprocessing does so.
+        """
+        prepare = Compose([*self.surround, Windowd("image", self.window[0], self.window[1]), SquareThumbnaild("image", size)])
         return torch.from_numpy(np.stack([prepare({"image": p[None]})["thumbnail"] for p in pixels]))
 
 

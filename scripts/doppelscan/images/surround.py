@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-__all__ = ["light_surround", "picture_box", "without_light_surround"]
+__all__ = ["darkened", "light_surround", "picture_box", "without_light_surround"]
 
 # A surround is looked for at so many pixels of the longer side; of the values, the 1st and 99th percentile are 0 and 1.
 WORKING_SIZE = 128
@@ -59,22 +59,26 @@ def without_light_surround(images: torch.Tensor) -> torch.Tensor:
         float [B, 1, H, W]; ``images`` itself where none has such a surround. What is enclosed by the anatomy stays.
     """
     found = light_surround(images)
-    if found is None:
-        return images
+    return images if found is None else darkened(images, found)
+
+
+def darkened(images: torch.Tensor, found: LightSurround) -> torch.Tensor:
+    """A copy of ``images`` that is dark where the surround was ``found``."""
     result = images.clone()
     result[found.rows] = torch.where(found.mask, found.dark, images[found.rows])
     return result
 
 
-def picture_box(image: torch.Tensor) -> tuple[int, int, int, int] | None:
+def picture_box(image: torch.Tensor, found: LightSurround | None = None) -> tuple[int, int, int, int] | None:
     """The picture that lies on a page or between bars: top, left, bottom and right in pixels; None where there is none, or the surround is a background.
 
     A margin of zeros around the page is passed over when the page is looked for, but not cut; a line of text on the page belongs to the picture.
 
     Args:
         image: float [H, W], any intensity scale.
+        found: its surround, where that is known.
     """
-    found = light_surround(image[None, None])
+    found = found or light_surround(image[None, None])
     if found is None:
         return None
     mask, (height, width) = found.mask[0, 0], image.shape

@@ -18,7 +18,7 @@ from monai.transforms import MapTransform
 from doppelscan.errors import ImageError
 from doppelscan.images.readers import SMALLEST_SIDE, read_pixels
 from doppelscan.images.squares import cut_foreground, own_squares, resample_boxes, whole_squares
-from doppelscan.images.surround import picture_box, without_light_surround
+from doppelscan.images.surround import darkened, light_surround, picture_box
 
 __all__ = [
     "DarkSurroundd",
@@ -179,11 +179,11 @@ class DarkSurroundd(MapTransform):
             pixels = np.asarray(item[key])[0]
             image = _batch(pixels)
             # What cannot be read is for the window to refuse.
-            dark = without_light_surround(image) if np.isfinite(pixels).all() else image
-            if dark is not image:
+            found = light_surround(image) if np.isfinite(pixels).all() else None
+            if found is not None:
                 item |= _as_read(_eight_bit(whole_squares(_batch(window(pixels)), 128)[0]), pixels.shape)
-                box = picture_box(image[0, 0])
-                picture = dark[0, 0] if box is None else image[0, 0, box[0] : box[2], box[1] : box[3]]
+                box = picture_box(image[0, 0], found)
+                picture = darkened(image, found)[0, 0] if box is None else image[0, 0, box[0] : box[2], box[1] : box[3]]
                 item[key] = picture.numpy()[None]
         return item
 

@@ -188,13 +188,16 @@ def _table(names: Sequence[str], path: Path) -> Path:
 
 def _agreement(found: ScoredSet) -> tuple[np.ndarray, np.ndarray | None]:
     """The maps of all scored slices, on the image that they were taken of."""
-    shapes = found.images.native_shapes(range(len(found.images)))
+    rows = range(len(found.images))
+    shapes, (_, whole) = found.images.native_shapes(rows), found.images.as_read(rows)
     maps = [
         from_thumbnail(np.nan_to_num(pair.agreement_map), shapes[s.row]).clip(0, 1)
         for s, pair in zip(found.scored, found.pairs(found.scored), strict=True)
     ]
     records = [found.images.records[s.row] for s in found.scored]
     first = records[0]
+    if first.slice is None and maps[0].shape == tuple(whole[found.scored[0].row]):
+        return maps[0], None
     pixels = read_pixels(list(first.paths), first.channel)
     if first.slice is None:
         return _on_picture(maps[0], pixels), None

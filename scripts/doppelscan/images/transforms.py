@@ -159,10 +159,10 @@ def _eight_bit(squares: torch.Tensor) -> np.ndarray:
     return np.round(np.clip(squares.numpy(), 0, 1) * 255).astype(np.uint8)
 
 
-def _as_read(thumbnail: np.ndarray, shape: Sequence[int]) -> dict[Hashable, Any]:
-    """What :class:`SquareThumbnaild` says of an image as its file has it."""
+def _as_read(thumbnail: np.ndarray, shape: Sequence[int], changed: bool) -> dict[Hashable, Any]:
+    """What :class:`SquareThumbnaild` says of an image as its file has it, and whether that was ``changed``."""
     square = own_squares(unit_float(torch.from_numpy(thumbnail))[None], torch.tensor([tuple(shape)]))
-    return {"as_read": _eight_bit(square[0]), "read_shape": np.array(shape, np.int32)}
+    return {"as_read": _eight_bit(square[0]), "read_shape": np.array(shape, np.int32), "surround": np.array([changed], np.uint8)}
 
 
 class DarkSurroundd(MapTransform):
@@ -181,7 +181,7 @@ class DarkSurroundd(MapTransform):
             # What cannot be read is for the window to refuse.
             found = light_surround(image) if np.isfinite(pixels).all() else None
             if found is not None:
-                item |= _as_read(_eight_bit(whole_squares(_batch(window(pixels)), 128)[0]), pixels.shape)
+                item |= _as_read(_eight_bit(whole_squares(_batch(window(pixels)), 128)[0]), pixels.shape, True)
                 box = picture_box(image[0, 0], found)
                 picture = darkened(image, found)[0, 0] if box is None else image[0, 0, box[0] : box[2], box[1] : box[3]]
                 item[key] = picture.numpy()[None]
@@ -206,7 +206,8 @@ class SquareThumbnaild(MapTransform):
     """Copy of the whole image, or of the picture that was cut out of it, padded to a square and resampled: uint8 [1, S, S] under ``thumbnail_key``.
 
     Its native height and width go to ``native_shape``. Verification registers these, so that a pose is one of the whole image. ``as_read`` is the image as
-    its file has it on a square of its own, uint8 [1, 64, 64], windowed, ``read_shape`` its height and width there.
+    its file has it on a square of its own, uint8 [1, 64, 64], windowed, ``read_shape`` its height and width there, ``surround`` uint8 [1], 1 where a
+    light surround was taken off.
     """
 
     def __init__(
@@ -222,7 +223,7 @@ class SquareThumbnaild(MapTransform):
             thumbnail = _eight_bit(whole_squares(_batch(pixels), self.spatial_size)[0])
             item[self.thumbnail_key], item["native_shape"] = thumbnail, np.array(pixels.shape, np.int32)
             if "as_read" not in item:
-                item |= _as_read(thumbnail, pixels.shape)
+                item |= _as_read(thumbnail, pixels.shape, False)
         return item
 
 

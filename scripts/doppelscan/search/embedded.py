@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from doppelscan.images import CubeFrame, ImageRecord, unit_float
-from doppelscan.images.squares import own_squares
+from doppelscan.images import CubeFrame, ImageRecord
 from doppelscan.memorization import Rows
 from doppelscan.search.store import EmbeddingStore
 
@@ -59,8 +58,8 @@ class EmbeddedSet:
     Attributes:
         records: the readable images.
         keys: their keys in ``store``.
-        store: holds a column float [V, C] of each output, ``thumbnail`` [1, S, S], ``native_shape`` [2], ``content`` [32], ``as_read`` [1, 64, 64] and
-            ``read_shape`` [2].
+        store: holds a column float [V, C] of each output, ``thumbnail`` [1, S, S], ``native_shape`` [2], ``content`` [32], ``as_read`` [1, 64, 64],
+            ``read_shape`` [2] and ``surround`` [1].
         outputs: which slice of the prediction is which output of the network.
     """
 
@@ -121,13 +120,7 @@ class EmbeddedSet:
 
     def changed_surrounds(self) -> int:
         """Images that are compared without a light surround that their files have, see :class:`~doppelscan.images.DarkSurroundd`."""
-        changed = 0
-        for rows in self.blocks(256):
-            (read, shapes), native = self.as_read(rows), self.native_shapes(rows)
-            compared = own_squares(unit_float(self.thumbnails(rows)), torch.from_numpy(native)) * 255
-            differs = (compared - read).abs().amax((1, 2, 3)).numpy() > 16  # rounding is a level
-            changed += int((differs | (shapes != native).any(1)).sum())
-        return changed
+        return int(self.store.read(self.keys, ["surround"])["surround"].sum())
 
 
 # Numbers that a frame is stored as: centre, side, voxels a side, shape and spacing.

@@ -54,7 +54,7 @@ __all__ = [
 # Of a control of volumes beside 2D images, slices a plane: one person's are not independent.
 PLANE_SLICES = 8
 # Of images, not of volumes: see SquareThumbnaild.
-AS_READ = ("as_read", "read_shape")
+AS_READ = ("as_read", "read_shape", "surround")
 GPU_IMAGES = 64  # of 8 views each, at a time
 
 

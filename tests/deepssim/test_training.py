@@ -76,7 +76,7 @@ def test_the_other_image_of_a_blend_is_no_negative_of_it():
 def test_blends_are_copies_of_the_stronger_image(dataset):
     views = MakeViews(group_size=8, spatial_size=48, working_size=64, blends=1.0, near_duplicates=0.55)
     clean = torch.rand(16, 1, 64, 64, generator=torch.Generator().manual_seed(0))
-    variant, is_copy, other = views._variants(clean)
+    variant, is_copy, other, _ = views._variants(clean)
     assert is_copy.all() and torch.equal(other, torch.arange(16).view(2, 8).roll(1, 1).flatten())
     share = ((variant - clean[other]) / (clean - clean[other])).flatten(1).median(1).values
     assert 0.65 <= float(share.min()) < 0.7 and 0.8 < float(share.max()) <= 0.85
@@ -86,6 +86,27 @@ def test_blends_are_copies_of_the_stronger_image(dataset):
 def test_without_blends_only_a_near_duplicate_holds_another_image(dataset):
     _, targets = MakeViews(8, 48, 64, near_duplicates=0.0)(batch_of(dataset))
     assert torch.equal(targets["other"], torch.arange(16)) and targets["is_copy"].all()
+
+
+def test_an_average_of_others_is_a_copy_of_nobody_and_a_negative_of_all(dataset):
+    clean = torch.rand(16, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    variant, is_copy, other, averaged = MakeViews(8, 48, 64, averages=1.0, blends=1.0)._variants(clean)
+    assert averaged.all() and not is_copy.any() and torch.equal(other, torch.arange(16))
+    torch.testing.assert_close(variant[9], clean[[8, 15, 14, 13]].mean(0))
+    _, targets = MakeViews(8, 48, 64)(batch_of(dataset))
+    assert not targets["averaged"].any()
+
+    loss = DeepSSIMLoss(embedding_size=4, ssim_weight=0.0)
+    prediction = torch.cat([torch.eye(4), torch.eye(4)[[0, 1, 0, 3]]]).repeat(1, 2)  # the average lies on the first image
+    targets = {"ssim": torch.zeros(1, 4, 4), "is_copy": torch.tensor([True, True, False, True]), "patient": torch.arange(4)}
+    taken = float(loss(prediction, {**targets, "averaged": torch.tensor([False, False, True, False])}))
+    left_out = float(loss(prediction, {**targets, "averaged": torch.zeros(4, dtype=torch.bool)}))
+    assert left_out < 1e-4 < 0.1 < taken and float(loss(prediction, targets)) == left_out
+
+
+def test_averages_of_four_others_need_a_group_of_five():
+    with pytest.raises(InputError, match=r"'averages'.*5 or more. Got 4"):
+        MakeViews(group_size=4, averages=0.1)
 
 
 def test_a_group_of_look_alikes_is_nearer_to_its_first(dataset):

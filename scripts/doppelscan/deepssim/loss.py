@@ -18,7 +18,7 @@ class DeepSSIMLoss(nn.Module):
     pairs are weighted so that each tenth of the SSIM range that occurs counts by the root of its share, or unrelated pairs, of
     which there are most, would be all that is learned. The second is InfoNCE (van den Oord et al. 2018)
     between the two views of an image with every other image of the batch as negative, those of the same cohort included, but for the
-    other image of a blend (``other`` of the targets).
+    other image of a blend (``other`` of the targets); averages of others (``averaged``) are negatives of all.
 
     Args:
         embedding_size: size of each head; the prediction holds the deepssim head first.
@@ -92,7 +92,8 @@ class DeepSSIMLoss(nn.Module):
         # is named is the same. Registration tells which. As negatives they would be told apart by noise; as positives, a patient's slices
         # would become one. Other levels and visits that do not look alike are other images.
         ignored = (patient[:, None] == patient[None]) & (likeness > self.neighbour_ssim)
-        ignored = ignored | ~is_copy[None]  # a near-duplicate is neither a copy nor another image
+        # A near-duplicate is neither a copy nor another image; the mean of several others is another image.
+        ignored = ignored | ~(is_copy | targets["averaged"] if "averaged" in targets else is_copy)[None]
         if "other" in targets:  # a blend holds some of it: neither a copy of it nor another image
             ignored[targets["other"], torch.arange(len(logits), device=logits.device)] = True
         ignored.fill_diagonal_(False)

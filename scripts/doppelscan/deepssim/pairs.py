@@ -237,8 +237,8 @@ class MakeViews:
     A group is looked at whole or through one window of up to ``zoom``: a part of an image is an anatomy of its own that fills
     the field of view, with finer structure. The second view is made of a *variant* of the image: mostly the image itself,
     else a near-duplicate (elastic, a blend with another of its group, resampled), so that the SSIM targets reach from
-    unrelated to identical. Variants that are still a copy are positives of the identity head, the others take no part in it; the
-    other image of a blend is no negative of it.
+    unrelated to identical. Variants that are still a copy are positives of the identity head, averages are negatives of all, the
+    others take no part in it; the other image of a blend is no negative of it.
 
     Args:
         group_size: images a group, as in the sampler.
@@ -255,6 +255,8 @@ class MakeViews:
         mild: of the first view, which stands for the training image as it is.
         blends: share of the second views that are made, whatever else was drawn, of 65 to 85 % the image and for the rest another of its
             group: copies of it, as a generator that mixes two gives them.
+        averages: share of the second views that are, whatever else was drawn, the mean of four others of its group, as a generator that knows
+            only the cohort gives it: a copy of nobody, and a negative of all.
 
     Returns of a call (batch, device, ...):
         image float32 [2B, 1, size, size] and the targets of :class:`~doppelscan.deepssim.DeepSSIMLoss`.
@@ -274,10 +276,15 @@ class MakeViews:
         strength: dict | None = None,
         mild: dict | None = None,
         blends: float = 0.0,
+        averages: float = 0.0,
     ) -> None:
+        if averages > 0 and group_size < 5:
+            raise InputError(
+                f"The 'averages' parameter is the share of means of four others, which 'group_size' must hold: 5 or more. Got {group_size}."
+            )
         self.group_size, self.spatial_size, self.working_size = group_size, spatial_size, working_size
         self.zoom, self.zoom_share, self.seed = zoom, zoom_share, seed
-        self.near_duplicates, self.blends, self.ssim_targets = near_duplicates, blends, ssim_targets
+        self.near_duplicates, self.blends, self.averages, self.ssim_targets = near_duplicates, blends, averages, ssim_targets
         self.paper_augmentation = paper_augmentation
         self.generator = torch.Generator().manual_seed(seed)
         self.strength = ViewStrength(**(strength or {}))
@@ -292,13 +299,14 @@ class MakeViews:
     def __call__(self, batchdata, device=None, non_blocking=False, **kwargs):
         clean = batchdata["image"].to(device, non_blocking=non_blocking).float() / 255
         clean = self._turn(self._window(clean))
-        variant, is_copy, other = self._variants(clean)
+        variant, is_copy, other, averaged = self._variants(clean)
         first, second = self._targets(clean, variant)
         targets = {
             "ssim": second,
             "ssim_first": first,
             "is_copy": is_copy.to(device),
             "other": other.to(device),
+            "averaged": averaged.to(device),
             "patient": batchdata["patient"].to(device),
             "index": batchdata["index"].to(device),
         }
@@ -330,8 +338,9 @@ class MakeViews:
         chosen = chosen[torch.arange(len(images), device=images.device) // self.group_size * self.group_size]
         return poses[chosen, torch.arange(len(images), device=images.device)]
 
-    def _variants(self, clean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """A variant of each image, whether it is a copy, and whose row of the batch is blended into it (its own: nobody's)."""
+    def _variants(self, clean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A variant of each image, whether it is a copy, whose row of the batch is blended into it (its own: nobody's), and whether it is an
+        average of others."""
         count, size = len(clean), clean.shape[-1]
         draw = torch.rand(count, generator=self.generator) / max(self.near_duplicates, 1e-9) * 0.55
         amount = torch.rand(count, generator=self.generator)
@@ -360,7 +369,13 @@ class MakeViews:
         if self.blends > 0:
             mixed = (torch.rand(count, generator=self.generator) < self.blends).nonzero().flatten()
             blend(mixed, 0.65 + 0.2 * torch.rand(len(mixed), generator=self.generator))
-        return variant, is_copy, other
+        averaged = torch.zeros(count, dtype=torch.bool)
+        if self.averages > 0:
+            averaged = torch.rand(count, generator=self.generator) < self.averages
+            places = torch.arange(count).view(-1, self.group_size)
+            four = torch.stack([clean[places.roll(step, 1).flatten()] for step in range(1, 5)]).mean(0)
+            variant[averaged], is_copy[averaged], other[averaged] = four[averaged], False, averaged.nonzero().flatten()
+        return variant, is_copy, other, averaged
 
     def _targets(self, clean: torch.Tensor, variant: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """SSIM of the clean pairs of each group, registered on its first image: both [G, g, g], clean x clean and x variant."""

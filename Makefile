@@ -79,7 +79,7 @@ train: $(STAMP)
 	  --ckpt_dir $(OUT)-weights-1 --output_dir $(OUT)-training-1 $(STEPS)
 	$(BIN)/python -m monai.bundle run --config_file "['$(CONFIGS)/train.json','$(CONFIGS)/second_cycle.json']" $(SOURCES) \
 	  --init_ckpt $(OUT)-weights-1/model.pt --ckpt_dir $(OUT)-weights-2 --output_dir $(OUT)-training-2 $(STEPS)
-	$(BIN)/python -m monai.bundle run --config_file "['$(CONFIGS)/train.json','$(CONFIGS)/finetune.json']" $(SOURCES) \
+	$(BIN)/python -m monai.bundle run --config_file "['$(CONFIGS)/train.json','$(CONFIGS)/third_cycle.json']" $(SOURCES) \
 	  --init_ckpt $(OUT)-weights-2/model.pt --ckpt_dir $(OUT)-weights-3 --output_dir $(OUT)-training-3 $(STEPS)
 	$(BIN)/python -m monai.bundle run --config_file "['$(CONFIGS)/train.json','$(CONFIGS)/ssim_head.json']" $(SOURCES) \
 	  --init_ckpt $(OUT)-weights-3/model.pt --ckpt_dir $(OUT)-weights --output_dir $(OUT)-training $(STEPS)

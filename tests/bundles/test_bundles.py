@@ -186,9 +186,9 @@ def test_encoder_trains_its_weights_load_and_training_resumes_under_mlflow(folde
     assert (tmp_path / "out" / "mlruns.db").stat().st_size > 0
 
 
-@pytest.mark.parametrize("config", ["contrastive.json", "second_cycle.json finetune.json ssim_head.json"])
+@pytest.mark.parametrize("config", ["contrastive.json", "second_cycle.json", "third_cycle.json ssim_head.json"])
 def test_other_ways_to_train_run(folders, tmp_path, config):
-    small = ("--groups", "2" if config.startswith("contrastive") else "1", "--group_size", "4")
+    small = ("--groups", "2" if config.startswith("contrastive") else "1", "--group_size", "5")
     start = () if config.startswith("contrastive") else ("--init_ckpt", ENCODER / "models" / "model.pt")
     train(f"train.json {config}", *small, *start, cwd=tmp_path)
     assert (tmp_path / "weights" / "model.pt").is_file()
@@ -281,7 +281,7 @@ def test_make_train_trains_from_scratch_and_goes_on_where_it_was(tmp_path, cohor
             save_png(tmp_path / folder / source / f"{plane}{i}.png", cohort[i])
             with open(table, "a") as file:
                 file.write(f"{source}/{plane}{i}.png,s{i},{plane}\n")
-    steps = "--generated_cohorts 2 --max_epochs 1 --batches 2 --val_interval 1 --groups 1 --group_size 4 --thumbnail_size 64"
+    steps = "--generated_cohorts 2 --max_epochs 1 --batches 2 --val_interval 1 --groups 1 --group_size 5 --thumbnail_size 64"
     make("train", DATA=tmp_path, OUT=tmp_path / "run", STEPS=steps)
     weights = tmp_path / "run-weights" / "model.pt"
     before = file_sha256(weights)

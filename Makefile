@@ -67,8 +67,11 @@ SPLIT := $(OUT)-split
 # What trains, and how often each is drawn; DATA holds mri/manifest.csv and cxr/manifest.csv.
 MRI := '$(SPLIT)/ds002748_t1_train.csv','$(SPLIT)/ds002748_t1_coronal_train.csv','$(SPLIT)/figshare_t1ce_train.csv','$(SPLIT)/spider_spine_t2_train.csv'
 SOURCES := --dataset_dir "[$(MRI),'$(SPLIT)/kermany_train.csv']" --dataset_weights "[3,2,3,2,3]"
-# STEPS shortens it, such as STEPS="--max_epochs 1 --batches 2".
+# STEPS and PAIR_STEPS shorten it, such as STEPS="--max_epochs 1 --batches 2" PAIR_STEPS="--pairs 24 --max_epochs 1".
 STEPS :=
+PAIR_STEPS :=
+# The pair head learns from the MRI alone: X-rays stay what it never saw.
+PAIRS = $(BIN)/python -m monai.bundle run --config_file $(CONFIGS)/ssim_pairs.json --dataset_dir "[$(MRI)]" --output_dir $(OUT)-pairs $(PAIR_STEPS)
 
 # Killed, it goes on where it was by the same command.
 train: $(STAMP)
@@ -83,13 +86,13 @@ train: $(STAMP)
 	  --init_ckpt $(OUT)-weights-2/model.pt --ckpt_dir $(OUT)-weights-3 --output_dir $(OUT)-training-3 $(STEPS)
 	$(BIN)/python -m monai.bundle run --config_file "['$(CONFIGS)/train.json','$(CONFIGS)/ssim_head.json']" $(SOURCES) \
 	  --init_ckpt $(OUT)-weights-3/model.pt --ckpt_dir $(OUT)-weights --output_dir $(OUT)-training $(STEPS)
+	$(PAIRS) --ckpt_path $(OUT)-weights/model.pt --ckpt_dir $(OUT)-weights
 
-# The pair head of model.pt, from scratch; X-rays stay what it never saw.
+# The pair head alone, from scratch, of the encoder that is shipped.
 train-pairs: $(STAMP)
 	@test -n "$(DATA)" || { echo "make train-pairs needs DATA=DIR, a folder with mri/manifest.csv"; exit 2; }
 	$(BIN)/python tests/real/split.py $(DATA)/mri $(SPLIT)
-	$(BIN)/python -m monai.bundle run --config_file $(CONFIGS)/ssim_pairs.json \
-	  --dataset_dir "[$(MRI)]" --ckpt_dir $(OUT)-weights --output_dir $(OUT)-pairs
+	$(PAIRS)
 
 # The contrastive rival of evaluate.json: the same data, views and steps, plain InfoNCE.
 train-rival: $(STAMP)

@@ -8,6 +8,7 @@ import json
 import shlex
 import subprocess
 import sys
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +18,16 @@ import onnxruntime
 import pyarrow.parquet as pq
 import pytest
 import torch
-from doppelscan.deepssim import OnnxEncoder, TorchScriptEncoder, file_sha256, foreground_views
+from doppelscan.deepssim import (
+    DeepSSIMEncoder,
+    OnnxEncoder,
+    PairSSIM,
+    TorchScriptEncoder,
+    file_sha256,
+    foreground_views,
+    load_encoder,
+    load_pair_head,
+)
 from doppelscan.images import generate_head
 from doppelscan.memorization import MemorizationIndex
 from made_files import save_png
@@ -190,7 +200,9 @@ def test_encoder_trains_its_weights_load_and_training_resumes_under_mlflow(folde
 def test_other_ways_to_train_run(folders, tmp_path, config):
     small = ("--groups", "2" if config.startswith("contrastive") else "1", "--group_size", "5")
     start = () if config.startswith("contrastive") else ("--init_ckpt", ENCODER / "models" / "model.pt")
-    train(f"train.json {config}", *small, *start, cwd=tmp_path)
+    told = train(f"train.json {config}", *small, *start, cwd=tmp_path)
+    # What trains the deepssim head alone keeps the best of that head: the other, which is frozen, is the same in each validation.
+    assert ("negative_ssim_error" in told) == config.endswith("ssim_head.json")
     assert (tmp_path / "weights" / "model.pt").is_file()
 
 
@@ -255,8 +267,13 @@ def make(target: str, **variables) -> list[str]:
 
 def test_each_stage_of_make_train_starts_from_the_one_before(tmp_path):
     stages = [words for words in make_lines("train", DATA=tmp_path, OUT=tmp_path / "run") if "monai.bundle" in words]
-    assert len(stages) == 4 and "--init_ckpt" not in stages[0]
-    options = [dict(pairwise(words)) for words in stages]
+    assert len(stages) == 5 and "--init_ckpt" not in stages[0]
+    *options, pair_head = [dict(pairwise(words)) for words in stages]
+    # The pair head is of the encoder that was trained, and lies beside it.
+    assert (
+        pair_head["--ckpt_path"] == options[-1]["--ckpt_dir"] + "/model.pt" and pair_head["--ckpt_dir"] == options[-1]["--ckpt_dir"]
+    )
+    assert "kermany" not in pair_head["--dataset_dir"]
     for before, after in pairwise(options):
         assert after["--init_ckpt"] == before["--ckpt_dir"] + "/model.pt"
     assert len({one["--dataset_dir"] for one in options}) == 1 and len({one["--output_dir"] for one in options}) == 4
@@ -282,13 +299,19 @@ def test_make_train_trains_from_scratch_and_goes_on_where_it_was(tmp_path, cohor
             with open(table, "a") as file:
                 file.write(f"{source}/{plane}{i}.png,s{i},{plane}\n")
     steps = "--generated_cohorts 2 --max_epochs 1 --batches 2 --val_interval 1 --groups 1 --group_size 5 --thumbnail_size 64"
-    make("train", DATA=tmp_path, OUT=tmp_path / "run", STEPS=steps)
+    pairs = "--pairs 12 --validation_pairs 4 --max_epochs 1 --val_interval 1 --thumbnail_size 64"
+    make("train", DATA=tmp_path, OUT=tmp_path / "run", STEPS=steps, PAIR_STEPS=pairs)
     weights = tmp_path / "run-weights" / "model.pt"
     before = file_sha256(weights)
-    again = make("train", DATA=tmp_path, OUT=tmp_path / "run", STEPS=steps)
+    again = make("train", DATA=tmp_path, OUT=tmp_path / "run", STEPS=steps, PAIR_STEPS=pairs)
     assert sum("Resumed training_1.pt at epoch 1 of 1" in told for told in again) == 4 and file_sha256(weights) == before
-    make("train", DATA=tmp_path, OUT=tmp_path / "other", STEPS=steps)
+    make("train", DATA=tmp_path, OUT=tmp_path / "other", STEPS=steps, PAIR_STEPS=pairs)
     assert file_sha256(tmp_path / "other-weights" / "model.pt") == before
+    with warnings.catch_warnings():  # the head knows its encoder
+        warnings.simplefilter("error")
+        load_pair_head(
+            PairSSIM(), tmp_path / "run-weights" / "pair_ssim.safetensors", encoder=load_encoder(DeepSSIMEncoder(), weights)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -310,6 +333,18 @@ def test_exports_give_the_embeddings_of_pytorch(exported, batch, cohort):
             OnnxEncoder(exported / "model.onnx", network.output_slices)(image),
         ):
             assert float((found - expected).abs().max()) < 1e-4
+
+
+def test_eight_bits_say_the_same_of_which_image_is_which(exported, cohort):
+    views = foreground_views(torch.from_numpy(cohort[:24])[:, None], 128)
+    both = [
+        onnxruntime.InferenceSession(str(exported / name)).run(None, {"image": views.numpy()})[0]
+        for name in ("model.onnx", "model-int8.onnx")
+    ]
+    whole, rounded = (torch.nn.functional.normalize(torch.from_numpy(one[:, 256:512]), dim=1) for one in both)
+    assert float((whole * rounded).sum(1).min()) > 0.97
+    assert ((rounded @ whole.T).argmax(1) == torch.arange(24)).all()
+    assert float((rounded @ rounded.T - whole @ whole.T).abs().max()) < 0.1
 
 
 def test_exports_of_volumes_give_the_rows_of_python(exported):

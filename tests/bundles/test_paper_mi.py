@@ -94,6 +94,7 @@ def test_the_configs_null_and_mi_are_the_formulas(published):
 
 def test_the_published_form_has_one_pose_whole_images_and_no_views(published):
     made, output = published
+    assert not made.images.surround  # nothing is taken off: the published form looks at whole slices
     assert made.poses == 1 and made.view_images == 0 and made.embedder.view is whole_views and made.images.window == (0, 100)
     assert list(made.levels) == [0.05, 0.15, 0.30, 0.45]
     first = made.variants["published form"].index

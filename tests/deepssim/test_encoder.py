@@ -63,6 +63,23 @@ def test_weights_with_another_sha256_are_refused(tmp_path):
         load_weights(small(), tmp_path / "model.pt")
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pt"])
+def test_damaged_weights_are_told_in_one_line(tmp_path, name):
+    (tmp_path / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\n" * 3)
+    with pytest.raises(WeightsError, match="plain state dict") as error:
+        load_weights(small(), tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_damaged_list_of_checksums_is_told_in_one_line(tmp_path, text):
+    torch.save(small().state_dict(), tmp_path / "model.pt")
+    (tmp_path / "checksums.json").write_text(text)
+    with pytest.raises(WeightsError, match=r"checksums\.json.*restore it") as error:
+        load_weights(small(), tmp_path / "model.pt")
+    assert "\n" not in str(error.value)
+
+
 def test_weights_of_another_architecture_list_their_keys(tmp_path):
     torch.save(DeepSSIMEncoder(channels=(4, 8, 8, 8), blocks=(1, 1, 1, 2), embedding_size=12).state_dict(), tmp_path / "a.pt")
     with pytest.raises(WeightsError, match="another architecture") as error:

@@ -7,10 +7,13 @@ import pytest
 import torch
 from doppelscan.deepssim import (
     CopyDetectionMetric,
+    CopyRetrieval,
     PairDataset,
     PairInferer,
     PreparePairs,
     SSIMAgreement,
+    SSIMError,
+    evaluation,
     misalign,
     verdict,
     verdict_number,
@@ -22,6 +25,7 @@ from monai.handlers import IgniteMetricHandler
 
 def test_classes_have_the_papers_limits():
     assert [verdict(v) for v in (-0.2, 0.60, 0.601, 0.85, 0.851)] == ["different", "different", "similar", "similar", "duplicate"]
+    assert verdict(float("nan")) == "different"
     assert verdict_number(np.array([[0.1, 0.7], [0.9, 0.85]])).tolist() == [[0, 1], [2, 1]]
 
 
@@ -81,6 +85,41 @@ def test_pairs_reach_from_unrelated_to_identical(cohort):
     assert len(set(verdict_number(dataset.labels.numpy()).tolist())) == 3
     with pytest.raises(InputError, match="2 images of one cohort"):
         PairDataset(images[:2], [0, 1])
+
+
+@pytest.mark.parametrize("partners", [False, True])
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 6, 12])
+def test_every_cohort_meets_every_kind_of_pair(monkeypatch, number, partners):
+    monkeypatch.setattr(evaluation, "registered_ssim", lambda first, second: torch.ones(len(first)))
+    images = torch.arange(2 * number, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 16, 16).contiguous()
+    images[:, 0, 0, 0] += 1  # not flat
+    cohorts = [i // 2 for i in range(2 * number)]
+    made = PairDataset(images, cohorts, 24 * number, spatial_size=16, partners=images if partners else None)
+    seen = {c: set() for c in cohorts}
+    for pair, kind in zip(made.pairs, made.kinds, strict=True):
+        seen[int((pair[0, 0, 8, 8] * 255).round()) // 2].add(kind)
+    assert {len(kinds) for kinds in seen.values()} == {2 if partners else 6}
+    if not partners:
+        assert sum(kind in ("other image", "look-alike") for kind in made.kinds) == 12 * number
+
+
+def test_a_pair_is_compared_by_the_head_that_the_network_names():
+    class Named:
+        def __init__(self):
+            self.output_slices = {"embedding": slice(0, 2), "deepssim": slice(2, 5)}
+
+        def __call__(self, x):
+            return x.flatten(1)
+
+    first, second = torch.tensor([[9.0, 1.0, 1.0, 0.0, 0.0]]), torch.tensor([[-9.0, 1.0, 2.0, 0.0, 0.0]])
+    assert float(PairInferer()(torch.cat([first, second]), Named())) == 1.0
+
+
+@pytest.mark.parametrize(("metric", "width"), [(CopyRetrieval(4), 4), (CopyRetrieval(4), 6), (SSIMError(4), 6), (SSIMError(4), 16)])
+def test_heads_of_another_size_are_refused_and_not_cut(metric, width):
+    targets = {"ssim": torch.zeros(1, 2, 2), "is_copy": torch.ones(2, dtype=torch.bool)}
+    with pytest.raises(InputError, match=f"'embedding_size'.*4, and a network that gives {width} values"):
+        metric(torch.zeros(4, width), targets)
 
 
 @pytest.mark.parametrize("poses", [1, 8])

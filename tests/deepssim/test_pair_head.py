@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 
 import onnxruntime
 import pytest
@@ -31,6 +32,7 @@ from doppelscan.deepssim import (
     quarter_turn_poses,
     rotated,
     start_from,
+    state_digest,
     texture,
     texture_poses,
     texture_views,
@@ -38,6 +40,7 @@ from doppelscan.deepssim import (
 )
 from doppelscan.errors import InputError, WeightsError
 from doppelscan.images import generate_cohort
+from doppelscan.workflows.training import write_weights
 from safetensors.torch import save_file
 
 
@@ -213,6 +216,22 @@ def test_weights_are_read_strictly_and_none_is_no_head(head, tmp_path):
         load_pair_head(PairSSIM(12, channels=8), tmp_path / "pair.safetensors")
 
 
+def test_a_head_beside_another_encoder_than_its_own_is_told(head, tmp_path):
+    own, other = encoder(), encoder()
+    torch.nn.init.zeros_(next(other.parameters()))
+    path = tmp_path / "pair.safetensors"
+    write_weights(path, head, {"encoder": state_digest(own)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        wrapped = torch.nn.Sequential(own)  # the same values under other names
+        for known in (own, wrapped, None, object()):
+            load_pair_head(PairSSIM(12, channels=4), path, encoder=known)
+        save_file(head.state_dict(), tmp_path / "silent.safetensors")
+        load_pair_head(PairSSIM(12, channels=4), tmp_path / "silent.safetensors", encoder=other)
+    with pytest.warns(UserWarning, match="another encoder.*--pair_ckpt None"):
+        load_pair_head(PairSSIM(12, channels=4), path, encoder=other)
+
+
 @pytest.fixture(scope="module")
 def trained() -> PairFeatures:
     return PairFeatures(CohortDataset((), 3, spatial_size=96, seed=3), encoder(), pairs=60, misaligned=0.5, spatial_size=64)
@@ -264,8 +283,25 @@ def test_zoomed_windows_and_samples_of_a_generator_make_pairs_too(monkeypatch):
     seconds = (made.pairs[:, 1] * 255).round().to(torch.uint8)
     assert all(any(torch.equal(one, other) for other in partners.images) for one in seconds)
     assert made.kinds == ["other image", "look-alike"] * 3
-    paired = PairFeatures(images, encoder(), pairs=8, misaligned=0, windows=False, spatial_size=64, partners=partners)
-    assert torch.equal(paired.features[:4], whole.features[:4]) and not torch.equal(paired.features[4:], whole.features[4:])
+
+
+def test_half_of_the_pairs_are_with_samples_however_few_there_are(monkeypatch):
+    asked = []
+
+    class Noted(PairDataset):
+        def __init__(self, images, cohorts, pairs, seed, size, partners=None):
+            asked.append((pairs, partners is not None))
+            super().__init__(images, cohorts, pairs, seed, size, partners=partners)
+
+    monkeypatch.setattr(pair_features, "PairDataset", Noted)
+    images = CohortDataset((), 2, spatial_size=96, seed=3)
+    images.real_cohorts = 2
+    partners = CohortDataset((), 1, spatial_size=96, seed=9)
+    made = PairFeatures(images, encoder(), pairs=5, misaligned=0, windows=False, spatial_size=64, partners=partners)
+    assert asked == [(3, True), (2, False)] and len(made) == 5
+    asked.clear()
+    PairFeatures(images, encoder(), pairs=1, misaligned=0, windows=False, spatial_size=64, partners=partners)
+    assert asked == [(1, True)]
 
 
 @pytest.mark.parametrize(("settings", "words"), [({"pairs": 0}, "'pairs'"), ({"misaligned": 2}, "'misaligned'")])

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from doppelscan.deepssim import CohortBatchSampler, CohortDataset, CopyRetrieval, DeepSSIMLoss, MakeViews, SSIMError
+from doppelscan.deepssim import (
+    CohortBatchSampler,
+    CohortDataset,
+    CopyRetrieval,
+    DeepSSIMLoss,
+    MakeViews,
+    SSIMError,
+    ViewStrength,
+    augment,
+)
 from doppelscan.images import InputError, LoadSliced, SquareThumbnaild, Windowd
 from made_files import save_png
 from monai.transforms import Compose
@@ -116,6 +125,53 @@ def test_a_group_of_look_alikes_is_nearer_to_its_first(dataset):
         return float((sampler.tiny[groups[:, :1]] * sampler.tiny[groups[:, 1:]]).sum(-1).mean())
 
     assert likeness(0.0) < likeness(0.5) < likeness(1.0)
+
+
+def test_a_loss_of_heads_of_another_size_is_refused():
+    targets = {"ssim": torch.zeros(1, 2, 2), "is_copy": torch.ones(2, dtype=torch.bool), "patient": torch.arange(2)}
+    for width, identity in ((8, 1.0), (20, 1.0), (24, 0.0)):
+        with pytest.raises(InputError, match=f"'embedding_size'.*Got 16, and a network that gives {width}"):
+            DeepSSIMLoss(16, identity_weight=identity)(torch.ones(4, width), targets)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"groups": 0}, "groups=0"),
+        ({"group_size": 0}, "group_size=0"),
+        ({"batches": 1.5}, "batches=1.5"),
+        ({"weights": [1]}, "for each of the 0"),
+    ],
+)
+def test_a_sampler_refuses_what_gives_no_batch(dataset, settings, words):
+    with pytest.raises(InputError, match=words):
+        CohortBatchSampler(dataset, **settings)
+
+
+def test_sources_of_one_image_each_and_weights_of_nothing_are_refused(tmp_path, cohort):
+    for name in ("one", "two"):
+        save_png(tmp_path / name / f"{name}.png", cohort[["one", "two"].index(name)])
+    made = CohortDataset([str(tmp_path / "one"), str(tmp_path / "two")], preprocessing=READ, spatial_size=64)
+    with pytest.raises(InputError, match=r"'dataset_dir'.*one image each"):
+        CohortBatchSampler(made)
+    with pytest.raises(InputError, match=r"for each of the 2 sources, one above 0. Got \[0, 0\]"):
+        CohortBatchSampler(made, weights=[0, 0])
+
+
+def test_an_effect_that_is_off_changes_no_pixel():
+    images = torch.rand(8, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    off = {
+        "probability": 1.0,
+        "geometry": 0.0,
+        "gamma": 1.0,
+        "bias": 0.0,
+        "noise": 0.0,
+        "blur": 0.0,
+        "reduction": 1.0,
+        "elastic": 0.0,
+        "occlusion": 0.0,
+    }
+    torch.testing.assert_close(augment(images, ViewStrength(**off), torch.Generator().manual_seed(1)), images, atol=1e-5, rtol=0)
 
 
 def test_loss_that_is_not_finite_names_the_batch():

@@ -31,7 +31,15 @@ from doppelscan.deepssim.texture import TEXTURE_SIZE, best_views, laid_on, textu
 from doppelscan.deepssim.volume_encoder import VolumeEncoder
 from doppelscan.deepssim.volume_slices import VolumeSliceInferer, cube_slices, halved_cubes, turned_cubes
 from doppelscan.deepssim.volume_views import VolumeStrength, augment_volumes, volume_view_differences
-from doppelscan.deepssim.weights import WeightsError, file_sha256, load_weights, read_checkpoint, start_from, unwrapped
+from doppelscan.deepssim.weights import (
+    WeightsError,
+    file_sha256,
+    load_weights,
+    read_checkpoint,
+    start_from,
+    state_digest,
+    unwrapped,
+)
 
 # Counts up when the same files and settings come to give other numbers: it is in the fingerprint of what is stored.
 ALGORITHM = 1
@@ -107,6 +115,7 @@ __all__ = [
     "rotated",
     "ssim",
     "start_from",
+    "state_digest",
     "texture",
     "texture_poses",
     "texture_views",

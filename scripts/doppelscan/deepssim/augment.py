@@ -248,6 +248,8 @@ def _soften(images, strength, generator):
 
 def _occlude(images, strength, chosen, generator):
     size = images.shape[-1]
+    if strength.occlusion <= 0:
+        return images
     result = images.clone()
     for index in chosen.nonzero().flatten().tolist():
         height, width = ((torch.rand(2, generator=generator) * strength.occlusion * size).long() + 1).tolist()

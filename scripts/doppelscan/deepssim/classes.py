@@ -11,8 +11,9 @@ THRESHOLDS = (0.60, 0.85)
 
 
 def verdict_number(values: np.ndarray) -> np.ndarray:
-    """int64 of the shape of ``values``: 2 (duplicate) above 0.85, 1 (similar) above 0.60, else 0 (different)."""
-    return np.digitize(np.asarray(values, dtype=np.float64), THRESHOLDS, right=True)
+    """int64 of the shape of ``values``: 2 (duplicate) above 0.85, 1 (similar) above 0.60, else 0 (different), NaN too."""
+    found = np.asarray(values, dtype=np.float64)
+    return np.where(np.isnan(found), 0, np.digitize(found, THRESHOLDS, right=True))
 
 
 def verdict(ssim: float) -> str:

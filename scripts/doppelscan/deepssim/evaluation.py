@@ -20,11 +20,16 @@ from doppelscan.images import gaussian_blur, smooth_fields, warp
 
 __all__ = ["PairDataset", "PairInferer", "PreparePairs"]
 
-KINDS = ("other image", "look-alike", "blend", "elastic", "blur", "same image")
+# Kinds of pairs in the order in which they are drawn, again and again, and of pairs with partners.
+TURN = (
+    *("other image", "other image", "look-alike", "look-alike", "blend", "blend"),
+    *("other image", "elastic", "blur", "look-alike", "same image", "same image"),
+)
+WITH_PARTNERS = ("other image", "look-alike")
 
 
 class PairDataset(Dataset):
-    """Pairs of one cohort, from unrelated to identical: a third are two images, the others an image and a near-duplicate.
+    """Pairs of one cohort, from unrelated to identical: half are two images, the others an image and a near-duplicate; each cohort has every kind.
 
     Args:
         images: uint8 [N, 1, S, S], square images of one cohort or more.
@@ -62,13 +67,11 @@ class PairDataset(Dataset):
         self.tiny = coarse_look(images)
         self.tiny_partners = None if partners is None else coarse_look(partners)
         items = []
+        draw_pair, turn = (self._pair, TURN) if partners is None else (self._partnered, WITH_PARTNERS)
         for number in range(pairs):
-            if partners is not None:
-                kind = KINDS[number % 2]
-                items.append((kind, *self._partnered(kind, self.members[number % len(self.members)])))
-                continue
-            kind = KINDS[(number // 2) % len(KINDS)] if number % 3 else KINDS[number % 2]
-            items.append((kind, *self._pair(kind, self.members[number % len(self.members)])))
+            block, place = divmod(number, len(turn))
+            # Each block moves on by one cohort, or a cohort whose number shares a factor with the block's length would meet some kinds only.
+            items.append((turn[place], *draw_pair(turn[place], self.members[(place + block) % len(self.members)])))
         self.kinds = [kind for kind, _, _ in items]
         first, second = torch.stack([a for _, a, _ in items]), torch.stack([b for _, _, b in items])
         view, target = (whole_views, published_ssim) if published else (foreground_views, registered_ssim)
@@ -145,7 +148,7 @@ class PairInferer(SimpleInferer):
     """Run the encoder on the views of :class:`PreparePairs` and give each pair's similarity.
 
     Args:
-        size: values of the deepssim head, the first ones of the prediction.
+        size: values of the deepssim head, the first ones of the prediction, of a network that does not say where that lies (``output_slices``).
         poses: as in :class:`PreparePairs`.
         head: predicts the SSIM beside the cosine, from the encoder's outputs :data:`~doppelscan.deepssim.PAIR_OUTPUTS`; None leaves the cosine alone.
 
@@ -162,7 +165,8 @@ class PairInferer(SimpleInferer):
 
     def __call__(self, inputs: torch.Tensor, network, *args, **kwargs) -> torch.Tensor:
         features = super().__call__(inputs, network, *args, **kwargs).float()
-        heads = F.normalize(features[:, : self.size], dim=1)
+        part = getattr(network, "output_slices", {}).get("deepssim", slice(0, self.size))
+        heads = F.normalize(features[:, part], dim=1)
         pairs = len(heads) // (1 + self.poses)
         cosine = (heads[:pairs] * heads[pairs:].view(self.poses, pairs, -1)).sum(2).amax(0)
         if self.head is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from doppelscan.deepssim.weights import CHECKSUMS, file_sha256
+from doppelscan.deepssim.weights import CHECKSUMS, file_sha256, listed_sha256
 from doppelscan.errors import InputError, WeightsError
 
 __all__ = [
@@ -159,7 +158,7 @@ def hub_encoder(reference: str) -> str:
     # The files are of one commit, also when the tag is moved between two downloads.
     commit = listed.parents[1].name
     weights = hub_file(repository, commit, WEIGHTS)
-    expected = json.loads(listed.read_text()).get(weights.name)
+    expected = listed_sha256(listed).get(weights.name)
     found = file_sha256(weights)
     if found != expected:
         os.unlink(weights.resolve())

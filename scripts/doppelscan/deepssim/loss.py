@@ -6,9 +6,23 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from doppelscan.errors import NotFiniteError
+from doppelscan.errors import InputError, NotFiniteError
 
-__all__ = ["DeepSSIMLoss"]
+__all__ = ["DeepSSIMLoss", "require_head_sizes"]
+
+
+def require_head_sizes(prediction: torch.Tensor, size: int, with_identity: bool) -> None:
+    """Refuse a prediction [B, D] whose heads are not of ``size`` values, of which the first would else be taken for a whole head.
+
+    Raises:
+        InputError: D is neither ``size`` (without the identity head) nor twice that.
+    """
+    width = prediction.shape[1]
+    if width != 2 * size and (with_identity or width != size):
+        raise InputError(
+            f"The 'embedding_size' parameter must be that of the network's heads. Got {size}, and a network that gives {width} values: "
+            "pass --network_def::embedding_size, which loss and metrics follow."
+        )
 
 
 class DeepSSIMLoss(nn.Module):
@@ -33,6 +47,7 @@ class DeepSSIMLoss(nn.Module):
         :class:`~doppelscan.deepssim.MakeViews` gives them -> scalar.
 
     Raises:
+        InputError: the prediction is not of one or two heads of ``embedding_size``.
         NotFiniteError: the loss is not finite.
     """
 
@@ -54,6 +69,7 @@ class DeepSSIMLoss(nn.Module):
         prediction = prediction.float()
         first, second = prediction.chunk(2)
         size = self.embedding_size
+        require_head_sizes(prediction, size, with_identity=self.identity_weight > 0)
         regression = self._regression(first[:, :size], second[:, :size], targets["ssim"])
         if "ssim_first" in targets:
             near = self._regression(first[:, :size], first[:, :size], targets["ssim_first"])

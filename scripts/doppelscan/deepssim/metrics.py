@@ -9,6 +9,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score, silhouette_score
 
 from doppelscan.deepssim.classes import VERDICTS, verdict_number
+from doppelscan.deepssim.loss import require_head_sizes
 from doppelscan.errors import InputError
 
 __all__ = ["CopyDetectionMetric", "CopyRetrieval", "SSIMAgreement", "SSIMError"]
@@ -25,6 +26,7 @@ class CopyRetrieval(Cumulative):
         self.embedding_size = embedding_size
 
     def __call__(self, y_pred: torch.Tensor, y: dict[str, torch.Tensor]) -> torch.Tensor:
+        require_head_sizes(y_pred, self.embedding_size, with_identity=True)
         first, second = y_pred[:, self.embedding_size : 2 * self.embedding_size].float().chunk(2)
         nearest = (second @ first.T).argmax(1)
         hits = (nearest == torch.arange(len(nearest), device=nearest.device))[y["is_copy"]].float()
@@ -50,6 +52,7 @@ class SSIMError(Cumulative):
         self.embedding_size, self.sign, self.power = embedding_size, -1 if negative else 1, 2 if squared else 1
 
     def __call__(self, y_pred: torch.Tensor, y: dict[str, torch.Tensor]) -> torch.Tensor:
+        require_head_sizes(y_pred, self.embedding_size, with_identity=False)
         target = y["ssim"]
         first, second = y_pred[:, : self.embedding_size].float().chunk(2)
         groups, members, _ = target.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -60,8 +61,8 @@ class PairFeatures(Dataset):
         pairs: how many.
         misaligned: share of the pairs that are there a second time, with the target of the clean pair, but misaligned as evaluation misaligns them
             and the second image seen in 8 poses.
-        partners: such as samples of a generator that learned from ``images``: in every second block of 256 pairs the second image is one of them, any or
-            one of the 8 that look most like the first.
+        partners: such as samples of a generator that learned from ``images``: the second image of half of the pairs is one of them, any or one of the 8
+            that look most like the first.
         windows: draw pairs of :func:`zoomed_cohorts` too, as many as of the real cohorts.
         seed: of the pairs.
         spatial_size: S.
@@ -95,26 +96,29 @@ class PairFeatures(Dataset):
         aligned, moved = PreparePairs(spatial_size), PreparePairs(spatial_size, probability, seed=seed + 7)
         with progress(None, "features of pairs", "pair", total=pairs) as bar:
             for start in range(0, pairs, CHUNK):
-                made = self._pairs(min(CHUNK, pairs - start), seed * 1009 + start)
-                again = round(len(made) * misaligned)
-                parts.append((self._features(made.pairs, aligned, 1), made.labels))
-                if again:
-                    parts.append((self._features(made.pairs[:again], moved, 8), made.labels[:again]))
-                bar.update(len(made))
+                for made in self._pairs(min(CHUNK, pairs - start), seed * 1009 + start):
+                    again = round(len(made) * misaligned)
+                    parts.append((self._features(made.pairs, aligned, 1), made.labels))
+                    if again:
+                        parts.append((self._features(made.pairs[:again], moved, 8), made.labels[:again]))
+                    bar.update(len(made))
         self.features = torch.cat([features for features, _ in parts])
         self.labels = torch.cat([labels for _, labels in parts]).clamp(max=1.0)
         super().__init__(data=list(range(len(self.labels))))
 
-    def _pairs(self, count: int, seed: int) -> PairDataset:
+    def _pairs(self, count: int, seed: int) -> Iterator[PairDataset]:
         pixels, cohorts = self.images.images, self.images.cohorts
         real = cohorts < self.images.real_cohorts
-        if self.partners is not None and (seed - self.seed * 1009) // CHUNK % 2:
-            others = self.partners.images
-            return PairDataset(pixels[real], cohorts[real].tolist(), count, seed, self.spatial_size, partners=others)
+        if self.partners is not None:
+            others, mixed = self.partners.images, (count + 1) // 2
+            yield PairDataset(pixels[real], cohorts[real].tolist(), mixed, seed + 1, self.spatial_size, partners=others)
+            count -= mixed
+        if not count:
+            return
         if self.windows and bool(real.any()):
             seen, numbers = zoomed_cohorts(pixels[real], cohorts[real], torch.Generator().manual_seed(seed))
             pixels, cohorts = torch.cat([pixels, seen]), torch.cat([cohorts, numbers + (int(cohorts.max()) + 1)])
-        return PairDataset(pixels, cohorts.tolist(), count, seed, self.spatial_size)
+        yield PairDataset(pixels, cohorts.tolist(), count, seed, self.spatial_size)
 
     @torch.no_grad()
     def _features(self, pairs: torch.Tensor, prepare: PreparePairs, poses: int) -> torch.Tensor:

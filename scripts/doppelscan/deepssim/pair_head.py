@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from torch import nn
 
 from doppelscan.deepssim.roles import columns_of
 from doppelscan.deepssim.texture import FLOOR, TEXTURE_GRID, TEXTURE_SIZE, laid_on, look, texture_views
-from doppelscan.deepssim.weights import load_weights
+from doppelscan.deepssim.weights import load_weights, state_digest
 from doppelscan.errors import InputError
 
 __all__ = ["PAIR_OUTPUTS", "PairSSIM", "load_pair_head", "pair_columns", "predicted_ssim"]
@@ -105,13 +108,35 @@ class PairSSIM(nn.Module):
         return F.avg_pool2d(maps, 3, 1, 1, count_include_pad=False)
 
 
-def load_pair_head(network: PairSSIM, path: str | os.PathLike | None, device: str | torch.device = "cpu") -> PairSSIM | None:
+def load_pair_head(
+    network: PairSSIM, path: str | os.PathLike | None, device: str | torch.device = "cpu", encoder: Any = None
+) -> PairSSIM | None:
     """``network`` with the weights of ``path``, in evaluation mode on ``device``; None for None, which leaves the cosine alone.
+
+    ``encoder`` is whose cosine it will take; a file that says it was trained on another's is told by a warning.
 
     Raises:
         WeightsError: see :func:`~doppelscan.deepssim.load_weights`.
     """
-    return None if path is None else load_weights(network, path).to(device)  # type: ignore[return-value]
+    if path is None:
+        return None
+    loaded = load_weights(network, path).to(device)
+    trained_on, given = _metadata(path).get("encoder"), state_digest(encoder)
+    if trained_on and given and trained_on != given:
+        warnings.warn(
+            f"The pair head {os.fspath(path)!r} was trained on the cosine of another encoder, so its SSIM may be off: train one on yours "
+            "(ssim_pairs.json, or ssim_pairs_finetune.json, with --ckpt_path), or pass --pair_ckpt None for the cosine alone.",
+            stacklevel=2,
+        )
+    return loaded  # type: ignore[return-value]
+
+
+def _metadata(path: str | os.PathLike) -> dict[str, str]:
+    """What a .safetensors file says of itself; of another file nothing."""
+    if os.path.splitext(path)[1] != ".safetensors":
+        return {}
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
 
 
 def pair_columns(outputs: Mapping[str, slice]) -> torch.Tensor:

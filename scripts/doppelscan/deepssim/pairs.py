@@ -25,7 +25,7 @@ from doppelscan.images import (
     warp,
 )
 
-__all__ = ["CohortBatchSampler", "CohortDataset", "EpochBatches", "MakeViews"]
+__all__ = ["CohortBatchSampler", "CohortDataset", "EpochBatches", "MakeViews", "require_counts"]
 
 
 class CohortDataset(Dataset):
@@ -136,6 +136,20 @@ def coarse_look(images: torch.Tensor) -> torch.Tensor:
     return F.normalize(small - small.mean(1, keepdim=True), dim=1)
 
 
+def require_counts(**counts: Any) -> None:
+    """Refuse what is no whole number from 1 on, by its name.
+
+    Raises:
+        InputError: it is none.
+    """
+    wrong = [
+        f"{name}={value!r}" for name, value in counts.items() if not isinstance(value, int) or isinstance(value, bool) or value < 1
+    ]
+    if wrong:
+        names = " and ".join(f"'{name}'" for name in counts)
+        raise InputError(f"The parameters {names} must be whole numbers from 1 on. Got {', '.join(wrong)} instead.")
+
+
 class EpochBatches(Sampler[list[int]]):
     """As many batches an epoch, drawn by :meth:`batch` from the seed, the epoch and the rank.
 
@@ -179,6 +193,9 @@ class CohortBatchSampler(EpochBatches):
         seed: with the epoch and the rank, decides the batches.
         rank: of this process; each rank draws its own batches.
         look_alikes: share of a group that is drawn from the ``2 * group_size`` images nearest to its first.
+
+    Raises:
+        InputError: a number below 1, no cohort of two images, or ``weights`` that are not one number from 0 on for each source, one of them above 0.
     """
 
     def __init__(
@@ -193,17 +210,20 @@ class CohortBatchSampler(EpochBatches):
         rank: int = 0,
         look_alikes: float = 0.5,
     ) -> None:
+        require_counts(groups=groups, group_size=group_size, batches=batches)
         super().__init__(batches, seed, rank)
         self.near = int(look_alikes * group_size)
         self.dataset, self.groups, self.group_size, self.real_share = dataset, groups, group_size, real_share
         self.tiny = coarse_look(dataset.images)
-        if weights is not None and len(weights) != dataset.real_cohorts:
+        if weights is not None and (not weights or len(weights) != dataset.real_cohorts or min(weights) < 0 or max(weights) <= 0):
             raise InputError(
-                f"The 'weights' parameter must have one number for each of the {dataset.real_cohorts} sources. Got {len(weights)}."
+                f"The 'weights' parameter must have one number from 0 on for each of the {dataset.real_cohorts} sources, one above 0. Got {list(weights)}."
             )
         members = [(dataset.cohorts == c).nonzero().flatten() for c in range(int(dataset.cohorts.max()) + 1)]
         self.real = [m for m in members[: dataset.real_cohorts] if len(m) >= 2]
         self.generated = [m for m in members[dataset.real_cohorts :] if len(m) >= 2]
+        if not self.real and not self.generated:
+            raise InputError("The 'dataset_dir' parameter must name a source of two images or more. Got sources of one image each.")
         # By the root of the size: a large cohort is seen more, a small one is not lost.
         shares = [len(m) ** 0.5 for m in members] if weights is None else weights
         self.weights = torch.tensor([float(w) for w, m in zip(shares, members, strict=False) if len(m) >= 2][: len(self.real)])

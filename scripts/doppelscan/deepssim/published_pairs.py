@@ -11,7 +11,7 @@ from monai.transforms import Randomizable
 from monai.utils import convert_to_tensor
 
 from doppelscan.deepssim.augment import zscore
-from doppelscan.deepssim.pairs import EpochBatches, read_cohorts
+from doppelscan.deepssim.pairs import EpochBatches, read_cohorts, require_counts
 from doppelscan.deepssim.ssim import published_ssim
 from doppelscan.errors import InputError
 from doppelscan.images import SliceChoice
@@ -81,21 +81,13 @@ class PairSampler(EpochBatches):
     """
 
     def __init__(self, dataset: ImagePairs, batch_size: int = 32, batches: int = 100, seed: int = 0, rank: int = 0) -> None:
-        wrong = [f"{name}={value!r}" for name, value in (("batch_size", batch_size), ("batches", batches)) if not _count(value)]
-        if wrong:
-            raise InputError(
-                f"The parameters 'batch_size' and 'batches' must be whole numbers from 1 on. Got {', '.join(wrong)} instead."
-            )
+        require_counts(batch_size=batch_size, batches=batches)
         super().__init__(batches, seed, rank)
         self.dataset, self.batch_size = dataset, batch_size
 
     def batch(self, generator: torch.Generator) -> list[int]:
         """Pairs by their numbers."""
         return torch.randint(len(self.dataset), (self.batch_size,), generator=generator).tolist()
-
-
-def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 class PairViews:

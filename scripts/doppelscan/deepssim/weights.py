@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -9,12 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from doppelscan.digests import file_sha256
 from doppelscan.errors import InputError, WeightsError
 
-__all__ = ["file_sha256", "load_weights", "read_checkpoint", "require_listed_sha256", "start_from", "unwrapped"]
+__all__ = [
+    "file_sha256",
+    "listed_sha256",
+    "load_weights",
+    "read_checkpoint",
+    "require_listed_sha256",
+    "start_from",
+    "state_digest",
+    "unwrapped",
+]
 
 CHECKSUMS = "checksums.json"
 
@@ -27,11 +39,9 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     """
     try:
         if Path(path).suffix == ".safetensors":
-            from safetensors.torch import load_file
-
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
         first = (str(error).splitlines() or ["unknown"])[0]
         raise WeightsError(
             f"The weights {str(path)!r} must be a plain state dict. Got a file that cannot be read as one: {first[:120]}"
@@ -39,6 +49,35 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     if not isinstance(state, dict):
         raise WeightsError(f"The weights {str(path)!r} must be a plain state dict. Got {type(state).__name__}.")
     return state
+
+
+def listed_sha256(path: str | os.PathLike) -> dict[str, str]:
+    """File name -> sha256, of a ``checksums.json``.
+
+    Raises:
+        WeightsError: it is no such table.
+    """
+    try:
+        listed = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise WeightsError(
+            f"The file {str(path)!r} must list the sha256 of the weights beside it. Got no JSON: {error}; restore it."
+        ) from error
+    if not isinstance(listed, dict):
+        raise WeightsError(
+            f"The file {str(path)!r} must map names of weights to their sha256. Got a {type(listed).__name__}; restore it."
+        )
+    return listed
+
+
+def state_digest(network: Any) -> str:
+    """sha256 of a network's values in the order of their names, 64 hexadecimal digits, by which a head knows its encoder whatever file that came
+    from; "" of a network without a state dict, such as one of onnxruntime."""
+    state = network.state_dict() if isinstance(network, nn.Module) else {}
+    digest = hashlib.sha256()
+    for _, value in sorted(state.items()):
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest() if state else ""
 
 
 def require_listed_sha256(path: str | os.PathLike) -> None:
@@ -49,7 +88,7 @@ def require_listed_sha256(path: str | os.PathLike) -> None:
     """
     path = Path(path)
     listed = path.parent / CHECKSUMS
-    expected = json.loads(listed.read_text()).get(path.name) if listed.is_file() else None
+    expected = listed_sha256(listed).get(path.name) if listed.is_file() else None
     if expected is None:
         return
     found = file_sha256(path)
@@ -101,7 +140,7 @@ def start_from(network: nn.Module, path: str | os.PathLike | None) -> nn.Module:
     if path is None and frozen:
         raise InputError(
             f"The 'freeze' parameter must name parts that have trained weights. Got {', '.join(frozen)} with random ones: pass "
-            f'{getattr(network, "start_options", "--init_ckpt FILE")}, or --freeze "[]" to train every part.'
+            f'{getattr(network, "start_options", "--init_ckpt FILE")}, or freeze nothing (--freeze "[]" of paper.json, --network_def::freeze "[]" of others).'
         )
     return network if path is None else load_weights(network, path)
 

@@ -257,13 +257,21 @@ class LatestWeights:
         interval: epochs between files.
         snapshots: every so many epochs a copy is kept as ``NAME_0010.pt``, by the epoch, so that a curve over the training can be drawn; None
             keeps none.
+        metadata: what a ``.safetensors`` file says of itself.
     """
 
-    def __init__(self, path: str | os.PathLike, item: Any, interval: int = 1, snapshots: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        item: Any,
+        interval: int = 1,
+        snapshots: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
         for name, value in (("interval", interval), ("snapshots", snapshots)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise InputError(f"The '{name}' parameter must be an integer >= 1. Got {value!r} instead.")
-        self.path, self.item, self.interval, self.snapshots = Path(path), item, interval, snapshots
+        self.path, self.item, self.interval, self.snapshots, self.metadata = Path(path), item, interval, snapshots, metadata
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer, after the moving average."""
@@ -274,14 +282,14 @@ class LatestWeights:
         if idist.get_rank() > 0:
             return
         if engine.state.epoch % self.interval == 0:
-            write_weights(self.path, self.item)
+            write_weights(self.path, self.item, self.metadata)
         if self.snapshots is not None and engine.state.epoch % self.snapshots == 0:
-            write_weights(self.path.with_stem(f"{self.path.stem}_{engine.state.epoch:04d}"), self.item)
+            write_weights(self.path.with_stem(f"{self.path.stem}_{engine.state.epoch:04d}"), self.item, self.metadata)
 
     def finish(self, engine: Engine) -> None:
         """Write the file after a last epoch that is none of the intervals."""
         if idist.get_rank() == 0 and engine.state.epoch % self.interval:
-            write_weights(self.path, self.item)
+            write_weights(self.path, self.item, self.metadata)
 
 
 class SameTraining:

@@ -35,9 +35,9 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-def write_weights(path: Path, item: Any) -> None:
+def write_weights(path: Path, item: Any, metadata: Mapping[str, str] | None = None) -> None:
     """Write the state dict of ``item`` beside ``path`` and rename: a full disk leaves the old file, which is told in one line. A path that ends with
-    ``.safetensors`` gets that format."""
+    ``.safetensors`` gets that format, with ``metadata``."""
     state = unwrapped(item).state_dict()
 
     def write() -> None:
@@ -45,7 +45,8 @@ def write_weights(path: Path, item: Any) -> None:
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
             try:
                 if path.suffix == ".safetensors":
-                    file.write(save({name: value.detach().cpu().contiguous() for name, value in state.items()}))
+                    values = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+                    file.write(save(values, dict(metadata or {})))
                 else:
                     torch.save(state, file)
                 file.close()

@@ -3,7 +3,7 @@
 ``python tests/real/encoders.py SPLIT_DIR --weights NAME=FILE ... [--copies 6] [--sources ...] [--transforms ...] [--output FILE.json]``
 
 SPLIT_DIR holds the tables that tests/real/split.py writes; the sources are their test parts. Copies, novel images and seeds are those of evaluate.json, and
-so is the embedding: whitened, best of 8 poses, no registration. Beside its 21 transforms stand those that :data:`HARDER` adds, which no table had before
+so is the embedding: whitened, best of 8 poses, no registration. FILE is model.pt, or an ONNX file that ``make export`` wrote. Beside its 21 transforms stand those that :data:`HARDER` adds, which no table had before
 the weights 0.4. A file that does not exist yet is told and left out.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from doppelscan.deepssim import CopyDetectionMetric, DeepSSIMEncoder, load_encoder
+from doppelscan.deepssim import CopyDetectionMetric, DeepSSIMEncoder, OnnxEncoder, load_encoder
 from doppelscan.images import COPY_TRANSFORMS, DarkSurroundd, LoadSliced, PlantedCopies, Windowd
 from doppelscan.search import EncoderSimilarity, PoseEmbedder
 from doppelscan.workflows import EvaluationImages
@@ -75,6 +75,9 @@ def measured(values: np.ndarray, sources: np.ndarray) -> dict[str, float]:
 
 
 def embedding_of(weights: str) -> EncoderSimilarity:
+    if weights.endswith(".onnx"):
+        exported = OnnxEncoder(weights, DeepSSIMEncoder().output_slices)
+        return EncoderSimilarity(PoseEmbedder(exported, device="cpu"), part=exported.output_slices["embedding"], whiten=True)
     network = load_encoder(DeepSSIMEncoder(outputs=["embedding"]), weights).to(memory_format=torch.channels_last)
     return EncoderSimilarity(PoseEmbedder(network, device="cpu"), whiten=True)
 

@@ -65,7 +65,9 @@ def main() -> None:
     parser.add_argument("images_dir", type=Path)
     parser.add_argument("export_dir", type=Path)
     parser.add_argument("--images", type=int, default=400)
-    parser.add_argument("--convnext", action="store_true", help="also ConvNeXt-Base at 224 px, needs transformers")
+    parser.add_argument(
+        "--convnext", action="store_true", help="also ConvNeXt-Base at 136 px (the paper's slices) and 224, needs transformers"
+    )
     options = parser.parse_args()
     network = load_weights(DeepSSIMEncoder(), ENCODER / "models" / "model.pt").to(memory_format=torch.channels_last)
     result = {"threads": torch.get_num_threads()}
@@ -83,8 +85,9 @@ def main() -> None:
             made = workflow_rate(options.images_dir, count, poses, "inference_onnx.json", onnx_path=str(path))
             result[f"workflow {name}.onnx, {poses} poses"] = made
     if options.convnext:
-        for batch in (BATCHES[0], BATCHES[-1]):
-            result[f"forward ConvNeXt-Base, 224 px, {batch} at a time"] = rate(ConvNeXtEncoder().eval(), 224, 8, batch)
+        for side in (136, 224):
+            for batch in (BATCHES[0], BATCHES[-1]):
+                result[f"forward ConvNeXt-Base, {side} px, {batch} at a time"] = rate(ConvNeXtEncoder().eval(), side, 8, batch)
     print(json.dumps({name: round(value, 1) for name, value in result.items()}, indent=1))
 
 

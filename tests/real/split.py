@@ -1,7 +1,7 @@
 """Who trains the encoder and who tests it: half of the patients of each brain source, of the spine and of the chest X-rays, nobody of the
 hippocampus.
 
-The weights 0.2.0 saw the spine in the last stage only, and no X-ray.
+Weights before 0.4.0 saw the spine in the last stage only, and no X-ray.
 
 ``python tests/real/split.py FOLDER OUTPUT_DIR`` writes one CSV (path, patient) per source of FOLDER/manifest.csv and part. The part of a
 patient is the parity of the sha256 of ``source/patient``: it never changes when files are added.

@@ -66,12 +66,12 @@ CONFIGS := $(ENCODER)/configs
 SPLIT := $(OUT)-split
 # What trains, and how often each is drawn; DATA holds mri/manifest.csv and cxr/manifest.csv.
 MRI := '$(SPLIT)/ds002748_t1_train.csv','$(SPLIT)/ds002748_t1_coronal_train.csv','$(SPLIT)/figshare_t1ce_train.csv','$(SPLIT)/spider_spine_t2_train.csv'
-SOURCES := --dataset_dir "[$(MRI),'$(SPLIT)/kermany_train.csv']" --dataset_weights "[3,2,3,2,3]"
+ALL := $(MRI),'$(SPLIT)/kermany_train.csv'
+SOURCES := --dataset_dir "[$(ALL)]" --dataset_weights "[3,2,3,2,3]"
 # STEPS and PAIR_STEPS shorten it, such as STEPS="--max_epochs 1 --batches 2" PAIR_STEPS="--pairs 24 --max_epochs 1".
 STEPS :=
 PAIR_STEPS :=
-# The pair head learns from the MRI alone: X-rays stay what it never saw.
-PAIRS = $(BIN)/python -m monai.bundle run --config_file $(CONFIGS)/ssim_pairs.json --dataset_dir "[$(MRI)]" --output_dir $(OUT)-pairs $(PAIR_STEPS)
+PAIRS = $(BIN)/python -m monai.bundle run --config_file $(CONFIGS)/ssim_pairs.json --dataset_dir "[$(ALL)]" --output_dir $(OUT)-pairs $(PAIR_STEPS)
 
 # Killed, it goes on where it was by the same command.
 train: $(STAMP)
@@ -90,8 +90,9 @@ train: $(STAMP)
 
 # The pair head alone, from scratch, of the encoder that is shipped.
 train-pairs: $(STAMP)
-	@test -n "$(DATA)" || { echo "make train-pairs needs DATA=DIR, a folder with mri/manifest.csv"; exit 2; }
+	@test -n "$(DATA)" || { echo "make train-pairs needs DATA=DIR, a folder with mri/manifest.csv and cxr/manifest.csv"; exit 2; }
 	$(BIN)/python tests/real/split.py $(DATA)/mri $(SPLIT)
+	$(BIN)/python tests/real/split.py $(DATA)/cxr $(SPLIT)
 	$(PAIRS)
 
 # The contrastive rival of evaluate.json: the same data, views and steps, plain InfoNCE.

@@ -273,7 +273,7 @@ def test_each_stage_of_make_train_starts_from_the_one_before(tmp_path):
     assert (
         pair_head["--ckpt_path"] == options[-1]["--ckpt_dir"] + "/model.pt" and pair_head["--ckpt_dir"] == options[-1]["--ckpt_dir"]
     )
-    assert "kermany" not in pair_head["--dataset_dir"]
+    assert pair_head["--dataset_dir"] == options[0]["--dataset_dir"]
     for before, after in pairwise(options):
         assert after["--init_ckpt"] == before["--ckpt_dir"] + "/model.pt"
     assert len({one["--dataset_dir"] for one in options}) == 1 and len({one["--output_dir"] for one in options}) == 4

@@ -181,8 +181,8 @@ def validations(folder, epochs: list[int]) -> list[list[torch.Tensor]]:
 def test_every_validation_looks_at_the_same_batches_and_views_also_after_a_resume(tmp_path):
     first, second = validations(tmp_path, [1, 4])
     (resumed,) = validations(tmp_path, [7])
-    assert len(first) == len(second) == len(resumed) == 2 * 7
-    assert not torch.equal(first[0], first[7])  # the batches of one validation differ
+    assert len(first) == len(second) == len(resumed) == 2 * 8
+    assert not torch.equal(first[0], first[8])  # the batches of one validation differ
     for one, other, third in zip(first, second, resumed, strict=True):
         assert torch.equal(one, other) and torch.equal(one, third)
 

@@ -228,7 +228,7 @@ def test_a_head_beside_another_encoder_than_its_own_is_told(head, tmp_path):
             load_pair_head(PairSSIM(12, channels=4), path, encoder=known)
         save_file(head.state_dict(), tmp_path / "silent.safetensors")
         load_pair_head(PairSSIM(12, channels=4), tmp_path / "silent.safetensors", encoder=other)
-    with pytest.warns(UserWarning, match="another encoder.*--pair_ckpt None"):
+    with pytest.warns(UserWarning, match="another encoder.*--pair_ckpt none"):
         load_pair_head(PairSSIM(12, channels=4), path, encoder=other)
 
 

@@ -59,7 +59,7 @@ def test_evaluation_writes_numbers_tables_and_figures(source, tmp_path):
 
 
 def test_without_rivals_and_pair_head_only_the_encoder_is_measured(source, tmp_path):
-    result = evaluate(source, tmp_path / "out", pair_ckpt=None)
+    result = evaluate(source, tmp_path / "out", pair_ckpt="none")
     assert list(result["summary"]) == ["embedding", "deepssim"] and list(result["agreement"]) == ["aligned", "misaligned"]
 
 

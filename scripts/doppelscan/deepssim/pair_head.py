@@ -111,21 +111,22 @@ class PairSSIM(nn.Module):
 def load_pair_head(
     network: PairSSIM, path: str | os.PathLike | None, device: str | torch.device = "cpu", encoder: Any = None
 ) -> PairSSIM | None:
-    """``network`` with the weights of ``path``, in evaluation mode on ``device``; None for None, which leaves the cosine alone.
+    """``network`` with the weights of ``path``, in evaluation mode on ``device``; None for None or "none", which leaves the cosine alone (a
+    command line cannot say None: MONAI takes it for nothing said).
 
     ``encoder`` is whose cosine it will take; a file that says it was trained on another's is told by a warning.
 
     Raises:
         WeightsError: see :func:`~doppelscan.deepssim.load_weights`.
     """
-    if path is None:
+    if path is None or path == "none":
         return None
     loaded = load_weights(network, path).to(device)
     trained_on, given = _metadata(path).get("encoder"), state_digest(encoder)
     if trained_on and given and trained_on != given:
         warnings.warn(
             f"The pair head {os.fspath(path)!r} was trained on the cosine of another encoder, so its SSIM may be off: train one on yours "
-            "(ssim_pairs.json, or ssim_pairs_finetune.json, with --ckpt_path), or pass --pair_ckpt None for the cosine alone.",
+            "(ssim_pairs.json, or ssim_pairs_finetune.json, with --ckpt_path), or pass --pair_ckpt none for the cosine alone.",
             stacklevel=2,
         )
     return loaded  # type: ignore[return-value]
@@ -145,7 +146,7 @@ def pair_columns(outputs: Mapping[str, slice]) -> torch.Tensor:
     Raises:
         InputError: the encoder gives no such outputs.
     """
-    todo = ", or pass --pair_ckpt None for the cosine alone"
+    todo = ", or pass --pair_ckpt none for the cosine alone"
     return torch.from_numpy(columns_of(outputs, PAIR_OUTPUTS, "pair", " and ", todo))
 
 

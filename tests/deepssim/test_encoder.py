@@ -64,11 +64,21 @@ def test_weights_with_another_sha256_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.pt"])
-def test_damaged_weights_are_told_in_one_line(tmp_path, name):
-    (tmp_path / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\n" * 3)
+@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\n" * 3, b"junk\n", b""])
+def test_damaged_weights_are_told_in_one_line(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError, match="plain state dict") as error:
         load_weights(small(), tmp_path / name)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, value):
+    state = small().state_dict()
+    state["stem.0.weight"].view(-1)[3] = value
+    torch.save(state, tmp_path / "model.pt")
+    with pytest.raises(WeightsError, match=r"must be finite.*1 tensors, such as stem\.0\.weight"):
+        load_weights(small(), tmp_path / "model.pt")
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])

@@ -25,7 +25,8 @@ from monai.handlers import IgniteMetricHandler
 
 def test_classes_have_the_papers_limits():
     assert [verdict(v) for v in (-0.2, 0.60, 0.601, 0.85, 0.851)] == ["different", "different", "similar", "similar", "duplicate"]
-    assert verdict(float("nan")) == "different"
+    with pytest.raises(InputError, match="NaN in 1 of 2"):  # neither a copy nor none
+        verdict_number(np.array([0.9, np.nan]))
     assert verdict_number(np.array([[0.1, 0.7], [0.9, 0.85]])).tolist() == [[0, 1], [2, 1]]
 
 

@@ -41,7 +41,8 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
         if Path(path).suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
+    # Of a file that is no pickle, torch passes on whatever its bytes happen to mean: a KeyError, an IndexError.
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, LookupError, AttributeError) as error:
         first = (str(error).splitlines() or ["unknown"])[0]
         raise WeightsError(
             f"The weights {str(path)!r} must be a plain state dict. Got a file that cannot be read as one: {first[:120]}"
@@ -106,7 +107,7 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
     PyTorch checkpoints (``weights_only=True``, bare or under the key ``model`` or ``state_dict``) are read.
 
     Raises:
-        WeightsError: no such file, another sha256, or keys and shapes that are not the network's; they are listed.
+        WeightsError: no such file, another sha256, values that are not finite, or keys and shapes that are not the network's; they are listed.
     """
     path = Path(path)
     if not path.is_file():
@@ -127,6 +128,12 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
             f"{unexpected[:3]}, {len(shapes)} of another shape {shapes[:3]}; they are of another architecture: pass "
             "this network's own (--encoder of an audit, --ckpt_path of a bundle)."
         ) from error
+    broken = [name for name, value in network.state_dict().items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise WeightsError(
+            f"The weights {str(path)!r} must be finite. Got NaN or Inf in {len(broken)} tensors, such as {broken[0]}: the file is damaged, or its training "
+            "diverged; restore it, or train again."
+        )
     return network.eval()
 
 

@@ -81,6 +81,16 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path, value):
         load_weights(small(), tmp_path / "model.pt")
 
 
+def test_a_value_that_is_not_fitted_yet_is_no_damage(tmp_path):
+    class Scorer(torch.nn.Linear):
+        def __init__(self):
+            super().__init__(2, 2)
+            self.register_buffer("null", torch.full((3,), torch.nan))
+
+    torch.save(Scorer().state_dict(), tmp_path / "model.pt")
+    assert load_weights(Scorer(), tmp_path / "model.pt").null.isnan().all()
+
+
 @pytest.mark.parametrize("text", ["{", "[]"])
 def test_a_damaged_list_of_checksums_is_told_in_one_line(tmp_path, text):
     torch.save(small().state_dict(), tmp_path / "model.pt")

@@ -107,7 +107,7 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
     PyTorch checkpoints (``weights_only=True``, bare or under the key ``model`` or ``state_dict``) are read.
 
     Raises:
-        WeightsError: no such file, another sha256, values that are not finite, or keys and shapes that are not the network's; they are listed.
+        WeightsError: no such file, another sha256, values that are not finite (but where ``network`` has such itself), or keys and shapes that are not the network's; they are listed.
     """
     path = Path(path)
     if not path.is_file():
@@ -117,6 +117,8 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
     require_listed_sha256(path)
     state = read_checkpoint(path)
     state = dict(state.get("model", state.get("state_dict", state)))
+    # What a network is built with as NaN says "not fitted yet" there, as the null of a Memorization Index without a reference; in a file too.
+    unfitted = _not_finite(network)
     try:
         network.load_state_dict(state, strict=True)
     except RuntimeError as error:
@@ -128,13 +130,17 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
             f"{unexpected[:3]}, {len(shapes)} of another shape {shapes[:3]}; they are of another architecture: pass "
             "this network's own (--encoder of an audit, --ckpt_path of a bundle)."
         ) from error
-    broken = [name for name, value in network.state_dict().items() if not bool(torch.isfinite(value).all())]
+    broken = sorted(_not_finite(network) - unfitted)
     if broken:
         raise WeightsError(
             f"The weights {str(path)!r} must be finite. Got NaN or Inf in {len(broken)} tensors, such as {broken[0]}: the file is damaged, or its training "
             "diverged; restore it, or train again."
         )
     return network.eval()
+
+
+def _not_finite(network: nn.Module) -> set[str]:
+    return {name for name, value in network.state_dict().items() if not bool(torch.isfinite(value).all())}
 
 
 def start_from(network: nn.Module, path: str | os.PathLike | None) -> nn.Module:

@@ -101,9 +101,10 @@ def test_ours_and_rivals_are_asked_the_same_and_written_with_intervals(place, mo
         transforms="exact; flip-x",
         spatial_size=48,
     )
-    assert [one.name for one in result.scorers] == ["doppelscan", "chance", "refusing"]
-    ours, chance = result.of("samples", "copy of the image", "samples")
+    assert [one.name for one in result.scorers] == ["doppelscan", "doppelscan, same patient", "chance", "refusing"]
+    ours, same, chance = result.of("samples", "copy of the image", "samples")
     assert ours.scorer == "doppelscan" and ours.area.share == 1 and ours.source.share == 1 and ours.area.lower < 1
+    assert same.scorer == "doppelscan, same patient" and same.recall is not None
     assert chance.recall is None and chance.area.lower < 0.5 < chance.area.upper
     exact = result.of("planted", "copy of the image", "planted copies", "exact")[0]
     assert exact.area.share == 1 and exact.recall.share == 1 and exact.source.share == 1
@@ -111,7 +112,11 @@ def test_ours_and_rivals_are_asked_the_same_and_written_with_intervals(place, mo
     with open(place / "out" / "benchmark.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     kept = json.loads((place / "out" / "benchmark.json").read_text())
-    assert len(rows) == len(kept["rows"]) == len(result.measured) and {row["scorer"] for row in rows} == {"doppelscan", "chance"}
+    assert len(rows) == len(kept["rows"]) == len(result.measured) and {row["scorer"] for row in rows} == {
+        "doppelscan",
+        "doppelscan, same patient",
+        "chance",
+    }
     for row in rows:
         assert float(row["auc_lower"]) <= float(row["auc"]) <= float(row["auc_upper"])
     with open(place / "out" / "queries.csv", newline="") as file:
@@ -176,7 +181,11 @@ def test_one_bad_rival_loses_nothing_but_itself(place, monkeypatch):
         spatial_size=48,
     )
     why = {one.name: one.failed.get("planted", "") for one in result.scorers}
-    assert why["doppelscan"] == why["chance"] == "" and {one.scorer for one in result.measured} == {"doppelscan", "chance"}
+    assert why["doppelscan"] == why["chance"] == "" and {one.scorer for one in result.measured} == {
+        "doppelscan",
+        "doppelscan, same patient",
+        "chance",
+    }
     assert why["broken"] == "RuntimeError: shape mismatch in layer 3"
     assert "rival 'nan'" in why["nan"] and "Got 1 scores that are not finite" in why["nan"]
     assert (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -61,3 +62,37 @@ def test_a_blend_names_the_second_source_that_made_it_one():
     )
     assert (mixed.second_match, mixed.second_share) == (5, 0.4) and (set_in.second_match, set_in.second_share) == (6, 0.05)
     assert kind_of(COPY, BY_RATE, Rules()).second_match is None
+
+
+OPEN = [{"explained": 0.95, "coarse": True}, {"explained": 0.9, "margin": 0.22}]
+
+
+@pytest.mark.parametrize("question", OPEN)
+@pytest.mark.parametrize(
+    ("p", "lead", "kind"),
+    [
+        (0.01, 1.0, "same patient?"),
+        (0.004, math.inf, "same patient?"),
+        (0.011, 5.0, "unresolved"),
+        (0.004, 0.9, "unresolved"),
+        (math.nan, math.nan, "unresolved"),
+    ],
+)
+def test_an_open_question_is_answered_where_strangers_hardly_ever_lie_so(question, p, lead, kind):
+    found = kind_of(replace(COPY, **question, same_patient_p=p, same_patient_lead=lead), BY_RATE, Rules())
+    assert found.kind == kind
+    assert found.same_patient_p == pytest.approx(p, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind"),
+    [
+        ({}, "copy"),
+        ({"explained": 0.9, "margin": 0.19}, "no single source"),
+        ({"mixed": 0.6}, "blend"),
+        ({"explained": 0.85}, "same patient?"),
+    ],
+)
+@pytest.mark.parametrize("p", [0.001, 1.0])
+def test_no_other_kind_hangs_on_it(changed, kind, p):
+    assert kind_of(replace(COPY, **changed, same_patient_p=p, same_patient_lead=9.0), BY_RATE, Rules()).kind == kind

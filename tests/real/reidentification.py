@@ -1,6 +1,6 @@
 """Two tasks, one table (the protocol of LCMem, arXiv 2512.14421): copy of the image, and same patient in another slice or visit.
 
-``python tests/real/reidentification.py SOURCE:FOLDER ... [--output FILE.json] [--everybody] [--head FILE] [--weights FILE]``
+``python tests/real/reidentification.py SOURCE:FOLDER ... [--output FILE.json] [--everybody] [--network FILE] [--weights FILE]``
 
 SOURCE is a source of FOLDER/manifest.csv, ``SOURCE/PLANE`` one plane of it, or ``volumes/PLANE`` slices of its whole volumes, such as ``ds002748_t1/axial:DATA/mri``,
 ``volumes/axial:DATA/mri3d`` and ``kermany:DATA/cxr``. The people are those that did not train the encoder (tests/real/split.py); ``--everybody`` takes all, for
@@ -20,12 +20,12 @@ import torch
 import torch.nn.functional as F
 from doppelscan.calibrate import area_under_curve, clopper_pearson
 from doppelscan.deepssim import DeepSSIMEncoder, foreground_views, load_encoder, load_weights, quarter_turn_poses, view_differences
-from doppelscan.deepssim.same_patient import SamePatientHead, patient_columns
 from doppelscan.images import unit_float
 from doppelscan.locations import encoder_weights
 from doppelscan.memorization import Whitening
 from doppelscan.search import NormalisedCorrelation, PatchDescriptor, PerceptualHash, PlainSSIM, Similarity
 from doppelscan.verify import Registration
+from doppelscan.verify.same_patient import Framing, SamePatientNetwork, same_patient_scores
 from reid_pairs import (
     DISTANCES,
     Pair,
@@ -73,14 +73,6 @@ class Embedded:
         one, other = (F.normalize(torch.from_numpy(x).float(), dim=-1).numpy() for x in (first[rows], second[others]))
         return np.einsum("nd,npd->np", one, other).max(1)
 
-    @torch.no_grad()
-    def logits(self, head: SamePatientHead, pairs: Sequence[Pair]) -> np.ndarray:
-        """What the head says, of the pose that it likes best."""
-        columns = torch.from_numpy(patient_columns(self.slices))
-        rows, others = rows_of_pairs(pairs)
-        first, second = head.project(self.pool[:, columns]), head.project(self.queries[..., columns])
-        return head.compare(first[rows][:, None], second[others]).amax(1).numpy()
-
 
 def foreground_views_of(images: torch.Tensor) -> torch.Tensor:
     return torch.cat([foreground_views(unit_float(part), 128) for part in images.split(BATCH)])
@@ -119,11 +111,11 @@ def scores_of(
     queries: torch.Tensor,
     pairs: Sequence[Pair],
     poses: int,
-    head: SamePatientHead | None = None,
+    network: SamePatientNetwork | None = None,
     weights: str | None = None,
     alone: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Every score of every pair, float [N]; higher is more alike. None are the shipped ``weights``; ``alone`` leaves out what is not the encoder's."""
+    """Every score of every pair, float [N]; higher is more alike. None are the shipped ``network`` and ``weights``; ``alone`` leaves out what is not the encoder's."""
     embedded = Embedded(pool, queries, poses, weights or encoder_weights())
     layers = [embedded.cosine(name, pairs, True) for name in ("layer2", "layer3", "layer4")]
     found = {
@@ -139,7 +131,10 @@ def scores_of(
             "SSIM": compared(PlainSSIM(128), pool, queries, pairs),
             "pHash": compared(PerceptualHash(16, poses), pool, queries, pairs),
         }
-    return found if head is None else {"same-patient head": embedded.logits(head, pairs), **found}
+    rows, others = rows_of_pairs(pairs)
+    known, posed = Framing.of(pool)[rows], quarter_turn_poses(queries) if poses == 8 else queries[None]
+    same = np.max([same_patient_scores(known, Framing.of(one)[others], network) for one in posed], 0)
+    return {"same patient": same, **found}
 
 
 def measured(scores: np.ndarray, pairs: Sequence[Pair]) -> dict:
@@ -190,8 +185,10 @@ def main() -> None:
     parser.add_argument("sources", nargs="+")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--everybody", action="store_true")
-    parser.add_argument("--head", type=Path, help="weights of a same-patient head, see reid_head.py")
-    parser.add_argument("--weights", help="of the encoder; a head needs those that it was trained on")
+    parser.add_argument(
+        "--network", type=Path, help="weights of a same-patient network, see same_patient.py; default the shipped ones"
+    )
+    parser.add_argument("--weights", help="of the encoder")
     parser.add_argument("--alone", action="store_true", help="the encoder's scores only: no registration, no rivals")
     parser.add_argument("--people", type=int, help="of a source, at most; those of several images first")
     parser.add_argument("--copies", type=int, default=3, help="copies of a transform")
@@ -199,7 +196,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    head = None if options.head is None else load_weights(SamePatientHead(), options.head)
+    network = None
+    if options.network is not None:
+        network = SamePatientNetwork()
+        load_weights(network, options.network)
     result: dict = {}
     for asked in options.sources:
         name, pool = load(asked, options.everybody, options.people)
@@ -214,7 +214,7 @@ def main() -> None:
             if not any(pair.positive for pair in pairs):
                 continue
             seen = thumbnails([one.pixels for one in own])
-            found = table(scores_of(seen, queries, pairs, poses, head, options.weights, options.alone), pairs)
+            found = table(scores_of(seen, queries, pairs, poses, network, options.weights, options.alone), pairs)
             result.setdefault(task, {})[name] = found
             seconds = time.perf_counter() - start
             print(

@@ -13,6 +13,7 @@ from doppelscan.benchmark.cases import Experiment, planted_experiment, sample_ex
 from doppelscan.benchmark.label_page import label_page
 from doppelscan.benchmark.labels import TRUTHS, LabelTable, SampleLabel, label_samples, read_labels, required_samples, write_labels
 from doppelscan.benchmark.measures import measure
+from doppelscan.benchmark.same_patient import SAME_PATIENT, SamePatientRanking
 from doppelscan.benchmark.scorers import OURS, Asked, Scorer, audit_scores, rival_scores
 from doppelscan.benchmark.sets import PreparedImages, prepare
 from doppelscan.benchmark.tables import BenchmarkResult, write_result
@@ -95,7 +96,7 @@ def benchmark(
     given = named_rivals(rival)
     table, kept = _hand_labels(labels, folder, samples is not None)
     # Seconds as on two cores; what the audit and a rival have in them is known once the sets are.
-    expected = {"prepare": 5.0, OURS: 60.0, **{one.name: 20.0 for one in given}, "measure": 5.0}
+    expected = {"prepare": 5.0, OURS: 60.0, SAME_PATIENT: 5.0, **{one.name: 20.0 for one in given}, "measure": 5.0}
     clock = RunProgress({stage: {OTHER: Work(1, seconds)} for stage, seconds in expected.items()})
     with team(settings.get("threads")), clock.shown():
         with clock.stage("prepare"):
@@ -117,12 +118,12 @@ def benchmark(
         with clock.stage("write"):
             asked = [Asked.write(one, folder / one.name, spatial_size) for one in experiments]
         queries = sum(len(one.experiment.queries) for one in asked)
-        for stage, seconds in ((OURS, AUDITED), *((one.name, RANKED) for one in given)):
+        for stage, seconds in ((OURS, AUDITED), (SAME_PATIENT, RANKED), *((one.name, RANKED) for one in given)):
             clock.plan[stage] = {OTHER: Work(queries, seconds)}
         scorers: list[Scorer] = []
         with clock.stage(OURS):
             scorers.append(audit_scores(asked, folder, {**settings, "seed": seed}))
-        for one in given:
+        for one in (SamePatientRanking(), *given):
             with clock.stage(one.name):
                 scorers.append(rival_scores(one, asked))
         with clock.stage("measure"):

@@ -11,6 +11,7 @@ from typing import Any
 from doppelscan.benchmark.cases import FAMILIES
 from doppelscan.benchmark.labels import TRUTHS
 from doppelscan.benchmark.measures import ALL, Measured, Question
+from doppelscan.benchmark.same_patient import SAME_PATIENT
 from doppelscan.benchmark.scorers import OURS, TASKS, Asked, Scorer
 from doppelscan.calibrate import Share
 from doppelscan.files import to_csv, to_json, write_atomic
@@ -34,7 +35,7 @@ class BenchmarkResult:
 
     Attributes:
         asked: the experiments.
-        scorers: ours first.
+        scorers: ours first: the audit, and the same-patient score.
         measured: every scorer on every question.
         labels: truth -> number of samples; empty without samples.
         settings: of the run.
@@ -63,7 +64,9 @@ class BenchmarkResult:
         lines = []
         for one in self.measured:
             if one.scorer == OURS and one.question.case == ALL and one.question.family in (ALL, "samples"):
-                rivals = [m for m in self.measured if _key(m.question) == _key(one.question) and m.scorer != OURS]
+                rivals = [
+                    m for m in self.measured if _key(m.question) == _key(one.question) and m.scorer not in (OURS, SAME_PATIENT)
+                ]
                 best = max(rivals, key=lambda m: m.area.share, default=None)
                 beside = "" if best is None else f"; the best rival, {best.scorer}: {best.area.share:.3f}"
                 lines.append(
@@ -168,7 +171,7 @@ def _page(result: BenchmarkResult) -> str:
             ]
             detail.append({"family": family, "rows": list(zip(cases, cells, strict=True))})
     return page_templates("benchmark").get_template("benchmark.html").render(
-        result=result, whole=whole, detail=detail, names=names, ours=OURS, sizes={a.experiment.name: _sizes(a) for a in result.asked},
+        result=result, whole=whole, detail=detail, names=names, ours=(OURS, SAME_PATIENT), sizes={a.experiment.name: _sizes(a) for a in result.asked},
         rules={s.name: next((said.rule for said in s.scored.values()), "") for s in result.scorers}, failed={s.name: s.failed for s in result.scorers if s.failed},
         version=__version__, colour="clear",
     )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from doppelscan.decide.power import SelfTest
 from doppelscan.decide.reference import ScoredSet, slice_positions
 from doppelscan.decide.rivals import with_rivals
 from doppelscan.decide.rules import Rules
+from doppelscan.decide.same_patient import SamePatientControl, same_patient_control
 from doppelscan.decide.sampled import SampleClaim
 from doppelscan.decide.scoring import ScoredImage, ranking_score
 from doppelscan.images import ImageRecord, unit_of
@@ -106,6 +107,7 @@ class Decision:
         near_duplicates: real images of two patients that agree as copies do.
         same_kind: training against holdout, or None.
         conclusion: the words.
+        same_patient: what the same-patient score says of pairs that are known.
         test: what the audit could have found, or None.
         owed: training against other patients, or None.
         sample: what follows for the whole set, where a sample of it was audited, or None.
@@ -122,6 +124,7 @@ class Decision:
     near_duplicates: tuple[NearDuplicate, ...]
     same_kind: TwoSampleResult | None
     conclusion: Conclusion
+    same_patient: SamePatientControl = field(default_factory=SamePatientControl)
     test: SelfTest | None = None
     owed: Competition | None = None
     sample: SampleClaim | None = None
@@ -223,7 +226,8 @@ def decide(
         said if same is None else replace(said, reason=Reason(Rule.PIXELS, same.correlation, same.limit, 0.0, same.told))
         for said, same in zip(widest(said_by), identical, strict=True)
     ]
-    findings = findings_of(synthetic, flags, rules)
+    same_patient = same_patient_control(control, synthetic.reference, rules, seed)
+    findings = findings_of(synthetic, flags, same_patient, rules)
     flags, findings = _accused_by_rate(synthetic, flags, findings, calibrations, explained, identical)
     apart = None if unlike is None else [bool(away) and finding is None for away, finding in zip(unlike, findings, strict=True)]
     of = unit_of(synthetic.images.records)
@@ -261,6 +265,7 @@ def decide(
         near_duplicates=_each_once([*control.doubles, *near_duplicates]),
         same_kind=same_kind,
         conclusion=conclusion,
+        same_patient=same_patient,
     )
 
 
@@ -304,12 +309,15 @@ def _each_once(pairs: Sequence[NearDuplicate]) -> tuple[NearDuplicate, ...]:
     return tuple(first.values())
 
 
-def findings_of(synthetic: ScoredSet, flags: Sequence[Flag], rules: Rules) -> list[Finding | None]:
-    """What each flagged one of ``synthetic`` is, None of the others."""
+def findings_of(
+    synthetic: ScoredSet, flags: Sequence[Flag], same_patient: SamePatientControl, rules: Rules
+) -> list[Finding | None]:
+    """What each flagged one of ``synthetic`` is, None of the others; ``same_patient`` knows strangers' pairs."""
     reasons = [one.reason for one in flags]
     findings = [None if reason is None else _told_by_rule(reason) for reason in reasons]
     whole = [(i, reason) for i, reason in enumerate(reasons) if reason is not None and findings[i] is None]
-    evidence = explain([synthetic.scored[i] for i, _ in whole], synthetic, rules)
+    scored = [synthetic.scored[i] for i, _ in whole]
+    evidence = same_patient.told(synthetic, scored, explain(scored, synthetic, rules))
     for (i, reason), found in zip(whole, evidence, strict=True):
         findings[i] = kind_of(found, reason, rules)
     return findings

@@ -31,6 +31,7 @@ class Finding:
         explained: share of the structure that the match explains, see :func:`~doppelscan.verify.agreement.explained`; NaN for a part.
         second_match: training row of the second source of a blend, or None.
         second_share: its share of the image.
+        same_patient_p: share of strangers' pairs that the same-patient score takes for one person as surely as image and match, NaN where nobody asked.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class Finding:
     explained: float = float("nan")
     second_match: int | None = None
     second_share: float = float("nan")
+    same_patient_p: float = float("nan")
 
     @property
     def of_somebody(self) -> bool:
@@ -68,7 +70,10 @@ def kind_of(evidence: PairEvidence, reason: Reason, rules: Rules) -> Finding:
         return Finding(OF_NOBODY, reason, e.explained)
     # So blurred, a copy and a neighbouring slice look alike; and so near to another patient's, nobody knows whose it is.
     open_question = e.margin < rules.one_source or (e.coarse and e.explained >= rules.coarse_explained)
-    return Finding("unresolved" if open_question else "same patient?", reason, e.explained)
+    # Where nothing is moved, the same-patient score may know: NaN knows nothing.
+    known = e.same_patient_p <= rules.same_patient_p and e.same_patient_lead >= rules.same_patient_lead
+    kind = "unresolved" if open_question and not known else "same patient?"
+    return Finding(kind, reason, e.explained, same_patient_p=e.same_patient_p)
 
 
 def explain(scored: Sequence[ScoredImage], images: ScoredSet, rules: Rules) -> list[PairEvidence]:

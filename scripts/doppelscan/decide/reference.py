@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from doppelscan.decide.evidence import PairEvidence, evidence_of_pairs
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import ScoredImage, StoredPair, StoredRegistration, score_images
+from doppelscan.deepssim import quarter_turn
 from doppelscan.images import ImageRecord
 from doppelscan.search import CandidateSearch, EmbeddedSet, PatchSearch, StoredFeatures, StoredThumbnails, view_similarity
-from doppelscan.verify import AlignedPair, verified_score
+from doppelscan.verify import AlignedPair, Framing, same_patient_scores, verified_score
 from doppelscan.workers import THIS_PROCESS, Workers
 
 __all__ = ["FittedReference", "Reference", "ScoredSet", "slice_positions"]
@@ -79,6 +81,10 @@ class Reference(Protocol):
     ) -> list[tuple[float, int]]: ...
 
     def similarities(self, images: EmbeddedSet, rows: Sequence[int], matches: Sequence[int]) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def same_patient(
+        self, images: EmbeddedSet, rows: Sequence[int], matches: Sequence[int], poses: Sequence[int]
+    ) -> np.ndarray: ...
 
     def pairs(self, images: EmbeddedSet, scored: Sequence[ScoredImage]) -> Sequence[Any]: ...
 
@@ -185,6 +191,12 @@ class FittedReference:
             for views, others in ((own["deepssim"], training["deepssim"]), whitened)
         )
         return deepssim, embedding
+
+    def same_patient(self, images: EmbeddedSet, rows: Sequence[int], matches: Sequence[int], poses: Sequence[int]) -> np.ndarray:
+        """The score that each of some images and a training image in one of the 8 ``poses`` show one person, float64 [n], see
+        :func:`~doppelscan.verify.same_patient_scores`."""
+        turned = [quarter_turn(one, pose) for one, pose in zip(self.training.thumbnails(matches), poses, strict=True)]
+        return same_patient_scores(Framing.of(images.thumbnails(rows)), Framing.of(torch.stack(turned)))
 
     def pairs(self, images: EmbeddedSet, scored: Sequence[ScoredImage]) -> list[AlignedPair]:
         """The registered pairs of some scored ``images`` in full."""

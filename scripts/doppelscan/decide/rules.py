@@ -50,6 +50,9 @@ class Rules:
         no_source: an image that is no copy and this little nearer to its match is of no single patient: means of 3 to 10 reached 0.18.
         one_source: and is of one patient from here on: copies and neighbouring slices of whole brains begin at 0.3.
         coarse_explained: a blurred image that is explained to this share, but not as a copy is, may be either.
+        same_patient_p: what is left open so, as it is blurred or as near to another patient's, is of its match's patient when the same-patient score says so, with
+            this share of strangers' pairs as high,
+        same_patient_lead: and by so much more than of that other patient (in natural logarithms of odds).
         usual_loss: what an image loses when it is moved by half a pixel; images of few pixels lose more, and
         loss_allowed: of that this share is allowed for.
         explained_twice: what is as near to another patient's image must be explained to this share to be a copy: means reached 0.966.
@@ -117,6 +120,8 @@ class Rules:
     no_source: Number = 0.2
     one_source: Number = 0.25
     coarse_explained: Share = 0.9
+    same_patient_p: Rate = 0.01
+    same_patient_lead: Number = 1.0
     usual_loss: Number = 0.03
     loss_allowed: Share = 0.15
     explained_twice: Share = 0.985
@@ -197,7 +202,7 @@ class VolumeRules(Rules):
     """
 
     idle: ClassVar[frozenset[str]] = frozenset({
-        "third", "both", "set_in", "set_in_share", "coarse_explained", "usual_loss", "loss_allowed", "position_patients", "identical_small",
+        "third", "both", "set_in", "set_in_share", "coarse_explained", "usual_loss", "loss_allowed", "position_patients", "identical_small", "same_patient_p", "same_patient_lead",
     })  # fmt: skip
 
     least_verified: Share = 0.85

@@ -105,7 +105,7 @@ def _judged(
         scored = tuple(one for group in together for one in group.images.scored)
         images = with_rivals(replace(together[0].images, scored=scored), decision.near_duplicates, rules)
         flags = decision.flags_beside(images, rules, np.concatenate([one.sources for one in together]).tolist())
-        findings, start = findings_of(images, flags, rules), 0
+        findings, start = findings_of(images, flags, decision.same_patient, rules), 0
         for one in together:
             own = slice(start, start + len(one.sources))
             yield one, replace(images, scored=images.scored[own]), findings[own]

@@ -15,6 +15,7 @@ from doppelscan.decide.decision import Decision
 from doppelscan.decide.power import SelfTest
 from doppelscan.decide.reviewed import ReviewCount, ReviewedImages
 from doppelscan.decide.rules import Rules
+from doppelscan.decide.same_patient import SamePatientControl
 from doppelscan.decide.sampled import SampleClaim
 from doppelscan.deepssim import VERDICTS, verdict
 from doppelscan.images import unit_of
@@ -22,6 +23,9 @@ from doppelscan.search import EmbeddedSet
 from doppelscan.wording import counted
 
 __all__ = ["AuditSummary", "ImageCounts", "LeftOut", "NearDuplicateRow", "SetFacts", "summarize"]
+
+# Of fewer patients nothing is said of how well another image of a patient is told.
+FEW_PATIENTS = 10
 
 
 @dataclass(frozen=True)
@@ -120,15 +124,17 @@ class AuditSummary:
     finished: str = ""
     sample: SampleClaim | None = None
     decisions: ReviewCount | None = None
+    same_patient: Mapping[str, object] | None = None
 
     def as_dict(self) -> dict[str, object]:
-        """Plain dictionaries and lists, in the order of the file; ``sample`` and ``decisions`` are there where there are any."""
+        """Plain dictionaries and lists, in the order of the file; ``sample``, ``decisions`` and ``same_patient`` are there where there are any."""
         return plain(self)
 
 
 def plain(summary: Any) -> dict[str, object]:
-    """A summary's record as plain dictionaries and lists, in the order of the file; ``sample`` and ``decisions`` are there where there are any."""
-    made = {name: value for name, value in asdict(summary).items() if name not in ("sample", "decisions") or value is not None}
+    """A summary's record as plain dictionaries and lists, in the order of the file; ``sample``, ``decisions`` and ``same_patient`` are there where there are any."""
+    optional = ("sample", "decisions", "same_patient")
+    made = {name: value for name, value in asdict(summary).items() if name not in optional or value is not None}
     if "rules" in made:
         made["rules"] = {name: value for name, value in made["rules"].items() if name not in summary.rules.idle}
     return made
@@ -203,7 +209,7 @@ def summarize(
         control_against_training=None if alike is None else {"auc": alike.auc, "p_value": alike.p_value},
         patient_source=patient_source,
         people=people,
-        notes=[*_domain_notes(decision, of), *_look_alike_notes(decision, of), *people, *notes],
+        notes=[*_domain_notes(decision, of), *_look_alike_notes(decision, of), *_same_patient_notes(decision), *people, *notes],
         skipped=skipped,
         settings=settings,
         rules=rules,
@@ -219,6 +225,7 @@ def summarize(
         finished=finished,
         sample=decision.sample,
         decisions=None if reviews is None or not reviews.said else reviews.count(_findings(decision)),
+        same_patient=_same_patient(decision.same_patient),
     )
 
 
@@ -237,6 +244,31 @@ def _competition(owed: Competition) -> dict[str, float]:
         "owed_lower": owed.owed_lower,
         "owed_upper": owed.owed_upper,
     }
+
+
+def _same_patient(known: SamePatientControl) -> dict[str, object] | None:
+    """What the same-patient score tells of pairs that are known; None where no training patient has two images, or nobody is a stranger."""
+    recall = known.recall
+    if recall is None:
+        return None
+    return {
+        "patients": recall.total,
+        "strangers": len(known.strangers),
+        "auc": asdict(known.area),
+        "recall": asdict(recall),
+        "rate": known.rate,
+    }
+
+
+def _same_patient_notes(decision: Decision) -> list[str]:
+    recall = decision.same_patient.recall
+    if recall is None or recall.total < FEW_PATIENTS:
+        return []
+    return [
+        f"Two images of one training patient, drawn at random from {recall.total} patients, lie in their frames as alike as at most "
+        f"{100 * decision.same_patient.rate:g} % of strangers' pairs do in {100 * recall.share:.0f} % ({100 * recall.lower:.0f} to {100 * recall.upper:.0f} %) of the cases. An image of a "
+        "training patient at a place of the anatomy that no training image shows is not flagged: this audit looks for copies of images."
+    ]
 
 
 def _domain_notes(decision: Decision, of: str) -> list[str]:

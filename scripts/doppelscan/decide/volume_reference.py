@@ -120,6 +120,10 @@ class FittedVolumes:
             found[place] = (white @ views.T).max()
         return np.full(len(rows), np.nan, np.float32), found
 
+    def same_patient(self, images: EmbeddedSet, rows: Sequence[int], matches: Sequence[int], poses: Sequence[int]) -> np.ndarray:
+        """NaN: no such score of volumes."""
+        return np.full(len(rows), np.nan)
+
     def pairs(self, images: EmbeddedSet, scored: Sequence[ScoredImage], bent: bool = True) -> list[AlignedVolume]:
         """The registered pairs of some scored ``images`` in full; ``bent`` as of :meth:`~doppelscan.verify.VolumeRegistration.pairs`."""
         volumes = [one for one in scored if isinstance(one, ScoredVolume)]

@@ -48,7 +48,17 @@ def _row(one: FirstMatch) -> Row:
     row |= {name: NONE if scored is None else float(getattr(scored, name)) for name in measured}
     if scored is not None:
         row |= {"verdict": class_of(one.record, scored.ssim), "consensus": scored.consensus}
-    calibrated = ("p_value", "q_value", "explained", "second_share", "part", "part_share", "part_p_value", "part_q_value")
+    calibrated = (
+        "p_value",
+        "q_value",
+        "explained",
+        "same_patient_p_value",
+        "second_share",
+        "part",
+        "part_share",
+        "part_p_value",
+        "part_q_value",
+    )
     return row | dict.fromkeys(calibrated, NONE)
 
 

@@ -28,7 +28,7 @@ EXPOSING = tuple(kind for kind in KINDS if kind != OF_NOBODY)
 SCORE_COLUMNS = (
     "image", "patient", "match", "match_patient", "pose", "score", "deepssim", "embedding", "similarity", "mi", "oni",
     "consensus", "ssim", "p_value", "q_value", "verdict", "flagged",
-    "finding", "detail", "agreement", "share", "verified", "runner_up", "explained", "second_match", "second_share",
+    "finding", "detail", "agreement", "share", "verified", "runner_up", "explained", "same_patient_p_value", "second_match", "second_share",
     "part", "part_match", "part_share", "part_p_value", "part_q_value", "reason", "unlike",
 )  # fmt: skip
 
@@ -85,6 +85,7 @@ def _score_row(one: AuditedImage) -> Row:
         "verified": scored.verified,
         "runner_up": scored.runner_up,
         "explained": NONE if finding is None else finding.explained,
+        "same_patient_p_value": NONE if finding is None else finding.same_patient_p,
         "second_match": "" if one.second_match is None else one.second_match.id,
         "second_share": NONE if finding is None else finding.second_share,
         "part": scored.part,

@@ -6,6 +6,7 @@ from doppelscan.verify.identical import IdenticalImage, IdenticalPixels
 from doppelscan.verify.identical_volumes import IdenticalVolume, IdenticalVoxels
 from doppelscan.verify.pose import Pose
 from doppelscan.verify.registration import AlignedPair, PairAgreement, Registration
+from doppelscan.verify.same_patient import Framing, all_same_patient_scores, same_patient_scores
 from doppelscan.verify.sources import SecondSources, interpolation_losses, second_sources
 from doppelscan.verify.stages import STAGES, Stages
 from doppelscan.verify.volume_pose import VolumePose
@@ -17,6 +18,7 @@ __all__ = [
     "STAGES",
     "AlignedPair",
     "AlignedVolume",
+    "Framing",
     "FullSizePair",
     "IdenticalImage",
     "IdenticalPixels",
@@ -34,12 +36,14 @@ __all__ = [
     "VolumeRegion",
     "VolumeRegions",
     "VolumeRegistration",
+    "all_same_patient_scores",
     "coarse_structures",
     "explained_share",
     "interpolation_losses",
     "laid_planes",
     "laid_square",
     "match_intensity",
+    "same_patient_scores",
     "second_sources",
     "second_volume",
     "verified_score",

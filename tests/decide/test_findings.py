@@ -104,6 +104,11 @@ def test_a_neighbouring_slice_may_only_be_the_same_patient(people, store, tmp_pa
     )
     assert kinds(result, "near") == ["same patient?"] * 4 and kinds(result, "copy") == ["copy"] * 4
     assert "4 copies, 4 same patient?" in result.conclusion.reason
+    rows = {os.path.basename(row["image"]): row["same_patient_p_value"] for row in result.scores}
+    # They lie as their person does: hardly any of the strangers' pairs lies so.
+    near = [rows[f"near{i}.png"] for i in range(4)]
+    assert sorted(near)[2] <= 0.05 and max(near) < 0.2, near
+    assert result.summary["rules"]["same_patient_p"] == 0.01 and "same_patient" not in result.summary, "nobody has two images"
 
 
 def test_means_of_training_images_are_of_no_patient(people, store, tmp_path):

@@ -26,7 +26,7 @@ from doppelscan.images import unit_float
 __all__ = ["LIKENESSES", "Framing", "SamePatientNetwork", "all_same_patient_scores", "same_patient_network", "same_patient_scores"]
 
 WEIGHTS = Path(__file__).with_suffix(".safetensors")
-# Of the shipped network: tests/real/same_patient.py made it.
+# Of the shipped network: tests/real/same_patient.py made it, of half of the people of ds002748 (CC0), figshare 1512427, SPIDER and the Kermany X-rays (CC BY 4.0).
 SHA256 = "dccf94e44c4261a0e681135546b9b9d5113c39c8cfb1b66ac88d3056e56f1133"
 # What two images are compared by, in this order.
 LIKENESSES = (

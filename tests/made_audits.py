@@ -11,7 +11,7 @@ from typing import Any
 from doppelscan.calibrate import Prevalence, clopper_pearson, wilson
 from doppelscan.decide import NegativeResult, PlantedResult, SelfTest
 from doppelscan.report import write_report
-from made_records import made_decision, made_summary
+from made_records import made_decision, made_summary, made_unnamed
 
 WEIGHTS = "a" * 64
 
@@ -35,6 +35,7 @@ def made_audit(
     change: Callable[[dict[str, Any]], object] | None = None,
     rename: Mapping[str, str] | None = None,
     whole: bool = False,
+    named: bool = True,
     **summary: Any,
 ) -> Path:
     """The folder of an audit with ``flagged`` of ``total`` images flagged, see :func:`made_decision`.
@@ -46,11 +47,13 @@ def made_audit(
         test: the self-test.
         change: called with summary.json before it is written again.
         whole: it is one of volumes.
+        named: somebody named the patients.
         rename: what is put in the place of what, in all tables.
         summary: fields of the summary.
     """
     folder.mkdir(parents=True)
     decision = made_decision(flagged, total, whole=whole)
+    decision = decision if named else made_unnamed(decision)
     count = len(decision.images)
     decision = replace(decision, test=test or made_test())
     settings = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -148,6 +149,30 @@ def made_decision(
         ),
         None,
         Conclusion(verdict, "because"),
+    )
+
+
+def made_unnamed(decision: Decision) -> Decision:
+    """``decision`` where nothing names the patients of training set and control."""
+
+    def without(images: EmbeddedSet) -> EmbeddedSet:
+        return replace(images, records=[replace(record, patient_known=False) for record in images.records])
+
+    training, control = without(decision.training), without(decision.control_set.images)
+    images = [
+        replace(
+            one,
+            match=training.records[one.scored.match],
+            part_match=training.records[1],
+            second_match=None if one.second_match is None else training.records[2],
+        )
+        for one in decision.images
+    ]
+    return replace(
+        decision,
+        synthetic=replace(decision.synthetic, reference=made_reference(training)),
+        control_set=replace(decision.control_set, images=control),
+        images=tuple(images),
     )
 
 

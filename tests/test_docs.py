@@ -114,7 +114,7 @@ STORED_ALIKE = {
     "index",
 }
 
-BUNDLE_ALIKE = {"config_file", "training_dir", "synthetic_dir", "holdout_dir", "output_dir"}
+BUNDLE_ALIKE = {"config_file", "training_dir", "synthetic_dir", "holdout_dir", "output_dir", "patient_pattern"}
 OVERLAP_ALIKE = {"a", "b", "output", "store", "gate", "patient-pattern", "split", "folds", "parts", "keep"}
 
 

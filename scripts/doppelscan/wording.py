@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["counted", "noun_of", "one_of", "values_of"]
+__all__ = ["counted", "noun_of", "of_whom", "one_of", "values_of"]
 
 # Nouns that take more than an s.
 PLURALS = {"person": "people", "copy": "copies"}
@@ -19,6 +19,21 @@ def noun_of(number: int, noun: str) -> str:
 def counted(number: int, noun: str) -> str:
     """For example ``1 patient`` or ``2 patients``."""
     return f"{number} {noun_of(number, noun)}"
+
+
+def of_whom(images: int, patients: int, unnamed: int) -> str:
+    """Whose so many images are, as it follows their number: no number of patients is told as known where nobody named them.
+
+    Args:
+        images: how many.
+        patients: as how many they count.
+        unnamed: of how many images nothing names the patient.
+    """
+    if not unnamed:
+        return f"of {counted(patients, 'patient')}"
+    if unnamed == images == patients:
+        return "(patients not named: each counts as one)"
+    return f"(patients {'' if unnamed == images else f'of {unnamed} '}not named: counted as {patients})"
 
 
 def one_of(noun: str) -> str:

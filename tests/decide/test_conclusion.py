@@ -112,3 +112,9 @@ def test_a_generator_of_means_is_not_said_to_memorize():
 
 def test_kinds_in_words():
     assert count_kinds({"copy": 1, "blend": 2, "part": 0, "same patient?": 3}) == "1 copy, 2 blends, 3 same patient?"
+
+
+def test_a_reason_counts_no_patients_whom_nobody_named():
+    few = replace(evidence(control_patients=4), control_named=False)
+    assert "counts as 4 patients, who are not named, and at least" in conclude(few, Rules()).reason
+    assert "10 images that count as" in conclude(replace(evidence(controls=10), control_named=False), Rules()).reason

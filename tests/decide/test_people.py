@@ -291,3 +291,8 @@ def test_the_most_similar_pairs_come_first_and_the_search_ends_when_none_agrees_
     pairs, _ = person_pairs(training, None, search, agreement, RULES)
     assert [(p.first, p.second, p.confirmed) for p in pairs] == [(60, 61, True)]
     assert agreement.asked[0] == ("training/60.png", "training/61.png") and 20 <= len(agreement.asked) <= 30
+
+
+def test_an_audit_keeps_whose_patients_nothing_names():
+    people = found([*(f"sub-{i // 2:02d}_{i % 2}.png" for i in range(20)), "phantom.png", "x.png"], [])
+    assert people.training.unnamed == 2 and not people.training.records[-1].patient_known

@@ -286,3 +286,16 @@ def test_one_of_each_is_told_in_the_singular(tmp_path):
     ):
         assert words in text, words
     assert not re.findall(r".{20}\b1 (?:images|patients|pairs|training patients|control images)\b.{20}", text)
+
+
+def test_a_dossier_counts_no_patients_whom_nobody_named_and_says_so_where_it_is_signed(tmp_path):
+    folder = made_audit(tmp_path / "audit", 4, named=False)
+    content = json.loads(dossier(audit=folder, output=tmp_path / "d.json").path.read_text())
+    jsonschema.validate(content, SCHEMA)
+    assert content["control"]["patients"] is None and all(one["patients"] is None for one in content["sets"])
+    filed = dossier(audit=folder, output=tmp_path / "d.html")
+    text = page_text(filed.path)
+    assert (
+        "30 images, patients not named" in text and "training images shown" in text and "4 training patient" not in filed.words[0]
+    )
+    assert "name them and audit again before this is signed" in text[text.rindex("Sign-off") :]

@@ -25,7 +25,7 @@ from doppelscan.report.tables import score_rows
 from doppelscan.reviewers import ReviewerSaid
 from doppelscan.verify import FullSizePair
 from made_audits import made_test
-from made_records import made_decision, made_pair, made_summary
+from made_records import made_decision, made_pair, made_summary, made_unnamed
 from markupsafe import escape
 from PIL import Image
 
@@ -393,3 +393,17 @@ def test_no_line_breaks_an_extension(name, end):
     made = str(file_name(name))
     assert made.endswith(f'<span class="ext">{end}</span>') if end else "span" not in made
     assert re.sub(r"<span[^>]*>|</span>", "", made) == str(escape(name)) and "<b>" not in made
+
+
+def test_where_nobody_named_the_patients_no_number_of_them_is_offered_to_be_signed(tmp_path, cohort):
+    """The page of the sample said 24 patients where there are 18, offered that to be signed, and said at its end that nobody was named."""
+    decision = made_unnamed(made_decision(4, 9, cohort=cohort))
+    signed = may_sign(decision, made_summary(decision))[0]
+    assert "show 4 training images, whose patients are not named" in signed and "training patients" not in signed
+    page = written(tmp_path, decision)
+    header = page[page.index("<header") : page.index("</header>")]
+    assert "Nobody named the patients of 40 training and 30 control images" in header and "before you sign" in header
+    assert "training images shown" in header and "patients exposed" not in header
+    assert "30 images (patients not named: each counts as one)" in page
+    text = re.sub(r"<[^>]*>", " ", page[page.index("<body") : page.index('<script type="application/json"')])
+    assert not re.search(r"\b\d+ (?:training |control )?patients", text.replace("the control counts as 30 patients", ""))

@@ -45,6 +45,7 @@ class Evidence:
         control_close: bool [n], the same of the control.
         training_patients: number of patients in training.
         control_patients: number of patients in the control.
+        training_named, control_named: they are named; else the number is how many they count as.
         smallest: smallest p-value that counting the control can give an image, see :class:`~doppelscan.calibrate.Control`.
         findings: how many of each kind were flagged.
         by_rule: how many by each rule, by its words.
@@ -68,6 +69,8 @@ class Evidence:
     by_rule: Mapping[str, int] = field(default_factory=dict)
     of: str = "image"
     left_out: int = 0
+    training_named: bool = True
+    control_named: bool = True
 
 
 def conclude(evidence: Evidence, rules: Rules) -> Conclusion:
@@ -91,16 +94,16 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
         return _cannot(f"all {len(e.p_values)} synthetic {e.of}s are unlike the training set ({unlike_words(e.of)})")
     if e.training_patients < rules.smallest_patients:
         return _cannot(
-            f"the training set holds {counted(e.training_patients, 'patient')} and at least {rules.smallest_patients} are needed to tell a copy "
+            f"the training set {_holds(e.training_patients, e.training_named)} and at least {rules.smallest_patients} are needed to tell a copy "
             "from a look-alike"
         )
     if e.control_patients < rules.smallest_patients:
         return _cannot(
-            f"the control holds {counted(e.control_patients, 'patient')} and at least {rules.smallest_patients} are needed; give a larger holdout"
+            f"the control {_holds(e.control_patients, e.control_named)} and at least {rules.smallest_patients} are needed; give a larger holdout"
         )
     if e.smallest > rules.fdr:
         return _cannot(
-            f"the control is too small: with {counted(controls, e.of)} of {counted(e.control_patients, 'patient')} no p-value can fall below "
+            f"the control is too small: with {counted(controls, e.of)} {_of_people(e)} no p-value can fall below "
             f"{e.smallest:.3f}, above the false discovery rate of {rules.fdr:g}; give at least {control_needed(controls, e.smallest, rules)} holdout {e.of}s"
         )
     if e.same_kind is not None and e.same_kind.auc >= rules.apart_auc and e.same_kind.p_value <= rules.apart_p:
@@ -140,8 +143,8 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
     above = int((e.highest & e.close).sum())
     if above:
         return _cannot(
-            f"{counted(above, f'synthetic {e.of}')} would pass as a copy and above every control {e.of}, but {counted(controls, f'control {e.of}')} of "
-            f"{counted(e.control_patients, 'patient')} are too few or too close to flag that many of {images} at a false discovery rate of {rules.fdr:g}; "
+            f"{counted(above, f'synthetic {e.of}')} would pass as a copy and above every control {e.of}, but {counted(controls, f'control {e.of}')} "
+            f"{_of_people(e)} are too few or too close to flag that many of {images} at a false discovery rate of {rules.fdr:g}; "
             "give a larger holdout or look at them"
         )
     if e.unlike > rules.unlike_most * len(e.p_values):
@@ -158,6 +161,17 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
         Verdict.NOT_FOUND,
         f"none of {counted(images, f'synthetic {e.of}')} is {closer}",
     )
+
+
+def _holds(patients: int, named: bool) -> str:
+    """How many patients a set holds, or, where nobody named them, counts as."""
+    return f"holds {counted(patients, 'patient')}" if named else f"counts as {counted(patients, 'patient')}, who are not named,"
+
+
+def _of_people(evidence: Evidence) -> str:
+    """Of how many patients the control is, as it follows the number of its images."""
+    people = counted(evidence.control_patients, "patient")
+    return f"of {people}" if evidence.control_named else f"that count as {people}"
 
 
 def control_needed(count: int, smallest: float, rules: Rules) -> int:

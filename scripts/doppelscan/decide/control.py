@@ -49,6 +49,11 @@ class ScoredControl:
         """Of each entry of ``scored``."""
         return [self.images.patients[s.row] for s in self.scored]
 
+    @property
+    def unnamed(self) -> int:
+        """Of how many of ``scored`` nothing names the patient."""
+        return sum(not self.images.records[s.row].patient_known for s in self.scored)
+
     def look_alikes(self, rules: Rules) -> tuple[ScoredImage, ...]:
         """Its images that agree with a training image of another patient as copies do."""
         return tuple(s for s in self.scored if s.verified >= rules.close_pair)

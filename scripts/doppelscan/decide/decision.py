@@ -242,6 +242,8 @@ def decide(
             control_close=np.array([s.verified >= rules.close_pair for s in strangers], dtype=bool),
             training_patients=len(set(synthetic.training.patients)),
             control_patients=len(set(patients)),
+            training_named=not synthetic.training.unnamed,
+            control_named=not control.unnamed,
             smallest=null.counted,
             findings=_count_of(findings),
             by_rule=_count_of_rules(flags, rules, of),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -134,8 +134,8 @@ def find_people(
         if {p.first, p.second} <= told and named[p.first] != named[p.second]
     ]
     return People(
-        _with_people(training, people[:count]),
-        None if holdout is None else _with_people(holdout, people[count:]),
+        _with_people(training, people[:count], told),
+        None if holdout is None else _with_people(holdout, people[count:], {i - count for i in told}),
         not unknown,
         _source_words(source, bool(unknown)),
         tuple(sorted(doubles, key=lambda d: -d.score)),
@@ -148,8 +148,10 @@ def _control_first(records: Sequence[ImageRecord], pair: PersonPair, count: int)
     return (second, first) if pair.second >= count else (first, second)
 
 
-def _with_people(images: EmbeddedSet, people: Sequence[str]) -> EmbeddedSet:
-    return replace(images, records=[replace(r, patient=p) for r, p in zip(images.records, people, strict=True)])
+def _with_people(images: EmbeddedSet, people: Sequence[str], told: Collection[int]) -> EmbeddedSet:
+    """``images`` with the person of each, and whether anything names that person: rows of ``told``."""
+    named = [replace(r, patient=p, patient_known=i in told) for i, (r, p) in enumerate(zip(images.records, people, strict=True))]
+    return replace(images, records=named)
 
 
 def _sources(source: str, names: str) -> list[str]:

@@ -30,7 +30,8 @@ FEW_PATIENTS = 10
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """Numbers of images and patients; ``unlike`` is None where nobody looked."""
+    """Numbers of images and patients; ``unlike`` is None where nobody looked, ``training_unnamed`` and ``control_unnamed`` are images whose patients nothing
+    names: of such the number of patients is how many they count as, not how many there are."""
 
     training: int
     synthetic: int
@@ -39,6 +40,8 @@ class ImageCounts:
     control_patients: int
     skipped: int
     unlike: int | None
+    training_unnamed: int = 0
+    control_unnamed: int = 0
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ class AuditSummary:
     sample: SampleClaim | None = None
     decisions: ReviewCount | None = None
     same_patient: Mapping[str, object] | None = None
+    unnamed: str = ""
 
     def as_dict(self) -> dict[str, object]:
         """Plain dictionaries and lists, in the order of the file; ``sample``, ``decisions`` and ``same_patient`` are there where there are any."""
@@ -172,6 +176,8 @@ def summarize(
             control_patients=null.patients,
             skipped=len(skipped),
             unlike=decision.unlike,
+            training_unnamed=decision.training.unnamed,
+            control_unnamed=decision.control_set.unnamed,
         ),
         flagged=decision.flagged,
         flagged_control=decision.flagged_control,
@@ -226,6 +232,7 @@ def summarize(
         sample=decision.sample,
         decisions=None if reviews is None or not reviews.said else reviews.count(_findings(decision)),
         same_patient=_same_patient(decision.same_patient),
+        unnamed=_unnamed(decision, of),
     )
 
 
@@ -269,6 +276,18 @@ def _same_patient_notes(decision: Decision) -> list[str]:
         f"{100 * decision.same_patient.rate:g} % of strangers' pairs do in {100 * recall.share:.0f} % ({100 * recall.lower:.0f} to {100 * recall.upper:.0f} %) of the cases. An image of a "
         "training patient at a place of the anatomy that no training image shows is not flagged: this audit looks for copies of images."
     ]
+
+
+def _unnamed(decision: Decision, of: str) -> str:
+    """What stands beside the conclusion where nobody named the patients, a sentence; else empty."""
+    sets = {"training": decision.training.unnamed, "control": decision.control_set.unnamed}
+    without = [f"{count} {name}" for name, count in sets.items() if count]
+    if not without:
+        return ""
+    return (
+        f"Nobody named the patients of {' and '.join(without)} {of}s: unless registration found otherwise, each counts as one. If several are of one "
+        "person, p-values and intervals claim too much: name the patients, by --patient-pattern or a table with a column 'patient', before you sign."
+    )
 
 
 def _domain_notes(decision: Decision, of: str) -> list[str]:

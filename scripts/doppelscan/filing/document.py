@@ -10,11 +10,15 @@ from doppelscan.filing.comparison import Comparison, Contrast
 from doppelscan.filing.details import ASKED
 from doppelscan.filing.record import Dossier
 from doppelscan.filing.statements import Statement
-from doppelscan.wording import counted, noun_of
+from doppelscan.wording import counted, noun_of, one_of
 
 __all__ = ["Block", "Document", "Facts", "Section", "Table", "Text", "comparison_document", "dossier_document"]
 
 NOT_GIVEN = "not given"
+UNNAMED = (
+    "Not all patients are named: what nobody named counts as a patient of its own. If several are of one person, p-values and intervals claim too much; name "
+    "them and audit again before this is signed."
+)
 COLOURS = {"memorization found": "found", "no memorization found": "clear", "cannot conclude": "unsure"}
 CHANGE_COLOURS = {"fewer images show a patient": "clear", "more images show a patient": "found", "more images are found": "found"}
 
@@ -110,7 +114,7 @@ def dossier_document(dossier: Dossier) -> Document:
     listed = {0: "none is", 1: "listed below"}.get(results.patients_shown, "all are listed below")
     facts = (
         (f"{results.flagged.count} of {results.flagged.total}", f"synthetic {noun_of(results.flagged.total, of)} flagged", f"{percent(results.flagged.share)} (95 % Wilson interval {100 * results.flagged.lower:.1f} to {100 * results.flagged.upper:.1f})"),
-        (str(results.patients_shown), f"{noun_of(results.patients_shown, 'training patient')} shown", listed),
+        (str(results.patients_shown), f"{noun_of(results.patients_shown, 'training patient')} shown", listed) if dossier.named else _unnamed_shown(dossier),
         ("no bound" if bound is None or bound >= 1 else percent(bound), "may be memorized, at most", "95 % upper bound, for copies changed as those planted" if bound is not None else "there was no self-test"),
         (f"{close.count} of {close.total}", f"control {noun_of(close.total, of)} as close", _of_whom(dossier.control.words, of)),
     )  # fmt: skip
@@ -142,6 +146,12 @@ def dossier_document(dossier: Dossier) -> Document:
     return Document(f"Dossier: {title}", dossier.conclusion, dossier.reason, COLOURS[dossier.conclusion], facts, sections, footer)
 
 
+def _unnamed_shown(dossier: Dossier) -> tuple[str, str, str]:
+    """How many training images are shown, where how many patients that are is not known."""
+    sources = sum(one.training_images for one in dossier.patients)
+    return str(sources), f"training {noun_of(sources, dossier.of)} shown", "how many patients is not known: they are not named"
+
+
 def _release(dossier: Dossier) -> Section:
     details = dossier.details
     rows = tuple((heading, getattr(details, name) or NOT_GIVEN) for name, (heading, _) in ASKED.items() if name != "sign_off")
@@ -157,7 +167,15 @@ def _release(dossier: Dossier) -> Section:
 
 def _sets(dossier: Dossier) -> Section:
     of = dossier.of
-    rows = tuple((one.name, str(one.images), "" if one.patients is None else str(one.patients), one.sha256) for one in dossier.sets)
+    rows = tuple(
+        (
+            one.name,
+            str(one.images),
+            ("" if one.name == "synthetic" else "not named") if one.patients is None else str(one.patients),
+            one.sha256,
+        )
+        for one in dossier.sets
+    )
     blocks: list[Block] = [
         Table(("set", f"{of}s", "patients", f"sha256 of its {of}s"), rows, (0.15, 0.11, 0.11, 0.63), (1, 2)),
         Text(
@@ -166,6 +184,8 @@ def _sets(dossier: Dossier) -> Section:
             soft=True,
         ),
     ]
+    if not dossier.named:
+        blocks.append(Text(UNNAMED, warning=True))
     if dossier.results.sample is not None:
         sample = dossier.results.sample
         blocks.append(
@@ -242,6 +262,8 @@ def _findings(dossier: Dossier) -> Section:
         blocks += [
             Text(
                 f"{_all(len(dossier.patients), 'training patient')} who {'is' if len(dossier.patients) == 1 else 'are'} shown{shown}:"
+                if dossier.named
+                else f"Who is shown, {one_of(dossier.of)} that nobody named counting as one{shown}:"
             ),
             Table(
                 ("patient", f"{of}s", *kinds_known, f"of training {of}s", "highest score", "smallest p"),
@@ -297,8 +319,9 @@ def _unlike(number: int | None, of: str) -> str:
 
 def _control(dossier: Dossier) -> Section:
     control = dossier.control
+    whose = ", patients not named" if control.patients is None else f" of {counted(control.patients, 'patient')}"
     blocks: list[Block] = [
-        Facts((("Control", f"{control.words}: {counted(control.images, dossier.of)} of {counted(control.patients, 'patient')}"), ("As close as what is flagged", interval(control.as_close)))),
+        Facts((("Control", f"{control.words}: {counted(control.images, dossier.of)}{whose}"), ("As close as what is flagged", interval(control.as_close)))),
         _statements(control.fitness, "fit to calibrate by"),
     ]  # fmt: skip
     if dossier.near_duplicates:
@@ -481,6 +504,7 @@ def _sign_off(dossier: Dossier) -> Section:
     return Section(
         "Sign-off",
         (
+            *(() if dossier.named else (Text(UNNAMED, warning=True),)),
             Table(("role", "name", "release: yes / no", "date and signature"), rows, (0.34, 0.24, 0.16, 0.26)),
             Text(
                 f"Made {dossier.made} by {dossier.made_by}. Expires: {expires}. A clean audit is evidence, not proof. Not a medical device.",

@@ -45,7 +45,7 @@ KINDS = ("copy", "blend", "part", "same patient?", "unresolved")
 
 @dataclass(frozen=True)
 class SetRecord:
-    """A set that was audited; ``sha256`` as in summary.json."""
+    """A set that was audited; ``sha256`` as in summary.json, ``patients`` None where they are not named, or not asked for."""
 
     name: str
     images: int
@@ -96,11 +96,11 @@ class Results:
 
 @dataclass(frozen=True)
 class Control:
-    """What the flags are calibrated by, and whether it is fit for that."""
+    """What the flags are calibrated by, and whether it is fit for that; ``patients`` is None where they are not named."""
 
     words: str
     images: int
-    patients: int
+    patients: int | None
     as_close: Share
     fitness: tuple[Statement, ...]
 
@@ -242,6 +242,12 @@ class Dossier:
         return plain(asdict(self))
 
     @property
+    def named(self) -> bool:
+        """Whether the patients of training set and control are."""
+        known = {one.name: one.patients for one in self.sets}
+        return known.get("training") is not None and self.control.patients is not None
+
+    @property
     def expired(self) -> bool:
         """It was made after the day on which the release was to be judged anew."""
         return bool(self.details.expires) and self.details.expires < self.made[:10]
@@ -298,7 +304,9 @@ def make_dossier(
         summary["conclusion"],
         summary["reason"],
         tuple(
-            SetRecord(name, one["images"], None if name == "synthetic" else one["patients"], one["sha256"])
+            SetRecord(
+                name, one["images"], None if name == "synthetic" or _unnamed(summary, name) else one["patients"], one["sha256"]
+            )
             for name, one in summary["sets"].items()
         ),
         generator,
@@ -310,7 +318,7 @@ def make_dossier(
         Control(
             summary["control"],
             summary["images"]["control"],
-            summary["images"]["control_patients"],
+            None if _unnamed(summary, "control") else summary["images"]["control_patients"],
             Share(**summary["flagged_control"]),
             control_fitness(audit),
         ),
@@ -363,6 +371,11 @@ def hidden_patients(comparison: Comparison, names: Pseudonyms | None = None) -> 
     names = names or Pseudonyms()
     hidden = [replace(one, patient=names.of(one.patient)) for one in comparison.patients]
     return replace(comparison, patients=tuple(sorted(hidden, key=lambda one: (one.status, -one.after, -one.before, one.patient))))
+
+
+def _unnamed(summary: Mapping[str, Any], name: str) -> bool:
+    """Whether nobody named all patients of training set or control; audits of before 0.4.0 kept no number of those."""
+    return bool(summary["images"].get(f"{name}_unnamed", 0))
 
 
 def _image(row: Mapping[str, str], hide: _Shown) -> ImageFinding:

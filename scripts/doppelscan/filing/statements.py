@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from doppelscan.filing.audits import FinishedAudit
-from doppelscan.wording import counted, one_of, values_of
+from doppelscan.wording import counted, of_whom, one_of, values_of
 
 __all__ = ["SOURCES", "Statement", "card", "control_fitness", "criteria", "tested", "threat_model"]
 
@@ -93,7 +93,7 @@ def control_fitness(audit: FinishedAudit) -> tuple[Statement, ...]:
         Statement(
             "Large enough",
             "yes" if enough else "no",
-            f"{counted(images['control'], of)} of {counted(patients, 'patient')}; the smallest p-value that counting can give is {smallest:.3g}, the false discovery rate {summary['fdr']:g}.",
+            f"{counted(images['control'], of)} {of_whom(images['control'], patients, images.get('control_unnamed', 0))}; the smallest p-value that counting can give is {smallest:.3g}, the false discovery rate {summary['fdr']:g}.",
         ),
         Statement(
             "Of the same kind as the training set",
@@ -126,8 +126,15 @@ def criteria(audit: FinishedAudit) -> tuple[Statement, ...]:
         if bound is None or bound >= 1
         else f"at most {100 * bound:.1f} % of the set can be such copies (95 % upper bound)"
     )
+    # Where nobody named them, how many patients that are nobody knows.
+    named = not summary["images"].get("training_unnamed", 0)
+    shown = (
+        counted(len(exposed), "training patient")
+        if named
+        else f"what counts as {counted(len(exposed), 'training patient')}, not named,"
+    )
     single = {
-        FOUND: f"{counted(len(exposed), 'training patient')} {'is' if len(exposed) == 1 else 'are'} shown by synthetic {of}s: their records can be isolated by whoever holds {one_of(of)} of them; {at_most}.",
+        FOUND: f"{shown} {'is' if len(exposed) == 1 else 'are'} shown by synthetic {of}s: their records can be isolated by whoever holds {one_of(of)} of them; {at_most}.",
         CLEAR: f"No synthetic {of} was found to show a training patient; {at_most}.",
     }.get(said, f"The audit cannot conclude, so nothing can be said: {summary['reason']}.")
     link = f"No synthetic {of} was found that can be linked to a training record."

@@ -44,10 +44,14 @@ def may_sign(decision: Decision, summary: AuditSummary) -> tuple[str, str]:
 
 
 def _showing(shown: Sequence[AuditedImage], of: str) -> str:
-    patients = {one.source.patient for one in shown} | {one.second_match.patient for one in shown if one.second_match is not None}
+    sources = [one.source for one in shown] + [one.second_match for one in shown if one.second_match is not None]
+    patients, training = {one.patient for one in sources}, {one.id for one in sources}
     kinds = len({one.finding.kind for one in shown if one.finding is not None})
     images = f"this {of} shows" if len(shown) == 1 else f"these {counted(len(shown), of)} show"
     people = "this training patient" if len(patients) == 1 else f"these {counted(len(patients), 'training patient')}"
+    if not all(one.patient_known for one in sources):
+        # How many patients that are nobody knows.
+        people = f"{counted(len(training), f'training {of}')}, whose patients are not named"
     kind = noun_of(kinds, "kind")
     return f"that {images} {people}, with the {kind} of finding{'' if len(shown) == 1 else 's'} below"
 

@@ -16,7 +16,7 @@ from doppelscan.pages import page_templates
 from doppelscan.report.entries import short_names
 from doppelscan.report.overlap import relation_words
 from doppelscan.scores import p_value_of, source_of
-from doppelscan.wording import counted
+from doppelscan.wording import counted, of_whom
 
 if TYPE_CHECKING:
     import pandas
@@ -150,10 +150,13 @@ def audit_facts(summary: Mapping[str, Any]) -> dict[str, str]:
         summary: what summary.json holds.
     """
     images, flagged, control = summary["images"], summary["flagged"], summary["flagged_control"]
+
+    def whose(name: str) -> str:
+        return of_whom(images[name], images[f"{name}_patients"], images.get(f"{name}_unnamed", 0))
+
     kinds = ", ".join(f"{kind} {count}" for kind, count in summary["findings"].items() if count)
     return {
-        f"{summary.get('of', 'image')}s": f"{images['synthetic']} synthetic, {images['training']} training of {counted(images['training_patients'], 'patient')}, {images['control']} control "
-        f"of {counted(images['control_patients'], 'patient')}",
+        f"{summary.get('of', 'image')}s": f"{images['synthetic']} synthetic, {images['training']} training {whose('training')}, {images['control']} control {whose('control')}",
         "flagged": f"{_share(flagged)}; of the control {_share(control)}",
         **({"as": kinds} if kinds else {}),
         **_common(summary),

@@ -75,6 +75,11 @@ class EmbeddedSet:
     def patients(self) -> list[str]:
         return [record.patient for record in self.records]
 
+    @property
+    def unnamed(self) -> int:
+        """Of how many images nothing names the patient."""
+        return sum(not record.patient_known for record in self.records)
+
     def subset(self, rows: Sequence[int]) -> EmbeddedSet:
         return replace(self, records=[self.records[i] for i in rows], keys=[self.keys[i] for i in rows])
 

@@ -141,7 +141,8 @@ class AuditResult(ResultTable):
     @property
     def words(self) -> tuple[str, ...]:
         """What a terminal is told, a line each: the conclusion, who is who, the numbers, what was left out, where everything lies."""
-        return closing_lines(self, self.summary["people"], self.store or self.output / "store")
+        told = self.summary["people"] or [one for one in (self.summary.get("unnamed"),) if one]
+        return closing_lines(self, told, self.store or self.output / "store")
 
 
 class Audit:

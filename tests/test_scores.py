@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from doppelscan.decide import Finding, Flag, Rule
 from doppelscan.report.tables import score_rows
-from doppelscan.scores import of_region, p_value_of, source_of
+from doppelscan.scores import ends_at_floor, of_region, p_value_of, small_words, source_of
 from made_records import BY_RATE, BY_REGION, made_decision
 
 
@@ -34,3 +34,23 @@ def test_what_is_not_flagged_is_of_its_match():
 def test_without_a_region_to_compare_the_column_is_empty():
     (row,) = score_rows([replace(made_decision(0).images[0], part_match=None)])
     assert row["part_match"] == "" and source_of(row) == "training/0.png"
+
+
+@pytest.mark.parametrize(
+    ("value", "at_most", "told"),
+    [
+        (0.0123, False, "0.0123"),
+        (0.00012345, False, "0.00012"),
+        (0.000155936, True, "≤ 0.00016"),
+        (0.00012, True, "≤ 0.00012"),
+        (1.0, False, "1.0000"),
+        (float("nan"), True, ""),
+    ],
+)
+def test_an_upper_limit_is_told_as_one_and_never_rounded_below_itself(value, at_most, told):
+    assert small_words(value, at_most) == told
+
+
+def test_a_p_value_is_known_to_be_cut_off_by_the_digits_of_a_table():
+    assert ends_at_floor(0.0001559356, [0.00015593561368209256]) and not ends_at_floor(0.000156, [0.00015593561368209256])
+    assert not ends_at_floor(float("nan"), [0.1]) and not ends_at_floor(0.1, [])

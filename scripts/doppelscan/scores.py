@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["REGION", "certain", "of_region", "p_value_of", "source_of"]
+__all__ = ["REGION", "certain", "ends_at_floor", "of_region", "p_value_of", "small_words", "source_of"]
 
 # How the reason of a flag begins that speaks of the best region and not of the whole image.
 REGION = "region, "
@@ -35,3 +35,23 @@ def p_value_of(row: Mapping[str, Any]) -> float:
         return math.nan
     told = float(row["part_p_value"]) if of_region(row) else math.nan
     return told if math.isfinite(told) else float(row["p_value"])
+
+
+def ends_at_floor(p_value: float, floors: Iterable[float]) -> bool:
+    """Whether a p-value is where the fitted tail was cut off, so that the image is at most so probable; by the seven digits that tables hold.
+
+    Args:
+        p_value: in (0, 1], or NaN.
+        floors: ``p_value_floors`` of summary.json.
+    """
+    return any(math.isclose(p_value, floor, rel_tol=1e-6) for floor in floors)
+
+
+def small_words(value: float, at_most: bool = False) -> str:
+    """A p-value or a q-value for a reader: four decimals, of small ones two digits; of an upper limit two digits, rounded up, so that it stays one."""
+    if not math.isfinite(value):
+        return ""
+    if not at_most:
+        return f"{value:.4f}" if value >= 0.001 else f"{value:.2g}"
+    step = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return f"≤ {math.ceil(value / step - 1e-9) * step:.2g}"

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from doppelscan.calibrate import wilson
+from doppelscan.calibrate import TailControl, wilson
 from doppelscan.decide import Decision, NearDuplicate, Rule, Rules, ScoredControl, ScoredSet, Verdict, decide
 from doppelscan.report.tables import score_rows
 from doppelscan.verify import IdenticalImage, Pose
-from made_records import made_reference, made_score, made_set, made_summary
+from made_records import made_decision, made_reference, made_score, made_set, made_summary
 
 
 @pytest.fixture
@@ -181,3 +181,22 @@ def test_many_images_of_nobody_do_not_lower_the_bar_for_those_that_are_said_to_s
     assert all(one.flag.reason is None and one.flag.q_value > 0.05 for one in decision.images[150:])
     assert decision.conclusion.verdict is Verdict.CANNOT and "derived from training" in decision.conclusion.reason
     assert decision.showing.count == 0 and decision.flagged.count == 150
+
+
+def test_flags_that_counting_the_control_would_not_give_are_told():
+    few, every = made_decision(3, 60), made_decision(60, 60)
+    assert few.null.counted == pytest.approx(1 / 31) and few.on_tail == 3, "1 / 31 x 60 / 3 is no rate of 0.05"
+    regions = sum(one.of_region for one in every.images)
+    assert regions and every.on_tail == regions, "1 / 31 x 60 / 50 of four fifths is one, of a fifth is none"
+    told = made_summary(few).extrapolated
+    assert told.startswith("3 of 3 flags by rate rest on a tail fitted") and "below 0.032, they would not" in told
+    assert made_summary(made_decision(0, 9)).extrapolated == ""
+
+
+def test_where_tails_are_cut_off_is_kept():
+    decision = made_decision(3, 60)
+    assert decision.floors == (decision.null.counted / 100,) == made_summary(decision).p_value_floors
+    bare = replace(
+        decision, calibrations=tuple(replace(one, null=TailControl(one.null.scores[:9])) for one in decision.calibrations)
+    )
+    assert bare.null.floor == bare.null.counted and bare.null.floor not in bare.floors, "without a tail the p-value is counted"

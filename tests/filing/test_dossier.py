@@ -299,3 +299,11 @@ def test_a_dossier_counts_no_patients_whom_nobody_named_and_says_so_where_it_is_
         "30 images, patients not named" in text and "training images shown" in text and "4 training patient" not in filed.words[0]
     )
     assert "name them and audit again before this is signed" in text[text.rindex("Sign-off") :]
+
+
+def test_a_dossier_says_which_p_values_are_upper_limits_and_that_flags_rest_on_the_tail(tmp_path):
+    folder = made_audit(tmp_path / "audit", 3, 60, change=lambda summary: summary.update(p_value_floors=[0.01]))
+    content = json.loads(dossier(audit=folder, output=tmp_path / "d.json").path.read_text())
+    jsonschema.validate(content, SCHEMA)
+    text = page_text(dossier(audit=folder, output=tmp_path / "d.html").path)
+    assert "≤ 0.01 " in text and "3 of 3 flags by rate rest on a tail" in text

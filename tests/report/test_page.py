@@ -407,3 +407,18 @@ def test_where_nobody_named_the_patients_no_number_of_them_is_offered_to_be_sign
     assert "30 images (patients not named: each counts as one)" in page
     text = re.sub(r"<[^>]*>", " ", page[page.index("<body") : page.index('<script type="application/json"')])
     assert not re.search(r"\b\d+ (?:training |control )?patients", text.replace("the control counts as 30 patients", ""))
+
+
+def test_a_p_value_at_the_end_of_the_tail_is_told_as_an_upper_limit(tmp_path, cohort):
+    """All copies of the sample had p 0.0002, as if that had been measured."""
+    decision = made_decision(2, 9, cohort=cohort)
+    floor = decision.floors[0]
+    first = replace(decision.images[0], flag=replace(decision.images[0].flag, p_value=floor, q_value=0.0021))
+    page = written(tmp_path, replace(decision, images=(first, *decision.images[1:])))
+    header = page[page.index("<header") : page.index("</header>")]
+    assert "rest on a tail fitted to the control" in header
+    assert "p ≤ 0.00033, q ≤ 0.0021" in page and "p 0.0100, q 0.0200" in page
+    exposed = page[page.index('id="exposed"') : page.index('id="filters"')]
+    assert ">≤ 0.00033<" in exposed and ">0.0100<" in exposed
+    told = {(one["pWords"], one["qWords"]) for one in Parsed(page).images if one["kind"]}
+    assert told == {("≤ 0.00033", "≤ 0.0021"), ("0.0100", "0.0200")}

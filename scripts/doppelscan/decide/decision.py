@@ -134,6 +134,34 @@ class Decision:
         """The calibrated control."""
         return self.calibrations[0].null
 
+    @property
+    def floors(self) -> tuple[float, ...]:
+        """Where the tails of its calibrations are cut off, ascending, see :attr:`Calibration.floors`."""
+        return tuple(sorted({floor for one in self.calibrations for floor in one.floors}))
+
+    @property
+    def on_tail(self) -> int:
+        """How many flags by rate there would not be if p-values ended where counting the control does."""
+        rule = self.calibrations[0]
+        # Images of nobody are rejected by no accusation, but are themselves by all.
+        held = np.array([one.finding is not None and not one.shows_patient for one in self.images])
+
+        def kept(p: list[float], nulls: list[TailControl], share: float) -> np.ndarray:
+            ended = np.maximum(p, max(null.counted for null in nulls))
+            q = np.where(held, rule.q_values(ended, share), rule.q_values(np.where(held, 1.0, ended), share))
+            return q <= rule.rules.fdr
+
+        by = {
+            Rule.RATE: kept(
+                [one.flag.p_value for one in self.images], [one.null for one in self.calibrations], rule.rules.whole_rate
+            )
+        }
+        parts = [one.part_null for one in self.calibrations if one.part_null is not None]
+        if parts:
+            by[Rule.REGION_RATE] = kept([one.flag.part_p_value for one in self.images], parts, 1 - rule.rules.whole_rate)
+        rules = [None if one.finding is None else one.finding.reason.rule for one in self.images]
+        return sum(flagged in by and not by[flagged][i] for i, flagged in enumerate(rules) if flagged is not None)
+
     def flags_beside(self, images: ScoredSet, rules: Rules, like: Sequence[int] = ()) -> list[Flag]:
         """The flag that each of ``images`` would have as one more synthetic image.
 

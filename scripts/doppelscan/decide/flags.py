@@ -165,6 +165,18 @@ class Calibration:
             by_position,
         )
 
+    @property
+    def floors(self) -> tuple[float, ...]:
+        """Where the tails are cut off that p-values beyond the control are taken of: a p-value there is an upper limit, not measured."""
+        nulls = [self.null, *([] if self.part_null is None else [self.part_null])]
+        for one in self.by_position or ():
+            nulls += [one.overall, *one.by_stratum.values()]
+        return tuple(one.floor for one in nulls if one.floor < one.counted)
+
+    def q_values(self, p_values: np.ndarray, share: float) -> np.ndarray:
+        """Of p-values of one family, float64 [n], which has ``share`` of the rate."""
+        return np.minimum(1, q_values(p_values, self.rules.correction) / share)
+
     def flags(
         self,
         scored: Sequence[ScoredImage],
@@ -175,10 +187,10 @@ class Calibration:
         """One entry an image; ``explained`` and ``positions`` as of :meth:`on`; what is ``set_aside`` (bool [n]) is counted, but rejected by none."""
         p, part_p = self.p_values(scored, positions)
         held, part_held = (one if set_aside is None else np.where(set_aside, 1.0, one) for one in (p, part_p))
-        q = np.minimum(1, q_values(held, self.rules.correction) / self.rules.whole_rate)
+        q = self.q_values(held, self.rules.whole_rate)
         part_q = part_p
         if self.part_null is not None:
-            part_q = np.minimum(1, q_values(part_held, self.rules.correction) / (1 - self.rules.whole_rate))
+            part_q = self.q_values(part_held, 1 - self.rules.whole_rate)
         return self._flags(scored, explained, p, q, part_p, part_q)
 
     def flags_beside(

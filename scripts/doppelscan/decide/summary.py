@@ -12,6 +12,7 @@ import numpy as np
 from doppelscan.calibrate import Competition, Share, duplication_trend, residual_risk
 from doppelscan.decide.conclusion import unlike_words
 from doppelscan.decide.decision import Decision
+from doppelscan.decide.flags import Rule
 from doppelscan.decide.power import SelfTest
 from doppelscan.decide.reviewed import ReviewCount, ReviewedImages
 from doppelscan.decide.rules import Rules
@@ -129,6 +130,8 @@ class AuditSummary:
     decisions: ReviewCount | None = None
     same_patient: Mapping[str, object] | None = None
     unnamed: str = ""
+    extrapolated: str = ""
+    p_value_floors: Sequence[float] = ()
 
     def as_dict(self) -> dict[str, object]:
         """Plain dictionaries and lists, in the order of the file; ``sample``, ``decisions`` and ``same_patient`` are there where there are any."""
@@ -233,6 +236,8 @@ def summarize(
         decisions=None if reviews is None or not reviews.said else reviews.count(_findings(decision)),
         same_patient=_same_patient(decision.same_patient),
         unnamed=_unnamed(decision, of),
+        extrapolated=_extrapolated(decision),
+        p_value_floors=decision.floors,
     )
 
 
@@ -287,6 +292,19 @@ def _unnamed(decision: Decision, of: str) -> str:
     return (
         f"Nobody named the patients of {' and '.join(without)} {of}s: unless registration found otherwise, each counts as one. If several are of one "
         "person, p-values and intervals claim too much: name the patients, by --patient-pattern or a table with a column 'patient', before you sign."
+    )
+
+
+def _extrapolated(decision: Decision) -> str:
+    """What stands beside the conclusion where flags rest on more than counting, a sentence; else empty."""
+    rated = sum(one.finding is not None and one.finding.reason.rule in (Rule.RATE, Rule.REGION_RATE) for one in decision.images)
+    rest = decision.on_tail
+    if not rest:
+        return ""
+    flags = f"{rest} of {counted(rated, 'flag')} by rate {'rests' if rest == 1 else 'rest'}"
+    return (
+        f"{flags} on a tail fitted to the control beyond its highest score: by counting alone, which gives no p-value below "
+        f"{decision.null.counted:.2g}, {'it' if rest == 1 else 'they'} would not be flagged."
     )
 
 

@@ -10,6 +10,7 @@ from doppelscan.filing.comparison import Comparison, Contrast
 from doppelscan.filing.details import ASKED
 from doppelscan.filing.record import Dossier
 from doppelscan.filing.statements import Statement
+from doppelscan.scores import ends_at_floor, small_words
 from doppelscan.wording import counted, noun_of, one_of
 
 __all__ = ["Block", "Document", "Facts", "Section", "Table", "Text", "comparison_document", "dossier_document"]
@@ -90,8 +91,8 @@ def interval(share: Share) -> str:
     return f"{share.count} of {share.total}: {percent(share.share)} ({100 * share.lower:.1f} to {100 * share.upper:.1f})"
 
 
-def _small(value: float | None) -> str:
-    return "" if value is None or value != value else f"{value:.2g}" if value < 0.001 else f"{value:.4f}"
+def _small(value: float | None, floors: Sequence[float] = ()) -> str:
+    return "" if value is None else small_words(value, ends_at_floor(value, floors))
 
 
 def _statements(rows: Sequence[Statement], topic: str, status: str = "") -> Table:
@@ -245,6 +246,7 @@ def _findings(dossier: Dossier) -> Section:
     kinds = tuple((kind, str(count)) for kind, count in results.findings.items())
     memorized = results.memorized
     blocks: list[Block] = [
+        *([Text(results.extrapolated, warning=True)] if results.extrapolated else []),
         Table(("finding", f"{of}s"), kinds, (0.8, 0.2), (1,)),
         Facts(
             (
@@ -274,7 +276,7 @@ def _findings(dossier: Dossier) -> Section:
                         *(str(one.kinds.get(kind, 0)) for kind in kinds_known),
                         str(one.training_images),
                         f"{one.highest_score:.3f}",
-                        _small(one.smallest_p_value),
+                        _small(one.smallest_p_value, results.p_value_floors),
                     )
                     for one in dossier.patients
                 ),
@@ -288,7 +290,15 @@ def _findings(dossier: Dossier) -> Section:
             Table(
                 (of, "finding", "match in training", "its patient", "score", "p", "why it is flagged"),
                 tuple(
-                    (one.image, one.finding, one.match, one.match_patient, f"{one.score:.3f}", _small(one.p_value), one.reason)
+                    (
+                        one.image,
+                        one.finding,
+                        one.match,
+                        one.match_patient,
+                        f"{one.score:.3f}",
+                        _small(one.p_value, results.p_value_floors),
+                        one.reason,
+                    )
                     for one in dossier.images
                 ),
                 (0.19, 0.09, 0.19, 0.14, 0.07, 0.08, 0.24),

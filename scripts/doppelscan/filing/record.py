@@ -81,6 +81,8 @@ class Results:
         competition: of training against other patients, or None.
         unlike: images of another domain, of which nothing is said; None where nobody looked.
         sample: where a sample was audited, what it bounds; or None.
+        extrapolated: a sentence where flags rest on the fitted tail of the control, else empty.
+        p_value_floors: where that tail is cut off: a p-value there is an upper limit.
     """
 
     flagged: Share
@@ -92,6 +94,8 @@ class Results:
     competition: Mapping[str, float | None] | None
     unlike: int | None
     sample: Mapping[str, Any] | None
+    extrapolated: str = ""
+    p_value_floors: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -293,6 +297,8 @@ def make_dossier(
         summary["competition"],
         summary["images"]["unlike"],
         summary.get("sample"),
+        summary.get("extrapolated", ""),
+        tuple(summary.get("p_value_floors", ())),
     )
     dossier = Dossier(
         SCHEMA,

@@ -13,7 +13,7 @@ GLOSSARY = {
     "memorized share": "At most so much of the set is a copy, also of copies that were missed: what planted copies of this cohort show, with 95 % confidence.",
     "score": "The one number that ranks, about 0 to 1: mostly how well the image agrees with its match after registration (verified), a little what the encoder and the Memorization Index say.",
     "verified": "Agreement of the registered pair: 0.35 x correlation of fine detail + 0.65 x agreement of local structure. Other people stay below 0.65, copies mostly above 0.8.",
-    "p-value": "How often a stranger, as the control shows them, would score as high.",
+    "p-value": "How often a stranger, as the control shows them, would score as high. Beyond the control it is an upper limit of a tail fitted to it; ≤ where that was cut off.",
     "q-value": "Flagging all images down to this one, about this share of the flags would be false.",
     "SSIM": "Structural similarity of image and match in its pose: 1 is the same picture. Above 0.85 duplicate, above 0.60 similar.",
     "DeepSSIM": "The encoder's estimate of that similarity, without aligning.",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from doppelscan.decide import ReviewedImages
 from doppelscan.report.entries import Entries, PageEntry
 from doppelscan.report.gallery import ShownPair
 from doppelscan.report.pose_words import pose_sentence
+from doppelscan.scores import ends_at_floor, small_words
 
 __all__ = ["COLUMNS", "LISTED", "page_data"]
 
@@ -17,7 +18,7 @@ __all__ = ["COLUMNS", "LISTED", "page_data"]
 LISTED = 40_000
 
 COLUMNS = (
-    "image", "match", "patient", "second", "secondPatient", "condition", "kind", "score", "verified", "part", "share", "ssim", "deepssim", "mi", "p", "q", "pose",
+    "image", "match", "patient", "second", "secondPatient", "condition", "kind", "score", "verified", "part", "share", "ssim", "deepssim", "mi", "p", "q", "pWords", "qWords", "pose",
     "why", "picture", "tiles", "large", "side", "same",
 )  # fmt: skip
 
@@ -30,6 +31,7 @@ def page_data(
     audit: str,
     drawn: Collection[int],
     volumes: bool,
+    floors: Sequence[float],
 ) -> str:
     """The JSON, without what would end its element.
 
@@ -41,6 +43,7 @@ def page_data(
         audit: names the audit, so that a browser keeps the decisions of each apart.
         drawn: numbers of the entries that the page itself draws, with their pictures.
         volumes: they are volumes.
+        floors: where the tails of p-values are cut off.
     """
     places: dict[str, int] = {}
 
@@ -48,7 +51,7 @@ def page_data(
         return places.setdefault(name, len(places))
 
     listed = entries.every[: max(LISTED, len(entries.flagged))]
-    rows = [_row(one, place, shown.get(one.number), one.number in drawn, volumes) for one in listed]
+    rows = [_row(one, place, shown.get(one.number), one.number in drawn, volumes, floors) for one in listed]
     content = {
         "audit": audit,
         "columns": COLUMNS,
@@ -59,8 +62,8 @@ def page_data(
     return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
-def _row(one: PageEntry, place, shown: ShownPair | None, drawn: bool, volume: bool) -> list[object]:
-    scored = one.image.scored
+def _row(one: PageEntry, place, shown: ShownPair | None, drawn: bool, volume: bool, floors: Sequence[float]) -> list[object]:
+    scored, at_most = one.image.scored, ends_at_floor(one.p_value, floors)
     return [
         place(str(one.row["image"])),
         place(one.source),
@@ -75,6 +78,8 @@ def _row(one: PageEntry, place, shown: ShownPair | None, drawn: bool, volume: bo
                 scored.score, scored.verified, scored.part, scored.share, scored.ssim, scored.deepssim, scored.mi, one.p_value, one.q_value,
             )
         ),
+        small_words(one.p_value, at_most),
+        small_words(one.q_value, at_most),
         pose_sentence(str(one.row["pose"]) if not one.image.of_region else one.pair.pose.words(0), volume),
         one.why,
         "" if shown is None or drawn else shown.strip,

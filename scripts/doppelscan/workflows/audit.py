@@ -141,8 +141,8 @@ class AuditResult(ResultTable):
     @property
     def words(self) -> tuple[str, ...]:
         """What a terminal is told, a line each: the conclusion, who is who, the numbers, what was left out, where everything lies."""
-        told = self.summary["people"] or [one for one in (self.summary.get("unnamed"),) if one]
-        return closing_lines(self, told, self.store or self.output / "store")
+        told = [self.summary.get("extrapolated"), *(self.summary["people"] or [self.summary.get("unnamed")])]
+        return closing_lines(self, [one for one in told if one], self.store or self.output / "store")
 
 
 class Audit:

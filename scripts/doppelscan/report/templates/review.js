@@ -171,7 +171,7 @@
     kind.className = /^(same|no s|unre)/.test(one.kind) ? "kind patient" : "kind";
     line("reason", one.why);
     named(line("patient", ""), one.patient, one.patientShort);
-    line("pose", one.pose); line("score", one.score.toFixed(3) + (one.p === null ? "" : ", p " + one.p.toPrecision(2)));
+    line("pose", one.pose); line("score", one.score.toFixed(3) + (one.p === null ? "" : ", p " + one.pWords));
     if (one.condition) line("condition", one.condition);
     var said = make("p", "", card);
     said.className = "said"; mark(card, one);
@@ -269,7 +269,7 @@
     if (one.tiles) line("picture", one.side ? one.side + " pixels a side, as the files have them{% if volumes %}; slices that are gone through have {{ side }}{% endif %}" : {% if volumes %}"{{ side }} voxels a side"{% else %}"at most 128 pixels a side"{% endif %});
     line(one.flagged ? "flagged by" : "not flagged", one.why);
     line("pose", one.tiles === 2 && !one.flagged ? one.pose + " (not drawn)" : one.pose);
-    line("score", number(one.score, 3)); line("verified", number(one.verified, 3)); line("p", one.p === null ? null : one.p.toPrecision(2)); line("q", one.q === null ? null : one.q.toPrecision(2));
+    line("score", number(one.score, 3)); line("verified", number(one.verified, 3)); line("p", one.p === null ? null : one.pWords); line("q", one.q === null ? null : one.qWords);
     line("SSIM", number(one.ssim, 3)); line("{{ "structure" if volumes else "field of view" }}", one.share === null ? null : Math.round(100 * one.share) + " %");
     {% if not volumes %}line("best region", number(one.part, 3)); line("DeepSSIM", number(one.deepssim, 3)); line("MI", number(one.mi, 2));{% endif %}
 

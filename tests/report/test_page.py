@@ -12,14 +12,14 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from doppelscan.decide import Finding, Reason, ReviewedImages, Rule, ScoredImage, kept_from_flag
+from doppelscan.decide import Finding, Reason, ReviewedImages, Rule, ScoredImage, Verdict, kept_from_flag
 from doppelscan.pages import file_name
 from doppelscan.report import gallery, write_report
 from doppelscan.report import page as page_module
 from doppelscan.report.agreement_scale import AgreementScale, colour_bars
 from doppelscan.report.entries import entries_of, short_names
 from doppelscan.report.histogram import distributions, histogram
-from doppelscan.report.may_sign import may_sign
+from doppelscan.report.may_sign import may_sign, to_quote
 from doppelscan.report.pose_words import pose_sentence
 from doppelscan.report.tables import score_rows
 from doppelscan.reviewers import ReviewerSaid
@@ -422,3 +422,16 @@ def test_a_p_value_at_the_end_of_the_tail_is_told_as_an_upper_limit(tmp_path, co
     assert ">≤ 0.00033<" in exposed and ">0.0100<" in exposed
     told = {(one["pWords"], one["qWords"]) for one in Parsed(page).images if one["kind"]}
     assert told == {("≤ 0.00033", "≤ 0.0021"), ("0.0100", "0.0200")}
+
+
+def test_one_share_is_to_be_quoted_and_the_others_are_told_apart(tmp_path, cohort):
+    """Three shares of the sample stood side by side, and nobody said which to quote."""
+    found = replace(made_decision(24, 66, cohort=cohort), test=made_test(bound=0.6))
+    told = to_quote(made_summary(found))
+    assert told.startswith("24 of 66 images flagged, 36.4 % (95 % interval 25.8 to 48.4 %)") and "may have been missed" in told
+    assert "owed" not in told, "nothing competed"
+    assert f"<b>Quote</b> {told}." in written(tmp_path, found)
+    clean = replace(made_decision(0, 9), test=made_test(bound=0.2))
+    assert to_quote(made_summary(clean)).startswith("at most 20.0 % of the set memorized")
+    open_ = replace(clean, conclusion=replace(clean.conclusion, verdict=Verdict.CANNOT))
+    assert to_quote(made_summary(open_)) == ""

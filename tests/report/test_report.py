@@ -129,3 +129,12 @@ def test_sets_are_known_by_their_images_and_not_by_their_names():
     training = decision.training
     assert SetFacts.of(training.subset(range(39, -1, -1))).sha256 == sets["training"]["sha256"], "in whatever order they are listed"
     assert SetFacts.of(training.subset(range(39))).sha256 != sets["training"]["sha256"]
+
+
+def test_a_share_that_is_filed_is_never_below_none():
+    """Where the decoys win, what is owed is estimated below 0: -1.00 to -0.72 stood in summary.json as a share."""
+    names = [f"t{i % 20}" for i in range(30)]
+    owed = compete(np.full(30, 0.2), np.full(30, 0.4), names, [f"d{i % 10}" for i in range(30)], 20, 10)
+    assert owed.owed < 0 and owed.owed_lower < 0
+    filed = made_summary(replace(made_decision(3, 30), owed=owed)).competition
+    assert filed is not None and 0 <= filed["owed_lower"] <= filed["owed"] <= filed["owed_upper"]

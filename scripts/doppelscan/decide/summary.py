@@ -247,14 +247,15 @@ def _findings(decision: Decision) -> dict[str, str]:
 
 
 def _competition(owed: Competition) -> dict[str, float]:
+    """As it is filed. Where others won more than chance has it the estimate lies below 0; as a share of the images that is none."""
     return {
         "images": len(owed.wins),
         "won_by_training": int(owed.wins.sum()),
         "expected_share": owed.expected,
         "p_value": owed.p_value,
-        "owed": owed.owed,
-        "owed_lower": owed.owed_lower,
-        "owed_upper": owed.owed_upper,
+        "owed": max(0.0, owed.owed),
+        "owed_lower": max(0.0, owed.owed_lower),
+        "owed_upper": max(0.0, owed.owed_upper),
     }
 
 

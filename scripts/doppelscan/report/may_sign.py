@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from doppelscan.decide import AuditedImage, AuditSummary, Decision, Rule, Verdict
 from doppelscan.wording import counted, noun_of, values_of
 
-__all__ = ["may_sign"]
+__all__ = ["may_sign", "to_quote"]
 
 RATES = (Rule.RATE, Rule.REGION_RATE)
 
@@ -41,6 +41,26 @@ def may_sign(decision: Decision, summary: AuditSummary) -> tuple[str, str]:
         f"that copies changed in {ways} of the table “What this audit could have found” would be found with at least the probability that stands there{share}",
         f"that the generator has not memorized, that a next set is clean, or anything of a copy that was changed {changed}",
     )
+
+
+def to_quote(summary: AuditSummary) -> str:
+    """The one share that is to be quoted, and in a few words what the other shares of the page are, without its full stop; empty where nothing may be
+    signed."""
+    verdict, test, flagged = Verdict(summary.conclusion), summary.self_test, summary.flagged
+    if verdict is Verdict.CANNOT:
+        return ""
+    others = ["the residual risk takes off what the control explains"]
+    if verdict is Verdict.NOT_FOUND and test is not None and test.bound < 1:
+        share = f"at most {100 * test.bound:.1f} % of the set memorized (95 % upper bound)"
+        others.insert(0, "the flagged share leaves out copies that were missed")
+    else:
+        interval = f"95 % interval {100 * flagged.lower:.1f} to {100 * flagged.upper:.1f} %"
+        share = f"{flagged.count} of {counted(flagged.total, summary.of)} flagged, {100 * flagged.share:.1f} % ({interval})"
+        if test is not None:
+            others.insert(0, "what may be memorized adds copies that may have been missed")
+    if summary.competition is not None:
+        others.append("what is owed to training counts any nearness to its patients, copies or not")
+    return f"{share}. Other shares answer other questions: {', '.join(others)}"
 
 
 def _showing(shown: Sequence[AuditedImage], of: str) -> str:

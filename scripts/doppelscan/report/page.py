@@ -16,7 +16,7 @@ from doppelscan.report.entries import Entries, PageEntry, entries_of, short_name
 from doppelscan.report.gallery import hang
 from doppelscan.report.glossary import glossary, kinds_told
 from doppelscan.report.histogram import distributions
-from doppelscan.report.may_sign import may_sign
+from doppelscan.report.may_sign import may_sign, to_quote
 from doppelscan.report.page_data import LISTED, page_data
 from doppelscan.report.pair_pictures import PairPicture, pair_picture, plain_picture
 from doppelscan.report.pose_words import pose_sentence
@@ -119,6 +119,7 @@ def render_page(
         kinds=count_kinds(summary.findings),
         kinds_told={kind: told for kind in KINDS if (told := kinds_told(volumes).get(kind, "")) and summary.findings.get(kind)},
         may_sign=may_sign(decision, summary),
+        to_quote=to_quote(summary),
         exposure=exposure,
         conditions=sorted({one.condition for one in entries.every if one.condition}),
         distributions=distributions(decision, summary.of),

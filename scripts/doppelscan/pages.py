@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
-from doppelscan.wording import counted, noun_of, of_whom, one_of
+from doppelscan.wording import control_of, counted, noun_of, of_whom, one_of
 
 __all__ = ["file_name", "page_templates"]
 
@@ -31,6 +31,6 @@ def page_templates(*rooms: str) -> jinja2.Environment:
     folders = [PACKAGE / room / "templates" for room in ("report", *rooms)]
     loader = jinja2.FileSystemLoader(folders)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.globals |= {"counted": counted, "noun_of": noun_of, "of_whom": of_whom, "one_of": one_of}
+    environment.globals |= {"control_of": control_of, "counted": counted, "noun_of": noun_of, "of_whom": of_whom, "one_of": one_of}
     environment.filters["file_name"] = file_name
     return environment

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["counted", "noun_of", "of_whom", "one_of", "values_of"]
+__all__ = ["control_of", "counted", "noun_of", "of_whom", "one_of", "values_of"]
 
 # Nouns that take more than an s.
 PLURALS = {"person": "people", "copy": "copies"}
@@ -34,6 +34,15 @@ def of_whom(images: int, patients: int, unnamed: int) -> str:
     if unnamed == images == patients:
         return "(patients not named: each counts as one)"
     return f"(patients {'' if unnamed == images else f'of {unnamed} '}not named: counted as {patients})"
+
+
+def control_of(images: int, from_training: int, of: str) -> str:
+    """What a control of so many images is made of, ``from_training`` of them of the training set."""
+    if not from_training:
+        return "all of the holdout"
+    if from_training == images:
+        return f"all training {of}s, each held against the other patients"
+    return f"{images - from_training} of the holdout, {counted(from_training, f'training {of}')}"
 
 
 def one_of(noun: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from doppelscan.decide import Finding, Reason, ReviewedImages, Rule, ScoredImage, Verdict, kept_from_flag
 from doppelscan.pages import file_name
-from doppelscan.report import gallery, write_report
+from doppelscan.report import audit_facts, gallery, write_report
 from doppelscan.report import page as page_module
 from doppelscan.report.agreement_scale import AgreementScale, colour_bars
 from doppelscan.report.entries import entries_of, short_names
@@ -435,3 +435,13 @@ def test_one_share_is_to_be_quoted_and_the_others_are_told_apart(tmp_path, cohor
     assert to_quote(made_summary(clean)).startswith("at most 20.0 % of the set memorized")
     open_ = replace(clean, conclusion=replace(clean.conclusion, verdict=Verdict.CANNOT))
     assert to_quote(made_summary(open_)) == ""
+
+
+def test_a_control_that_is_topped_up_is_said_to_be_where_it_is_first_named(tmp_path, cohort):
+    """Of a control of 50 that was called the holdout 30 were training images: only a note at the end said so."""
+    made = made_decision(2, 9, cohort=cohort)
+    decision = replace(made, control_set=replace(made.control_set, first_training=10))
+    page = written(tmp_path, decision)
+    assert "10 of the holdout, 20 training images" in page[page.index("<header") : page.index("</header>")]
+    facts = audit_facts(made_summary(decision).as_dict())
+    assert facts["images"].endswith("30 control of 30 patients: 10 of the holdout, 20 training images")

@@ -141,6 +141,7 @@ def test_summary_says_what_was_found(audited):
     summary = json.loads((audited[1] / "summary.json").read_text())
     assert summary["conclusion"] == "memorization found" and summary["flagged"]["count"] == 16
     assert summary["control"] == "holdout, topped up with 72 training images" and summary["images"]["control"] == 132
+    assert summary["images"]["control_from_training"] == 72 and not summary["images"]["training_unnamed"]
     assert {kind: n for kind, n in summary["findings"].items() if n} == {"copy": 16}
     assert summary["flagged"]["lower"] < 16 / 40 < summary["flagged"]["upper"]
     # Three slices a patient are worth one; 72 of 132 images had a reference of four fifths.
@@ -372,6 +373,7 @@ def test_without_holdout_the_training_patients_are_the_control(tmp_path, cohort)
         patient_pattern=r"(p\d\d|copy\d|novel\d)",
     )
     assert result.summary["control"].startswith("training patients") and result.summary["images"]["control"] == 30
+    assert result.summary["images"]["control_from_training"] == 30
     assert abs(result.summary["smallest_p_value"] - 1.25 / 31) < 1e-9
     copies = [r for r in result.scores if "copy" in r["image"]]
     assert all(names(r["match"])[1:3] == f"0{names(r['image'])[4]}" and r["pose"] == "turn 90" for r in copies)

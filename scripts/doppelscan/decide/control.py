@@ -35,6 +35,7 @@ class ScoredControl:
         words: what it is made of.
         notes: what the reader of the audit must know of it.
         doubles: its images that agree with a training image of another patient as copies do.
+        first_training: row of the first of its images that is of the training set, those of the holdout stand before it; None where all are of the holdout.
     """
 
     images: EmbeddedSet
@@ -43,6 +44,12 @@ class ScoredControl:
     words: str = "holdout"
     notes: tuple[str, ...] = ()
     doubles: tuple[NearDuplicate, ...] = ()
+    first_training: int | None = None
+
+    @property
+    def from_training(self) -> int:
+        """How many of ``scored`` are of the training set."""
+        return 0 if self.first_training is None else sum(s.row >= self.first_training for s in self.scored)
 
     @property
     def patients(self) -> list[str]:
@@ -117,7 +124,7 @@ class ControlScorer:
                 f"The control is {len(own)} training {of}, each scored against the training patients of the other {folds - 1} of {folds} folds; "
                 "p-values are corrected for the smaller reference. A holdout folder of other patients is the better control."
             )
-            return ScoredControl(posed, tuple(own), ratio, "training patients, patient-wise folds", (note,))
+            return ScoredControl(posed, tuple(own), ratio, "training patients, patient-wise folds", (note,), first_training=0)
         found = self.reference.scored(holdout, "control").scored
         if len(holdout) >= self.size or not self.patients_known or len(set(self.reference.training.patients)) < FOLDS:
             return ScoredControl(holdout, found, 1.0)
@@ -132,7 +139,7 @@ class ControlScorer:
         both = replace(posed, records=holdout.records + posed.records, keys=holdout.keys + posed.keys)
         scored = (*found, *(replace(s, row=start + s.row) for s in extra))
         words = f"holdout, topped up with {len(extra)} training {of}" if extra else "holdout"
-        return ScoredControl(both, scored, (start + ratio * len(extra)) / len(scored), words, (note,))
+        return ScoredControl(both, scored, (start + ratio * len(extra)) / len(scored), words, (note,), first_training=start)
 
     @property
     def _folds(self) -> int:

@@ -32,7 +32,7 @@ FEW_PATIENTS = 10
 @dataclass(frozen=True)
 class ImageCounts:
     """Numbers of images and patients; ``unlike`` is None where nobody looked, ``training_unnamed`` and ``control_unnamed`` are images whose patients nothing
-    names: of such the number of patients is how many they count as, not how many there are."""
+    names: of such the number of patients is how many they count as, not how many there are. ``control_from_training`` of the control are no holdout."""
 
     training: int
     synthetic: int
@@ -43,6 +43,7 @@ class ImageCounts:
     unlike: int | None
     training_unnamed: int = 0
     control_unnamed: int = 0
+    control_from_training: int = 0
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,7 @@ def summarize(
             unlike=decision.unlike,
             training_unnamed=decision.training.unnamed,
             control_unnamed=decision.control_set.unnamed,
+            control_from_training=decision.control_set.from_training,
         ),
         flagged=decision.flagged,
         flagged_control=decision.flagged_control,

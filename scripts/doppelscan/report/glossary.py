@@ -7,7 +7,7 @@ __all__ = ["glossary", "kinds_told"]
 GLOSSARY = {
     "flagged": "An image that is too near to one training image to be explained by chance, as the control measures it.",
     "interval": "The true share lies in this range with 95 % confidence (Wilson 1927; images of one volume, or of one patient of the control, count as far as they differ). Few images make it wide.",
-    "control": "Real images of other patients, looked for in the training set in the same way: how near do strangers come?",
+    "control": "Real images of other patients, of the holdout or of training held against the others, looked for in the training set in the same way: how near do strangers come?",
     "residual risk": "Share of the set that shows a patient beyond what chance explains: (share that shows a patient - share of the control) / (1 - share of the control).",
     "exposed": "A training patient whom at least one flagged image shows.",
     "memorized share": "At most so much of the set is a copy, also of copies that were missed: what planted copies of this cohort show, with 95 % confidence.",
@@ -36,7 +36,7 @@ KINDS_TOLD = {
 OF_VOLUMES = {
     "flagged": "A volume that is too near to one training volume to be explained by chance, as the control measures it.",
     "interval": "The true share lies in this range with 95 % confidence (Wilson); few volumes make it wide.",
-    "control": "Real volumes of other patients, looked for in the training set in the same way: how near do strangers come?",
+    "control": "Real volumes of other patients, of the holdout or of training held against the others, looked for in the training set in the same way: how near do strangers come?",
     "exposed": "A training patient whom at least one flagged volume shows.",
     "score": "The one number that ranks, about 0 to 1: mostly how well the volume agrees with its match after registration in 3D (verified), a little what the encoder says of its slices.",
     "verified": "Agreement of the better half of the structure of the registered pair, so that half a copy counts as one. Of T1 brains strangers stayed below 0.85, copies began at 0.93.",

@@ -16,7 +16,7 @@ from doppelscan.pages import page_templates
 from doppelscan.report.entries import short_names
 from doppelscan.report.overlap import relation_words
 from doppelscan.scores import ends_at_floor, p_value_of, small_words, source_of
-from doppelscan.wording import counted, of_whom
+from doppelscan.wording import control_of, counted, of_whom
 
 if TYPE_CHECKING:
     import pandas
@@ -157,7 +157,7 @@ def audit_facts(summary: Mapping[str, Any]) -> dict[str, str]:
 
     kinds = ", ".join(f"{kind} {count}" for kind, count in summary["findings"].items() if count)
     return {
-        f"{summary.get('of', 'image')}s": f"{images['synthetic']} synthetic, {images['training']} training {whose('training')}, {images['control']} control {whose('control')}",
+        f"{summary.get('of', 'image')}s": f"{images['synthetic']} synthetic, {images['training']} training {whose('training')}, {images['control']} control {whose('control')}: {control_of(images['control'], images.get('control_from_training', 0), summary.get('of', 'image'))}",
         "flagged": f"{_share(flagged)}; of the control {_share(control)}",
         **({"as": kinds} if kinds else {}),
         **_common(summary),

@@ -52,7 +52,8 @@ def test_as_many_are_asked_for_before_as_after():
 
 def test_too_few_training_patients_and_no_self_test():
     (few, _) = foreseen(volumes(3, "t"), volumes(3, "h"), 300, True, RULES)
-    assert "at least 5 are needed" in few
+    assert "can hold 3 patients at most, as nobody named them, and at least 5 are needed" in few
+    assert "holds 3 patients and" in foreseen(volumes(3, "t", known=True), volumes(3, "h"), 300, True, RULES)[0]
     assert not foreseen(volumes(8, "t", known=True), volumes(30, "h"), 300, False, RULES)
 
 

@@ -210,3 +210,10 @@ def test_one_audit_twice_and_a_folder_of_an_audit_as_output_are_refused(pair, tm
         compare(before=pair[0], after=pair[0], output=tmp_path / "out")
     with pytest.raises(InputError, match="another folder than the audits"):
         compare(before=pair[0], after=pair[1], output=pair[1])
+
+
+def test_an_audit_that_nobody_named_counts_no_patients(pair, tmp_path):
+    unnamed = made_audit(tmp_path / "unnamed", 2, 60, named=False, change=other_images)
+    told = result(pair[0], unnamed).cautions
+    assert any("audit after counts an image that nobody named" in one for one in told)
+    assert not any("nobody named" in one for one in result(*pair).cautions)

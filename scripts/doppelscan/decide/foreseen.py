@@ -34,7 +34,7 @@ def foreseen(
     told = []
     if people < rules.smallest_patients:
         told.append(
-            f"the training set holds {counted(people, 'patient')} and at least {rules.smallest_patients} are needed to tell a copy from a look-alike: "
+            f"the training set {'holds' if known else 'can hold'} {counted(people, 'patient')}{'' if known else ' at most, as nobody named them,'} and at least {rules.smallest_patients} are needed to tell a copy from a look-alike: "
             "give more training patients"
         )
     patients, ratio = _control(people, known, holdout, control_size)

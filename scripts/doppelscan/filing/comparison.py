@@ -10,7 +10,7 @@ from typing import Any
 from doppelscan.calibrate import Difference, Share, chance_unseen, clustered_share, difference, share_p_value
 from doppelscan.filing.audits import FinishedAudit, whole_sha256
 from doppelscan.filing.statements import control_fitness
-from doppelscan.wording import counted
+from doppelscan.wording import counted, one_of
 
 __all__ = ["Comparison", "Contrast", "Fact", "KindChange", "PatientChange", "PowerChange", "Side", "compare_audits"]
 
@@ -416,6 +416,10 @@ def _cautions(before: FinishedAudit, after: FinishedAudit, facts: Sequence[Fact]
         sample = audit.summary.get("sample")
         if sample is not None:
             found.append(f"The audit {name} is of a random sample of {sample['drawn']} of {sample['total']}.")
+        if audit.summary["images"].get("training_unnamed", 0):
+            found.append(
+                f"The audit {name} counts {one_of(audit.of)} that nobody named as a patient of its own: how many patients are shown is not known."
+            )
     found.append(
         f"A patient who is gone is shown by none of the {after.of}s of the new set; another set of the same generator may show them."
     )

@@ -118,6 +118,13 @@ def control_fitness(audit: FinishedAudit) -> tuple[Statement, ...]:
 def criteria(audit: FinishedAudit) -> tuple[Statement, ...]:
     """The three risks of WP 216, as far as this audit speaks of them. Whether a set is anonymous is a legal question that no audit answers."""
     summary, exposed, of = audit.summary, audit.exposure, audit.of
+    # Where nobody named them, how many patients that are nobody knows.
+    named = not summary["images"].get("training_unnamed", 0)
+    shown = (
+        counted(len(exposed), "training patient")
+        if named
+        else f"what counts as {counted(len(exposed), 'training patient')}, not named,"
+    )
     twice = sum(int(row["flagged_images"]) > 1 for row in exposed)
     said = summary["conclusion"]
     bound = None if summary["self_test"] is None else summary["self_test"]["bound"]
@@ -125,13 +132,6 @@ def criteria(audit: FinishedAudit) -> tuple[Statement, ...]:
         "no bound can be given"
         if bound is None or bound >= 1
         else f"at most {100 * bound:.1f} % of the set can be such copies (95 % upper bound)"
-    )
-    # Where nobody named them, how many patients that are nobody knows.
-    named = not summary["images"].get("training_unnamed", 0)
-    shown = (
-        counted(len(exposed), "training patient")
-        if named
-        else f"what counts as {counted(len(exposed), 'training patient')}, not named,"
     )
     single = {
         FOUND: f"{shown} {'is' if len(exposed) == 1 else 'are'} shown by synthetic {of}s: their records can be isolated by whoever holds {one_of(of)} of them; {at_most}.",
@@ -141,7 +141,7 @@ def criteria(audit: FinishedAudit) -> tuple[Statement, ...]:
     if exposed:
         link = f"Whoever holds the real {of} of a patient who is shown can link the two."
         link += (
-            f" {counted(twice, 'patient')} {'is' if twice == 1 else 'are'} shown by more than one synthetic {of}, which can be linked to each other, too."
+            f" {counted(twice, 'patient' if named else f'training {of}')} {'is' if twice == 1 else 'are'} shown by more than one synthetic {of}, which can be linked to each other, too."
             if twice
             else ""
         )

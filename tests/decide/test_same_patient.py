@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from doppelscan.decide.same_patient import SamePatientControl
+from made_records import made_decision, made_summary
 
 
 def test_a_p_value_counts_strangers_pairs_and_the_pair_itself():
@@ -24,3 +26,21 @@ def test_where_nobody_has_two_images_nothing_is_said_of_recall():
 
 def test_without_strangers_there_is_no_p_value():
     assert math.isnan(SamePatientControl().p_value(1.0))
+
+
+def test_a_summary_says_how_often_a_patient_is_told_by_another_image():
+    strangers, own = np.linspace(-3, 1, 199), np.array([2.0] * 6 + [0.0] * 6)
+    summary = made_summary(replace(made_decision(0), same_patient=SamePatientControl(strangers, own)))
+    assert summary.same_patient is not None
+    assert summary.same_patient["patients"] == 12 and summary.same_patient["strangers"] == 199
+    assert summary.same_patient["recall"]["share"] == 0.5 and summary.same_patient["recall"]["lower"] < 0.5
+    (note,) = [one for one in summary.notes if one.startswith("By another image of theirs")]
+    assert "50 % (21 to 79 %) of 12 training patients" in note and "is not flagged" in note
+    assert "same_patient" in summary.as_dict()
+
+
+def test_of_a_few_patients_no_note_is_made():
+    known = SamePatientControl(np.zeros(5), np.ones(9))
+    notes = made_summary(replace(made_decision(0), same_patient=known)).notes
+    assert not any(one.startswith("By another image") for one in notes)
+    assert "same_patient" not in made_summary(made_decision(0)).as_dict()

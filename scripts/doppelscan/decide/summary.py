@@ -280,9 +280,9 @@ def _same_patient_notes(decision: Decision) -> list[str]:
     if recall is None or recall.total < FEW_PATIENTS:
         return []
     return [
-        f"Two images of one training patient, drawn at random from {recall.total} patients, lie in their frames as alike as at most "
-        f"{100 * decision.same_patient.rate:g} % of strangers' pairs do in {100 * recall.share:.0f} % ({100 * recall.lower:.0f} to {100 * recall.upper:.0f} %) of the cases. An image of a "
-        "training patient at a place of the anatomy that no training image shows is not flagged: this audit looks for copies of images."
+        f"By another image of theirs, drawn at random, {100 * recall.share:.0f} % ({100 * recall.lower:.0f} to {100 * recall.upper:.0f} %) of {recall.total} training patients are told "
+        f"by the way they lie in the frame, where {100 * decision.same_patient.rate:g} % of strangers are mistaken for them. This audit looks for copies of images: an image of a training patient "
+        "at a place of the anatomy that no training image shows is not flagged."
     ]
 
 

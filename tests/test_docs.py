@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from doppelscan.cli import COMMANDS
+from doppelscan.deepssim import read_checkpoint
 from doppelscan.images import generate_head
 from made_bundles import VERSIONS, tiny_bundle
 from made_volumes import write_nifti
@@ -142,6 +144,10 @@ def is_run(line: str) -> bool:
     return not line.startswith(("make ", "pip install", SERVER, *ENVIRONMENT))
 
 
+# What the documented fine-tunes start from, by their output folders.
+FINE_TUNED = {"finetuned": "model.pt", "pair-head": "pair_ssim.safetensors"}
+
+
 @pytest.mark.parametrize(("page", "line"), [c for c in commands() if is_run(c[1])], ids=lambda v: v[:60])
 def test_documented_command_runs(place, page, line):
     words = shlex.split(line)
@@ -161,6 +167,13 @@ def test_documented_command_runs(place, page, line):
     words[:1] = [sys.executable] if words[0] == "python" else [sys.executable, program]
     done = run(words, place)
     assert done.returncode == 0, f"{page}: {line}\n{done.stderr[-2000:]}"
+    tuned = FINE_TUNED.get(words[words.index("--output_dir") + 1]) if "--output_dir" in words else None
+    if tuned:
+        before, after = (
+            read_checkpoint(models / tuned)
+            for models in (ROOT / "bundles/deepssim_encoder/models", place / words[words.index("--output_dir") + 1] / "models")
+        )
+        assert any(not torch.equal(before[name], value) for name, value in after.items()), "nothing was trained"
 
 
 @pytest.mark.parametrize("line", [line for _, line in commands() if line.startswith("make ")])

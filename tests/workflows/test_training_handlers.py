@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
+import operator
 import os
 import stat
 from pathlib import Path
@@ -20,10 +22,14 @@ from doppelscan.workflows import (
     NamedHandlers,
     ResumableCheckpoint,
     TrainingTables,
+    Validation,
+    WeightsTold,
 )
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
-from monai.engines import IterationEvents
+from monai.engines import Evaluator, IterationEvents
+from safetensors import safe_open
+from safetensors.torch import load_file
 
 CONFIGS = Path(__file__).parents[2] / "bundles" / "deepssim_encoder" / "configs"
 
@@ -155,6 +161,91 @@ def test_training_stops_when_validation_no_longer_improves():
     assert trainer.state.epoch == 4
 
 
+def validated(epochs: int, interval: int, at_start: bool = False, values=(0.1,) * 9) -> list[int | str]:
+    """After which epochs a training of ``epochs`` validates."""
+    engine, seen = metric_evaluator(values), []
+    engine.add_event_handler(
+        Events.COMPLETED, lambda e: seen.append("before" if getattr(e.state, "before_training", False) else e.state.epoch)
+    )
+    trainer = Engine(lambda e, b: None)
+    Validation(engine, interval, at_start).attach(trainer)
+    trainer.run([0], max_epochs=epochs)
+    return seen
+
+
+def metric_evaluator(values) -> Evaluator:
+    """MONAI's evaluator, whose metric takes one of ``values`` after the other."""
+    engine, remaining = Evaluator("cpu", [0], epoch_length=1), iter(values)
+
+    @engine.on(Events.EPOCH_COMPLETED)
+    def measure(e):
+        e.state.metrics["error"], e.state.key_metric_name = next(remaining), "error"
+
+    engine._process_function = lambda e, b: None
+    return engine
+
+
+def test_a_training_shorter_than_the_interval_is_validated_and_any_other_at_its_end():
+    assert validated(1, 3) == [1]
+    assert validated(2, 3) == [2]
+    assert validated(3, 3) == [3]
+    assert validated(4, 3) == [3, 4]
+    assert validated(2, 1, at_start=True) == ["before", 1, 2]
+    with pytest.raises(InputError, match="val_interval"):
+        validated(1, 0)
+
+
+def told_of(tmp_path, values, step: float, at_start: bool = True) -> tuple[list[float], WeightsTold]:
+    """Weights that were written, of a training that adds ``step`` to one weight in each epoch."""
+    network = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(network.weight, 1.0)
+
+    def add(engine, batch):
+        network.weight.data += step
+
+    trainer, engine = Engine(add), metric_evaluator(values)
+    best = BestWeights(tmp_path / "head.safetensors", network, operator.lt, {"encoder": "abc"})
+    told = WeightsTold(best, network)
+    NamedHandlers({"validation": Validation(engine, 1, at_start), "weights": told}).attach(trainer)
+    best.attach(engine)
+    trainer.run([0], max_epochs=len(values) - at_start)
+    written = load_file(tmp_path / "head.safetensors") if (tmp_path / "head.safetensors").is_file() else {}
+    return [float(one) for one in written.values()], told
+
+
+def test_the_best_of_an_error_is_the_lowest_and_the_end_says_where_it_is_and_what_it_was_before(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        written, _ = told_of(tmp_path, [0.5, 0.3, 0.2, 0.4], 1.0)
+    assert written == [3.0]
+    assert "Before training: error 0.5000." in caplog.text and "Epoch 2: error 0.2000, the best so far." in caplog.text
+    assert (
+        f"The best weights (epoch 2 of 3) are in {tmp_path / 'head.safetensors'}: error 0.2000, 0.5000 before training."
+        in caplog.text
+    )
+    assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
+    with safe_open(tmp_path / "head.safetensors", "pt") as file:
+        assert file.metadata() == {"encoder": "abc"}
+
+
+@pytest.mark.parametrize(
+    ("values", "step", "said"),
+    [([0.5, 0.5], 0.0, "Training changed no weight"), ([0.5, 0.6], 1.0, "No epoch was better"), ([0.5, float("nan")], 1.0, "No weights were written")],
+)  # fmt: skip
+def test_a_training_that_made_nothing_better_is_warned_of(tmp_path, caplog, values, step, said):
+    written, _ = told_of(tmp_path, values, step)
+    (warning,) = [one for one in caplog.records if one.levelno == logging.WARNING]
+    assert said in warning.getMessage()
+    assert written == ([] if values[1] != values[1] else [1.0 + step])
+
+
+def test_no_warm_up_begins_at_learning_rate_zero():
+    """One step is a training too: at a rate of 0 it would write back the weights that it started from."""
+    scheduled = [path for path in CONFIGS.glob("*.json") if "WarmupCosineSchedule" in path.read_text()]
+    assert len(scheduled) == 2
+    for path in scheduled:
+        assert 0 < json.loads(path.read_text())["lr_scheduler"]["warmup_multiplier"] <= 0.01, path
+
+
 def validations(folder, epochs: list[int]) -> list[list[torch.Tensor]]:
     """What train.json's evaluator looks at in validations after ``epochs``: of each, its views and targets."""
     made = ConfigWorkflow(
@@ -239,7 +330,7 @@ def test_a_named_handler_is_disabled_and_the_others_are_attached_in_their_order(
     made.initialize()
     names = [list(made.parser.get_parsed_content(f"{part}::handlers")[0].handlers) for part in ("train", "validate")]
     assert names == [
-        ["tables", "list_output", "schedule", "validation", "clip", "early_stop", "checkpoint", "seeds"],
+        ["tables", "list_output", "schedule", "validation", "clip", "early_stop", "weights", "checkpoint", "seeds"],
         ["seeds", "best_weights"],
     ]
     resumed = made.parser.get_parsed_content("train::resumable")

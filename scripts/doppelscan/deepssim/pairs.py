@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -24,8 +25,11 @@ from doppelscan.images import (
     smooth_fields,
     warp,
 )
+from doppelscan.wording import counted
 
 __all__ = ["CohortBatchSampler", "CohortDataset", "EpochBatches", "MakeViews", "require_counts"]
+
+logger = logging.getLogger(__name__)
 
 
 class CohortDataset(Dataset):
@@ -65,6 +69,8 @@ class CohortDataset(Dataset):
         images, patients, cohorts, self.paths, self.skipped = read
         self.real_cohorts = len(sources)
         next_patient = len(set(patients))
+        if generated_cohorts:
+            logger.info(f"Generating {counted(generated_cohorts, 'cohort')} of {counted(generated_patients, 'patient')} each.")
         for index in range(generated_cohorts):
             made, who = generate_cohort(generated_patients, 2, spatial_size, seed * 100_003 + index)
             images.extend(made)
@@ -72,6 +78,8 @@ class CohortDataset(Dataset):
             cohorts.extend([self.real_cohorts + index] * len(made))
             next_patient += generated_patients
             self.paths += [""] * len(made)
+        if generated_cohorts:
+            logger.info(f"Generated {counted(self.paths.count(''), 'image')}.")
         if len(images) < 2:
             left_out = [
                 f" and {len(self.skipped)} that cannot be used, the first {one.path!r}: {one.reason}" for one in self.skipped[:1]

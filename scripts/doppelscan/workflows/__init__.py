@@ -33,6 +33,8 @@ from doppelscan.workflows.training import (
     NamedHandlers,
     ResumableCheckpoint,
     TrainingTables,
+    Validation,
+    WeightsTold,
 )
 from doppelscan.workflows.volume_audit import VolumeAudit, audit_of
 from doppelscan.workflows.volume_embed import VolumeEmbedder
@@ -77,9 +79,11 @@ __all__ = [
     "TrainingProgress",
     "TrainingSetFiles",
     "TrainingTables",
+    "Validation",
     "VolumeAudit",
     "VolumeEmbedder",
     "VolumeReview",
+    "WeightsTold",
     "WholeVolumes",
     "audit",
     "audit_of",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import operator
 import os
 import shutil
 import tempfile
@@ -15,9 +17,10 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint, DiskSaver, EarlyStopping
 from monai.engines import IterationEvents
+from monai.handlers import ValidationHandler
 from safetensors.torch import save
 
-from doppelscan.deepssim import CohortDataset, unwrapped
+from doppelscan.deepssim import CohortDataset, state_digest, unwrapped
 from doppelscan.errors import InputError, WeightsError
 from doppelscan.files import to_csv, write_atomic
 
@@ -30,6 +33,8 @@ __all__ = [
     "NamedHandlers",
     "ResumableCheckpoint",
     "TrainingTables",
+    "Validation",
+    "WeightsTold",
 ]
 
 logger = logging.getLogger(__name__)
@@ -169,40 +174,144 @@ class GradientClip:
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
 
 
-class BestWeights:
-    """Write the network's state dict when the validation metric improves; for the evaluator.
-
-    Its own state is part of the training checkpoint, so a resumed training does not overwrite better weights, which MONAI's
-    ``CheckpointSaver(save_key_metric=True)`` does with its first validation.
+class Validation(ValidationHandler):
+    """MONAI's ``ValidationHandler`` by the epoch, which validates after the last one too: a training shorter than the interval has weights.
 
     Args:
-        path: file to write, a plain state dict as MONAI's exports take it.
-        network: whose weights; anything that has a state dict.
+        validator: MONAI's ``Evaluator``.
+        interval: epochs between validations.
+        exec_at_start: validate before the first step as well, so that it is seen whether training makes the weights better; the validator's
+            ``state.before_training`` is then True.
+
+    Raises:
+        InputError: ``interval`` below 1.
     """
 
-    def __init__(self, path: str | os.PathLike, network: Any) -> None:
-        self.path, self.network = Path(path), network
-        self.best = float("-inf")
+    def __init__(self, validator: Any, interval: int, exec_at_start: bool = False) -> None:
+        if not isinstance(interval, int) or isinstance(interval, bool) or interval < 1:
+            raise InputError(f"The 'val_interval' parameter must be a whole number from 1 on. Got {interval!r} instead.")
+        super().__init__(interval, validator, epoch_level=True, exec_at_start=exec_at_start)
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer."""
+
+        def due(trainer: Engine, epoch: int) -> bool:
+            return epoch % self.interval == 0 or epoch == trainer.state.max_epochs
+
+        engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=due), self)
+        if self.exec_at_start:
+            engine.add_event_handler(Events.STARTED, self.start)
+
+    def start(self, engine: Engine) -> None:
+        """Validate the weights that training starts from."""
+        assert self.validator is not None
+        state: Any = self.validator.state
+        state.before_training = True
+        self.validator.run(1)  # of epoch 0, MONAI's evaluator runs two
+        state.before_training = False
+
+
+class BestWeights:
+    """Write the network's state dict when the validation metric improves, and log each; for the evaluator.
+
+    Its own state is part of the training checkpoint, so a resumed training does not overwrite better weights, which MONAI's
+    ``CheckpointSaver(save_key_metric=True)`` does with its first validation. Weights that were validated before training are not written: they are there.
+
+    Args:
+        path: file to write, a plain state dict as MONAI's exports take it; ``.safetensors`` is written as that.
+        network: whose weights; anything that has a state dict.
+        better: whether the first of two metrics is better than the second, such as ``operator.lt`` of an error.
+        metadata: what a ``.safetensors`` file says of itself.
+
+    Attributes:
+        best: the best metric of a trained epoch; infinite while there is none.
+        epoch: its epoch, from 1 on.
+        before: the metric before training, NaN where that was not asked for.
+        name: of the metric.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        network: Any,
+        better: Callable[[float, float], bool] = operator.gt,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path, self.network, self.better, self.metadata = Path(path), network, better, metadata
+        self.best = float("-inf") if better(1.0, 0.0) else float("inf")
+        self.epoch, self.before, self.name = 0, float("nan"), ""
 
     def attach(self, engine: Engine) -> None:
         """Register with the evaluator, after its metrics are computed."""
         engine.add_event_handler(Events.COMPLETED, self)
 
     def state_dict(self) -> dict[str, float]:
-        """The best metric so far."""
-        return {"best": self.best}
+        """The best metric so far, and its epoch."""
+        return {"best": self.best, "epoch": self.epoch}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Restore :meth:`state_dict`."""
-        self.best = float(state["best"])
+        self.best, self.epoch = float(state["best"]), int(state.get("epoch", 0))
 
     def __call__(self, engine: Engine) -> None:
-        metric = _key_metric(engine)
-        if metric <= self.best:
+        state: Any = engine.state
+        metric, self.name = _key_metric(engine), str(state.key_metric_name)
+        first = idist.get_rank() == 0
+        if getattr(state, "before_training", False):
+            self.before = metric
+            if first:
+                logger.info(f"Before training: {self.name} {metric:.4f}.")
             return
-        self.best = metric
-        if idist.get_rank() == 0:
-            write_weights(self.path, self.network)
+        better = self.better(metric, self.best)
+        if first:
+            logger.info(f"Epoch {engine.state.epoch}: {self.name} {metric:.4f}{', the best so far' if better else ''}.")
+        if not better:
+            return
+        self.best, self.epoch = metric, engine.state.epoch
+        if first:
+            write_weights(self.path, self.network, self.metadata)
+
+
+class WeightsTold:
+    """Say at the end of training where the best weights are and how good, and warn of what trained nothing; for the trainer.
+
+    Args:
+        best: writes them.
+        network: that is trained.
+    """
+
+    def __init__(self, best: BestWeights, network: torch.nn.Module) -> None:
+        self.best, self.network = best, network
+        self.first = ""
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer, before what restores a checkpoint."""
+        engine.add_event_handler(Events.STARTED, self.remember)
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def remember(self, engine: Engine) -> None:
+        """Remember the weights that training starts from."""
+        self.first = state_digest(unwrapped(self.network))
+
+    def __call__(self, engine: Engine) -> None:
+        if idist.get_rank() > 0:
+            return
+        best = self.best
+        if not math.isfinite(best.best):
+            logger.warning(f"No weights were written to {best.path}: no validation had a finite {best.name or 'metric'}.")
+            return
+        when = f" (epoch {best.epoch} of {engine.state.max_epochs})" if best.epoch else ""
+        name = best.name or "metric"
+        before = f", {best.before:.4f} before training" if math.isfinite(best.before) else ""
+        logger.info(f"The best weights{when} are in {best.path}: {name} {best.best:.4f}{before}.")
+        if state_digest(unwrapped(self.network)) == self.first:
+            logger.warning(
+                "Training changed no weight: they are those it started from. The learning rate is 0, or all parts are frozen."
+            )
+        elif math.isfinite(best.before) and not best.better(best.best, best.before):
+            logger.warning(
+                f"No epoch was better than the weights that training started from ({name} {best.before:.4f}): keep those, or train on more, or longer."
+            )
 
 
 class ListOutput:

@@ -30,6 +30,10 @@ def test_the_head_is_trained_from_scratch_fine_tuned_with_samples_and_names_the_
     words = ("--dataset_dir", "['training']", "--synthetic_dir", "['synthetic']", "--windows", "False")
     done = run("ssim_pairs.json ssim_pairs_finetune.json", *words, *FEW, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
+    told = done.stdout + done.stderr
+    # Of 10 patients 2 are kept apart, and what the head knew before is told beside what it knows now.
+    assert "Training on 8 images, 4 samples and 0 generated ones, validating on 2 images (none of them trained on)" in told
+    assert "Before training: mean_absolute_error" in told and "are in out/models/pair_ssim.safetensors: mean_absolute_error" in told
     tuned = load_pair_head(PairSSIM(), tmp_path / "out" / "models" / "pair_ssim.safetensors")
     shipped = load_pair_head(PairSSIM(), CONFIGS.parent / "models" / "pair_ssim.safetensors")
     name = "shares.1.bias"

@@ -13,6 +13,7 @@ from doppelscan.deepssim import (
     SSIMError,
     ViewStrength,
     augment,
+    held_out_share,
 )
 from doppelscan.images import InputError, LoadSliced, SquareThumbnaild, Windowd
 from made_files import save_png
@@ -303,3 +304,28 @@ def test_sources_are_weighted_as_asked(tmp_path, cohort):
     assert {int(dataset.cohorts[i]) for batch in only_b for i in batch} == {1}
     with pytest.raises(InputError, match="2 sources"):
         CohortBatchSampler(dataset, weights=[1.0])
+
+
+def test_patients_who_are_held_out_are_validated_on_and_not_trained_on(tmp_path, cohort):
+    for source, count in (("one", 5), ("two", 12)):
+        for i in range(count):
+            for view in "ab":  # two images a patient
+                save_png(tmp_path / source / f"p{i:02d}{view}.png", cohort[(2 * i + (view == "b")) % len(cohort)])
+    sources = [str(tmp_path / "one"), str(tmp_path / "two")]
+
+    def part(take: bool, **more) -> CohortDataset:
+        return CohortDataset(
+            sources, preprocessing=READ, spatial_size=64, patient_pattern=r"(p\d\d)", held_out=0.25, take_held_out=take, **more
+        )
+
+    training, validation = part(False, generated_cohorts=2, seed=1), part(True, seed=2)
+    assert not set(training.paths) & set(validation.paths)
+    assert len([one for one in training.paths if one]) == 24 and len(validation.paths) == 10  # 2 of 5 and 3 of 12 patients
+    assert not set(training.patients[:24].tolist()) & set(training.patients[24:].tolist())  # generated patients are others
+    assert set(validation.cohorts.tolist()) == {0, 1}
+    with pytest.raises(InputError, match=r"validation_share 0 .*or --validation_dir"):
+        sources[:] = [str(tmp_path / "few")]
+        for i in range(3):
+            save_png(tmp_path / "few" / f"p{i:02d}.png", cohort[i])
+        part(False)
+    assert held_out_share(["a"], ["a"], 0.2) == 0.2 and held_out_share(["a"], ["b"], 0.2) == 0

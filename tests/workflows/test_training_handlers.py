@@ -358,13 +358,26 @@ def test_what_is_trained_on_and_what_is_left_out_is_written_and_counted(tmp_path
     TrainingTables(training, validation, tmp_path / "out").attach(engine)
     with caplog.at_level(logging.INFO):
         engine.run([0])
-    assert "2 images and 2 generated ones" in caplog.text and "2 could not be used" in caplog.text
+    assert (
+        "2 images and 2 generated ones, validating on 0 images (none of them trained on) and 4 generated ones" in caplog.text
+        and "2 could not be used" in caplog.text
+    )
     tables = []
     for name in ("training_images.csv", "skipped.csv"):
         with open(tmp_path / "out" / name, newline="") as file:
             tables.append([list(row.values()) for row in csv.DictReader(file)])
     assert tables[0] == [["0", "data/a.png", "0"], ["1", "data/b,c.png", "0"], ["2", "", "0"], ["3", "", "0"]]
     assert tables[1] == [["data/d.png", "a constant image"], ["held out/e.png", "no image"]]
+
+
+def test_samples_are_counted_and_images_that_are_trained_and_validated_on_are_said(tmp_path, caplog):
+    training, samples = (CohortDataset(generated_cohorts=1, generated_patients=2, spatial_size=32, seed=s) for s in (0, 1))
+    training.paths = ["a.png", "b.png", "c.png", "d.png"]
+    samples.paths, samples.skipped = ["s.png", "t.png", "u.png"], [SkippedImage("v.png", "no image")]
+    with caplog.at_level(logging.INFO):
+        TrainingTables(training, training, tmp_path, samples)(Engine(lambda e, b: None))
+    told = "Training on 4 images, 3 samples and 0 generated ones, validating on 4 images (4 of them trained on, too) and 0 generated ones; 1 could"
+    assert told in caplog.text and "v.png" in (tmp_path / "skipped.csv").read_text()
 
 
 def test_only_the_first_process_writes_the_tables(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from doppelscan.deepssim.metrics import CopyDetectionMetric, CopyRetrieval, SSIM
 from doppelscan.deepssim.nuisance import view_differences
 from doppelscan.deepssim.pair_features import PairFeatures, even_sampler, prepare_features, zoomed_cohorts
 from doppelscan.deepssim.pair_head import PAIR_OUTPUTS, PairSSIM, load_pair_head, pair_columns, predicted_ssim
-from doppelscan.deepssim.pairs import CohortBatchSampler, CohortDataset, MakeViews
+from doppelscan.deepssim.pairs import CohortBatchSampler, CohortDataset, MakeViews, held_out_share
 from doppelscan.deepssim.published_pairs import ImagePairs, PairSampler, PairViews
 from doppelscan.deepssim.roles import Encoder, RoleEncoder, require_heads
 from doppelscan.deepssim.ssim import align_to_first, pairwise_ssim, published_ssim, registered_ssim, ssim
@@ -90,6 +90,7 @@ __all__ = [
     "file_sha256",
     "foreground_views",
     "halved_cubes",
+    "held_out_share",
     "hub_client",
     "hub_encoder",
     "hub_errors",

@@ -27,7 +27,7 @@ from doppelscan.images import (
 )
 from doppelscan.wording import counted
 
-__all__ = ["CohortBatchSampler", "CohortDataset", "EpochBatches", "MakeViews", "require_counts"]
+__all__ = ["CohortBatchSampler", "CohortDataset", "EpochBatches", "MakeViews", "held_out_share", "require_counts"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,9 @@ class CohortDataset(Dataset):
         spatial_size: S.
         patient_pattern: see :func:`~doppelscan.images.find_images`.
         seed: of the generated cohorts.
+        held_out: share of the patients of each source that are left out, evenly spread in the order of their files, at least 2 and leaving 2; the same ones of
+            the same sources in every dataset.
+        take_held_out: these are the dataset, and the others are left out.
 
     Items are {"image": uint8 [1, S, S], "patient": int, "cohort": int, "index": int}.
 
@@ -51,7 +54,7 @@ class CohortDataset(Dataset):
         skipped: the images that could not be prepared, with their reasons.
 
     Raises:
-        InputError: fewer than two images, one patient only, or all images the same.
+        InputError: fewer than two images, one patient only, all images the same, or patients to be held out of a source of fewer than 4.
     """
 
     def __init__(
@@ -63,12 +66,16 @@ class CohortDataset(Dataset):
         spatial_size: int = 160,
         patient_pattern: str | None = None,
         seed: int = 0,
+        held_out: float = 0.0,
+        take_held_out: bool = False,
     ) -> None:
         sources = [sources] if isinstance(sources, str) else sources
         read = read_cohorts(sources, preprocessing, patient_pattern, SliceChoice(), lambda record: record.id)
+        if held_out:
+            read = part_of(read, held_out, take_held_out)
         images, patients, cohorts, self.paths, self.skipped = read
         self.real_cohorts = len(sources)
-        next_patient = len(set(patients))
+        next_patient = max(patients, default=-1) + 1
         if generated_cohorts:
             logger.info(f"Generating {counted(generated_cohorts, 'cohort')} of {counted(generated_patients, 'patient')} each.")
         for index in range(generated_cohorts):
@@ -136,6 +143,34 @@ def read_cohorts(
             read.cohorts.append(cohort)
             read.paths.append(named(record))
     return read
+
+
+def part_of(read: ReadCohorts, held_out: float, take_held_out: bool) -> ReadCohorts:
+    """The images of the patients who are not held out, or of those who are.
+
+    Raises:
+        InputError: ``held_out`` is no share below 1, or a source has fewer than 4 patients.
+    """
+    if not 0 < held_out < 1:
+        raise InputError(f"The 'validation_share' parameter must be a share from 0 to below 1. Got {held_out!r} instead.")
+    apart: set[int] = set()
+    for cohort in sorted(set(read.cohorts)):
+        patients = list(dict.fromkeys(p for p, c in zip(read.patients, read.cohorts, strict=True) if c == cohort))
+        if len(patients) < 4:
+            raise InputError(
+                f"The 'validation_share' parameter needs at least 4 patients of each source, two to train on and two to validate on. Got {len(patients)}; "
+                "pass --validation_share 0 to validate on the training images, or --validation_dir DIR."
+            )
+        count = min(max(2, round(held_out * len(patients))), len(patients) - 2)
+        apart |= {patients[(2 * i + 1) * len(patients) // (2 * count)] for i in range(count)}
+    kept = [row for row, patient in enumerate(read.patients) if (patient in apart) == take_held_out]
+    chosen = [[column[row] for row in kept] for column in read[:4]]
+    return ReadCohorts(chosen[0], chosen[1], chosen[2], chosen[3], read.skipped)  # type: ignore[arg-type]
+
+
+def held_out_share(dataset_dir: Any, validation_dir: Any, share: float) -> float:
+    """``share``, the patients of ``dataset_dir`` that are kept for validation; 0 where ``validation_dir`` names others."""
+    return share if dataset_dir == validation_dir else 0.0
 
 
 def coarse_look(images: torch.Tensor) -> torch.Tensor:

@@ -23,6 +23,7 @@ from safetensors.torch import save
 from doppelscan.deepssim import CohortDataset, state_digest, unwrapped
 from doppelscan.errors import InputError, WeightsError
 from doppelscan.files import to_csv, write_atomic
+from doppelscan.wording import counted
 
 __all__ = [
     "BestWeights",
@@ -106,10 +107,13 @@ class TrainingTables:
         training: what is trained on.
         validation: what is validated on; what was left out of it is listed too.
         folder: where to; made when missing. The first process writes.
+        samples: of a generator, that are the second images of pairs; they are counted, and what was left out of them is listed.
     """
 
-    def __init__(self, training: CohortDataset, validation: CohortDataset, folder: str | os.PathLike) -> None:
-        self.training, self.validation, self.folder = training, validation, Path(folder)
+    def __init__(
+        self, training: CohortDataset, validation: CohortDataset, folder: str | os.PathLike, samples: CohortDataset | None = None
+    ) -> None:
+        self.training, self.validation, self.folder, self.samples = training, validation, Path(folder), samples
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
@@ -124,13 +128,21 @@ class TrainingTables:
         training = self.training
         rows = [{"index": i, "path": path, "cohort": int(training.cohorts[i])} for i, path in enumerate(training.paths)]
         write_atomic(self.folder / "training_images.csv", to_csv(("index", "path", "cohort"), rows))
-        skipped = {one.path: one.reason for one in (*training.skipped, *self.validation.skipped)}
+        sets = [training, self.validation, *([] if self.samples is None else [self.samples])]
+        skipped = {one.path: one.reason for data in sets for one in data.skipped}
         listed = [{"image": path, "reason": reason} for path, reason in skipped.items()]
         write_atomic(self.folder / "skipped.csv", to_csv(("image", "reason"), listed))
+        samples = "" if self.samples is None else f", {counted(len(self.samples.paths), 'sample')}"
         logger.info(
-            f"Training on {sum(map(bool, training.paths))} images and {training.paths.count('')} generated ones, validating on "
-            f"{len(self.validation.paths)}; {len(skipped)} could not be used and are listed with their reasons in {self.folder / 'skipped.csv'}."
+            f"Training on {counted(sum(map(bool, training.paths)), 'image')}{samples} and {training.paths.count('')} generated ones, validating on "
+            f"{self._validated_on()}; {len(skipped)} could not be used and are listed with their reasons in {self.folder / 'skipped.csv'}."
         )
+
+    def _validated_on(self) -> str:
+        own, real = set(self.training.paths), [path for path in self.validation.paths if path]
+        trained = sum(path in own for path in real)
+        whose = f"{trained} of them trained on, too" if trained else "none of them trained on"
+        return f"{counted(len(real), 'image')} ({whose}) and {self.validation.paths.count('')} generated ones"
 
 
 class EpochSeeds:

@@ -107,6 +107,12 @@ def test_weights_of_another_architecture_list_their_keys(tmp_path):
     assert "stages.3.1" in str(error.value) and "\n" not in str(error.value)
 
 
+def test_weights_of_another_width_say_how_to_build_their_network(tmp_path):
+    torch.save(DeepSSIMEncoder(channels=(4, 8, 8, 8), blocks=(1, 1, 1, 1), embedding_size=20).state_dict(), tmp_path / "wide.pt")
+    with pytest.raises(WeightsError, match=r"as they were trained \(--network_def::embedding_size 20;"):
+        load_weights(small(), tmp_path / "wide.pt")
+
+
 class Attack:
     def __reduce__(self):
         return (print, ("code ran",))

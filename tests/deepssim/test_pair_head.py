@@ -232,6 +232,20 @@ def test_a_head_beside_another_encoder_than_its_own_is_told(head, tmp_path):
         load_pair_head(PairSSIM(12, channels=4), path, encoder=other)
 
 
+def test_a_head_takes_the_width_of_its_own_encoder_and_refuses_another(head, tmp_path):
+    own, narrow = (
+        encoder(),
+        DeepSSIMEncoder(channels=(4, 8, 8, 8), blocks=(1, 1, 1, 1), embedding_size=6, outputs=("deepssim", "texture")),
+    )
+    path = tmp_path / "pair.safetensors"
+    write_weights(path, head, {"encoder": state_digest(own)})
+    assert load_pair_head(PairSSIM(channels=4), path, encoder=own).embedding_size == 12
+    told = r"of 6 values.*--pair_ckpt none.*ssim_pairs.json with --ckpt_path FILE and --encoder_def::embedding_size 6"
+    with pytest.raises(WeightsError, match=told) as error:
+        load_pair_head(PairSSIM(12, channels=4), path, encoder=narrow)
+    assert "\n" not in str(error.value)
+
+
 @pytest.fixture(scope="module")
 def trained() -> PairFeatures:
     return PairFeatures(CohortDataset((), 3, spatial_size=96, seed=3), encoder(), pairs=60, misaligned=0.5, spatial_size=64)

@@ -143,7 +143,9 @@ def test_what_is_no_network_is_told():
 
 def test_weights_of_another_network_say_how_to_name_its_own(tmp_path):
     torch.save(small().state_dict(), tmp_path / "ours.pt")
-    with pytest.raises(WeightsError, match=r"another architecture: pass this network's own.*--encoder") as told:
+    with pytest.raises(
+        WeightsError, match=r"another architecture: build the network as they were trained \(--network_def;"
+    ) as told:
         load_encoder(resnet(), tmp_path / "ours.pt")
     assert "\n" not in str(told.value)
     torch.save({"state_dict": resnet().state_dict(), "epoch": 3}, tmp_path / "own.pt")

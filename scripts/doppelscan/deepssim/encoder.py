@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -130,6 +130,11 @@ class DeepSSIMEncoder(nn.Module):
                 if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
                     module.eval()
         return self
+
+    def settings_for(self, state: Mapping[str, torch.Tensor]) -> dict[str, int]:
+        """The ``embedding_size`` that weights were trained with, where it is not this network's: a message names it."""
+        head = state.get("heads.deepssim.0.weight")
+        return {} if head is None or len(head) == self.embedding_size else {"embedding_size": len(head)}
 
     @property
     def output_slices(self) -> dict[str, slice]:

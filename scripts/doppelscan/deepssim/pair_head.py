@@ -15,7 +15,7 @@ from torch import nn
 from doppelscan.deepssim.roles import columns_of
 from doppelscan.deepssim.texture import FLOOR, TEXTURE_GRID, TEXTURE_SIZE, laid_on, look, texture_views
 from doppelscan.deepssim.weights import load_weights, state_digest
-from doppelscan.errors import InputError
+from doppelscan.errors import InputError, WeightsError
 
 __all__ = ["PAIR_OUTPUTS", "PairSSIM", "load_pair_head", "pair_columns", "predicted_ssim"]
 
@@ -114,16 +114,28 @@ def load_pair_head(
     """``network`` with the weights of ``path``, in evaluation mode on ``device``; None for None or "none", which leaves the cosine alone (a
     command line cannot say None: MONAI takes it for nothing said).
 
-    ``encoder`` is whose cosine it will take; a file that says it was trained on another's is told by a warning.
+    ``encoder`` is whose cosine it will take, of as many values as its output ``deepssim`` has; a file that says it was trained on another's is told
+    by a warning.
 
     Raises:
-        WeightsError: see :func:`~doppelscan.deepssim.load_weights`.
+        WeightsError: see :func:`~doppelscan.deepssim.load_weights`; or it was trained on another encoder, of another width.
     """
     if path is None or path == "none":
         return None
     loaded = load_weights(network, path).to(device)
     trained_on, given = _metadata(path).get("encoder"), state_digest(encoder)
-    if trained_on and given and trained_on != given:
+    strange = bool(trained_on and given and trained_on != given)
+    cosine = getattr(encoder, "output_slices", {}).get("deepssim")
+    if cosine is not None and cosine.stop - cosine.start != network.embedding_size:
+        width = cosine.stop - cosine.start
+        if strange:
+            raise WeightsError(
+                f"The 'pair_ckpt' parameter must be a pair head of an encoder of {width} values. Got {os.fspath(path)!r}, trained on another one of "
+                f"{network.embedding_size}: pass --pair_ckpt none for the cosine alone, or a head trained on this encoder (ssim_pairs.json with --ckpt_path FILE "
+                f"and --encoder_def::embedding_size {width})."
+            )
+        network.embedding_size = width  # no weight of the head depends on it
+    if strange:
         warnings.warn(
             f"The pair head {os.fspath(path)!r} was trained on the cosine of another encoder, so its SSIM may be off: train one on yours "
             "(ssim_pairs.json, or ssim_pairs_finetune.json, with --ckpt_path), or pass --pair_ckpt none for the cosine alone.",

@@ -127,8 +127,8 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
         shapes = [f"{k} {tuple(state[k].shape)}" for k, v in own.items() if k in state and state[k].shape != v.shape]
         raise WeightsError(
             f"The weights {str(path)!r} must fit the network. Got {len(missing)} missing keys {missing[:3]}, {len(unexpected)} unexpected "
-            f"{unexpected[:3]}, {len(shapes)} of another shape {shapes[:3]}; they are of another architecture: pass "
-            "this network's own (--encoder of an audit, --ckpt_path of a bundle)."
+            f"{unexpected[:3]}, {len(shapes)} of another shape {shapes[:3]}; they are of another architecture: build the network as they were trained "
+            f"({_as_trained(network, state)}), or pass weights that this one was trained to."
         ) from error
     broken = sorted(_not_finite(network) - unfitted)
     if broken:
@@ -137,6 +137,13 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
             "diverged; restore it, or train again."
         )
     return network.eval()
+
+
+def _as_trained(network: nn.Module, state: dict) -> str:
+    """The option that builds ``network`` as the weights ask for, where it can tell, else which option builds it."""
+    found: dict[str, int] = getattr(network, "settings_for", lambda state: {})(state)
+    said = " ".join(f"--network_def::{name} {value}" for name, value in found.items()) or "--network_def"
+    return f"{said}; in ssim_pairs.json and mi_scorer it is called encoder_def"
 
 
 def _not_finite(network: nn.Module) -> set[str]:

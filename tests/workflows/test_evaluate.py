@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from doppelscan.deepssim import SSIMAgreement
 from doppelscan.images import DarkSurroundd, InputError, LoadSliced, Windowd
 from doppelscan.search import NormalisedCorrelation
-from doppelscan.workflows import CopyDetection, EvaluationImages, evaluation_pairs
+from doppelscan.workflows import CopyDetection, EvaluationImages, EvaluationReport, evaluation_pairs
 from made_files import save_png
 from monai.bundle import ConfigWorkflow
 from monai.transforms import Compose
@@ -26,6 +29,42 @@ def source(tmp_path, cohort) -> Path:
         save_png(tmp_path / "cohort" / f"p{i:02d}.png", cohort[i])
     (tmp_path / "cohort" / "broken.png").write_bytes(b"no image")
     return tmp_path / "cohort"
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory, cohort) -> Path:
+    """An evaluation of one similarity on 10 images, two copies of each transform."""
+    folder = tmp_path_factory.mktemp("measured")
+    for i in range(10):
+        save_png(folder / "cohort" / f"p{i:02d}.png", cohort[i])
+    images = EvaluationImages([str(folder / "cohort")], READ)
+    detection = CopyDetection(images, {"correlation": NormalisedCorrelation(32)}, copies=2, transforms=["exact"])
+    detection.run()
+    metric = SSIMAgreement(key="mae")
+    metric(torch.tensor([0.3, 0.5, 0.7, 0.9, 0.95, 0.7]), torch.tensor([0.2, 0.59, 0.7, 0.8, 0.9, 0.9]))
+    assert abs(metric.aggregate() - 0.09) < 1e-5 and metric.result["count_similar"] == 2
+    EvaluationReport(folder, {"aligned": metric, "misaligned": SSIMAgreement()}, detection).write()
+    return folder
+
+
+def test_tables_give_counts_as_numbers_and_shares_with_their_interval(measured):
+    table = (measured / "evaluation.md").read_text()
+    assert "| pairs | 6 |" in table and "| mae | 0.09 |" in table and "| recall similar | 1 of 2 (0.01-0.99) |" in table
+    assert "1 transform, of each: cohort 2 copies, 2 novel images" in table
+    assert "| pooled recall at 1pc | 2 of 2 (0.16-1.00) |" in table and "; 2 of 2 (0.16-1.00) |" in table
+    result = json.loads((measured / "evaluation.json").read_text())
+    lower, upper = result["intervals"]["cohort"]["correlation"]["exact"]["auc"]
+    assert 0 < lower < 0.7 and upper == 1 and result["copies_and_novel"] == {"cohort": [2, 2]}
+
+
+def test_the_log_names_each_number_and_where_the_tables_are(source, tmp_path, caplog, capsys):
+    with caplog.at_level(logging.INFO), warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Key metric is not a scalar")
+        evaluate(source, tmp_path / "out")
+    told = caplog.text + capsys.readouterr().out  # MONAI's handlers of statistics log by themselves
+    assert "Key metric: aligned_mae best value: 0." in told and "pair_head_mae: 0." in told and "best value: -1" not in told
+    assert "pair head, misaligned, 24 pairs: MAE 0." in told and "embedding: AUC " in told
+    assert f"Tables are in {tmp_path / 'out' / 'evaluation.md'}" in told
 
 
 def evaluate(source, output, **overrides) -> dict:

@@ -76,15 +76,16 @@ class SSIMAgreement(Cumulative):
 
     Args:
         column: of predictions of several kinds.
+        key: the one value that :meth:`aggregate` gives, such as ``mae``: an engine takes one number as its key metric. None gives all.
 
     Attributes:
         pairs: float32 [n, 2], predicted and target, of all ranks, at the last :meth:`aggregate`.
-        result: what that gave.
+        result: all values of that.
     """
 
-    def __init__(self, column: int = 0) -> None:
+    def __init__(self, column: int = 0, key: str | None = None) -> None:
         super().__init__()
-        self.column = column
+        self.column, self.key = column, key
         self.pairs = np.zeros((0, 2), np.float32)
         self.result: dict[str, float] = {}
 
@@ -95,7 +96,7 @@ class SSIMAgreement(Cumulative):
         self.extend(pair)
         return (pair[:, 0] - pair[:, 1]).abs()
 
-    def aggregate(self) -> dict[str, float]:
+    def aggregate(self) -> dict[str, float] | float:
         # Engines reset a metric when they are done with it; a report wants the pairs too.
         self.pairs = self.get_buffer().cpu().numpy()
         predicted, target = self.pairs.T.astype(np.float64)
@@ -115,7 +116,7 @@ class SSIMAgreement(Cumulative):
         for i, name in enumerate(VERDICTS):
             result |= {f"precision_{name}": float(precision[i]), f"recall_{name}": float(recall[i]), f"count_{name}": int(count[i])}
         self.result = result
-        return result
+        return result if self.key is None else result[self.key]
 
 
 class CopyDetectionMetric(Cumulative):
@@ -136,6 +137,11 @@ class CopyDetectionMetric(Cumulative):
         """Scores float64 [n] and truth bool [n] so far."""
         rows = self.get_buffer().cpu().numpy()
         return rows[:, 0], rows[:, 1] > 0.5
+
+    def named(self) -> np.ndarray:
+        """Whether the true source is the first candidate, bool [copies] so far."""
+        rows = self.get_buffer().cpu().numpy()
+        return rows[rows[:, 1] > 0.5, 2] == 0
 
     def aggregate(self) -> dict[str, float]:
         scores, truth = self.scores()

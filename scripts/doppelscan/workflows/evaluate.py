@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -13,13 +14,15 @@ import torch
 from monai.handlers import IgniteMetricHandler, from_engine
 from monai.transforms import Compose
 
-from doppelscan.deepssim import CopyDetectionMetric, PairDataset, PairSSIM, SSIMAgreement
+from doppelscan.calibrate import Share, area_under_curve, clopper_pearson
+from doppelscan.deepssim import VERDICTS, CopyDetectionMetric, PairDataset, PairSSIM, SSIMAgreement, verdict_number
 from doppelscan.errors import InputError
 from doppelscan.files import to_json, write_atomic
 from doppelscan.images import (
     COPY_TRANSFORMS,
     DarkSurroundd,
     PlantedCopies,
+    PlantedQueries,
     SkippedImage,
     SliceChoice,
     SquareThumbnaild,
@@ -31,8 +34,13 @@ from doppelscan.images import (
 from doppelscan.progress import progress
 from doppelscan.report import agreement_figure, roc_figure
 from doppelscan.search import Similarity
+from doppelscan.wording import counted
 
 __all__ = ["CopyDetection", "EvaluationImages", "EvaluationReport", "evaluation_pairs", "pair_head_metrics"]
+
+logger = logging.getLogger(__name__)
+# Below so many pairs a third decimal says nothing.
+MANY = 100
 
 
 class EvaluationImages:
@@ -124,7 +132,7 @@ def pair_head_metrics(head: PairSSIM | None, metric: SSIMAgreement) -> dict[str,
     if head is None:
         return None
     # MONAI takes any Cumulative, and names one of its kinds in the type.
-    return {"pair_head": IgniteMetricHandler(metric_fn=metric, output_transform=from_engine(["pred", "label"]))}  # type: ignore[arg-type]
+    return {"pair_head_mae": IgniteMetricHandler(metric_fn=metric, output_transform=from_engine(["pred", "label"]))}  # type: ignore[arg-type]
 
 
 class CopyDetection:
@@ -140,7 +148,10 @@ class CopyDetection:
 
     Attributes:
         results: source -> similarity -> transform -> the values of ``CopyDetectionMetric``, after :meth:`run`.
+        intervals: source -> similarity -> transform -> "auc" and "source_accuracy" with their 95 % intervals, by patient.
+        numbers: source -> copies and novel images of each transform.
         pooled: similarity -> ``CopyDetectionMetric`` over all sources and transforms.
+        patients: (source, patient) of each image of these.
         seconds: similarity -> seconds it took.
     """
 
@@ -157,6 +168,9 @@ class CopyDetection:
         self.similarities = {name: s for name, s in similarities.items() if s is not None}
         self.transforms = list(transforms or COPY_TRANSFORMS)
         self.results: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+        self.intervals: dict[str, dict[str, dict[str, dict[str, Share]]]] = {}
+        self.numbers: dict[str, tuple[int, int]] = {}
+        self.patients: list[tuple[str, str]] = []
         self.pooled = {name: CopyDetectionMetric() for name in self.similarities}
         self.seconds = dict.fromkeys(self.similarities, 0.0)
 
@@ -170,12 +184,16 @@ class CopyDetection:
                 for name, similarity in self.similarities.items():
                     self._timed(name, similarity.fit, training)
                 self.results[source] = {name: {} for name in self.similarities}
+                self.intervals[source] = {name: {} for name in self.similarities}
+                self.numbers[source] = len(planted.copied), len(planted.chosen)
                 for transform in self.transforms:
                     queries = planted.queries(transform)
                     squares = self.images.squares(queries.pixels, self.spatial_size)
                     for name, similarity in self.similarities.items():
                         values = self._timed(name, similarity.similarity, squares)
-                        self.results[source][name][transform] = self._measure(name, values, queries.sources)
+                        found = self._measure(name, values, queries)
+                        self.results[source][name][transform], self.intervals[source][name][transform] = found
+                    self.patients += [(source, patient) for patient in queries.patients]
                     bar.update(1)
 
     def _timed(self, name: str, call: Any, images: torch.Tensor) -> Any:
@@ -184,13 +202,25 @@ class CopyDetection:
         self.seconds[name] += time.perf_counter() - start
         return result
 
-    def _measure(self, name: str, values: np.ndarray, sources: np.ndarray) -> dict[str, float]:
+    def _measure(self, name: str, values: np.ndarray, queries: PlantedQueries) -> tuple[dict[str, float], dict[str, Share]]:
+        sources, patients = queries.sources, np.array(queries.patients)
         own = values[np.arange(len(values)), np.maximum(sources, 0)]
         rank = (values > own[:, None]).sum(1)
         metric = CopyDetectionMetric()
         for one in (metric, self.pooled[name]):
             one(torch.from_numpy(values.max(1)), torch.from_numpy(sources >= 0), torch.from_numpy(rank))
-        return metric.aggregate()
+        scores, truth = metric.scores()
+        intervals = {
+            "auc": area_under_curve(scores, truth, patients.tolist()),
+            "source_accuracy": clopper_pearson(metric.named(), patients[truth].tolist()),
+        }
+        return metric.aggregate(), intervals
+
+    def recall(self, name: str, rate: float) -> Share:
+        """Share of all copies above all but ``rate`` of the novel images, pooled, with its interval by patient."""
+        scores, truth = self.pooled[name].scores()
+        found = scores[truth] > np.quantile(scores[~truth], 1 - rate, method="higher")
+        return clopper_pearson(found, [one for one, copy in zip(self.patients, truth, strict=True) if copy])
 
     def summary(self) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
         """similarity -> source (and "all", the mean and worst over sources) -> "mean" and "worst" over transforms -> value."""
@@ -233,6 +263,14 @@ class EvaluationReport:
             "agreement": agreement,
             "detection": detection.results,
             "summary": detection.summary(),
+            "intervals": {
+                source: {
+                    name: {t: {key: [one.lower, one.upper] for key, one in row.items()} for t, row in rows.items()}
+                    for name, rows in part.items()
+                }
+                for source, part in detection.intervals.items()
+            },
+            "copies_and_novel": detection.numbers,
             "pooled": pooled,
             "seconds": {name: round(value, 2) for name, value in detection.seconds.items()},
             "images": {source: len(images) for source, images in detection.images.cohorts.items()},
@@ -242,28 +280,69 @@ class EvaluationReport:
         write_atomic(self.output_dir / "evaluation.md", self._tables(agreement, pooled))
         agreement_figure({title: metric.pairs for title, metric in ran.items()}, self.output_dir / "agreement.png")
         roc_figure({name: metric.scores() for name, metric in detection.pooled.items()}, self.output_dir / "roc.png")
+        for title, values in agreement.items():
+            pairs = counted(len(ran[title].pairs), "pair")
+            logger.info(
+                f"{title}, {pairs}: MAE {values['mae']:.3f}, Pearson {values['pearson']:.3f}, macro F1 {values['macro_f1']:.3f}."
+            )
+        for name, table in detection.summary().items():
+            logger.info(f"{name}: AUC {table['all']['mean']['auc']:.3f} in the mean, {table['all']['worst']['auc']:.3f} at worst.")
+        logger.info(f"Tables are in {self.output_dir / 'evaluation.md'}, all numbers in {self.output_dir / 'evaluation.json'}.")
 
     def _tables(self, agreement: Mapping[str, Mapping[str, float]], pooled: Mapping[str, Mapping[str, float]]) -> str:
-        names = list(self.detection.similarities)
+        detection = self.detection
+        names, summary = list(detection.similarities), detection.summary()
         lines = ["# Evaluation", "", "## Agreement with the SSIM of the registered pair", ""]
-        keys = list(next(iter(agreement.values()), {}))
+        lines += [
+            "Precision and recall with their number and exact 95 % interval, each pair counted as one; pairs share images, so true intervals are wider.",
+            "",
+        ]
+        columns = [_agreement_rows(values, self.agreement[title].pairs) for title, values in agreement.items()]
         lines += [f"| | {' | '.join(agreement)} |", "|---" * (len(agreement) + 1) + "|"]
-        lines += [f"| {key} | {' | '.join(f'{part[key]:.3f}' for part in agreement.values())} |" for key in keys]
+        lines += [f"| {key} | {' | '.join(column[key] for column in columns)} |" for key in (columns[0] if columns else ())]
         lines += ["", "## Planted copies: mean over transforms (worst transform)", ""]
+        planted = "; ".join(
+            f"{source} {copies} copies, {novel} novel images" for source, (copies, novel) in detection.numbers.items()
+        )
+        lines += [
+            f"{counted(len(detection.transforms), 'transform')}, of each: {planted}. In brackets of pooled values the exact 95 % interval by patient.",
+            "",
+        ]
         lines += ["| AUC | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-        summary = self.detection.summary()
-        for source in [*self.detection.results, "all"]:
-            cells = [f"{summary[n][source]['mean']['auc']:.3f} ({summary[n][source]['worst']['auc']:.3f})" for n in names]
+        digits = 3 if min((sum(one) for one in detection.numbers.values()), default=0) >= MANY else 2
+        for source in [*detection.results, "all"]:
+            cells = [
+                f"{summary[n][source]['mean']['auc']:.{digits}f} ({summary[n][source]['worst']['auc']:.{digits}f})" for n in names
+            ]
             lines.append(f"| {source} | " + " | ".join(cells) + " |")
         for key in ("recall_at_1pc", "source_accuracy", "source_in_20"):
-            cells = [f"{summary[n]['all']['mean'][key]:.3f} ({summary[n]['all']['worst'][key]:.3f})" for n in names]
+            cells = [f"{summary[n]['all']['mean'][key]:.{digits}f} ({summary[n]['all']['worst'][key]:.{digits}f})" for n in names]
             lines.append(f"| {key.replace('_', ' ')} | " + " | ".join(cells) + " |")
-        for key in ("recall_at_1pc", "recall_at_0.1pc"):
-            lines.append(f"| pooled {key.replace('_', ' ')} | " + " | ".join(f"{pooled[n][key]:.3f}" for n in names) + " |")
-        for source, result in self.detection.results.items():
-            lines += ["", f"## {source}: AUC (source accuracy)", ""]
+        for key, rate in (("recall at 1pc", 0.01), ("recall at 0.1pc", 0.001)):
+            lines.append(f"| pooled {key} | " + " | ".join(_share_words(detection.recall(n, rate)) for n in names) + " |")
+        for source, result in detection.intervals.items():
+            lines += ["", f"## {source}: AUC; copies whose source is named, each with its 95 % interval by patient", ""]
             lines += ["| transform | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-            for transform in self.detection.transforms:
-                cells = [f"{result[n][transform]['auc']:.3f} ({result[n][transform]['source_accuracy']:.2f})" for n in names]
+            for transform in detection.transforms:
+                both = [(result[n][transform]["auc"], result[n][transform]["source_accuracy"]) for n in names]
+                cells = [f"{auc.share:.2f} ({auc.lower:.2f}-{auc.upper:.2f}); {_share_words(named)}" for auc, named in both]
                 lines.append(f"| {transform} | " + " | ".join(cells) + " |")
         return "\n".join(lines) + "\n"
+
+
+def _share_words(one: Share) -> str:
+    """For example ``3 of 3 (0.29-1.00)``."""
+    return f"{one.count} of {one.total} ({one.lower:.2f}-{one.upper:.2f})" if one.total else "0 of 0"
+
+
+def _agreement_rows(values: Mapping[str, float], pairs: np.ndarray) -> dict[str, str]:
+    """Name -> what the table says of it, of the values of ``SSIMAgreement`` and its pairs, predicted and true [n, 2]."""
+    digits = 3 if len(pairs) >= MANY else 2
+    found, truth = verdict_number(pairs.T.astype(np.float64))
+    rows = {"pairs": str(len(pairs))}
+    for key in ("mae", "bias", "pearson", "spearman", "macro_f1", "silhouette"):
+        rows[key] = f"{round(values[key], digits) + 0.0:.{digits}f}"  # no minus before 0
+    for number, name in enumerate(VERDICTS):
+        rows[f"precision {name}"] = _share_words(clopper_pearson(truth[found == number] == number))
+        rows[f"recall {name}"] = _share_words(clopper_pearson(found[truth == number] == number))
+    return rows

@@ -49,6 +49,7 @@ def test_the_head_is_trained_from_scratch_fine_tuned_with_samples_and_names_the_
         "--nearest", "2", "--pair_ckpt", "out/models/pair_ssim.safetensors", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "4 synthetic images and the 2 nearest of 10 training images is in pairs/ssim.csv" in done.stdout + done.stderr
     with open(tmp_path / "pairs" / "ssim.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 8 and list(rows[0]) == ["image", "match", "ssim", "verdict"]

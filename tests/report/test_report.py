@@ -138,3 +138,14 @@ def test_a_share_that_is_filed_is_never_below_none():
     assert owed.owed < 0 and owed.owed_lower < 0
     filed = made_summary(replace(made_decision(3, 30), owed=owed)).competition
     assert filed is not None and 0 <= filed["owed_lower"] <= filed["owed"] <= filed["owed_upper"]
+
+
+def test_a_set_that_names_no_patient_has_no_table_of_patients(tmp_path):
+    """It held a row an image, each its own patient; that of an earlier audit goes."""
+    decision = made_decision(2, 4)
+    write_report(tmp_path, decision, made_summary(decision), False)
+    assert len((tmp_path / "patients.csv").read_text().splitlines()) == 5
+    unnamed = tuple(replace(one, record=replace(one.record, patient_known=False)) for one in decision.images)
+    decision = replace(decision, images=unnamed)
+    write_report(tmp_path, decision, made_summary(decision), False)
+    assert not (tmp_path / "patients.csv").exists() and (tmp_path / "volumes.csv").is_file()

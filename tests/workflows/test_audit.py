@@ -432,7 +432,7 @@ def test_nothing_in_a_redacted_folder_names_anybody_and_a_key_tells_who_is_who(f
     broken.write_bytes(b"\x89PNG cut short")
     result = doppelscan.audit(**folders, output=tmp_path / "out", redact=True, key=tmp_path / "key.csv")
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert {path.name for path in files} == set(REPORT_FILES), "the store lies elsewhere"
+    assert {path.name for path in files} == set(REPORT_FILES) - {"patients.csv"}, "the store lies elsewhere"
     written = "".join(path.read_text() for path in files)
     for word in ("p03", "copy.png", "novel1", "anna", str(tmp_path), "data:image"):
         assert word not in written

@@ -131,7 +131,9 @@ def volume_rows(decision: Decision) -> list[Row]:
 
 
 def patient_rows(decision: Decision) -> list[Row]:
-    """Images rolled up: one row a patient of the synthetic set, where it names patients."""
+    """Images rolled up: one row a patient of the synthetic set; none where it names no patient, as each image would be its own."""
+    if not any(one.record.patient_known for one in decision.images):
+        return []
     return _grouped(decision, lambda record: record.patient)
 
 

@@ -42,6 +42,7 @@ READ_COLUMNS = (
 EXPOSURE_COLUMNS = (
     "patient", "flagged_images", *EXPOSING, "training_images", "highest_score", "smallest_p_value",
 )  # fmt: skip
+PATIENTS = "patients.csv"
 
 
 def write_report(
@@ -60,7 +61,8 @@ def write_report(
     Rows of scores.csv come in the order of risk. With ``redact`` every path and patient is replaced by a pseudonym that is new in each report, rows of
     the other tables, and equals, come in the order of these, which tells nothing, and the page has no pictures. ``pair`` gives
     the :class:`~doppelscan.verify.AlignedPair` of a scored image, or the ``AlignedVolume`` of a volume, for its pictures; None leaves out what needs one. ``key`` is a file, outside of
-    ``output``, that says which pseudonym stands for what. ``read`` are rows of volumes_read.csv, which is written where there are any. ``reviews``
+    ``output``, that says which pseudonym stands for what. ``read`` are rows of volumes_read.csv, which is written where there are any; patients.csv is where
+    the synthetic set names patients. ``reviews``
     are what reviewers decided, by the images' own names; comments and who they are stay out of a redacted report. ``full`` gives a pair at the resolution of
     its files, for the page.
 
@@ -104,7 +106,7 @@ def write_report(
         "scores.csv": scores,
         "control.csv": to_csv(score_columns(rows), control),
         "volumes.csv": to_csv((*VOLUME_COLUMNS, "pose") if any("pose" in row for row in volumes) else VOLUME_COLUMNS, volumes),
-        "patients.csv": to_csv(VOLUME_COLUMNS[1:], patients),
+        **({PATIENTS: to_csv(VOLUME_COLUMNS[1:], patients)} if patients else {}),
         "exposure.csv": to_csv(EXPOSURE_COLUMNS, exposure),
         **({VOLUMES_READ: to_csv(READ_COLUMNS, read)} if read else {}),
         "remove.csv": to_csv(REMOVE_COLUMNS, remove_rows(rows, reviews)),
@@ -113,8 +115,8 @@ def write_report(
     }
     _write_pictures(output / FOLDER, drawn.files)
     write_files(output, files)
-    if not read:  # of an earlier audit
-        (output / VOLUMES_READ).unlink(missing_ok=True)
+    for name in {PATIENTS, VOLUMES_READ} - files.keys():  # of an earlier audit
+        (output / name).unlink(missing_ok=True)
     return rows
 
 

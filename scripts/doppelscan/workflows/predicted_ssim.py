@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ from doppelscan.errors import InputError
 from doppelscan.files import to_csv, write_atomic
 from doppelscan.images import ImageRecord
 from doppelscan.search import EmbeddedSet, EmbeddingStore
+from doppelscan.wording import counted
 from doppelscan.workflows.embed import EmbeddingEvaluator, RecordDataset
 
 __all__ = ["PredictedSSIMTable"]
+
+logger = logging.getLogger(__name__)
 
 
 class PredictedSSIMTable:
@@ -64,6 +68,11 @@ class PredictedSSIMTable:
             {"image": one.path, "reason": one.reason} for data in (self.training, self.synthetic) for one in data.image_set.skipped
         ]
         write_atomic(self.output_dir / "skipped.csv", to_csv(("image", "reason"), skipped))
+        left = f"; {len(skipped)} could not be used, see {self.output_dir / 'skipped.csv'}" if skipped else ""
+        logger.info(
+            f"The predicted SSIM of {counted(len(synthetic), 'synthetic image')} and the {self.nearest} nearest of "
+            f"{counted(len(training), 'training image')} is in {self.output_dir / 'ssim.csv'}{left}."
+        )
 
     def _embedded(self, dataset: RecordDataset, poses: int) -> tuple[list[ImageRecord], torch.Tensor]:
         dataset.require()

@@ -216,7 +216,7 @@ def test_the_documented_network_loads_with_every_role():
     ("network", "own", "settings", "message"),
     [
         ({**SMALL, "outputs": ["embedding", "layer4"]}, True, {}, "without deepssim, with embedding, layer4"),
-        (PLAIN, False, {}, "pass this network's own"),
+        (PLAIN, False, {}, "build the network as they were trained"),
         (PLAIN, True, {"roles": {"layers": ["layer7"]}}, "Got 'layer7' for layers"),
         ({"_target_": "monai.networks.nets.UNet", "spatial_dims": 3, "in_channels": 1, "out_channels": 2, "channels": [4, 8],
           "strides": [2]}, True, {}, "must take float32"),

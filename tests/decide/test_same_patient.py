@@ -24,6 +24,15 @@ def test_where_nobody_has_two_images_nothing_is_said_of_recall():
     assert SamePatientControl(np.zeros(5)).recall is None
 
 
+def test_so_few_strangers_that_no_pair_can_be_told_say_nothing_of_recall():
+    """Of 98 strangers no p-value is 0.01 or less: 0 % of the patients would be told, which is of the control and not of the patients."""
+    few, enough = (SamePatientControl(np.zeros(count), np.ones(20), 0.01) for count in (98, 99))
+    assert few.recall is None and enough.recall is not None and enough.recall.share == 1
+    summary = made_summary(replace(made_decision(0), same_patient=few))
+    assert summary.same_patient is not None and summary.same_patient["recall"] is None
+    assert not any(one.startswith("By another image") for one in summary.notes)
+
+
 def test_without_strangers_there_is_no_p_value():
     assert math.isnan(SamePatientControl().p_value(1.0))
 

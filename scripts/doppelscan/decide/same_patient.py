@@ -52,8 +52,10 @@ class SamePatientControl:
 
     @property
     def recall(self) -> Share | None:
-        """Share of the pairs of one patient that are told at :attr:`rate`; None where no training patient has two images."""
-        return clopper_pearson([self.p_value(one) <= self.rate for one in self.own.tolist()]) if len(self.own) else None
+        """Share of the pairs of one patient that are told at :attr:`rate`; None where no training patient has two images, or of so few strangers no pair is."""
+        if not len(self.own) or 1 / (1 + len(self.strangers)) > self.rate:
+            return None
+        return clopper_pearson([self.p_value(one) <= self.rate for one in self.own.tolist()])
 
     def told(self, images: ScoredSet, scored: Sequence[ScoredImage], evidence: Sequence[PairEvidence]) -> list[PairEvidence]:
         """``evidence`` of some ``scored`` images with what the score says of the match, and by how much less of the best other patient's image."""

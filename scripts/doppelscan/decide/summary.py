@@ -263,14 +263,14 @@ def _competition(owed: Competition) -> dict[str, float]:
 
 def _same_patient(known: SamePatientControl) -> dict[str, object] | None:
     """What the same-patient score tells of pairs that are known; None where no training patient has two images, or nobody is a stranger."""
-    recall = known.recall
-    if recall is None:
+    if not len(known.own) or not len(known.strangers):
         return None
+    recall = known.recall
     return {
-        "patients": recall.total,
+        "patients": len(known.own),
         "strangers": len(known.strangers),
         "auc": asdict(known.area),
-        "recall": asdict(recall),
+        "recall": None if recall is None else asdict(recall),
         "rate": known.rate,
     }
 

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= audit
 STAMP := $(VENV)/.installed
 
-.PHONY: help install audit test test-real test-ray test-monailabel test-wheel docs benchmark case-study train train-pairs train-rival export export-scorer lint clean
+.PHONY: help install audit test test-real test-ray test-monailabel test-wheel docs benchmark case-study train train-pairs train-same-patient train-rival export export-scorer lint clean
 
 help:
 	@echo "make audit            install, write the sample cohort, audit it, say where the report is"
@@ -94,6 +94,12 @@ train-pairs: $(STAMP)
 	$(BIN)/python tests/real/split.py $(DATA)/mri $(SPLIT)
 	$(BIN)/python tests/real/split.py $(DATA)/cxr $(SPLIT)
 	$(PAIRS)
+
+# The network of the same-patient score, which lies in the package: seconds. Its sha256 stands beside it in verify/same_patient.py.
+train-same-patient: $(STAMP)
+	@test -n "$(DATA)" || { echo "make train-same-patient needs DATA=DIR, a folder with mri, mri3d and cxr, each with manifest.csv"; exit 2; }
+	$(BIN)/python tests/real/same_patient.py $(OUT)-weights/same_patient.safetensors ds002748_t1/axial:$(DATA)/mri volumes/axial:$(DATA)/mri3d \
+	  volumes/coronal:$(DATA)/mri3d volumes/sagittal:$(DATA)/mri3d figshare_t1ce:$(DATA)/mri spider_spine_t2:$(DATA)/mri kermany:$(DATA)/cxr
 
 # The contrastive rival of evaluate.json: the same data, views and steps, plain InfoNCE.
 train-rival: $(STAMP)

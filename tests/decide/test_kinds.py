@@ -95,4 +95,5 @@ def test_an_open_question_is_answered_where_strangers_hardly_ever_lie_so(questio
 )
 @pytest.mark.parametrize("p", [0.001, 1.0])
 def test_no_other_kind_hangs_on_it(changed, kind, p):
-    assert kind_of(replace(COPY, **changed, same_patient_p=p, same_patient_lead=9.0), BY_RATE, Rules()).kind == kind
+    found = kind_of(replace(COPY, **changed, same_patient_p=p, same_patient_lead=9.0), BY_RATE, Rules())
+    assert found.kind == kind and found.same_patient_p == p

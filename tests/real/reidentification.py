@@ -189,7 +189,9 @@ def main() -> None:
         "--network", type=Path, help="weights of a same-patient network, see same_patient.py; default the shipped ones"
     )
     parser.add_argument("--weights", help="of the encoder")
-    parser.add_argument("--alone", action="store_true", help="the encoder's scores only: no registration, no rivals")
+    parser.add_argument(
+        "--alone", action="store_true", help="the encoder's scores and the same-patient score: no registration, no rivals"
+    )
     parser.add_argument("--people", type=int, help="of a source, at most; those of several images first")
     parser.add_argument("--copies", type=int, default=3, help="copies of a transform")
     parser.add_argument("--tasks", default="copy,same patient")

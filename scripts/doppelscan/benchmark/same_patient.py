@@ -37,6 +37,6 @@ class SamePatientRanking:
         half = len(strangers) // 2
         usual = np.quantile(strangers[:half], USUAL, axis=0)
         reached = (strangers[half:] - usual).max(1)
-        # Of fewer strangers the highest is no limit of one in a hundred: of the spine's 9 control people 84 % of the strangers were above it.
+        # Of fewer strangers the highest is no limit of one in a hundred: 44 % of the spine's strangers were above that of 9 control people.
         threshold = float(np.quantile(reached, 1 - RATE, method="higher")) if len(reached) * RATE >= 1 else None
         return nearest(scores - usual, threshold)

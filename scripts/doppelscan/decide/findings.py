@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from doppelscan.decide.evidence import PairEvidence
 from doppelscan.decide.flags import Reason
@@ -54,7 +54,10 @@ class Finding:
 
 def kind_of(evidence: PairEvidence, reason: Reason, rules: Rules) -> Finding:
     """The kind of an image that is flagged by its whole; docs/interpretation.md has the rules in words."""
-    e = evidence
+    return replace(_kind_of(evidence, reason, rules), same_patient_p=evidence.same_patient_p)
+
+
+def _kind_of(e: PairEvidence, reason: Reason, rules: Rules) -> Finding:
     of_many = e.third >= rules.third and e.both < rules.both and e.margin < rules.no_source
     if e.mixed >= rules.mixed and not of_many:
         return Finding("blend", reason, e.explained, e.mixed_row, e.mixed_share)
@@ -73,7 +76,7 @@ def kind_of(evidence: PairEvidence, reason: Reason, rules: Rules) -> Finding:
     # Where nothing is moved, the same-patient score may know: NaN knows nothing.
     known = e.same_patient_p <= rules.same_patient_p and e.same_patient_lead >= rules.same_patient_lead
     kind = "unresolved" if open_question and not known else "same patient?"
-    return Finding(kind, reason, e.explained, same_patient_p=e.same_patient_p)
+    return Finding(kind, reason, e.explained)
 
 
 def explain(scored: Sequence[ScoredImage], images: ScoredSet, rules: Rules) -> list[PairEvidence]:

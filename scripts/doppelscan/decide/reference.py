@@ -14,7 +14,7 @@ import torch
 from doppelscan.decide.evidence import PairEvidence, evidence_of_pairs
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import ScoredImage, StoredPair, StoredRegistration, score_images
-from doppelscan.deepssim import quarter_turn
+from doppelscan.deepssim import quarter_turn, quarter_turn_poses
 from doppelscan.images import ImageRecord
 from doppelscan.search import CandidateSearch, EmbeddedSet, PatchSearch, StoredFeatures, StoredThumbnails, view_similarity
 from doppelscan.verify import AlignedPair, Framing, same_patient_scores, verified_score
@@ -83,7 +83,7 @@ class Reference(Protocol):
     def similarities(self, images: EmbeddedSet, rows: Sequence[int], matches: Sequence[int]) -> tuple[np.ndarray, np.ndarray]: ...
 
     def same_patient(
-        self, images: EmbeddedSet, rows: Sequence[int], matches: Sequence[int], poses: Sequence[int]
+        self, images: EmbeddedSet, rows: Sequence[int], matches: Sequence[int], poses: Sequence[int] | None
     ) -> np.ndarray: ...
 
     def pairs(self, images: EmbeddedSet, scored: Sequence[ScoredImage]) -> Sequence[Any]: ...
@@ -192,11 +192,16 @@ class FittedReference:
         )
         return deepssim, embedding
 
-    def same_patient(self, images: EmbeddedSet, rows: Sequence[int], matches: Sequence[int], poses: Sequence[int]) -> np.ndarray:
-        """The score that each of some images and a training image in one of the 8 ``poses`` show one person, float64 [n], see
-        :func:`~doppelscan.verify.same_patient_scores`."""
-        turned = [quarter_turn(one, pose) for one, pose in zip(self.training.thumbnails(matches), poses, strict=True)]
-        return same_patient_scores(Framing.of(images.thumbnails(rows)), Framing.of(torch.stack(turned)))
+    def same_patient(
+        self, images: EmbeddedSet, rows: Sequence[int], matches: Sequence[int], poses: Sequence[int] | None
+    ) -> np.ndarray:
+        """The score that each of some images and a training image show one person, float64 [n], see :func:`~doppelscan.verify.same_patient_scores`; the training
+        image in one of the 8 ``poses`` each, or in the best of them for None."""
+        own, pixels = Framing.of(images.thumbnails(rows)), self.training.thumbnails(matches)
+        if poses is None:
+            return np.max([same_patient_scores(own, Framing.of(posed)) for posed in quarter_turn_poses(pixels)], 0)
+        turned = [quarter_turn(one, pose) for one, pose in zip(pixels, poses, strict=True)]
+        return same_patient_scores(own, Framing.of(torch.stack(turned)))
 
     def pairs(self, images: EmbeddedSet, scored: Sequence[ScoredImage]) -> list[AlignedPair]:
         """The registered pairs of some scored ``images`` in full."""

@@ -120,7 +120,9 @@ class FittedVolumes:
             found[place] = (white @ views.T).max()
         return np.full(len(rows), np.nan, np.float32), found
 
-    def same_patient(self, images: EmbeddedSet, rows: Sequence[int], matches: Sequence[int], poses: Sequence[int]) -> np.ndarray:
+    def same_patient(
+        self, images: EmbeddedSet, rows: Sequence[int], matches: Sequence[int], poses: Sequence[int] | None
+    ) -> np.ndarray:
         """NaN: no such score of volumes."""
         return np.full(len(rows), np.nan)
 

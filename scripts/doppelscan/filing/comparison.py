@@ -420,6 +420,10 @@ def _cautions(before: FinishedAudit, after: FinishedAudit, facts: Sequence[Fact]
             found.append(
                 f"The audit {name} counts {one_of(audit.of)} that nobody named as a patient of its own: how many patients are shown is not known."
             )
+        if audit.summary["images"].get("control_unnamed", 0):
+            found.append(
+                f"The audit {name} counts a control {audit.of} that nobody named as a patient of its own: where several are of one person, its p-values claim too much."
+            )
     found.append(
         f"A patient who is gone is shown by none of the {after.of}s of the new set; another set of the same generator may show them."
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from doppelscan.filing.audits import FinishedAudit
 from doppelscan.wording import counted, of_whom, one_of, values_of
@@ -48,6 +50,19 @@ def threat_model(of: str) -> tuple[Statement, ...]:
     )  # fmt: skip
 
 
+def _told_again(summary: Mapping[str, Any]) -> str:
+    """What is known of how many other images of a training patient would be told."""
+    measured = "how many of them would be found was not measured"
+    recall = (summary.get("same_patient") or {}).get("recall")
+    if recall is None:
+        return measured
+    share, lower, upper = (f"{100 * recall[name]:.0f}" for name in ("share", "lower", "upper"))
+    return (
+        f"{measured}. By the way they lie in the frame alone, which flags nothing, another image tells {share} % ({lower} to {upper} %) of "
+        f"{recall['total']} training patients from strangers, at {100 * summary['same_patient']['rate']:g} % of strangers' pairs"
+    )
+
+
 def tested(audit: FinishedAudit) -> tuple[Statement, ...]:
     """What the audit looked for, and what nobody looked at."""
     summary, of = audit.summary, audit.of
@@ -68,7 +83,7 @@ def tested(audit: FinishedAudit) -> tuple[Statement, ...]:
     halves = "Blends of two training volumes, and halves that were copied, in the pose that they were found in. A copied region of less than half may go unseen."
     return (
         Statement(f"Copies of training {of}s", TESTED, f"{'The' if images['synthetic'] == 1 else 'Each of'} {counted(images['synthetic'], f'synthetic {of}')} against {'the' if images['training'] == 1 else 'all'} {counted(images['training'], f'training {of}')}.{in_3d if volumes else ''}{of_all} {planted}"),
-        Statement(f"The same person in another {of}", PARTLY, f"Other {'visits' if volumes else 'slices and visits'} of a training patient are flagged where they agree as those of nobody else; how many of them would be found was not measured."),
+        Statement(f"The same person in another {of}", PARTLY, f"Other {'visits' if volumes else 'slices and visits'} of a training patient are flagged where they agree as those of nobody else; {_told_again(summary)}."),
         Statement(f"Two patients in one {of}, parts of {one_of(of)}", PARTLY, halves if volumes else regions),
         Statement("Copies changed in other ways than those planted", NOT_TESTED, "They may go unseen; the bound does not speak of them."),
         Statement(f"Other {of}s of the same generator", NOT_TESTED, f"The audit speaks of the {of}s whose hash is given here, and of no others that the generator made or will make."),

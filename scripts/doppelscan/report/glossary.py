@@ -27,7 +27,7 @@ KINDS_TOLD = {
     "copy": "a training image came back, perhaps turned, mirrored, noisy, blurred or of other contrast",
     "blend": "two training images in one, mixed or side by side",
     "part": "only a region is copied",
-    "same patient?": "the patient came back, but perhaps not this image: a neighbouring slice, another visit",
+    "same patient?": "the patient came back, but perhaps not this image: a neighbouring slice, another visit, or a copy too blurred to tell from one",
     "no single source": "derived from training images, of no patient alone",
     "unresolved": "a patient came back, but the picture does not tell whether as a copy, or whose",
 }

@@ -50,7 +50,8 @@ SAME = 1e-4
 FOREGROUND = 0.12
 ANGLES, HASH = 64, 16
 COARSE, FINE = 16, 64
-BLOCK = 256
+# That are held at once, some twenty times in float64.
+PIXELS = 128 * 128 * 128
 # Pairs of all images with all that are held at once.
 PAIRS = 200_000
 # Standard deviations of a likeness that are told apart: cohorts that training never saw lie far out.
@@ -88,7 +89,7 @@ class Framing:
         """
         if images.ndim != 4 or images.shape[1] != 1 or images.shape[2] != images.shape[3] or len(images) == 0:
             raise InputError(f"The 'images' parameter must be squares [N, 1, S, S]. Got {list(images.shape)}.")
-        found = [cls._of(unit_float(part)) for part in images.split(BLOCK)]
+        found = [cls._of(unit_float(part)) for part in images.split(max(1, PIXELS // images.shape[-1] ** 2))]
         return cls(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
 
     @staticmethod
@@ -213,7 +214,8 @@ def same_patient_network() -> SamePatientNetwork:
 def same_patient_scores(first: Framing, second: Framing, network: SamePatientNetwork | None = None) -> np.ndarray:
     """The logit that each image of ``first`` and the one of ``second`` in the same row show one person, float64 [N]; None is the shipped network.
 
-    It is no probability: how high strangers reach differs between cohorts, so compare with pairs of the cohort that are known to be of two people.
+    It is no probability: how high strangers reach differs between cohorts, so compare with pairs of the cohort that are known to be of two people. Two images
+    without anatomy lie alike; NaN pixels give NaN.
     """
     network = network or same_patient_network()
     return network(torch.from_numpy(first.likenesses(second))).double().numpy()

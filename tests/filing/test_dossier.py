@@ -299,6 +299,28 @@ def test_a_dossier_counts_no_patients_whom_nobody_named_and_says_so_where_it_is_
         "30 images, patients not named" in text and "training images shown" in text and "4 training patient" not in filed.words[0]
     )
     assert "name them and audit again before this is signed" in text[text.rindex("Sign-off") :]
+    assert re.search(r": \d training images shown, 4 images flagged; how many patients that are is not known; ", filed.words[0])
+
+
+def test_a_dossier_of_nobody_flagged_says_that_no_training_image_is_shown(tmp_path):
+    """It said "training patients, who are not named, shown" under whatever conclusion."""
+    folder = made_audit(tmp_path / "audit", 0, named=False)
+    assert ": 0 training images shown, 0 images flagged; " in dossier(audit=folder, output=tmp_path / "d.html").words[0]
+
+
+def test_a_dossier_says_how_many_patients_another_image_tells(tmp_path):
+    recall = {"count": 6, "total": 12, "share": 0.5, "lower": 0.21, "upper": 0.79}
+    told = {"patients": 12, "strangers": 199, "auc": {}, "recall": recall, "rate": 0.01}
+    texts = [
+        page_text(dossier(audit=made_audit(tmp_path / name, 2, change=change), output=tmp_path / f"{name}.html").path)
+        for name, change in {
+            "told": lambda content: content.update(same_patient=told),
+            "few": lambda content: content.update(same_patient={**told, "recall": None}),
+            "none": lambda content: None,
+        }.items()
+    ]
+    assert "another image tells 50 % (21 to 79 %) of 12 training patients from strangers, at 1 % of strangers" in texts[0]
+    assert all("would be found was not measured." in text for text in texts[1:])
 
 
 def test_a_dossier_says_which_p_values_are_upper_limits_and_that_flags_rest_on_the_tail(tmp_path):

@@ -36,7 +36,7 @@ def test_a_packed_bundle_holds_every_part(packed, bundle):
     assert {
         "LICENSE", "README.md", "requirements.txt", "checksums.json", "configs/metadata.json", "configs/inference.json", "configs/train.json",
         "docs/README.md", "models/model.pt", "models/model.ts", "models/model.onnx", "models/model.safetensors", "models/canary.safetensors",
-        "doppelscan/__init__.py", "doppelscan/report/templates/report.html", "doppelscan/bundle/configs/audit.json",
+        "doppelscan/__init__.py", "doppelscan/report/templates/report.html", "doppelscan/verify/same_patient.safetensors", "doppelscan/bundle/configs/audit.json",
     } <= files  # fmt: skip
     assert {"configs/inference_3d.json", "configs/metadata_3d.json"} <= files
     assert ("models/model_3d.onnx" in files) == ("models/model_3d.ts" in files) == (bundle == "deepssim_encoder")

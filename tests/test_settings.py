@@ -184,6 +184,19 @@ def test_a_folder_to_write_is_looked_at_before_it_is_needed(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("name", ["training", "synthetic", "holdout"])
+def test_a_report_is_not_written_among_the_images(tmp_path, name):
+    """It was, pictures and all: a later search took them for images of the set."""
+    (tmp_path / "images").mkdir()
+    given = {name: tmp_path / "images", "output": tmp_path / "images" / ".." / "images"}
+    with pytest.raises(
+        InputError,
+        match=rf"'output' parameter must be another folder than the images lie in\. Got .* for '{name}' and 'output'; pass another",
+    ):
+        AuditSettings(**given).require_place()
+    AuditSettings(**{**given, "output": tmp_path / "images" / "report"}).require_place()
+
+
 @pytest.mark.parametrize(
     ("build", "gpus", "device", "words"),
     [

@@ -59,7 +59,7 @@ class Commands:
         """
         given = {"training": training, "synthetic": synthetic, "output": output, "holdout": holdout, **settings}
         audit_settings(given)  # before what takes seconds is imported
-        AuditSettings(output=output).require_place()
+        AuditSettings(output=output, training=training, synthetic=synthetic, holdout=holdout).require_place()
         with starting("doppelscan audit"):
             from doppelscan.workflows.run import audit
 

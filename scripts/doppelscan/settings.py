@@ -58,6 +58,8 @@ __all__ = [
     "overridable",
 ]
 
+# Those that name images.
+SETS = ("training", "synthetic", "holdout", "a", "b")
 # Where the setting has another name than in configs/audit.json.
 IDS = {
     "training": "training_dir",
@@ -153,11 +155,19 @@ class PrivateOutput:
             )
 
     def require_place(self) -> None:
-        """Refuse an output folder that holds the report of another command: two reports in one folder are told apart by nobody.
+        """Refuse an output folder that holds the report of another command: two reports in one folder are told apart by nobody; and one that holds the
+        images, among which pictures of the report would lie.
 
         Raises:
             InputError: it does.
         """
+        for name in SETS:
+            given = getattr(self, name, None)
+            if isinstance(given, str | os.PathLike) and not is_url(given) and Path(given).resolve() == Path(self.output).resolve():
+                raise InputError(
+                    f"The 'output' parameter must be another folder than the images lie in. Got {str(self.output)!r} for {name!r} and 'output'; pass "
+                    "another --output."
+                )
         held = _report_in(Path(self.output))
         if held is not None and held != self.report:
             raise InputError(

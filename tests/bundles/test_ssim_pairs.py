@@ -76,3 +76,4 @@ def test_mistakes_are_told_in_one_line(folders, tmp_path):
         done = run(configs, *words, "--output_dir", "out", cwd=tmp_path)
         assert done.returncode != 0 and "Traceback" not in done.stdout + done.stderr, done.stderr[-2000:]
         assert told in done.stderr.strip().splitlines()[-1]
+        assert "pair/s" not in done.stderr, "8,000 pairs were registered before a mistyped file was told"

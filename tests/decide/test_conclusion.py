@@ -83,6 +83,17 @@ def test_conclusions_and_refusals(given, verdict, words):
     assert found.verdict is verdict and words in found.reason and "\n" not in found.reason
 
 
+@pytest.mark.parametrize("given", [evidence(), evidence(unlike=44), replace(evidence(), left_out=3)])
+def test_a_set_with_images_above_every_control_is_not_said_to_have_none_that_is_closer(given):
+    """Four slices of training people scored above all 50 controls, and "none is closer than real images of other patients are" was said."""
+    plain, told = (conclude(replace(given, highest=np.arange(50) < above), Rules()).reason for above in (0, 4))
+    assert "is closer to a training image than real images of other patients are" in plain and "above" not in plain
+    assert "closer" not in told
+    assert told.endswith(
+        "can be flagged at a false discovery rate of 0.05, but 4 score above every control image: look at them first"
+    )
+
+
 def test_a_set_of_volumes_most_of_which_is_unlike_is_not_called_clean():
     """Patches and noise were strangers that are not near."""
     given = replace(evidence(unlike=44), of="volume")

@@ -325,7 +325,8 @@ def test_where_all_are_flagged_nobody_speaks_of_the_others():
 
 def test_a_clean_set_is_signed_for_the_declared_ways_alone():
     clean = replace(made_decision(0, 9), test=made_test(bound=0.2))
-    signed = may_sign(clean, made_summary(clean, skipped=[]))[0]
+    signed, not_signed = may_sign(clean, made_summary(clean, skipped=[]))
+    assert not_signed.endswith("nor that no training patient is shown in another slice or visit, which is no copy")
     assert "in the ways of the table" in signed and "at most 20.0 % of this set is" in signed
     assert "at most 20.0 % of the 9 images that could be judged is" in may_sign(clean, made_summary(clean))[0], "one was left out"
     partly = replace(clean.test.copies[0], declared=False)

@@ -89,7 +89,14 @@ def conclude(evidence: Evidence, rules: Rules) -> Conclusion:
 def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
     e = evidence
     images, controls = len(e.p_values) - e.unlike, len(e.control_close)
-    closer = f"closer to a training {e.of} than real {e.of}s of other patients are"
+    highest = int(np.sum(e.highest))
+    # None is flagged; but which score above everybody in the control is the first thing to look at.
+    none_is = (
+        f"none can be flagged at a false discovery rate of {rules.fdr:g}, but {highest} {'scores' if highest == 1 else 'score'} above every control {e.of}: look at "
+        f"{'it' if highest == 1 else 'them'} first"
+        if highest
+        else f"none is closer to a training {e.of} than real {e.of}s of other patients are"
+    )
     if not images:
         return _cannot(f"all {len(e.p_values)} synthetic {e.of}s are unlike the training set ({unlike_words(e.of)})")
     if e.training_patients < rules.smallest_patients:
@@ -104,7 +111,7 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
     if e.smallest > rules.fdr:
         return _cannot(
             f"the control is too small: with {counted(controls, e.of)} {_of_people(e)} no p-value can fall below "
-            f"{e.smallest:.3f}, above the false discovery rate of {rules.fdr:g}; give at least {control_needed(controls, e.smallest, rules)} holdout {e.of}s"
+            f"{e.smallest:.3f}, above the false discovery rate of {rules.fdr:g}; give at least {control_needed(controls, e.smallest, rules)} holdout {e.of}s, of patients in proportion"
         )
     if e.same_kind is not None and e.same_kind.auc >= rules.apart_auc and e.same_kind.p_value <= rules.apart_p:
         return _cannot(
@@ -150,16 +157,16 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
     if e.unlike > rules.unlike_most * len(e.p_values):
         return _cannot(
             f"{e.unlike} of {counted(len(e.p_values), f'synthetic {e.of}')} are unlike the training set ({unlike_words(e.of)}), so that little is known of the set; of "
-            f"the other {images} none is {closer}"
+            f"the other {images} {none_is}"
         )
     if e.left_out > rules.left_out * (len(e.p_values) + e.left_out):
         return _cannot(
             f"{e.left_out} of {counted(len(e.p_values) + e.left_out, f'synthetic {e.of}')} {'was' if e.left_out == 1 else 'were'} left out, and what is in "
-            f"{'it' if e.left_out == 1 else 'them'} was not looked at; of the others none is {closer}"
+            f"{'it' if e.left_out == 1 else 'them'} was not looked at; of the others {none_is}"
         )
     return Conclusion(
         Verdict.NOT_FOUND,
-        f"none of {counted(images, f'synthetic {e.of}')} is {closer}",
+        none_is.replace("none", f"none of {counted(images, f'synthetic {e.of}')}", 1),
     )
 
 

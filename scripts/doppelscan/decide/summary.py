@@ -280,7 +280,7 @@ def _same_patient_notes(decision: Decision) -> list[str]:
     if recall is None or recall.total < FEW_PATIENTS:
         return []
     return [
-        f"By another image of theirs, drawn at random, {100 * recall.share:.0f} % ({100 * recall.lower:.0f} to {100 * recall.upper:.0f} %) of {recall.total} training patients are told "
+        f"By another image of theirs, drawn at random and often of another place, {100 * recall.share:.0f} % ({100 * recall.lower:.0f} to {100 * recall.upper:.0f} %) of {recall.total} training patients are told "
         f"by the way they lie in the frame, at {100 * decision.same_patient.rate:g} % of strangers' pairs. This audit looks for copies of images: an image of a training patient "
         "at a place of the anatomy that no training image shows is not flagged."
     ]

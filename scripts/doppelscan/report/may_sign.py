@@ -27,10 +27,12 @@ def may_sign(decision: Decision, summary: AuditSummary) -> tuple[str, str]:
         shown = [one for one in decision.images if one.shows_patient]
         return f"{_showing(shown, summary.of)}{_errors(shown, summary.of, summary.fdr)}", _others(decision, summary.of, bounded)
     changed = "in another way"
+    again = "visit" if summary.of == "volume" else "slice or visit"
+    other = f"; nor that no training patient is shown in another {again}, which is no copy"
     if summary.self_test is None:
         return (
             "that nothing was flagged",
-            f"that the set is clean: nobody measured what would have been found of a copy that was changed {changed}",
+            f"that the set is clean: nobody measured what would have been found of a copy that was changed {changed}{other}",
         )
     ways = "the ways" if all(one.declared for one in summary.self_test.copies) else "the declared ways"
     judged = sum(not one.unlike for one in decision.images)
@@ -39,7 +41,7 @@ def may_sign(decision: Decision, summary: AuditSummary) -> tuple[str, str]:
     share = f", and that at most {100 * summary.self_test.bound:.1f} % of {which} is such a copy (95 %)" if bounded else ""
     return (
         f"that copies changed in {ways} of the table “What this audit could have found” would be found with at least the probability that stands there{share}",
-        f"that the generator has not memorized, that a next set is clean, or anything of a copy that was changed {changed}",
+        f"that the generator has not memorized, that a next set is clean, or anything of a copy that was changed {changed}{other}",
     )
 
 

@@ -77,7 +77,7 @@ def audit(
         InputError, WeightsError, StoreError, ReportError: a mistake in what was passed, in one line.
     """
     settings = {"training": training, "synthetic": synthetic, "output": output, "holdout": holdout, **settings}
-    AuditSettings(output=output).require_place()
+    AuditSettings(output=output, training=training, synthetic=synthetic, holdout=holdout).require_place()
     with starting(), quiet(), told_in_one_line():
         workflow = audit_workflow(**settings)
         workflow.initialize()

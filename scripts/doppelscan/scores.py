@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["REGION", "certain", "ends_at_floor", "of_region", "p_value_of", "small_words", "source_of"]
+__all__ = ["REGION", "certain", "ends_at_floor", "of_region", "p_value_of", "p_words", "small_words", "source_of"]
 
 # How the reason of a flag begins that speaks of the best region and not of the whole image.
 REGION = "region, "
@@ -45,6 +45,11 @@ def ends_at_floor(p_value: float, floors: Iterable[float]) -> bool:
         floors: ``p_value_floors`` of summary.json.
     """
     return any(math.isclose(p_value, floor, rel_tol=1e-6) for floor in floors)
+
+
+def p_words(p_value: float, floors: Iterable[float], of_it: float | None = None) -> str:
+    """A p-value, or ``of_it``, a q-value that follows from it, for a reader: where the tail was cut off both are upper limits."""
+    return small_words(p_value if of_it is None else of_it, ends_at_floor(p_value, floors))
 
 
 def small_words(value: float, at_most: bool = False) -> str:

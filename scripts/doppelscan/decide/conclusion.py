@@ -90,12 +90,12 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
     e = evidence
     images, controls = len(e.p_values) - e.unlike, len(e.control_close)
     highest = int(np.sum(e.highest))
-    # None is flagged; but which score above everybody in the control is the first thing to look at.
-    none_is = (
-        f"none can be flagged at a false discovery rate of {rules.fdr:g}, but {highest} {'scores' if highest == 1 else 'score'} above every control {e.of}: look at "
+    # Said of none; where none is flagged, those that score above everybody in the control are the first thing to look at.
+    unsaid = (
+        f"can be flagged at a false discovery rate of {rules.fdr:g}, but {highest} {'scores' if highest == 1 else 'score'} above every control {e.of}: look at "
         f"{'it' if highest == 1 else 'them'} first"
         if highest
-        else f"none is closer to a training {e.of} than real {e.of}s of other patients are"
+        else f"is closer to a training {e.of} than real {e.of}s of other patients are"
     )
     if not images:
         return _cannot(f"all {len(e.p_values)} synthetic {e.of}s are unlike the training set ({unlike_words(e.of)})")
@@ -157,16 +157,16 @@ def _by_control(evidence: Evidence, rules: Rules) -> Conclusion:
     if e.unlike > rules.unlike_most * len(e.p_values):
         return _cannot(
             f"{e.unlike} of {counted(len(e.p_values), f'synthetic {e.of}')} are unlike the training set ({unlike_words(e.of)}), so that little is known of the set; of "
-            f"the other {images} {none_is}"
+            f"the other {images} none {unsaid}"
         )
     if e.left_out > rules.left_out * (len(e.p_values) + e.left_out):
         return _cannot(
             f"{e.left_out} of {counted(len(e.p_values) + e.left_out, f'synthetic {e.of}')} {'was' if e.left_out == 1 else 'were'} left out, and what is in "
-            f"{'it' if e.left_out == 1 else 'them'} was not looked at; of the others {none_is}"
+            f"{'it' if e.left_out == 1 else 'them'} was not looked at; of the others none {unsaid}"
         )
     return Conclusion(
         Verdict.NOT_FOUND,
-        none_is.replace("none", f"none of {counted(images, f'synthetic {e.of}')}", 1),
+        f"none of {counted(images, f'synthetic {e.of}')} {unsaid}",
     )
 
 

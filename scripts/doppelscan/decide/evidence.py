@@ -35,10 +35,9 @@ class PairEvidence:
         agreeing: share of the cells that agree as a copy's do.
         disagreeing: share of the cells that do not agree at all.
         region_of_match: the region that agrees best is of the match as well.
-        same_patient: score that match and image show one person as they lie in the scan, see :func:`~doppelscan.verify.same_patient_scores`; NaN where
-            nobody asked, as of volumes.
-        same_patient_p: share of strangers' pairs that score so.
-        same_patient_lead: by how much more than the best image of another patient; infinite where there is none.
+        same_patient_p: share of strangers' pairs that score as high as match and image, that they show one person as they lie in the scan, see
+            :func:`~doppelscan.verify.same_patient_scores`; NaN where nobody asked, as of volumes.
+        same_patient_lead: by how much higher that score is than of the best image of another patient; infinite where there is none.
     """
 
     explained: float
@@ -56,7 +55,6 @@ class PairEvidence:
     agreeing: float
     disagreeing: float
     region_of_match: bool
-    same_patient: float = float("nan")
     same_patient_p: float = float("nan")
     same_patient_lead: float = float("nan")
 

@@ -36,6 +36,11 @@ class Rule(str, Enum):
         """It speaks of a region, not of the whole image."""
         return self.value.startswith(REGION)
 
+    @property
+    def by_rate(self) -> bool:
+        """It holds a false discovery rate, of whole images or of regions."""
+        return self in (Rule.RATE, Rule.REGION_RATE)
+
 
 @dataclass(frozen=True)
 class Reason:

@@ -15,6 +15,7 @@ from doppelscan.decide.evidence import PairEvidence
 from doppelscan.decide.reference import Reference, ScoredSet
 from doppelscan.decide.rules import Rules
 from doppelscan.decide.scoring import ScoredImage
+from doppelscan.search import EmbeddedSet
 
 __all__ = ["SamePatientControl", "same_patient_control"]
 
@@ -74,22 +75,22 @@ class SamePatientControl:
         which that lies most alike; where the p-value decides nothing, that is not asked."""
         if not len(self.strangers) or not scored:
             return list(evidence)
-        scores = _scores(images.reference, images, scored, [one.match for one in scored], [one.pose.number for one in scored])
+        scores = _matched(images.reference, images.images, scored)
         p_values = [self.p_value(float(score)) for score in scores]
         asked = [i for i, p in enumerate(p_values) if p <= self.rate and scored[i].runner_up_match >= 0]
         lead = np.full(len(scored), math.inf)
         rivals = [scored[i] for i in asked]
-        lead[asked] = scores[asked] - _scores(images.reference, images, rivals, [one.runner_up_match for one in rivals], None)
+        others = [one.runner_up_match for one in rivals]
+        lead[asked] = scores[asked] - _scores(images.reference, images.images, rivals, others, None)
         return [
-            replace(found, same_patient=float(score), same_patient_p=p, same_patient_lead=float(ahead))
-            for found, score, p, ahead in zip(evidence, scores, p_values, lead, strict=True)
+            replace(found, same_patient_p=p, same_patient_lead=float(ahead))
+            for found, p, ahead in zip(evidence, p_values, lead, strict=True)
         ]
 
 
 def same_patient_control(control: ScoredControl, reference: Reference, rules: Rules, seed: int = 0) -> SamePatientControl:
     """The scores of the control's pairs, and of one pair each of some training patients who are named and have two images."""
-    images, of_control = ScoredSet(control.images, control.scored, reference), control.scored
-    strangers = _scores(reference, images, of_control, [one.match for one in of_control], [one.pose.number for one in of_control])
+    strangers = _matched(reference, control.images, control.scored)
     if np.isnan(strangers).any():
         return SamePatientControl(rate=rules.same_patient_p)
     rows: dict[str, list[int]] = defaultdict(list)
@@ -106,13 +107,18 @@ def same_patient_control(control: ScoredControl, reference: Reference, rules: Ru
     return SamePatientControl(strangers, own, rules.same_patient_p, tuple(control.patients))
 
 
+def _matched(reference: Reference, images: EmbeddedSet, scored: Sequence[ScoredImage]) -> np.ndarray:
+    """Of each of ``scored`` and its match in its flip and quarter turn, float64 [n]."""
+    return _scores(reference, images, scored, [one.match for one in scored], [one.pose.number for one in scored])
+
+
 def _scores(
-    reference: Reference, images: ScoredSet, scored: Sequence[ScoredImage], matches: Sequence[int], poses: Sequence[int] | None
+    reference: Reference, images: EmbeddedSet, scored: Sequence[ScoredImage], matches: Sequence[int], poses: Sequence[int] | None
 ) -> np.ndarray:
     """Of each of ``scored`` and the training image in the same place of ``matches``, see ``Reference.same_patient``."""
     found = [np.zeros(0)]
     for start in range(0, len(scored), BLOCK):
         block = slice(start, start + BLOCK)
         rows = [one.row for one in scored[block]]
-        found.append(reference.same_patient(images.images, rows, matches[block], None if poses is None else poses[block]))
+        found.append(reference.same_patient(images, rows, matches[block], None if poses is None else poses[block]))
     return np.concatenate(found)

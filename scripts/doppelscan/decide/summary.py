@@ -12,7 +12,6 @@ import numpy as np
 from doppelscan.calibrate import Competition, Share, duplication_trend, residual_risk
 from doppelscan.decide.conclusion import unlike_words
 from doppelscan.decide.decision import Decision
-from doppelscan.decide.flags import Rule
 from doppelscan.decide.power import SelfTest
 from doppelscan.decide.reviewed import ReviewCount, ReviewedImages
 from doppelscan.decide.rules import Rules
@@ -300,7 +299,7 @@ def _unnamed(decision: Decision, of: str) -> str:
 
 def _extrapolated(decision: Decision) -> str:
     """What stands beside the conclusion where flags rest on more than counting, a sentence; else empty."""
-    rated = sum(one.finding is not None and one.finding.reason.rule in (Rule.RATE, Rule.REGION_RATE) for one in decision.images)
+    rated = sum(one.finding is not None and one.finding.reason.rule.by_rate for one in decision.images)
     rest = decision.on_tail
     if not rest:
         return ""

@@ -143,19 +143,20 @@ class CopyDetectionMetric(Cumulative):
         rows = self.get_buffer().cpu().numpy()
         return rows[rows[:, 1] > 0.5, 2] == 0
 
+    def found(self, rate: float) -> np.ndarray:
+        """Whether it scores above all but ``rate`` of the novel images, bool [copies] so far."""
+        scores, truth = self.scores()
+        return scores[truth] > np.quantile(scores[~truth], 1 - rate, method="higher")
+
     def aggregate(self) -> dict[str, float]:
         scores, truth = self.scores()
         rank = self.get_buffer().cpu().numpy()[truth, 2]
         if truth.all() or not truth.any():
             raise InputError(f"Detection needs both copies and novel images. Got {int(truth.sum())} and {int((~truth).sum())}.")
-
-        def recall(rate: float) -> float:
-            return float((scores[truth] > np.quantile(scores[~truth], 1 - rate, method="higher")).mean())
-
         return {
             "auc": float(roc_auc_score(truth, scores)),
-            "recall_at_1pc": recall(0.01),
-            "recall_at_0.1pc": recall(0.001),
+            "recall_at_1pc": float(self.found(0.01).mean()),
+            "recall_at_0.1pc": float(self.found(0.001).mean()),
             "source_accuracy": float((rank == 0).mean()),
             "source_in_20": float((rank < 20).mean()),
         }

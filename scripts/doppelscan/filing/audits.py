@@ -59,6 +59,10 @@ class FinishedAudit:
         """What was audited: image or volume."""
         return str(self.summary.get("of", "image"))
 
+    def unnamed(self, name: str) -> int:
+        """Of how many images of ``name``, training or control, nothing names the patient; audits of before 0.4.0 kept no number of those."""
+        return int(self.summary["images"].get(f"{name}_unnamed", 0))
+
     @property
     def redacted(self) -> bool:
         """Its files carry pseudonyms in place of paths and patients."""

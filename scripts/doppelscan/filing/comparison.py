@@ -416,11 +416,11 @@ def _cautions(before: FinishedAudit, after: FinishedAudit, facts: Sequence[Fact]
         sample = audit.summary.get("sample")
         if sample is not None:
             found.append(f"The audit {name} is of a random sample of {sample['drawn']} of {sample['total']}.")
-        if audit.summary["images"].get("training_unnamed", 0):
+        if audit.unnamed("training"):
             found.append(
                 f"The audit {name} counts {one_of(audit.of)} that nobody named as a patient of its own: how many patients are shown is not known."
             )
-        if audit.summary["images"].get("control_unnamed", 0):
+        if audit.unnamed("control"):
             found.append(
                 f"The audit {name} counts a control {audit.of} that nobody named as a patient of its own: where several are of one person, its p-values claim too much."
             )

@@ -10,7 +10,7 @@ from doppelscan.filing.comparison import Comparison, Contrast
 from doppelscan.filing.details import ASKED
 from doppelscan.filing.record import Dossier
 from doppelscan.filing.statements import Statement
-from doppelscan.scores import ends_at_floor, small_words
+from doppelscan.scores import p_words
 from doppelscan.wording import counted, noun_of, one_of
 
 __all__ = ["Block", "Document", "Facts", "Section", "Table", "Text", "comparison_document", "dossier_document"]
@@ -92,7 +92,7 @@ def interval(share: Share) -> str:
 
 
 def _small(value: float | None, floors: Sequence[float] = ()) -> str:
-    return "" if value is None else small_words(value, ends_at_floor(value, floors))
+    return "" if value is None else p_words(value, floors)
 
 
 def _statements(rows: Sequence[Statement], topic: str, status: str = "") -> Table:
@@ -149,7 +149,7 @@ def dossier_document(dossier: Dossier) -> Document:
 
 def _unnamed_shown(dossier: Dossier) -> tuple[str, str, str]:
     """How many training images are shown, where how many patients that are is not known."""
-    sources = sum(one.training_images for one in dossier.patients)
+    sources = dossier.training_images_shown
     return str(sources), f"training {noun_of(sources, dossier.of)} shown", "how many patients is not known: they are not named"
 
 

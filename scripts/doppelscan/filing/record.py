@@ -252,6 +252,11 @@ class Dossier:
         return known.get("training") is not None and self.control.patients is not None
 
     @property
+    def training_images_shown(self) -> int:
+        """How many training images are shown."""
+        return sum(one.training_images for one in self.patients)
+
+    @property
     def expired(self) -> bool:
         """It was made after the day on which the release was to be judged anew."""
         return bool(self.details.expires) and self.details.expires < self.made[:10]
@@ -310,9 +315,7 @@ def make_dossier(
         summary["conclusion"],
         summary["reason"],
         tuple(
-            SetRecord(
-                name, one["images"], None if name == "synthetic" or _unnamed(summary, name) else one["patients"], one["sha256"]
-            )
+            SetRecord(name, one["images"], None if name == "synthetic" or audit.unnamed(name) else one["patients"], one["sha256"])
             for name, one in summary["sets"].items()
         ),
         generator,
@@ -324,7 +327,7 @@ def make_dossier(
         Control(
             summary["control"],
             summary["images"]["control"],
-            None if _unnamed(summary, "control") else summary["images"]["control_patients"],
+            None if audit.unnamed("control") else summary["images"]["control_patients"],
             Share(**summary["flagged_control"]),
             control_fitness(audit),
         ),
@@ -377,11 +380,6 @@ def hidden_patients(comparison: Comparison, names: Pseudonyms | None = None) -> 
     names = names or Pseudonyms()
     hidden = [replace(one, patient=names.of(one.patient)) for one in comparison.patients]
     return replace(comparison, patients=tuple(sorted(hidden, key=lambda one: (one.status, -one.after, -one.before, one.patient))))
-
-
-def _unnamed(summary: Mapping[str, Any], name: str) -> bool:
-    """Whether nobody named all patients of training set or control; audits of before 0.4.0 kept no number of those."""
-    return bool(summary["images"].get(f"{name}_unnamed", 0))
 
 
 def _image(row: Mapping[str, str], hide: _Shown) -> ImageFinding:

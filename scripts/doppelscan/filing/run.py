@@ -49,8 +49,11 @@ class FiledDossier:
         one = self.record
         missing = f" Not given: {', '.join(one.not_given)}." if one.not_given else ""
         named = "redacted" if one.redacted else "names patients and files: keep it as you keep their data"
-        sources = sum(patient.training_images for patient in one.patients)
-        shown = counted(len(one.patients), "training patient") if one.named else counted(sources, f"training {one.of}")
+        shown = (
+            counted(len(one.patients), "training patient")
+            if one.named
+            else counted(one.training_images_shown, f"training {one.of}")
+        )
         return (
             f"{one.conclusion}: {shown} shown, {counted(len(one.images), one.of)} flagged{'' if one.named else '; how many patients that are is not known'}; {named}.{missing}",
             f"Dossier: {os.path.abspath(self.path)} (sha256 of its content {one.seal['content_sha256']})",

@@ -108,7 +108,7 @@ def control_fitness(audit: FinishedAudit) -> tuple[Statement, ...]:
         Statement(
             "Large enough",
             "yes" if enough else "no",
-            f"{counted(images['control'], of)} {of_whom(images['control'], patients, images.get('control_unnamed', 0))}; the smallest p-value that counting can give is {smallest:.3g}, the false discovery rate {summary['fdr']:g}.",
+            f"{counted(images['control'], of)} {of_whom(images['control'], patients, audit.unnamed('control'))}; the smallest p-value that counting can give is {smallest:.3g}, the false discovery rate {summary['fdr']:g}.",
         ),
         Statement(
             "Of the same kind as the training set",
@@ -134,7 +134,7 @@ def criteria(audit: FinishedAudit) -> tuple[Statement, ...]:
     """The three risks of WP 216, as far as this audit speaks of them. Whether a set is anonymous is a legal question that no audit answers."""
     summary, exposed, of = audit.summary, audit.exposure, audit.of
     # Where nobody named them, how many patients that are nobody knows.
-    named = not summary["images"].get("training_unnamed", 0)
+    named = not audit.unnamed("training")
     shown = (
         counted(len(exposed), "training patient")
         if named

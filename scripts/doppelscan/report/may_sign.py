@@ -9,8 +9,6 @@ from doppelscan.wording import counted, noun_of, values_of
 
 __all__ = ["may_sign", "to_quote"]
 
-RATES = (Rule.RATE, Rule.REGION_RATE)
-
 
 def may_sign(decision: Decision, summary: AuditSummary) -> tuple[str, str]:
     """How "You may sign" and "You may not sign" go on, each without its full stop.
@@ -81,7 +79,7 @@ def _showing(shown: Sequence[AuditedImage], of: str) -> str:
 def _errors(shown: Sequence[AuditedImage], of: str, fdr: float) -> str:
     """How many of the flags may be false, by what flagged them."""
     rules = [one.finding.reason.rule for one in shown if one.finding is not None]
-    rated, certain = sum(rule in RATES for rule in rules), rules.count(Rule.PIXELS)
+    rated, certain = sum(rule.by_rate for rule in rules), rules.count(Rule.PIXELS)
     stated = len(rules) - rated - certain
     told, same = [], values_of(of)
     if certain:

@@ -21,7 +21,7 @@ from doppelscan.report.page_data import LISTED, page_data
 from doppelscan.report.pair_pictures import PairPicture, pair_picture, plain_picture
 from doppelscan.report.pose_words import pose_sentence
 from doppelscan.report.tables import Row
-from doppelscan.scores import ends_at_floor, small_words
+from doppelscan.scores import p_words
 from doppelscan.verify import FullSizePair
 
 __all__ = ["ReviewPage", "render_page"]
@@ -90,7 +90,7 @@ def render_page(
     environment.globals |= {
         "short": lambda name: shorts.get(str(name), str(name)),
         "gloss": glossary(volumes),
-        "p_words": lambda p, of_it=None: _p_words(p, p if of_it is None else of_it, decision.floors),
+        "p_words": lambda p, of_it=None: p_words(p, decision.floors, of_it),
     }
     style, script = (
         environment.get_template(name).render(
@@ -136,11 +136,6 @@ def render_page(
         pose=lambda entry: pose_sentence(str(entry.row["pose"]), volumes),
     )
     return ReviewPage(text, gallery.files)
-
-
-def _p_words(p_value: float, value: float, floors: Sequence[float]) -> str:
-    """A p-value, or ``value``, a q-value that follows from it, for the page: where the tail was cut off both are upper limits."""
-    return small_words(value, ends_at_floor(p_value, floors))
 
 
 COLOURS = {"memorization found": "found", "no memorization found": "clear", "cannot conclude": "unsure"}

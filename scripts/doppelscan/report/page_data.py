@@ -10,7 +10,7 @@ from doppelscan.decide import ReviewedImages
 from doppelscan.report.entries import Entries, PageEntry
 from doppelscan.report.gallery import ShownPair
 from doppelscan.report.pose_words import pose_sentence
-from doppelscan.scores import ends_at_floor, small_words
+from doppelscan.scores import p_words
 
 __all__ = ["COLUMNS", "LISTED", "page_data"]
 
@@ -63,7 +63,7 @@ def page_data(
 
 
 def _row(one: PageEntry, place, shown: ShownPair | None, drawn: bool, volume: bool, floors: Sequence[float]) -> list[object]:
-    scored, at_most = one.image.scored, ends_at_floor(one.p_value, floors)
+    scored = one.image.scored
     return [
         place(str(one.row["image"])),
         place(one.source),
@@ -78,8 +78,8 @@ def _row(one: PageEntry, place, shown: ShownPair | None, drawn: bool, volume: bo
                 scored.score, scored.verified, scored.part, scored.share, scored.ssim, scored.deepssim, scored.mi, one.p_value, one.q_value,
             )
         ),
-        small_words(one.p_value, at_most),
-        small_words(one.q_value, at_most),
+        p_words(one.p_value, floors),
+        p_words(one.p_value, floors, one.q_value),
         pose_sentence(str(one.row["pose"]) if not one.image.of_region else one.pair.pose.words(0), volume),
         one.why,
         "" if shown is None or drawn else shown.strip,

@@ -15,7 +15,7 @@ from doppelscan.locations import is_url
 from doppelscan.pages import page_templates
 from doppelscan.report.entries import short_names
 from doppelscan.report.overlap import relation_words
-from doppelscan.scores import ends_at_floor, p_value_of, small_words, source_of
+from doppelscan.scores import p_value_of, p_words, source_of
 from doppelscan.wording import control_of, counted, of_whom
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class ResultTable:
                 columns=self.shown,
                 short=lambda value: names.get(str(value), str(value)),
                 cell=_cell,
-                p_words=lambda p: small_words(p, ends_at_floor(p, self.summary.get("p_value_floors", ()))),
+                p_words=lambda p: p_words(p, self.summary.get("p_value_floors", ())),
                 report=os.path.join(self.output, "report.html"),
             )
         )

@@ -218,9 +218,8 @@ class CopyDetection:
 
     def recall(self, name: str, rate: float) -> Share:
         """Share of all copies above all but ``rate`` of the novel images, pooled, with its interval by patient."""
-        scores, truth = self.pooled[name].scores()
-        found = scores[truth] > np.quantile(scores[~truth], 1 - rate, method="higher")
-        return clopper_pearson(found, [one for one, copy in zip(self.patients, truth, strict=True) if copy])
+        _, truth = self.pooled[name].scores()
+        return clopper_pearson(self.pooled[name].found(rate), [one for one, copy in zip(self.patients, truth, strict=True) if copy])
 
     def summary(self) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
         """similarity -> source (and "all", the mean and worst over sources) -> "mean" and "worst" over transforms -> value."""
